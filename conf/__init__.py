@@ -1,0 +1,1 @@
+"""Hydra configuration of sdegen's commands, installed as package data."""

@@ -1,0 +1,133 @@
+"""Grids: plain functions (sde, n) -> n + 1 times in float64, from T down to t_min.
+
+A grid decides where a solver stops on its way. Both ends are hit exactly; ``start`` and ``stop``
+default to the SDE's own T and t_min.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from sdegen.sde import SDE, Instant, LinearSDE
+
+Grid = Callable[[SDE, int], Tensor]
+
+
+def uniform(sde: SDE, n: int, start: float | None = None, stop: float | None = None) -> Tensor:
+    """Equal steps in time, as Song et al. (2021) take them."""
+    return through(sde, n, start, stop, lambda ends: torch.lerp(*ends, ramp(n)))
+
+
+def quadratic(sde: SDE, n: int, start: float | None = None, stop: float | None = None) -> Tensor:
+    """Equal steps in sqrt(t): finer near the data.  Song, Meng & Ermon (2021), app. D.2."""
+    return through(sde, n, start, stop, lambda ends: torch.lerp(*ends.sqrt(), ramp(n)) ** 2)
+
+
+def log_snr(sde: SDE, n: int, start: float | None = None, stop: float | None = None) -> Tensor:
+    """Equal steps in lam = log(alpha / sigma).  Lu et al. (2022a), sec. 3.3."""
+    clock = linear(sde, "log_snr")
+
+    def times(ends: Tensor) -> Tensor:
+        return clock.time(torch.lerp(*finite(sde, clock(ends).lam), ramp(n)))
+
+    return through(sde, n, start, stop, times)
+
+
+def karras(
+    sde: SDE, n: int, start: float | None = None, stop: float | None = None, power: float = 7.0
+) -> Tensor:
+    """Equal steps in rho^(1 / power), rho = sigma / alpha.  Karras et al. (2022), eq. 5."""
+    clock = linear(sde, "karras")
+    if not power > 0:
+        raise ValueError(f"karras needs power > 0, but power = {power!r}.")
+
+    def times(ends: Tensor) -> Tensor:
+        roots = (finite(sde, -clock(ends).lam) / power).exp()
+        return clock.time(-power * torch.lerp(*roots, ramp(n)).log())
+
+    return through(sde, n, start, stop, times)
+
+
+GRIDS: dict[str, Grid] = {
+    "uniform": uniform,
+    "quadratic": quadratic,
+    "log_snr": log_snr,
+    "karras": karras,
+}
+
+
+def ramp(n: int) -> Tensor:
+    """0, 1/n, ..., 1."""
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"A walk needs a whole number of steps >= 1, but steps = {n!r}.")
+    return torch.arange(n + 1, dtype=torch.float64) / n
+
+
+def linear(sde: SDE, name: str) -> LinearSDE:
+    """The SDE as one with marginals, or an error with the remedy."""
+    if not isinstance(sde, LinearSDE):
+        raise ValueError(
+            f"The {name} grid needs alpha and sigma, but {type(sde).__name__} gives only drift "
+            "and diffusion: use walk='uniform'."
+        )
+    return sde
+
+
+def finite(sde: SDE, lam: Tensor) -> Tensor:
+    """lam at a grid's two ends, refused where it is infinite."""
+    if not bool(lam.isfinite().all()):
+        raise ValueError(
+            f"log(alpha / sigma) of {type(sde).__name__} is infinite at an end of the grid: use "
+            "walk='uniform', or end it earlier (as Flow(T=0.999) does)."
+        )
+    return lam
+
+
+def through(
+    sde: SDE, n: int, start: float | None, stop: float | None, times: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """The grid from start to stop, with ends that no rounding has moved."""
+    ends = torch.tensor(
+        [sde.T if start is None else start, sde.t_min if stop is None else stop],
+        dtype=torch.float64,
+    )
+    ramp(n)
+    grid = times(check_walk(sde, ends))
+    grid[0], grid[-1] = ends
+    return check_walk(sde, grid)
+
+
+def check_walk(sde: SDE, times: Tensor) -> Tensor:
+    """The times of a walk (n + 1,) in float64, refused unless they fall within [t_min, T]."""
+    times = torch.as_tensor(times).detach().to("cpu", torch.float64)
+    if times.ndim != 1 or len(times) < 2:
+        raise ValueError(
+            f"A walk is a tensor of at least two times (n + 1,), but its shape is "
+            f"{tuple(times.shape)}."
+        )
+    if not bool(times.isfinite().all()):
+        raise ValueError(f"A walk's times must be finite, but they are {times.tolist()}.")
+    for t, s in pairwise(times.tolist()):
+        if not s < t:
+            raise ValueError(
+                f"A walk's times must fall strictly from noise to data, but {t!r} is followed "
+                f"by {s!r}."
+            )
+    # A grid handed over in float32 may miss an end by a rounding: it is moved onto it.
+    slack = 1e-6 * sde.T
+    first, last = float(times[0]), float(times[-1])
+    if first > sde.T + slack or last < sde.t_min - 1e-6 * sde.t_min:
+        raise ValueError(
+            f"A walk stays within [t_min, T] = [{sde.t_min:g}, {sde.T:g}] of "
+            f"{type(sde).__name__}, but this one runs from {first:g} to {last:g}."
+        )
+    return times.clamp(sde.t_min, sde.T)
+
+
+def levels(sde: SDE, times: Tensor) -> list[Instant]:
+    """What the SDE knows at each time of a walk: float64, on the CPU, made once."""
+    return sde(check_walk(sde, times)).unbind()

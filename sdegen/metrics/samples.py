@@ -1,0 +1,28 @@
+"""Two sets of samples as matrices, checked."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def matrices(a: Tensor, b: Tensor, least: int) -> tuple[Tensor, Tensor]:
+    """a (n, ...) and b (m, ...) as float64 (n, d) and (m, d).
+
+    Raises ValueError if their samples differ in shape or are empty, if there are fewer than
+    ``least`` in a set, or if a value is not finite.
+    """
+    if a.ndim < 2 or a.shape[1:] != b.shape[1:] or a.shape[1:].numel() == 0:
+        raise ValueError(
+            f"the sets have shapes {tuple(a.shape)} and {tuple(b.shape)}, "
+            "expected (n, ...) and (m, ...) with the same sample shape, not empty."
+        )
+    if min(len(a), len(b)) < least:
+        raise ValueError(f"the sets have {len(a)} and {len(b)} samples, expected {least} or more.")
+    for name, x in (("first", a), ("second", b)):
+        if not x.isfinite().all():
+            raise ValueError(
+                f"the {name} set has values that are not finite: drop the failed samples, "
+                "and report how many there were."
+            )
+    return a.detach().flatten(1).double(), b.detach().flatten(1).double()

@@ -1,0 +1,13 @@
+"""Networks that can stand behind a score model: all are called ``net(x, t, y=None)``.
+
+x is the state (B, *shape), t a time label (B,) of order one, y optional class labels (B,);
+the result has the shape of x.
+"""
+
+from __future__ import annotations
+
+from sdegen.networks.embedding import Conditioning, TimeEmbedding
+from sdegen.networks.mlp import MLP
+from sdegen.networks.unet import UNet
+
+__all__ = ["MLP", "Conditioning", "TimeEmbedding", "UNet"]

@@ -1,0 +1,52 @@
+"""A residual MLP, for states that are vectors."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sdegen.networks.embedding import Conditioning
+
+
+class Block(nn.Module):
+    """x + Linear(SiLU((1 + scale) Linear(LayerNorm(x)) + shift)), scale and shift from (t, y)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.enter = nn.Linear(width, width)
+        self.condition = nn.Linear(width, 2 * width)
+        self.leave = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        scale, shift = self.condition(c).chunk(2, dim=1)
+        h = self.enter(self.norm(x)) * (1 + scale) + shift
+        return x + self.leave(F.silu(h))
+
+
+class MLP(nn.Module):
+    """A network for vectors x (B, dim), of depth residual blocks; its output starts at zero.
+
+    ``net(x, t, y=None)``; see Conditioning for t (B,) and the class labels y (B,).
+    Raises ValueError if x is not (B, dim).
+    """
+
+    def __init__(self, dim: int, width: int = 128, depth: int = 3, classes: int = 0) -> None:
+        super().__init__()
+        self.dim = dim
+        self.conditioning = Conditioning(width, classes)
+        self.enter = nn.Linear(dim, width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.leave = nn.Linear(width, dim)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        if x.ndim != 2 or x.shape[1] != self.dim:
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {self.dim}).")
+        c = self.conditioning(t, y, len(x))
+        h = self.enter(x)
+        for block in self.blocks:
+            h = block(h, c)
+        return self.leave(self.norm(h))

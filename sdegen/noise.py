@@ -1,0 +1,100 @@
+"""Where the noise comes from.  A noise source is called as  noise(x, t, s) -> z ~ N(0, I)."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sdegen.sde import Instant
+
+GOLDEN = 0x9E3779B97F4A7C15
+
+
+class Noise(ABC):
+    """A source of standard normal draws, one after another."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
+        """Noise like x (b, *) for a move from level t to level s (t is s: for staying there)."""
+
+
+class Fresh(Noise):
+    """torch.randn, from a generator or from torch's own: fastest, and different in every batch."""
+
+    def __init__(self, generator: torch.Generator | None = None) -> None:
+        self.generator = generator
+
+    def __call__(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
+        """The generator's next draws."""
+        return torch.randn(x.shape, generator=self.generator, dtype=x.dtype, device=x.device)
+
+
+class Seeded(Noise):
+    """A stream of its own for each sample: sample i is the same in any batch, on any device.
+
+    seed: an int: sample i of the batch has stream (seed, first + i), so a batch of 64 begins like
+          one of 16, and first=64 continues it; or one int per sample, each stream (seed_i, 0).
+
+    Every draw is a pure function of (stream, number of the draw, coordinate): SplitMix64 (Steele
+    et al. 2014) with a stream's own start and increment, then Box-Muller, evaluated for the whole
+    batch at once. The only state is the number of draws made.
+    """
+
+    def __init__(self, seed: int | Sequence[int], first: int = 0) -> None:
+        self.seed, self.first, self.drawn = seed, first, 0
+        self._keys: Tensor | None = None
+
+    def __call__(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
+        """The next draw of every sample's stream; ValueError if seeds and batch differ in number."""
+        n = math.prod(x.shape[1:])
+        keys = self._streams(len(x), x.device)
+        start = mix(keys + signed(GOLDEN * (2 * self.drawn + 1)))
+        step = mix(keys ^ start) | 1
+        self.drawn += 1
+        counter = torch.arange(1, (n + 1) // 2 + 1, device=x.device)
+        bits = mix(start + counter * step)
+        # Single precision is decided in single precision: the bits agree on every device, and
+        # 32 bits of a uniform reach 6.7 standard deviations.
+        real = torch.float64 if x.dtype == torch.float64 else torch.float32
+        u = (((bits >> 32) & 0xFFFFFFFF).to(real) + 0.5) * 2.0**-32
+        angle = (bits & 0xFFFFFFFF).to(real) * (2 * math.pi * 2.0**-32)
+        radius = (-2 * u.log()).sqrt()
+        z = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
+        return z[:, :n].reshape(x.shape).to(x.dtype)
+
+    def _streams(self, b: int, device: torch.device) -> Tensor:
+        """A 64-bit key per sample, (b, 1), moved to the device once."""
+        if not isinstance(self.seed, int) and len(self.seed) != b:
+            raise ValueError(f"{len(self.seed)} seeds were given for a batch of {b} samples.")
+        if self._keys is None or len(self._keys) != b or self._keys.device != device:
+            seeds, index = (
+                ([self.seed] * b, range(self.first, self.first + b))
+                if isinstance(self.seed, int)
+                else (list(self.seed), [0] * b)
+            )
+            high = torch.tensor([signed(s) for s in seeds], dtype=torch.int64)
+            low = torch.tensor(list(index), dtype=torch.int64)
+            keys = mix(mix(high + signed(GOLDEN)) + (low + 1) * signed(GOLDEN))
+            self._keys = keys[:, None].to(device)
+        return self._keys
+
+
+def signed(n: int) -> int:
+    """The 64-bit integer with n's lowest 64 bits."""
+    return (n + 2**63) % 2**64 - 2**63
+
+
+def mix(z: Tensor) -> Tensor:
+    """SplitMix64's finaliser: every bit of the result depends on every bit of z (int64)."""
+    z = (z ^ shift(z, 30)) * signed(0xBF58476D1CE4E5B9)
+    z = (z ^ shift(z, 27)) * signed(0x94D049BB133111EB)
+    return z ^ shift(z, 31)
+
+
+def shift(z: Tensor, k: int) -> Tensor:
+    """Logical right shift: torch's own copies the sign bit."""
+    return (z >> k) & ((1 << (64 - k)) - 1)

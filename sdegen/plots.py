@@ -1,0 +1,258 @@
+"""Pictures of samples, trajectories and losses.
+
+Every function writes one file, whole or not at all, and returns its path; the suffix of the path
+is the format (.png, .pdf, .svg). Nothing here touches pyplot or its global state.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+DPI = 144
+MARGIN, GAP = 14, 4  # around a mosaic and between its cells, in pixels
+CELL = 64  # an image of a mosaic is enlarged, by a whole number, to about so many pixels
+TITLE, LABEL = 10.0, 8.0  # font sizes, in points
+INK, GREY, FAINT, ACCENT = "#1f2933", "#7b8794", "#cbd2d9", "#2563a8"
+
+
+def save_samples(x: Tensor, path: str | Path, title: str = "", columns: int | None = None) -> Path:
+    """Images x (B, C, H, W) in [-1, 1], C = 1 or 3, as a mosaic; points x (B, 2) as a scatter.
+
+    ``columns`` is the width of the mosaic; by default it is about square.
+    Raises ValueError for an x of another shape, an empty one, or columns < 1.
+    """
+    if _is_points(x):
+        figure = _figure(504, 504)
+        _scatter(figure.add_axes((0.1, 0.08, 0.85, 0.85)), x, ticks=True)
+        figure.text(0.525, 0.965, title, size=TITLE, color=INK, ha="center", va="center")
+        return _write(figure, path)
+    columns = math.ceil(math.sqrt(len(x))) if columns is None else columns
+    if columns < 1:
+        raise ValueError(f"columns = {columns}, expected 1 or more.")
+    return _write(_mosaic(_grid(_pixels(x), columns), title), path)
+
+
+def save_trajectory(
+    states: Tensor, labels: Sequence[str], path: str | Path, title: str = ""
+) -> Path:
+    """The K states (K, B, ...) of B samples on their way, from left to right.
+
+    Images, (K, B, C, H, W): one column a state, one row a sample. Black and white are -1 and 1,
+    or further apart where 1 % of a column's values lie beyond, as they do in noise.
+    Points, (K, B, 2): one panel a state, as wide as its points, half the width written below.
+
+    Raises ValueError for states of another shape, or if there are not K labels.
+    """
+    if len(labels) != len(states) or len(states) == 0:
+        raise ValueError(
+            f"{len(labels)} labels for {len(states)} states, expected one label for each state, "
+            "and one state at least."
+        )
+    if _is_points(states[0]):
+        return _write(_panels(states, labels, title), path)
+    import numpy as np
+
+    cells = np.stack([_pixels(x / max(1.0, _reach(x, 0.99))) for x in states], axis=1)
+    return _write(_mosaic(cells, title, labels), path)
+
+
+def save_curve(
+    steps: Sequence[float], values: Sequence[float], path: str | Path, ylabel: str, title: str = ""
+) -> Path:
+    """values against steps: the raw points faint, their running mean over about 5 % of them bold.
+
+    The axis of values is logarithmic if they are positive and span more than a factor of ten.
+    Values that are not finite are left out. Raises ValueError if the lengths differ or are zero.
+    """
+    import numpy as np
+
+    x, y = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
+    if x.shape != y.shape or x.ndim != 1 or len(x) == 0:
+        raise ValueError(f"{len(x)} steps for {len(y)} values, expected one of each, or more.")
+    figure = _figure(864, 504)
+    axes = figure.add_axes((0.1, 0.13, 0.86, 0.76))
+    _frame(axes, ("left", "bottom"))
+    axes.grid(color=FAINT, linewidth=0.5, alpha=0.6)
+    axes.plot(x, y, ".", markersize=3, markeredgewidth=0, color=ACCENT, alpha=0.4)
+    axes.plot(x, _running_mean(y, max(2, len(y) // 40)), color=ACCENT, linewidth=1.6)
+    seen = y[np.isfinite(y)]
+    if len(seen) and seen.min() > 0 and seen.max() > 10 * seen.min():
+        axes.set_yscale("log")
+    axes.set_xlabel("step", size=LABEL, color=INK)
+    axes.set_ylabel(ylabel, size=LABEL, color=INK)
+    axes.set_title(title, size=TITLE, color=INK)
+    return _write(figure, path)
+
+
+def _write(figure: Figure, path: str | Path) -> Path:
+    """Save the figure under a temporary name beside path, then move it there in one step."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        figure.savefig(unfinished, format=path.suffix[1:] or "png", dpi=DPI)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def _figure(width: int, height: int) -> Figure:
+    """An empty figure of so many pixels."""
+    from matplotlib.figure import Figure
+
+    # Half a pixel more, because the canvas rounds down.
+    return Figure(((width + 0.5) / DPI, (height + 0.5) / DPI), dpi=DPI, facecolor="white")
+
+
+def _frame(axes: Axes, shown: Sequence[str]) -> None:
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in shown)
+        spine.set_color(FAINT)
+    axes.tick_params(colors=GREY, labelsize=LABEL - 1, which="both", color=FAINT)
+
+
+# ------------------------------------------------------------------------------------- points
+
+
+def _is_points(x: Tensor) -> bool:
+    """Whether x is points (B, 2), and not images; ValueError if it is neither."""
+    if x.ndim == 2 and x.shape[1] == 2 and len(x):
+        return True
+    if x.ndim == 4 and x.shape[1] in (1, 3) and x.numel():
+        return False
+    raise ValueError(
+        f"samples of shape {tuple(x.shape)} cannot be drawn: expected images (B, C, H, W) with "
+        "C = 1 or 3, or points (B, 2), and one sample at least."
+    )
+
+
+def _reach(x: Tensor, quantile: float) -> float:
+    """The quantile of |x| among its finite values; 1 if there are none."""
+    import numpy as np
+
+    size = np.abs(x.detach().double().cpu().numpy())
+    size = size[np.isfinite(size)]
+    return float(np.quantile(size, quantile)) if size.size else 1.0
+
+
+def _scatter(axes: Axes, x: Tensor, ticks: bool) -> float:
+    """Draw the points (B, 2) in a square around the origin, and return half its side."""
+    half = 1.08 * _reach(x, 1.0) or 1.0
+    points = x.detach().double().cpu().numpy()
+    size = min(12.0, max(1.0, 6000 / len(points))) * (1.0 if ticks else 0.3)
+    axes.scatter(*points.T, s=size, color=ACCENT, alpha=0.5, linewidths=0, rasterized=True)
+    axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal")
+    _frame(axes, ("left", "right", "top", "bottom"))
+    if not ticks:
+        axes.set(xticks=[], yticks=[])
+    return half
+
+
+def _panels(states: Tensor, labels: Sequence[str], title: str) -> Figure:
+    """One small scatter for each state (K, B, 2)."""
+    side, head, foot = 190, (40 if title else 12) + 26, 30
+    pitch = side + 3 * GAP
+    width, height = len(states) * pitch - 3 * GAP + 2 * MARGIN, head + side + foot
+    figure = _figure(width, height)
+    for k, (x, label) in enumerate(zip(states, labels, strict=True)):
+        left = (MARGIN + k * pitch) / width
+        axes = figure.add_axes((left, foot / height, side / width, side / height))
+        half = _scatter(axes, x, ticks=False)
+        size = LABEL * min(1.0, side / _text_width(label, LABEL))
+        axes.set_title(label, size=size, color=INK, pad=5)
+        axes.set_xlabel(f"± {half:.2g}", size=LABEL - 1, color=GREY, labelpad=3)
+    figure.text(0.5, 1 - 22 / height, title, size=TITLE, color=INK, ha="center", va="center")
+    return figure
+
+
+# ------------------------------------------------------------------------------------- images
+
+
+def _pixels(x: Tensor) -> NDArray[Any]:
+    """Images (B, C, H, W) in [-1, 1] as bytes (B, H, W, 3); what is no number becomes grey."""
+    x = x.detach().float().nan_to_num(nan=0.0).clamp(-1, 1)
+    x = ((x + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+    return x.expand(*x.shape[:3], 3).cpu().numpy()
+
+
+def _grid(images: NDArray[Any], columns: int) -> NDArray[Any]:
+    """Images (B, H, W, 3) row by row: (rows, columns, H, W, 3), the cells left over white."""
+    import numpy as np
+
+    rows = math.ceil(len(images) / columns)
+    cells = np.full((rows * columns, *images.shape[1:]), 255, dtype=np.uint8)
+    cells[: len(images)] = images
+    return cells.reshape(rows, columns, *images.shape[1:])
+
+
+def _mosaic(cells: NDArray[Any], title: str, labels: Sequence[str] = ()) -> Figure:
+    """The cells (rows, columns, H, W, 3) with small gaps, each pixel a square of whole pixels."""
+    import numpy as np
+
+    scale = max(1, round(CELL / max(cells.shape[2:4])))
+    cells = cells.repeat(scale, axis=2).repeat(scale, axis=3)
+    cells = np.pad(cells, ((0, 0), (0, 0), (GAP, 0), (GAP, 0), (0, 0)), constant_values=255)
+    rows, columns, high, wide, _ = cells.shape
+    picture = cells.swapaxes(1, 2).reshape(rows * high, columns * wide, 3)[GAP:, GAP:]
+
+    width = 2 * MARGIN + max(picture.shape[1], math.ceil(_text_width(title, TITLE)))
+    head = (36 if title else MARGIN) + (24 if labels else 0)
+    height = head + picture.shape[0] + MARGIN
+    left = (width - picture.shape[1]) // 2
+    figure = _figure(width, height)
+    figure.figimage(picture, xo=left, yo=MARGIN, origin="upper")
+    figure.text(0.5, 1 - 19 / height, title, size=TITLE, color=INK, ha="center", va="center")
+    room = (
+        min(0.92 * (wide - GAP) / _text_width(label, LABEL) for label in labels) if labels else 1.0
+    )
+    for k, label in enumerate(labels):
+        centre = left + k * wide + (wide - GAP) / 2
+        figure.text(
+            centre / width,
+            1 - (head - 8) / height,
+            label,
+            size=LABEL * min(1.0, room),
+            color=INK,
+            ha="center",
+        )
+    return figure
+
+
+def _text_width(text: str, size: float) -> float:
+    """How wide the text will be, in pixels; one at least."""
+    from matplotlib.textpath import TextPath
+
+    if not text.strip():  # which TextPath cannot measure
+        return 1.0
+    return max(1.0, TextPath((0, 0), text, size=size).get_extents().width * DPI / 72)
+
+
+# -------------------------------------------------------------------------------------- curves
+
+
+def _running_mean(y: NDArray[Any], reach: int) -> NDArray[Any]:
+    """The mean of the finite values at most ``reach`` places away; NaN where there are none."""
+    import numpy as np
+
+    finite = np.isfinite(y)
+    total = np.concatenate([[0.0], np.where(finite, y, 0.0).cumsum()])
+    count = np.concatenate([[0], finite.cumsum()])
+    place = np.arange(len(y))
+    first, last = np.maximum(place - reach, 0), np.minimum(place + reach + 1, len(y))
+    number = count[last] - count[first]
+    mean: NDArray[Any] = np.where(
+        number > 0, (total[last] - total[first]) / np.maximum(number, 1), np.nan
+    )
+    return mean
