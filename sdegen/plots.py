@@ -152,7 +152,9 @@ def _scatter(axes: Axes, x: Tensor, ticks: bool) -> float:
     half = 1.08 * _reach(x, 1.0) or 1.0
     points = x.detach().double().cpu().numpy()
     size = min(12.0, max(1.0, 6000 / len(points))) * (1.0 if ticks else 0.3)
-    axes.scatter(*points.T, s=size, color=ACCENT, alpha=0.5, linewidths=0, rasterized=True)
+    axes.scatter(
+        points[:, 0], points[:, 1], s=size, color=ACCENT, alpha=0.5, linewidths=0, rasterized=True
+    )
     axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal")
     _frame(axes, ("left", "right", "top", "bottom"))
     if not ticks:
@@ -214,9 +216,7 @@ def _mosaic(cells: NDArray[Any], title: str, labels: Sequence[str] = ()) -> Figu
     figure = _figure(width, height)
     figure.figimage(picture, xo=left, yo=MARGIN, origin="upper")
     figure.text(0.5, 1 - 19 / height, title, size=TITLE, color=INK, ha="center", va="center")
-    room = (
-        min(0.92 * (wide - GAP) / _text_width(label, LABEL) for label in labels) if labels else 1.0
-    )
+    room = 0.92 * (wide - GAP) / max([_text_width(label, LABEL) for label in labels], default=1.0)
     for k, label in enumerate(labels):
         centre = left + k * wide + (wide - GAP) / 2
         figure.text(

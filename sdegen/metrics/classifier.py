@@ -50,7 +50,8 @@ def fit_classifier(x: Tensor, y: Tensor, steps: int = 300, seed: int = 0) -> Ima
     the device of x. The result depends on ``seed`` and not on the global random state, which it
     leaves as it was.
 
-    Raises ValueError if x is not (n, C, H, W) with n > 0 or y not (n,) int64 labels from 0 on.
+    Raises ValueError if x is not floating-point (n, C, H, W) with n > 0, or y not (n,) int64
+    labels from 0 on.
     """
     _check(x, y)
     with torch.random.fork_rng(devices=[]):
@@ -71,8 +72,11 @@ def fit_classifier(x: Tensor, y: Tensor, steps: int = 300, seed: int = 0) -> Ima
 
 
 def _check(x: Tensor, y: Tensor) -> None:
-    if x.ndim != 4 or len(x) == 0:
-        raise ValueError(f"x has shape {tuple(x.shape)}, expected (n, C, H, W) with n > 0.")
+    if x.ndim != 4 or len(x) == 0 or not x.is_floating_point():
+        raise ValueError(
+            f"x is {x.dtype} of shape {tuple(x.shape)}, expected floating-point images "
+            "(n, C, H, W) with n > 0."
+        )
     if y.shape != x.shape[:1] or y.dtype != torch.int64 or y.min() < 0:
         raise ValueError(
             f"y is {y.dtype} of shape {tuple(y.shape)}, expected torch.int64 labels of "

@@ -34,10 +34,11 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     mean = (a.mean(0) - b.mean(0)).square().sum()
     spread = root_a.square().sum() + root_b.square().sum()
     overlap = torch.linalg.svdvals(root_a @ root_b.T).sum()
-    return max(0.0, (mean + spread - 2 * overlap).item())
+    return max(0.0, float(mean + spread - 2 * overlap))
 
 
 def _root(x: Tensor) -> Tensor:
     """R (min(n, d), d), for which R^T R is the covariance of x (n, d)."""
     centred = (x - x.mean(0)) / (len(x) - 1) ** 0.5
-    return torch.linalg.qr(centred, mode="r").R
+    root: Tensor = torch.linalg.qr(centred, mode="r").R
+    return root

@@ -26,7 +26,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, projections: int = 256, seed: int =
     generator = torch.Generator().manual_seed(seed)
     u = torch.randn(a.shape[1], projections, generator=generator, dtype=torch.float64)
     u = (u / u.norm(dim=0)).to(a.device)
-    return _squared_w2((a @ u).T, (b @ u).T).mean().sqrt().item()
+    return float(_squared_w2((a @ u).T, (b @ u).T).mean().sqrt())
 
 
 def _squared_w2(a: Tensor, b: Tensor) -> Tensor:
@@ -43,4 +43,5 @@ def _squared_w2(a: Tensor, b: Tensor) -> Tensor:
     weights = steps.diff() / (n * m)
     quantile_a = a.sort(dim=1).values[:, steps[:-1] // m]
     quantile_b = b.sort(dim=1).values[:, steps[:-1] // n]
-    return (quantile_a - quantile_b).square() @ weights.double()
+    squared: Tensor = (quantile_a - quantile_b).square() @ weights.double()
+    return squared

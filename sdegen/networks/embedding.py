@@ -34,7 +34,8 @@ class TimeEmbedding(nn.Module):
         t = t.to(torch.promote_types(t.dtype, torch.float32))
         angles = t[:, None] * self.frequencies
         waves = torch.cat([angles.sin(), angles.cos()], dim=1)
-        return self.out(F.silu(self.hidden(waves.to(self.hidden.weight.dtype))))
+        h: Tensor = self.out(F.silu(self.hidden(waves.to(self.hidden.weight.dtype))))
+        return h
 
 
 class Conditioning(nn.Module):

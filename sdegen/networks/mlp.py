@@ -21,7 +21,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         scale, shift = self.condition(c).chunk(2, dim=1)
         h = self.enter(self.norm(x)) * (1 + scale) + shift
-        return x + self.leave(F.silu(h))
+        change: Tensor = self.leave(F.silu(h))
+        return x + change
 
 
 class MLP(nn.Module):
@@ -46,7 +47,8 @@ class MLP(nn.Module):
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {self.dim}).")
         c = self.conditioning(t, y, len(x))
-        h = self.enter(x)
+        h: Tensor = self.enter(x)
         for block in self.blocks:
             h = block(h, c)
-        return self.leave(self.norm(h))
+        h = self.leave(self.norm(h))
+        return h

@@ -17,12 +17,11 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(channels, min(32, max(1, channels // 4))), channels)
 
 
-def zeroed(conv: nn.Conv2d) -> nn.Conv2d:
+def zeroed(layer: nn.Module) -> nn.Module:
     """The same layer with its parameters at zero, so that what it ends starts out silent."""
-    nn.init.zeros_(conv.weight)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    return conv
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 class Residual(nn.Module):
@@ -44,17 +43,18 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         scale, shift = self.condition(c)[:, :, None, None].chunk(2, dim=1)
-        h = self.conv1(F.silu(self.norm1(x)))
+        h: Tensor = self.conv1(F.silu(self.norm1(x)))
         h = self.norm2(h) * (1 + scale) + shift
         h = self.conv2(self.dropout(F.silu(h)))
-        return self.skip(x) + h
+        x = self.skip(x)
+        return x + h
 
 
 class Attention(nn.Module):
     """Every pixel attends to every pixel: (B, C, H, W) -> (B, C, H, W), with a skip around it.
 
-    The fused kernel has no second derivatives and no forward mode; who needs them calls the
-    network inside ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
+    Fused kernels have no forward mode, and on some devices no second derivatives; who needs them
+    calls the network inside ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -63,14 +63,15 @@ class Attention(nn.Module):
             raise ValueError(f"heads = {heads} does not divide a level of {channels} channels.")
         self.heads = heads
         self.norm = group_norm(channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.leave = zeroed(nn.Conv2d(channels, channels, 1))
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.leave = zeroed(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)  # (B, pixels, 3 C)
-        q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        h = F.scaled_dot_product_attention(q, k, v)  # (B, heads, pixels, C / heads)
-        return x + self.leave(h.transpose(2, 3).reshape(x.shape))
+        pixels = self.norm(x).flatten(2).transpose(1, 2)  # (B, H W, C)
+        q, k, v = self.qkv(pixels).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        h = F.scaled_dot_product_attention(q, k, v)  # (B, heads, H W, C / heads)
+        h = self.leave(h.transpose(1, 2).flatten(2))
+        return x + h.transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 class Stage(nn.Module):
@@ -82,7 +83,8 @@ class Stage(nn.Module):
         self.attention = attention or nn.Identity()
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        return self.attention(self.residual(x, c))
+        h: Tensor = self.attention(self.residual(x, c))
+        return h
 
 
 class UNet(nn.Module):
@@ -91,8 +93,8 @@ class UNet(nn.Module):
     Level i has width * mults[i] channels and 1 / 2**i of the resolution, so H and W must be
     multiples of 2**(len(mults) - 1). On its way down and on its way up each level runs ``blocks``
     residual blocks, with attention where ``attention`` lists i; one more block with attention
-    stands at the bottom. Every block on the way up also sees the output of its counterpart on the way down.
-    Ho et al. (2020), appendix B.
+    stands at the bottom. Every block on the way up also sees what its counterpart on the way
+    down has made. Ho et al. (2020), appendix B.
 
     ``net(x, t, y=None)``; see Conditioning for t (B,) and the class labels y (B,).
     Raises ValueError for an x of another shape.
@@ -110,6 +112,8 @@ class UNet(nn.Module):
         heads: int = 4,
     ) -> None:
         super().__init__()
+        if blocks < 1:
+            raise ValueError(f"blocks = {blocks}, expected 1 or more in each level.")
         if not mults or not set(attention) <= set(range(len(mults))):
             raise ValueError(
                 f"attention = {list(attention)} must list levels among the {len(mults)} of "
@@ -123,15 +127,19 @@ class UNet(nn.Module):
             residual = Residual(enter, leave, width, dropout)
             return Stage(residual, Attention(leave, heads) if attend else None)
 
+        # Before each stage of the way down stands a module that makes its input, after each of
+        # the way up one that passes its output on: they change the level, or do nothing.
         self.shrink, self.down = nn.ModuleList(), nn.ModuleList()
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
-        finer = channels  # of the level above; the image itself stands above the first
+        finer = channels  # of the level above; above the first stands the image itself
         for i, mult in enumerate(mults):
             here, attend = width * mult, i in attention
-            self.shrink.append(nn.Conv2d(finer, here, 3, stride=2 if i else 1, padding=1))
-            self.down.append(nn.ModuleList(stage(here, here, attend) for _ in range(blocks)))
-            self.up.append(nn.ModuleList(stage(2 * here, here, attend) for _ in range(blocks)))
-            self.grow.append(self._upsample(here, finer) if i else self._head(here, finer))
+            shrink = nn.Conv2d(finer, here, 3, stride=2 if i else 1, padding=1)
+            grow = self._upsample(here, finer) if i else self._head(here, finer)
+            self.shrink += [shrink, *(nn.Identity() for _ in range(blocks - 1))]
+            self.down += [stage(here, here, attend) for _ in range(blocks)]
+            self.up += [stage(2 * here, here, attend) for _ in range(blocks)]
+            self.grow += [grow, *(nn.Identity() for _ in range(blocks - 1))]
             finer = here
         self.middle = stage(finer, finer, True)
 
@@ -152,15 +160,12 @@ class UNet(nn.Module):
                 f"with H and W multiples of {n}."
             )
         c = self.conditioning(t, y, len(x))
-        h, seen = x, []
-        for shrink, level in zip(self.shrink, self.down, strict=True):
-            h = shrink(h)
-            for stage in level:
-                h = stage(h, c)
-                seen.append(h)
+        h: Tensor = x
+        seen: list[Tensor] = []
+        for shrink, stage in zip(self.shrink, self.down, strict=True):
+            h = stage(shrink(h), c)
+            seen.append(h)
         h = self.middle(h, c)
-        for level, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
-            for stage in level:
-                h = stage(torch.cat([h, seen.pop()], dim=1), c)
-            h = grow(h)
+        for stage, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
+            h = grow(stage(torch.cat([h, seen.pop()], dim=1), c))
         return h

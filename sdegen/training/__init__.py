@@ -1,0 +1,7 @@
+"""Training: settings, the loop, and files that are whole or absent."""
+
+from sdegen.training.settings import TrainSettings
+from sdegen.training.stopping import stopping
+from sdegen.training.trainer import Record, Trainer
+
+__all__ = ["Record", "TrainSettings", "Trainer", "stopping"]

@@ -1,0 +1,41 @@
+"""What the commands share: Hydra's entry, and errors as one sentence."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def hydra_main(task: Callable[[Any], None], config_name: str) -> None:
+    """Run a task under Hydra; what a user got wrong ends in one sentence, not in a traceback."""
+    import hydra
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from sdegen.training.settings import TrainSettings
+
+    ConfigStore.instance().store(group="train", name="schema", node=TrainSettings)
+    # Hydra then raises instead of printing, and the sentence is ours to write.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    entry = hydra.main(version_base="1.3", config_path="pkg://sdegen.conf", config_name=config_name)
+    try:
+        entry(task)()
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        sys.exit(f"sdegen: {explain(error)}")
+
+
+def explain(error: BaseException) -> str:
+    """An error as a sentence; a misspelt key with the keys that exist."""
+    cause = error.__cause__
+    parent = getattr(cause, "parent_node", None)
+    if parent is not None and hasattr(parent, "keys"):
+        where = getattr(cause, "full_key", None) or getattr(cause, "key", "?")
+        keys = sorted(str(key) for key in parent)
+        return f"there is no setting {where}: it must be one of {', '.join(keys)}."
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if cause is not None and str(cause) not in str(error):
+        lines.append(f"({str(cause).splitlines()[0]})")
+    return " ".join(lines)

@@ -1,0 +1,73 @@
+"""``sdegen-sample``: sample a trained run with any solver, and measure the samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sdegen.cli.main import hydra_main
+
+
+def main() -> None:
+    """The command."""
+    hydra_main(sample, "sample")
+
+
+def sample(cfg: Any) -> None:
+    """The Hydra task."""
+    from omegaconf import OmegaConf
+
+    config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    run(config)
+
+
+def run(config: dict[str, Any]) -> None:
+    """Load a run's weights, sample, and write samples, picture and result beside them."""
+    from sdegen.cli.build import build, build_data
+    from sdegen.cli.report import class_labels, gather, picture
+    from sdegen.evaluate import Quality, as_json, table, timed
+    from sdegen.training.files import claim, write_json, write_tensors
+
+    folder = Path(config["run"])
+    packages = config["packages"]
+    model, trained, shape, classes = load(folder, packages, config["device"])
+    solver, walk = build(config["solver"], packages), build(config["walk"], packages)
+    how = {
+        "solver": solver,
+        "walk": walk,
+        **{key: config[key] for key in ("steps", "nfe", "eta", "seed", "denoise")},
+    }
+    labels = class_labels(config["n"], classes)
+    if labels is not None:
+        model = model.given(y=labels.to(model.device))
+    out = folder / "samples" / config["name"]
+    claim(out)
+    solution, seconds = timed(model, (config["n"], *shape), **how)
+    train, test = (gather(data) for data in build_data({**trained, "packages": packages}))
+    quality = Quality(train, test)
+    row = quality.row(config["name"], config["nfe"], solution, seconds)
+    write_tensors(out / "samples.safetensors", {"x": solution.x}, {"config": config})
+    picture(solution.x, out / "samples.png", f"{config['name']}, {row.nfe} NFE")
+    write_json(out / "result.json", {"config": config, "rows": as_json([quality.floor, row])})
+    print(table([quality.floor, row]))
+    print(f"Samples are in {out}")
+
+
+def load(
+    folder: Path, packages: list[str], device: str
+) -> tuple[Any, dict[str, Any], list[int], int]:
+    """A run's averaged model, its configuration, and the shape and classes it samples."""
+    import torch
+
+    from sdegen.cli.build import build_model
+    from sdegen.cli.report import WEIGHTS
+    from sdegen.training.files import load_weights, read_tensors
+
+    path = folder / WEIGHTS
+    tensors, about = read_tensors(path)
+    trained, shape, classes = about["config"], about["shape"], about["classes"]
+    model = build_model({**trained, "packages": packages}, shape, classes)
+    load_weights(model, tensors, path)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval(), trained, shape, classes if trained["conditional"] else 0

@@ -1,0 +1,65 @@
+"""How a run is trained: the one schema of its fixed settings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class TrainSettings:
+    """Settings of ``train``; ValueError for one that cannot be.
+
+    steps:      optimiser steps. A finished run continues when this is raised.
+    batch_size: samples per step and process.
+    optimizer:  a torch.optim class by ``_target_`` and its arguments (Hydra builds it).
+    warmup:     steps over which the learning rate rises linearly from zero.
+    clip:       largest gradient norm.
+    ema:        decay of the weights' moving average, reached gradually: min(ema, (1+n)/(10+n)).
+    seed:       of the data order and of every step's noise.
+    device:     "cpu", "cuda" or "auto"; devices: processes, one per device (gloo on the CPU).
+    precision:  Lightning Fabric's names ("32-true", "bf16-mixed", ...); "auto" is bfloat16
+                mixed precision on a GPU that has it, float32 elsewhere.
+    log_every, save_every: steps between records and between checkpoints.
+    workers:    processes that load data; 0 loads in this one.
+    """
+
+    steps: int = 1000
+    batch_size: int = 128
+    optimizer: dict[str, Any] = field(
+        default_factory=lambda: {"_target_": "torch.optim.AdamW", "lr": 1e-3}
+    )
+    warmup: int = 100
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    device: str = "auto"
+    devices: int = 1
+    precision: str = "auto"
+    log_every: int = 20
+    save_every: int = 500
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in {
+            "steps": 1,
+            "batch_size": 1,
+            "warmup": 0,
+            "seed": 0,
+            "devices": 1,
+            "log_every": 1,
+            "save_every": 1,
+            "workers": 0,
+        }.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"train.{name} must be a whole number >= {least}, not {value!r}.")
+        if not 0 < self.clip <= math.inf:
+            raise ValueError(f"train.clip must be positive, not {self.clip!r}.")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"train.ema must lie in [0, 1), not {self.ema!r}.")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(
+                f"train.device must be 'auto', 'cpu' or 'cuda', not {self.device!r}."
+            )

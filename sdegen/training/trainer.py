@@ -1,0 +1,315 @@
+"""The training loop: a generator on Lightning Fabric, resumable bit for bit on the CPU.
+
+Everything random in step k is a function of (seed, process, k): the data's order comes from a
+stateless sampler and torch's generators are seeded anew at every step. So a checkpoint needs no
+generator state, and a resumed run repeats what an undisturbed one would have done.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from sdegen.data import InfiniteBatches
+from sdegen.score import ScoreModel
+from sdegen.training.files import load_weights, read_tensors, write_tensors, write_text
+from sdegen.training.settings import TrainSettings
+from sdegen.training.stopping import Wish
+
+CHECKPOINT = "checkpoint.safetensors"
+RECORDS = "metrics.jsonl"
+
+Loss = Callable[[ScoreModel, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What training says of itself every so often: means since the last record."""
+
+    step: int
+    loss: float
+    grad_norm: float
+    lr: float
+    seconds: float
+
+
+class Objective(nn.Module):
+    """Model and loss in one module, so that distributed engines wrap the whole of a step."""
+
+    def __init__(self, model: ScoreModel, loss: Loss, conditional: bool) -> None:
+        super().__init__()
+        self.model, self.loss, self.conditional = model, loss, conditional
+
+    def forward(self, x0: Tensor, y: Tensor) -> Tensor:
+        """The mean loss of a batch x0 (b, *) with labels y (b,)."""
+        model = self.model.given(y=y) if self.conditional else self.model
+        return self.loss(model, x0).mean()
+
+
+def average(decay: float) -> Callable[[Any, Any, Tensor], None]:
+    """The moving average's update, its decay min(decay, (1 + n)/(10 + n)) at update n."""
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], weights: list[Tensor], n: Tensor) -> None:
+        rate = 1 - ((1 + n) / (10 + n)).clamp(max=decay)
+        gaps = torch._foreach_sub(weights, averages)
+        torch._foreach_mul_(gaps, rate)
+        torch._foreach_add_(averages, gaps)
+
+    return update
+
+
+class Trainer:
+    """A model in training, in a folder that holds its one checkpoint and its records.
+
+    model:     the score model; ``ema`` is the averaged copy to sample from.
+    data:      a map-style data set of (x, y).
+    loss:      (model, x0) -> per-sample losses.
+    optimizer: parameters -> torch optimizer.
+    identity:  JSON that says what is trained; a checkpoint of another identity is refused.
+    """
+
+    def __init__(
+        self,
+        model: ScoreModel,
+        data: Any,
+        loss: Loss,
+        optimizer: Callable[[Any], torch.optim.Optimizer],
+        settings: TrainSettings,
+        folder: Path,
+        *,
+        conditional: bool = False,
+        identity: dict[str, Any] | None = None,
+    ) -> None:
+        self.settings, self.folder, self.data = settings, folder, data
+        self.identity = identity or {}
+        self.fabric = launch(settings)
+        self.ema = AveragedModel(model, multi_avg_fn=average(settings.ema))
+        self.ema.to(self.fabric.device)
+        self.objective, self.optimizer = self.fabric.setup(
+            Objective(model, loss, conditional), optimizer(model.parameters())
+        )
+        self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self.model, self.step = model, 0
+        if (folder / CHECKPOINT).exists():
+            self.load()
+
+    def close(self) -> None:
+        """Let go of the wrapped model and then of the other processes; in this order, or the
+        exit of a distributed run can hang."""
+        del self.objective
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            self.fabric.barrier()
+            torch.distributed.destroy_process_group()
+
+    @property
+    def averaged(self) -> ScoreModel:
+        """The model with averaged weights, ready to sample from."""
+        model = self.ema.module
+        assert isinstance(model, ScoreModel)
+        return model.eval()
+
+    def steps(self, wish: Wish | None = None) -> Iterator[Record]:
+        """Train until ``settings.steps``, yielding a record every so often and saving on the way.
+
+        A wish to stop is granted after the step under way, with a checkpoint: at once in a single
+        process, at the next record where several must agree. ValueError if the loss is not finite.
+        """
+        settings, seen = self.settings, 0
+        total = torch.zeros(2, device=self.fabric.device)
+        start = time.perf_counter()
+        for x0, y in self.batches():
+            total += self.update(x0, y)
+            seen += 1
+            if self.step % settings.log_every == 0 or self.step == settings.steps:
+                loss, norm = (self.fabric.all_reduce(total, reduce_op="mean") / seen).tolist()
+                now = time.perf_counter()
+                lr = self.optimizer.param_groups[0]["lr"]
+                record = Record(self.step, loss, norm, lr, now - start)
+                total.zero_()
+                seen, start = 0, now
+                if not math.isfinite(loss):
+                    raise ValueError(
+                        f"The loss is {loss} at step {self.step}: lower the learning rate or look "
+                        "at the data. The last checkpoint is untouched."
+                    )
+                self.record(record)
+                yield record
+            stop = self.agreed(wish)
+            if stop or self.step % settings.save_every == 0 or self.step == settings.steps:
+                self.save()
+            if stop:
+                return
+
+    def agreed(self, wish: Wish | None) -> bool:
+        """Does any process wish to stop?"""
+        if self.fabric.world_size == 1:
+            return bool(wish)
+        if self.step % self.settings.log_every:
+            return False
+        mine = torch.tensor(float(bool(wish)), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(mine, reduce_op="sum"))
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches from this step on, of this process, on its device."""
+        left = self.settings.steps - self.step
+        if left <= 0:
+            return
+        sampler = InfiniteBatches(
+            len(self.data),
+            self.settings.batch_size,
+            seed=self.settings.seed,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+            start=self.step,
+        )
+        loader = torch.utils.data.DataLoader(
+            self.data, batch_sampler=sampler, num_workers=self.settings.workers
+        )
+        for (x0, y), _ in zip(loader, range(left), strict=False):
+            yield self.fabric.to_device(x0), self.fabric.to_device(y)
+
+    def update(self, x0: Tensor, y: Tensor) -> Tensor:
+        """One optimiser step on a batch: its loss and gradient norm, (2,), still on the device."""
+        settings = self.settings
+        torch.manual_seed(step_seed(settings.seed, self.fabric.global_rank, self.step))
+        warm = min(1.0, (self.step + 1) / max(settings.warmup, 1))
+        for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
+            group["lr"] = lr * warm
+        self.objective.train()
+        loss = self.objective(x0, y)
+        self.fabric.backward(loss)
+        norm = self.fabric.clip_gradients(
+            self.objective, self.optimizer, max_norm=settings.clip, error_if_nonfinite=False
+        )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update_parameters(self.model)
+        self.step += 1
+        return torch.stack([loss.detach().float(), torch.as_tensor(norm).to(loss).float()])
+
+    def record(self, record: Record) -> None:
+        """Append a record to the run's metrics, on the first process."""
+        if self.fabric.is_global_zero:
+            with (self.folder / RECORDS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(vars(record)) + "\n")
+
+    def save(self) -> None:
+        """The whole state of training in one file, on the first process."""
+        if not self.fabric.is_global_zero:
+            return
+        state = self.optimizer.state_dict()
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
+        scalars: dict[str, Any] = {}
+        for index, entries in state["state"].items():
+            for name, value in entries.items():
+                key = f"{index}.{name}"
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer.{key}"] = value
+                else:
+                    scalars[key] = value
+        about = {
+            "step": self.step,
+            "identity": self.identity,
+            "optimizer": {"groups": state["param_groups"], "scalars": scalars},
+        }
+        write_tensors(self.folder / CHECKPOINT, tensors, about)
+
+    def load(self) -> None:
+        """Continue from the folder's checkpoint; ValueError if it is damaged or another run's."""
+        path = self.folder / CHECKPOINT
+        tensors, about = read_tensors(path)
+        refuse_other(path, about.get("identity", {}), self.identity)
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            part, _, key = name.partition(".")
+            parts[part][key] = tensor
+        load_weights(self.model, parts["model"], path)
+        load_weights(self.ema, parts["ema"], path)
+        entries: dict[int, dict[str, Any]] = {}
+        for key, value in [*parts["optimizer"].items(), *about["optimizer"]["scalars"].items()]:
+            index, _, name = key.partition(".")
+            entries.setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict(
+            {"state": entries, "param_groups": about["optimizer"]["groups"]}
+        )
+        self.step = about["step"]
+        if self.fabric.is_global_zero:
+            self.forget_later()
+
+    def forget_later(self) -> None:
+        """Drop the records of steps after the checkpoint: they will be made again."""
+        path = self.folder / RECORDS
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if is_until(line, self.step)]
+            write_text(path, "".join(f"{line}\n" for line in kept))
+
+
+def is_until(line: str, step: int) -> bool:
+    """Is this a whole record, of a step up to the one given?"""
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except ValueError:  # a line that a kill cut short
+        return False
+
+
+def refuse_other(path: Path, saved: dict[str, Any], asked: dict[str, Any]) -> None:
+    """ValueError where a checkpoint was made by another configuration."""
+    old, new = flatten(saved), flatten(asked)
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            raise ValueError(
+                f"The checkpoint {path} was made with {key} = {old.get(key)!r}, but this run has "
+                f"{key} = {new.get(key)!r}: choose another run folder (name=...), or delete it."
+            )
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with dotted keys."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def step_seed(seed: int, rank: int, step: int) -> int:
+    """A 32-bit seed for one step of one process: torch's CPU generator reads no more bits."""
+    from sdegen.noise import mix, signed
+
+    words = torch.tensor([seed, rank, step], dtype=torch.int64)
+    key = torch.zeros((), dtype=torch.int64)
+    for word in words:
+        key = mix(key + signed(0x9E3779B97F4A7C15) + word)
+    return int(key) & 0xFFFFFFFF
+
+
+def launch(settings: TrainSettings) -> Any:
+    """The engine: this process alone, or one process per device that all run this program."""
+    from lightning_fabric import Fabric
+
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("train.device = 'cuda', but torch sees no CUDA device: use 'cpu'.")
+    cuda = settings.device != "cpu" and torch.cuda.is_available()
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"
+    fabric = Fabric(
+        accelerator="cuda" if cuda else "cpu",
+        devices=settings.devices,
+        strategy="ddp" if settings.devices > 1 else "auto",
+        precision=precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric

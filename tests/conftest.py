@@ -1,0 +1,205 @@
+"""What the tests share: the SDEs, problems whose score is known, an independent solution, tools."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from torch import Tensor
+
+import sdegen as sg
+from sdegen.analytic import Mixture, exact_model
+from sdegen.grids import Grid
+from sdegen.noise import Noise
+
+settings.register_profile("law", deadline=None, derandomize=True, database=None, max_examples=30)
+settings.load_profile("law")
+
+
+def cosh_curve(t: Tensor) -> tuple[Tensor, Tensor]:
+    """Marginals that belong to no built-in SDE."""
+    return 1 / torch.cosh(2 * t), torch.sqrt(t) * (1 + t)
+
+
+SDES: dict[str, sg.LinearSDE] = {
+    "vp": sg.VPSDE(),
+    "subvp": sg.SubVPSDE(),
+    "ve": sg.VESDE(),
+    "cosine": sg.Cosine(),
+    "edm": sg.EDM(),
+    "flow": sg.Flow(),
+    "marginal": sg.MarginalSDE(cosh_curve, T=3.0, t_min=1e-4),
+}
+"""The smooth linear SDEs."""
+
+EVERY: dict[str, sg.LinearSDE] = {**SDES, "discrete": sg.DiscreteVPSDE()}
+"""The discrete one too, whose f and g jump from step to step."""
+
+MIXTURE = Mixture(
+    means=[[-1.0, 0.3], [0.8, -0.6], [0.3, 1.0]], stds=[0.5, 0.4, 0.6], weights=[0.3, 0.45, 0.25]
+)
+"""Mild: its modes overlap, so that convergence is seen from a few dozen steps on."""
+
+FIXED: dict[str, sg.Solver] = {
+    "euler": sg.Euler(),
+    "heun": sg.Heun(),
+    "rk4": sg.RK4(),
+    "em": sg.EulerMaruyama(),
+    "reverse_diffusion": sg.ReverseDiffusion(),
+    "ancestral_small": sg.Ancestral("small"),
+    "ancestral_large": sg.Ancestral("large"),
+    "ddim": sg.DDIM(),
+    "ddim_half": sg.DDIM(0.5),
+    "ddim_one": sg.DDIM(1.0),
+    "dpmpp_1": sg.DPMSolverPP(1),
+    "dpmpp_2": sg.DPMSolverPP(2),
+    "langevin": sg.Langevin(),
+    "pc": sg.PredictorCorrector(),
+    "pc_heun": sg.PredictorCorrector(sg.Heun(), sg.Langevin(0.1), n=2),
+}
+"""Every solver that steps from level to level without choosing its own steps."""
+
+sdes = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
+every_sde = pytest.mark.parametrize("sde", EVERY.values(), ids=EVERY)
+fixed_solvers = pytest.mark.parametrize("solver", FIXED.values(), ids=FIXED)
+
+
+def refused(message: str) -> pytest.RaisesExc[ValueError]:
+    """A ValueError whose message has these words (a regular expression)."""
+    return pytest.raises(ValueError, match=message)
+
+
+def close(a: object, b: object, rtol: float = 1e-12, atol: float = 0.0) -> None:
+    """Equal to rounding, unless told otherwise."""
+    a, b = (torch.as_tensor(v, dtype=torch.float64) for v in (a, b))
+    torch.testing.assert_close(a, b, rtol=rtol, atol=atol)
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Standard normal draws that are the same in every run."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def times(sde: sg.SDE, n: int, middle: bool = False) -> Tensor:
+    """n times over [t_min, T], ends included; or between DDPM's steps, where slopes exist."""
+    if middle:
+        return torch.arange(1, 1000, max(1, 1000 // n), dtype=torch.float64) / 1000 + 0.5e-3
+    even = torch.linspace(sde.t_min, sde.T, n - n // 3, dtype=torch.float64)
+    fine = torch.logspace(math.log10(sde.t_min), math.log10(sde.T), n // 3, dtype=torch.float64)
+    return torch.cat([even, fine.clamp(sde.t_min, sde.T)])
+
+
+def ends(sde: sg.SDE) -> tuple[sg.Level, sg.Level]:
+    """The levels at T and at t_min."""
+    top, bottom = sde(torch.tensor([sde.T, sde.t_min], dtype=torch.float64)).unbind()
+    return top, bottom
+
+
+class Replay(Noise):
+    """Draws handed over beforehand, in order."""
+
+    def __init__(self, draws: Sequence[Tensor]) -> None:
+        self.draws = iter(draws)
+
+    def __call__(self, x: Tensor, t: sg.Instant, s: sg.Instant) -> Tensor:
+        return next(self.draws)
+
+
+class Smooth(torch.nn.Module):
+    """A small network of no meaning: any deterministic function of (x, label) in float64."""
+
+    def __init__(self, d: int = 2, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        self.W = torch.nn.Parameter(normal(d, d, seed=7, dtype=dtype))
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        return torch.tanh(x @ self.W + torch.sin(label)[:, None]) + 0.1 * x
+
+
+def pointwise(x: Tensor, label: Tensor) -> Tensor:
+    """A network that works coordinate by coordinate: a batch cannot change its rounding."""
+    return x / (1 + x * x) + 0.1 * label.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def run(
+    solver: sg.Solver,
+    model: sg.ScoreModel,
+    x: Tensor,
+    walk: int | Tensor,
+    *,
+    grid: Grid = sg.log_snr,
+    eta: float | None = None,
+    noise: Noise | None = None,
+) -> Tensor:
+    """The last state of a march over a grid of that many steps, or over those times."""
+    at = grid(model.sde, walk) if isinstance(walk, int) else walk
+    p = sg.Reverse(model, solver.eta if eta is None else eta, noise or sg.Seeded(0))
+    for _, x in sg.march(solver, p, x, sg.levels(model.sde, at)):  # noqa: B007
+        pass
+    return x
+
+
+def slopes(errors: Sequence[float], ratio: float = 2.0) -> list[float]:
+    """Orders of convergence between neighbouring step sizes."""
+    return [math.log(a / b, ratio) for a, b in zip(errors[:-1], errors[1:], strict=True)]
+
+
+# ---------------------------------------------------- a solution that knows nothing of sdegen
+
+
+def mixture_x0(x: np.ndarray, alpha: float, sigma: float) -> np.ndarray:
+    """E[x0 | x_t] of MIXTURE in numpy: posterior weights times posterior means."""
+    means, stds, weights = (np.asarray(v) for v in (MIXTURE.means, MIXTURE.stds, MIXTURE.weights))
+    var = alpha**2 * stds**2 + sigma**2
+    off = x[:, None, :] - alpha * means
+    log_p = np.log(weights) - (off**2).sum(-1) / (2 * var) - np.log(2 * np.pi * var)
+    p = np.exp(log_p - log_p.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    each = (sigma**2 * means + alpha * stds[:, None] ** 2 * x[:, None, :]) / var[:, None]
+    return (p[..., None] * each).sum(1)
+
+
+def mixture_flow(x: Tensor, t: sg.Level, s: sg.Level) -> Tensor:
+    """MIXTURE's probability flow from level t to level s, by SciPy at 1e-12.
+
+    In y = x / alpha and u = log rho every linear SDE has the same flow, dy/du = y - x0(y, rho).
+    """
+    from scipy.integrate import solve_ivp
+
+    def slope(u: float, y: np.ndarray) -> np.ndarray:
+        y = y.reshape(-1, 2)
+        return (y - mixture_x0(y, 1.0, math.exp(u))).ravel()
+
+    span = -float(t.lam), -float(s.lam)
+    y = (x / t.alpha).numpy().ravel()
+    # The state starts at rho ~ 1,000 and ends near 1: its scale is carried by rtol alone.
+    end = solve_ivp(slope, span, y, method="DOP853", rtol=1e-12, atol=1e-12).y[:, -1]
+    return s.alpha * torch.as_tensor(end).reshape(x.shape)
+
+
+@lru_cache(maxsize=None)
+def exact_end(sde: sg.LinearSDE) -> tuple[Tensor, Tensor]:
+    """16 states at T and where MIXTURE's probability flow takes them at t_min."""
+    top, bottom = ends(sde)
+    x = top.alpha * MIXTURE.sample(16, torch.Generator().manual_seed(1)) + top.sigma * normal(16, 2)
+    return x, mixture_flow(x, top, bottom)
+
+
+def flow_errors(
+    solver: sg.Solver,
+    sde: sg.LinearSDE,
+    steps: Sequence[int],
+    grid: Grid = sg.log_snr,
+    eta: float | None = None,
+) -> list[float]:
+    """Root-mean-square errors of a deterministic solver on MIXTURE's probability flow."""
+    x, exact = exact_end(sde)
+    model = exact_model(MIXTURE, sde)
+    ends = [run(solver, model, x, n, grid=grid, eta=eta) for n in steps]
+    return [float((end - exact).square().mean().sqrt()) for end in ends]
+
