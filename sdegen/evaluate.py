@@ -36,14 +36,14 @@ class Row:
 
 
 class Quality:
-    """Distances of samples to held-out data.  Both metrics see the same number of samples.
+    """Distances of samples to held-out data, with as many real samples as generated ones.
 
     Labelled images are also compared in the features of a small classifier, trained on the
     training half. ``floor`` is the training half's own distance: what a perfect model would get.
     """
 
-    def __init__(self, train: ArrayData, test: ArrayData) -> None:
-        self.n = min(len(train), len(test), 2000)
+    def __init__(self, train: ArrayData, test: ArrayData, n: int = 1000) -> None:
+        self.n = min(len(train), len(test), n)
         self.real = test.x[: self.n]
         images = train.x.ndim == 4 and train.classes > 1
         self.features: Callable[[Tensor], Tensor] | None = (

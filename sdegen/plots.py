@@ -166,10 +166,11 @@ def _panels(states: Tensor, labels: Sequence[str], title: str) -> Figure:
     """One small scatter for each state (K, B, 2)."""
     side, head, foot = 190, (40 if title else 12) + 26, 30
     pitch = side + 3 * GAP
-    width, height = len(states) * pitch - 3 * GAP + 2 * MARGIN, head + side + foot
+    row, height = len(states) * pitch - 3 * GAP, head + side + foot
+    width = 2 * MARGIN + max(row, math.ceil(_text_width(title, TITLE)))
     figure = _figure(width, height)
     for k, (x, label) in enumerate(zip(states, labels, strict=True)):
-        left = (MARGIN + k * pitch) / width
+        left = ((width - row) / 2 + k * pitch) / width
         axes = figure.add_axes((left, foot / height, side / width, side / height))
         half = _scatter(axes, x, ticks=False)
         size = LABEL * min(1.0, side / _text_width(label, LABEL))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -26,6 +27,11 @@ def cosh_curve(t: Tensor) -> tuple[Tensor, Tensor]:
     return 1 / torch.cosh(2 * t), torch.sqrt(t) * (1 + t)
 
 
+with warnings.catch_warnings():
+    # torch's forward-mode differentiation calls its own deprecated jit the first time.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    BY_CURVES = sg.MarginalSDE(cosh_curve, T=3.0, t_min=1e-4)
+
 SDES: dict[str, sg.LinearSDE] = {
     "vp": sg.VPSDE(),
     "subvp": sg.SubVPSDE(),
@@ -33,7 +39,7 @@ SDES: dict[str, sg.LinearSDE] = {
     "cosine": sg.Cosine(),
     "edm": sg.EDM(),
     "flow": sg.Flow(),
-    "marginal": sg.MarginalSDE(cosh_curve, T=3.0, t_min=1e-4),
+    "marginal": BY_CURVES,
 }
 """The smooth linear SDEs."""
 

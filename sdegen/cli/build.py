@@ -52,8 +52,21 @@ def build(node: Any, packages: Sequence[str] = (), **extra: Any) -> Any:
         hint = ""
         if isinstance(cause, TypeError):
             hint = f" It takes {inspect.signature(get_object(target))}."
-        reason = " ".join(str(cause).split("\n")[0].split())
+        reason = str(cause).splitlines()[0].rstrip(".")
         raise ValueError(f"{target} cannot be built: {reason}.{hint}") from error
+
+
+def build_optimizer(config: dict[str, Any]) -> Any:
+    """parameters -> optimizer; its settings are tried out on one weight first."""
+    import torch
+
+    make = build(config["train"]["optimizer"], config["packages"], _partial_=True)
+    try:
+        make([torch.nn.Parameter(torch.zeros(1))])
+    except TypeError as error:
+        known = ", ".join(inspect.signature(make.func).parameters)
+        raise ValueError(f"train.optimizer: {error}; it takes {known}.") from error
+    return make
 
 
 def build_model(config: dict[str, Any], shape: Sequence[int], classes: int) -> ScoreModel:

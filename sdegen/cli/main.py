@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -20,22 +21,32 @@ def hydra_main(task: Callable[[Any], None], config_name: str) -> None:
     ConfigStore.instance().store(group="train", name="schema", node=TrainSettings)
     # Hydra then raises instead of printing, and the sentence is ours to write.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+
+    @functools.wraps(task)
+    def spoken(cfg: Any) -> None:
+        try:
+            task(cfg)
+        except (OmegaConfBaseException, ValueError, OSError) as error:
+            sys.exit(f"sdegen: {explain(error)}")
+
     entry = hydra.main(version_base="1.3", config_path="pkg://sdegen.conf", config_name=config_name)
     try:
-        entry(task)()
+        entry(spoken)()
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
         sys.exit(f"sdegen: {explain(error)}")
 
 
 def explain(error: BaseException) -> str:
     """An error as a sentence; a misspelt key with the keys that exist."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
     cause = error.__cause__
-    parent = getattr(cause, "parent_node", None)
-    if parent is not None and hasattr(parent, "keys"):
-        where = getattr(cause, "full_key", None) or getattr(cause, "key", "?")
-        keys = sorted(str(key) for key in parent)
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
+        keys = sorted(str(key) for key in cause.parent_node if key != "hydra")
+        where = cause.full_key or cause.key
         return f"there is no setting {where}: it must be one of {', '.join(keys)}."
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if cause is not None and str(cause) not in str(error):
-        lines.append(f"({str(cause).splitlines()[0]})")
-    return " ".join(lines)
+    text = str(error)
+    if isinstance(error, HydraException) and cause is not None and str(cause) not in text:
+        text = f"{text} ({str(cause).splitlines()[0]})"
+    return " ".join(text.split())

@@ -40,17 +40,25 @@ def run(config: dict[str, Any]) -> None:
     labels = class_labels(config["n"], classes)
     if labels is not None:
         model = model.given(y=labels.to(model.device))
-    out = folder / "samples" / config["name"]
+    name = title(config)
+    out = folder / "samples" / name
     claim(out)
     solution, seconds = timed(model, (config["n"], *shape), **how)
     train, test = (gather(data) for data in build_data({**trained, "packages": packages}))
-    quality = Quality(train, test)
-    row = quality.row(config["name"], config["nfe"], solution, seconds)
+    quality = Quality(train, test, config["n"])
+    row = quality.row(name, config["nfe"], solution, seconds)
     write_tensors(out / "samples.safetensors", {"x": solution.x}, {"config": config})
-    picture(solution.x, out / "samples.png", f"{config['name']}, {row.nfe} NFE")
+    picture(solution.x, out / "samples.png", f"{name}, {row.nfe} NFE")
     write_json(out / "result.json", {"config": config, "rows": as_json([quality.floor, row])})
     print(table([quality.floor, row]))
     print(f"Samples are in {out}")
+
+
+def title(config: dict[str, Any]) -> str:
+    """A folder name that says what differs between the jobs of a sweep."""
+    parts = {key: config[key] for key in ("nfe", "steps", "eta", "seed")}
+    given = [f"{key}{value}" for key, value in parts.items() if value is not None]
+    return "-".join([config["name"], *given, *(["denoise"] if config["denoise"] else [])])
 
 
 def load(

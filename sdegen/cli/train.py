@@ -28,7 +28,7 @@ def train(cfg: Any) -> None:
 
 def run(config: dict[str, Any], folder: Path) -> int:
     """Train and evaluate a resolved configuration in a folder; the signal that stopped it or 0."""
-    from sdegen.cli.build import build, build_data, build_model
+    from sdegen.cli.build import build, build_data, build_model, build_optimizer
     from sdegen.cli.report import evaluate
     from sdegen.evaluate import refuse_early
     from sdegen.training import Trainer, TrainSettings, stopping
@@ -44,13 +44,14 @@ def run(config: dict[str, Any], folder: Path) -> int:
     loss = build(config["loss"], packages)
     solvers = {name: build(node, packages) for name, node in config["evaluate"]["solvers"].items()}
     walk = build(config["walk"], packages)
+    optimizer = build_optimizer(config)
     refuse_early(model, solvers, config["evaluate"]["budgets"], walk)
     claim(folder)
     trainer = Trainer(
         model,
         data,
         loss,
-        build(config["train"]["optimizer"], packages, _partial_=True),
+        optimizer,
         settings,
         folder,
         conditional=config["conditional"],
@@ -60,7 +61,11 @@ def run(config: dict[str, Any], folder: Path) -> int:
     if first:
         write_json(folder / "config.json", config)
         count = sum(p.numel() for p in model.parameters())
-        print(f"{folder}: {count:,} parameters, {len(data):,} samples, {settings.steps:,} steps")
+        world = trainer.fabric.world_size
+        print(
+            f"{folder}: {count:,} parameters, {len(data):,} samples, {settings.steps:,} steps"
+            + (f", {world} processes" if world > 1 else "")
+        )
     with stopping() as wish:
         stopped = watch(trainer, wish)
     averaged, step = trainer.averaged, trainer.step

@@ -40,8 +40,8 @@ def _squared_w2(a: Tensor, b: Tensor) -> Tensor:
     steps_a = torch.arange(n + 1, device=a.device) * m
     steps_b = torch.arange(m + 1, device=a.device) * n
     steps = torch.cat([steps_a, steps_b]).unique()
-    weights = steps.diff() / (n * m)
+    weights = steps.diff().double() / (n * m)
     quantile_a = a.sort(dim=1).values[:, steps[:-1] // m]
     quantile_b = b.sort(dim=1).values[:, steps[:-1] // n]
-    squared: Tensor = (quantile_a - quantile_b).square() @ weights.double()
+    squared: Tensor = (quantile_a - quantile_b).square() @ weights
     return squared

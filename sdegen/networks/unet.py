@@ -53,8 +53,8 @@ class Residual(nn.Module):
 class Attention(nn.Module):
     """Every pixel attends to every pixel: (B, C, H, W) -> (B, C, H, W), with a skip around it.
 
-    Fused kernels have no forward mode, and on some devices no second derivatives; who needs them
-    calls the network inside ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
+    The fused kernels have no forward mode and no second derivatives; who needs them calls the
+    network inside ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
     """
 
     def __init__(self, channels: int, heads: int) -> None:

@@ -1,0 +1,239 @@
+"""Pictures: what is in them, and that a file is whole or not there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sdegen.plots import (
+    GAP,
+    MARGIN,
+    _running_mean,
+    save_curve,
+    save_samples,
+    save_trajectory,
+)
+
+
+def read(path: Path) -> Any:
+    """The picture as bytes (H, W, 3)."""
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def tinted(picture: Any) -> Any:
+    """Where the picture has a colour, (H, W): the data, and not the grey and black around it."""
+    return np.ptp(picture.astype(int), axis=2) > 60
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_pixel_of_a_mosaic_is_where_it_belongs(tmp_path: Path, channels: int) -> None:
+    x = normal(5, channels, 8, 8).clamp(-1, 1)
+    picture = read(save_samples(x, tmp_path / "x.png", columns=3))
+    scale = 8  # 64 / 8
+    cell = 8 * scale
+    assert picture.shape == (2 * (cell + GAP) - GAP + 2 * MARGIN, 3 * (cell + GAP) - GAP + 28, 3)
+    expected = ((x + 1) * 127.5).round().permute(0, 2, 3, 1).expand(5, 8, 8, 3).numpy()
+    rest = np.ones(picture.shape[:2], dtype=bool)
+    for i in range(5):
+        top, left = (MARGIN + place * (cell + GAP) for place in divmod(i, 3))
+        seen = picture[top : top + cell, left : left + cell]
+        assert (seen == expected[i].repeat(scale, 0).repeat(scale, 1)).all()
+        rest[top : top + cell, left : left + cell] = False
+    assert (picture[rest] == 255).all()  # the gaps, the margin and the cell left over
+
+
+def test_values_are_clipped_and_what_is_no_number_is_grey(tmp_path: Path) -> None:
+    x = torch.tensor([-7.0, 7.0, torch.inf, -torch.inf, torch.nan]).view(5, 1, 1, 1)
+    picture = read(save_samples(x.expand(5, 1, 8, 8), tmp_path / "x.png", columns=5))
+    middle = [int(picture[MARGIN + 32, MARGIN + 32 + i * (64 + GAP), 0]) for i in range(5)]
+    assert middle == [0, 255, 255, 0, 128]
+
+
+def test_large_images_keep_their_size_and_a_title_finds_room(tmp_path: Path) -> None:
+    plain = read(save_samples(torch.zeros(1, 3, 100, 120), tmp_path / "a.png"))
+    assert plain.shape == (100 + 2 * MARGIN, 120 + 2 * MARGIN, 3)
+    title = "a title that is much wider than the only picture below it"
+    titled = read(save_samples(torch.zeros(1, 3, 100, 120), tmp_path / "b.png", title))
+    assert titled.shape[0] > plain.shape[0] and titled.shape[1] > 3 * plain.shape[1]
+    assert (titled[:, :MARGIN] == 255).all() and (titled[:, -MARGIN:] == 255).all()
+    assert (titled[:MARGIN, MARGIN:-MARGIN] < 128).any()  # the title
+
+
+def test_points_are_drawn_in_true_proportion(tmp_path: Path) -> None:
+    """A circle stays a circle around the middle, and points that failed are left out."""
+    angle = torch.linspace(0, 2 * torch.pi, 500)
+    x = torch.stack([angle.cos(), angle.sin()], dim=1)
+    x[0] = torch.nan
+    rows, columns = np.nonzero(tinted(read(save_samples(x, tmp_path / "x.png", "circle"))))
+    assert abs(np.ptp(rows) - np.ptp(columns)) <= 2
+    centre = ((rows.max() + rows.min()) / 2, (columns.max() + columns.min()) / 2)
+    radius = np.hypot(rows - centre[0], columns - centre[1])
+    assert radius.max() - radius.min() < 0.08 * radius.max() and radius.max() > 150
+
+
+def test_each_column_of_a_trajectory_has_its_own_range(tmp_path: Path) -> None:
+    x = normal(4, 1, 8, 8).clamp(-1, 1)
+    states = torch.stack([50 * x, x, 0.5 * x])
+    picture = read(save_trajectory(states, ["50", "1", "0.5"], tmp_path / "x.png"))
+    bottom = picture.shape[0] - MARGIN
+    for row in range(4):
+        top = bottom - (4 - row) * (64 + GAP) + GAP
+        cells = [
+            picture[top : top + 64 : 8, MARGIN + k * 68 : MARGIN + k * 68 + 64 : 8, 0].astype(int)
+            for k in range(3)
+        ]
+        exact = ((x[row, 0] + 1) * 127.5).round().numpy()
+        assert (cells[1] == exact).all()
+        assert abs(cells[0] - exact).max() <= 1  # large states shrink to the same range,
+        assert abs(cells[2] - (exact + 127.5) / 2).max() <= 1  # small ones stay as they are
+    assert (picture[: bottom - 4 * 68] < 128).any()  # the labels
+
+
+def test_one_failed_value_does_not_dim_a_column(tmp_path: Path) -> None:
+    x = torch.ones(3, 1, 8, 8)
+    x[0, 0, 0, 0] = torch.nan
+    x[1, 0, 0, 0] = 1000.0
+    picture = read(save_trajectory(x[None], ["t"], tmp_path / "x.png"))
+    assert picture[-MARGIN - 32, MARGIN + 32, 0] == 255
+
+
+def test_points_of_a_trajectory_have_a_panel_each(tmp_path: Path) -> None:
+    x = normal(300, 2)
+    states = torch.stack([20 * x, x])
+    picture = read(save_trajectory(states, ["noise", "data"], tmp_path / "x.png", "title"))
+    left, right = (tinted(half) for half in np.array_split(picture, 2, axis=1))
+    # The second state is the first in another unit, and so its panel is the same picture.
+    assert left.sum() > 300 and abs(left.sum() - right.sum()) < 0.1 * left.sum()
+
+
+def test_a_curve_is_drawn_and_keeps_out_what_is_no_number(tmp_path: Path) -> None:
+    values = [10.0 ** (-i / 50) for i in range(200)]
+    picture = tinted(read(save_curve(range(200), values, tmp_path / "a.png", "loss")))
+    rows, columns = np.nonzero(picture)
+    # Decades are straight on a logarithmic axis: the line has one slope from end to end.
+    slope, offset = np.polyfit(columns, rows, 1)
+    assert abs(rows - (slope * columns + offset)).max() < 6 and slope > 0.3
+
+    holes = list(values)
+    holes[50], holes[120] = float("nan"), float("inf")
+    broken = tinted(read(save_curve(range(200), holes, tmp_path / "b.png", "loss")))
+    assert (broken ^ picture).sum() < 0.1 * picture.sum()
+    save_curve([0, 1], [float("nan")] * 2, tmp_path / "c.png", "loss")
+    save_curve([0], [1.0], tmp_path / "d.png", "loss")
+
+
+def test_a_curve_that_touches_zero_stays_linear(tmp_path: Path) -> None:
+    values = [float(i) for i in range(200)]
+    picture = tinted(read(save_curve(range(200), values, tmp_path / "a.png", "loss")))
+    rows, columns = np.nonzero(picture)
+    slope, offset = np.polyfit(columns, rows, 1)
+    assert abs(rows - (slope * columns + offset)).max() < 10 and slope < -0.3
+
+
+def test_running_mean() -> None:
+    y = np.random.default_rng(0).normal(size=30)
+    y[[4, 20]] = np.nan, np.inf
+    for reach in (0, 3, 40):
+        for i, mean in enumerate(_running_mean(y, reach)):
+            near = y[max(0, i - reach) : i + reach + 1]
+            near = near[np.isfinite(near)]
+            assert mean == pytest.approx(near.mean()) if len(near) else np.isnan(mean)
+
+
+SAVE: dict[str, Callable[[Path], Path]] = {
+    "images": lambda path: save_samples(normal(3, 1, 8, 8), path, "images"),
+    "points": lambda path: save_samples(normal(9, 2), path, "points"),
+    "columns": lambda path: save_trajectory(normal(2, 3, 1, 8, 8), ["a", ""], path, "columns"),
+    "panels": lambda path: save_trajectory(normal(2, 9, 2), ["a", ""], path, "panels"),
+    "curve": lambda path: save_curve([1, 2, 3], [3.0, 2.0, 1.0], path, "loss", "curve"),
+}
+
+
+@pytest.mark.parametrize("save", SAVE.values(), ids=SAVE)
+def test_one_whole_file_in_a_folder_made_for_it(
+    tmp_path: Path, save: Callable[[Path], Path]
+) -> None:
+    path = tmp_path / "new" / "folder" / "x.png"
+    assert save(path) == path and read(path).std() > 0
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("save", SAVE.values(), ids=SAVE)
+def test_a_failure_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, save: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(figure: object, path: Path, **_: object) -> None:
+        path.write_bytes(b"half a pict")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    path = tmp_path / "x.png"
+    with pytest.raises(OSError, match="disk full"):
+        save(path)
+    assert list(tmp_path.iterdir()) == []
+    path.write_text("old")
+    with pytest.raises(OSError, match="disk full"):
+        save(path)
+    assert list(tmp_path.iterdir()) == [path] and path.read_text() == "old"
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".pdf", b"%PDF"), (".svg", b"<?xml")])
+def test_the_suffix_is_the_format(tmp_path: Path, suffix: str, start: bytes) -> None:
+    path = save_samples(normal(4, 3, 8, 8), tmp_path / f"x{suffix}", "title")
+    assert path.read_bytes().startswith(start)
+
+
+def test_pyplot_and_the_random_state_are_left_alone(tmp_path: Path) -> None:
+    program = f"""
+import random, sys, numpy, torch
+from sdegen.plots import save_curve, save_samples, save_trajectory
+assert "matplotlib" not in sys.modules
+states = random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().tolist()
+save_samples(torch.zeros(2, 1, 8, 8), {str(tmp_path / "a.png")!r}, "title")
+save_trajectory(torch.zeros(2, 3, 2), "ab", {str(tmp_path / "b.png")!r})
+save_curve([0, 1], [1.0, 2.0], {str(tmp_path / "c.png")!r}, "loss")
+assert "matplotlib.pyplot" not in sys.modules
+after = random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().tolist()
+assert after == states
+"""
+    root = Path(__file__).parent.parent
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, cwd=root)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 2, 8, 8), (3, 3), (3, 1, 8), (0, 2), (0, 1, 8, 8), (3, 1, 0, 8), (2,), ()]
+)
+def test_samples_that_cannot_be_drawn_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="expected images"):
+        save_samples(torch.zeros(shape), tmp_path / "x.png")
+    with pytest.raises(ValueError, match="expected images"):
+        save_trajectory(torch.zeros(2, *shape), ["a", "b"], tmp_path / "x.png")
+
+
+def test_wrong_numbers_of_things_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="2 labels for 3 states"):
+        save_trajectory(torch.zeros(3, 4, 2), ["a", "b"], tmp_path / "x.png")
+    with pytest.raises(ValueError, match="0 labels for 0 states"):
+        save_trajectory(torch.zeros(0, 4, 2), [], tmp_path / "x.png")
+    with pytest.raises(ValueError, match="columns = 0"):
+        save_samples(torch.zeros(3, 1, 8, 8), tmp_path / "x.png", columns=0)
+    with pytest.raises(ValueError, match="2 steps for 3 values"):
+        save_curve([1, 2], [1.0, 2.0, 3.0], tmp_path / "x.png", "loss")
+    with pytest.raises(ValueError, match="0 steps for 0 values"):
+        save_curve([], [], tmp_path / "x.png", "loss")
+    assert list(tmp_path.iterdir()) == []
