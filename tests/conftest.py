@@ -192,7 +192,9 @@ def mixture_flow(x: Tensor, t: sg.Level, s: sg.Level) -> Tensor:
 def exact_end(sde: sg.LinearSDE) -> tuple[Tensor, Tensor]:
     """16 states at T and where MIXTURE's probability flow takes them at t_min."""
     top, bottom = ends(sde)
-    x = top.alpha * MIXTURE.sample(16, torch.Generator().manual_seed(1)) + top.sigma * normal(16, 2)
+    x = top.alpha * MIXTURE.sample(16, torch.Generator().manual_seed(1)) + top.sigma * normal(
+        16, 2
+    )
     return x, mixture_flow(x, top, bottom)
 
 
@@ -208,4 +210,3 @@ def flow_errors(
     model = exact_model(MIXTURE, sde)
     ends = [run(solver, model, x, n, grid=grid, eta=eta) for n in steps]
     return [float((end - exact).square().mean().sqrt()) for end in ends]
-

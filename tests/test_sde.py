@@ -9,7 +9,19 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from conftest import BY_CURVES, EVERY, MIXTURE, SDES, close, ends, every_sde, normal, run, sdes, times
+from conftest import (
+    BY_CURVES,
+    EVERY,
+    MIXTURE,
+    SDES,
+    close,
+    ends,
+    every_sde,
+    normal,
+    run,
+    sdes,
+    times,
+)
 from mpmath import mpf
 from scipy import integrate, stats
 from torch import Tensor

@@ -31,7 +31,7 @@ def run(config: dict[str, Any], folder: Path) -> int:
     from sdegen.cli.build import build, build_data, build_model, build_optimizer
     from sdegen.cli.report import evaluate
     from sdegen.evaluate import refuse_early
-    from sdegen.training import Trainer, TrainSettings, stopping
+    from sdegen.training import Objective, Trainer, TrainSettings, stopping
     from sdegen.training.files import claim, write_json
 
     packages = config["packages"]
@@ -46,6 +46,8 @@ def run(config: dict[str, Any], folder: Path) -> int:
     walk = build(config["walk"], packages)
     optimizer = build_optimizer(config)
     refuse_early(model, solvers, config["evaluate"]["budgets"], walk)
+    x0, y = (part[None] for part in data[0])
+    Objective(model, loss, config["conditional"])(x0, y)  # a loss that cannot be taken says so now
     claim(folder)
     trainer = Trainer(
         model,

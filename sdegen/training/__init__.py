@@ -2,6 +2,6 @@
 
 from sdegen.training.settings import TrainSettings
 from sdegen.training.stopping import stopping
-from sdegen.training.trainer import Record, Trainer
+from sdegen.training.trainer import Objective, Record, Trainer
 
-__all__ = ["Record", "TrainSettings", "Trainer", "stopping"]
+__all__ = ["Objective", "Record", "TrainSettings", "Trainer", "stopping"]
