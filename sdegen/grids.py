@@ -19,12 +19,14 @@ Grid = Callable[[SDE, int], Tensor]
 
 def uniform(sde: SDE, n: int, start: float | None = None, stop: float | None = None) -> Tensor:
     """Equal steps in time, as Song et al. (2021) take them."""
-    return through(sde, n, start, stop, lambda ends: torch.lerp(*ends, ramp(n)))
+    return through(sde, n, start, stop, lambda ends: torch.lerp(ends[0], ends[1], ramp(n)))
 
 
 def quadratic(sde: SDE, n: int, start: float | None = None, stop: float | None = None) -> Tensor:
     """Equal steps in sqrt(t): finer near the data.  Song, Meng & Ermon (2021), app. D.2."""
-    return through(sde, n, start, stop, lambda ends: torch.lerp(*ends.sqrt(), ramp(n)) ** 2)
+    return through(
+        sde, n, start, stop, lambda ends: torch.lerp(ends[0].sqrt(), ends[1].sqrt(), ramp(n)) ** 2
+    )
 
 
 def log_snr(sde: SDE, n: int, start: float | None = None, stop: float | None = None) -> Tensor:
@@ -32,7 +34,8 @@ def log_snr(sde: SDE, n: int, start: float | None = None, stop: float | None = N
     clock = linear(sde, "log_snr")
 
     def times(ends: Tensor) -> Tensor:
-        return clock.time(torch.lerp(*finite(sde, clock(ends).lam), ramp(n)))
+        lam = finite(sde, clock(ends).lam)
+        return clock.time(torch.lerp(lam[0], lam[1], ramp(n)))
 
     return through(sde, n, start, stop, times)
 
@@ -47,7 +50,7 @@ def karras(
 
     def times(ends: Tensor) -> Tensor:
         roots = (finite(sde, -clock(ends).lam) / power).exp()
-        return clock.time(-power * torch.lerp(*roots, ramp(n)).log())
+        return clock.time(-power * torch.lerp(roots[0], roots[1], ramp(n)).log())
 
     return through(sde, n, start, stop, times)
 

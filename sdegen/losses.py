@@ -21,7 +21,7 @@ Times = Callable[[SDE, Tensor], tuple[Tensor, Tensor]]
 Draw = Callable[[int, torch.device, torch.Generator | None], Tensor]
 
 
-# ------------------------------------------- weightings of |eps_model - eps|^2, functions of a level
+# ------------------------------- weightings of |eps_model - eps|^2, functions of a level
 
 
 def sigma2(level: Level) -> Tensor:
@@ -72,7 +72,7 @@ WEIGHTINGS: dict[str, Weighting] = {
 """By name. "eps" (Ho et al. 2020, eq. 14) is Song's sigma^2 under another name: one objective."""
 
 
-# ---------------------------- distributions of t: (sde, u) -> (t, p_uniform / p), u uniform in [0, 1)
+# ---------------- distributions of t: (sde, u) -> (t, p_uniform / p), u uniform in [0, 1)
 
 
 def uniform_time(sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,10 +127,10 @@ def independent(n: int, device: torch.device, generator: torch.Generator | None)
 def low_discrepancy(n: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
     """(u + i / n) mod 1: one uniform for the whole batch.  Kingma et al. (2021), app. I.1."""
     u = independent(1, device, generator)
-    return (u + torch.arange(n, device=device) / n) % 1
+    return (u + torch.arange(n, device=device, dtype=torch.float64) / n) % 1
 
 
-# ----------------------------------------------------------------------------------------- the loss
+# ------------------------------------------------------------------------------- the loss
 
 
 def dsm_loss(
@@ -178,7 +178,12 @@ def dsm_loss(
     level = model.sde(t)
     a, b = model.target(level)
     target = expand(a, x0) * x0 + expand(b, x0) * z
-    error = (model.call(model.sde.mix(x0, level, z), level) - target).square().flatten(1).mean(1)
+    error = (
+        (model.call(model.sde.mix(x0, level, z), level) - target)
+        .square()
+        .reshape(len(x0), -1)
+        .mean(1)
+    )
     # d eps / d F at fixed x, see score.py.
     slope = level.alpha / (level.alpha * b - level.sigma * a)
     return (ratio * weigh(level) * slope**2).to(x0) * error
@@ -189,7 +194,7 @@ def general_error(model: ScoreModel, x0: Tensor, t: Tensor, z: Tensor) -> Tensor
     x, target = model.sde.perturb(x0, t, z)
     error, G = model(x, t).score - target, model.sde.diffusion(x, t)
     weighted = (G.mT @ error.unsqueeze(-1)).squeeze(-1) if model.sde.matrix else G * error
-    return weighted.square().flatten(1).mean(1)
+    return weighted.square().reshape(len(x0), -1).mean(1)
 
 
 def check_data(x0: Tensor) -> None:
@@ -202,5 +207,5 @@ def check_data(x0: Tensor) -> None:
     if x0.ndim < 1 or math.prod(x0.shape) == 0:
         raise ValueError(f"Data must be a batch (b, *) with b >= 1, but it is {tuple(x0.shape)}.")
     if x0.device.type == "cpu" and not bool(x0.isfinite().all()):
-        bad = int((~x0.isfinite()).flatten(1).any(1).nonzero()[0])
+        bad = int((~x0.isfinite()).reshape(len(x0), -1).any(1).nonzero()[0])
         raise ValueError(f"Data must be finite, but sample {bad} of the batch is not.")

@@ -1,10 +1,11 @@
-"""The loop: from noise to data along a walk.  ``march`` is it; ``solve`` and ``sample`` call it."""
+"""The loop from noise to data along a walk: ``march`` is it, ``solve`` and ``sample`` call it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -64,7 +65,7 @@ def march(solver: Solver, p: Reverse, x: Tensor, walk: Sequence[Instant]) -> Ite
     """
     check(solver, p)
     memory = None
-    for t, s in zip(walk[:-1], walk[1:], strict=True):
+    for t, s in pairwise(walk):
         x, memory = solver.step(p, x, t, s, memory)
         yield State(s, x)
 
@@ -108,7 +109,8 @@ def solve(
     stops = levels(sde, times)
     x = begin(p, start, stops[0])
     before, t, states = model.nfe, [stops[0].t], [x]
-    for level, x in march(solver, p, x, stops):
+    for level, moved in march(solver, p, x, stops):
+        x = moved
         if path:
             t.append(level.t)
             states.append(x)
@@ -117,7 +119,7 @@ def solve(
         t.append(stops[-1].t)
         states.append(x)
     calls = torch.full((len(x),), model.nfe - before)
-    status = (~x.isfinite().flatten(1).all(1)).to(torch.int8) * int(Status.NONFINITE)
+    status = (~x.isfinite().reshape(len(x), -1).all(1)).to(torch.int8) * int(Status.NONFINITE)
     kept = Path(torch.stack(t), torch.stack(states)) if path else None
     return Solution(x, calls, status, kept)
 
@@ -167,7 +169,7 @@ def plan(
     walk: str | Grid | Tensor | Sequence[float] | None,
     spare: int = 0,
 ) -> Tensor:
-    """The times of the walk that the arguments of ``solve`` describe; ``spare`` calls set aside."""
+    """The times of the walk that ``solve``'s arguments describe, ``spare`` calls set aside."""
     if isinstance(walk, Tensor) or (isinstance(walk, Sequence) and not isinstance(walk, str)):
         if steps is not None or nfe is not None:
             raise ValueError("A walk given as times has its own number of steps: leave out steps.")

@@ -49,7 +49,7 @@ class Seeded(Noise):
         self._keys: Tensor | None = None
 
     def __call__(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
-        """The next draw of every sample's stream; ValueError if seeds and batch differ in number."""
+        """The next draw of every stream; ValueError if seeds and batch differ in number."""
         n = math.prod(x.shape[1:])
         keys = self._streams(len(x), x.device)
         start = mix(keys + signed(GOLDEN * (2 * self.drawn + 1)))

@@ -126,8 +126,13 @@ class DiscreteVPSDE(LinearSDE):
     def __post_init__(self) -> None:
         ddpm = torch.linspace(1e-4, 2e-2, 1000, dtype=torch.float64).tolist()
         object.__setattr__(self, "betas", tuple(ddpm if self.betas is None else self.betas))
-        if not self.betas or not all(0 < beta < 1 for beta in self.betas):
+        if not self.n or not all(0 < beta < 1 for beta in self.betas or ()):
             raise ValueError("DiscreteVPSDE needs at least one beta, and each in (0, 1).")
+
+    @property
+    def n(self) -> int:
+        """The number of steps."""
+        return len(self.betas or ())
 
     @property
     def T(self) -> float:  # type: ignore[override]
@@ -137,7 +142,7 @@ class DiscreteVPSDE(LinearSDE):
     @property
     def t_min(self) -> float:  # type: ignore[override]
         """The time of the first step, 1 / n."""
-        return 1 / len(self.betas)
+        return 1 / self.n
 
     @cached_property
     def _log_alpha(self) -> Tensor:
@@ -147,16 +152,16 @@ class DiscreteVPSDE(LinearSDE):
     def __call__(self, t: Tensor | float) -> Level:
         """The level at time t."""
         t = clock(t)
-        table, n = self._log_alpha.to(t.device), len(self.betas)
+        table, n = self._log_alpha.to(t.device), self.n
         i = (t * n).ceil().long().clamp(1, n)
         slope = (table[i] - table[i - 1]) * n
-        log_alpha = table[i] + slope * (t - i / n)
+        log_alpha = table[i] + slope * (t - i.to(t) / n)
         alpha = exp(log_alpha)
         return Level(t, alpha, sqrt(-expm1(2 * log_alpha)), slope * alpha, -2 * slope * alpha**2)
 
     def time(self, lam: Tensor) -> Tensor:
         """The piecewise-linear log alpha read backwards."""
-        log_alpha, n = -softplus(-2 * lam) / 2, len(self.betas)
+        log_alpha, n = -softplus(-2 * lam) / 2, self.n
         table = self._log_alpha.to(lam.device)
         i = torch.searchsorted(-table, -log_alpha).clamp(1, n)
         return (i + (log_alpha - table[i]) / (table[i] - table[i - 1])) / n
@@ -193,10 +198,9 @@ class MarginalSDE(LinearSDE):
 
     def __call__(self, t: Tensor | float) -> Level:
         """The level at time t."""
-        t = clock(t)
-        (alpha, sigma), (d_alpha, d_sigma) = torch.func.jvp(
-            self.marginal, (t,), (torch.ones_like(t),)
-        )
+        t = clock(t).clone()  # forward mode refuses an expanded tensor
+        both = torch.func.jvp(self.marginal, (t,), (torch.ones_like(t),))
+        (alpha, sigma), (d_alpha, d_sigma) = both[0], both[1]
         return Level(t, alpha, sigma, d_alpha, 2 * sigma * d_sigma)
 
     def time(self, lam: Tensor) -> Tensor:

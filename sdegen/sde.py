@@ -96,7 +96,7 @@ class Prior:
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of each sample of x (b, *), shape (b,)."""
         std = torch.as_tensor(self.std, dtype=x.dtype, device=x.device).expand_as(x)
-        return torch.distributions.Normal(0.0, std).log_prob(x).flatten(1).sum(1)
+        return torch.distributions.Normal(0.0, std).log_prob(x).reshape(len(x), -1).sum(1)
 
 
 class SDE(ABC):
@@ -131,7 +131,7 @@ class SDE(ABC):
         return Instant(clock(t))
 
     def perturb(self, x0: Tensor, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Data x0 (b, *) moved to times t (b,) with normal draws z: (x_t, score of x_t given x0)."""
+        """Data x0 (b, *) at times t (b,), with normal draws z: (x_t, score of x_t given x0)."""
         raise ValueError(
             f"{type(self).__name__} has no transition kernel in closed form: define "
             "perturb(x0, t, z) -> (x_t, score of x_t given x0) on it to train a score model."
@@ -140,7 +140,7 @@ class SDE(ABC):
 
 def clock(t: Tensor | float) -> Tensor:
     """A time in float64, where levels are decided: float32 is 9 % off in sigma at t = 1e-6."""
-    return torch.as_tensor(t).to(torch.float64)
+    return torch.as_tensor(t, dtype=torch.float64)
 
 
 class LinearSDE(SDE):
@@ -186,7 +186,8 @@ def check_order(sde: SDE, low: str, high: str) -> None:
     a, b = getattr(sde, low), getattr(sde, high)
     if not 0 < a <= b < math.inf:
         raise ValueError(
-            f"{type(sde).__name__} needs 0 < {low} <= {high}, but {low} = {a:g} and {high} = {b:g}."
+            f"{type(sde).__name__} needs 0 < {low} <= {high}, "
+            f"but {low} = {a:g} and {high} = {b:g}."
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pytest
@@ -188,7 +188,7 @@ def mixture_flow(x: Tensor, t: sg.Level, s: sg.Level) -> Tensor:
     return s.alpha * torch.as_tensor(end).reshape(x.shape)
 
 
-@lru_cache(maxsize=None)
+@cache
 def exact_end(sde: sg.LinearSDE) -> tuple[Tensor, Tensor]:
     """16 states at T and where MIXTURE's probability flow takes them at t_min."""
     top, bottom = ends(sde)

@@ -67,7 +67,8 @@ def test_an_eta_given_twice_is_an_eta_given_once(sde: sg.LinearSDE) -> None:
 
 
 @pytest.mark.parametrize(
-    "predictor", [sg.Euler(), sg.DPMSolverPP(2), sg.ReverseDiffusion(), sg.Ancestral(), sg.DDIM(0.3)]
+    "predictor",
+    [sg.Euler(), sg.DPMSolverPP(2), sg.ReverseDiffusion(), sg.Ancestral(), sg.DDIM(0.3)],
 )
 def test_predictor_without_corrector_is_the_predictor(predictor: sg.Solver) -> None:
     pc = sg.PredictorCorrector(predictor, n=0)
@@ -461,7 +462,8 @@ def test_without_a_score_only_the_signal_scales(sde: sg.LinearSDE) -> None:
 
 @pytest.mark.parametrize("predicts", ["velocity", "v", "x0"])
 @pytest.mark.parametrize(
-    "solver", [sg.Euler(), sg.Heun(), sg.DDIM(), sg.DDIM(1.0), sg.DPMSolverPP(1), sg.DPMSolverPP(2)]
+    "solver",
+    [sg.Euler(), sg.Heun(), sg.DDIM(), sg.DDIM(1.0), sg.DPMSolverPP(1), sg.DPMSolverPP(2)],
 )
 def test_a_flow_starts_from_pure_noise(solver: sg.Solver, predicts: str) -> None:
     """Flow(T=1): lam is infinite at the start, and nothing that is not is computed from it."""

@@ -349,7 +349,7 @@ def test_low_discrepancy_uniforms_are_a_shifted_lattice() -> None:
     assert draws.dtype == torch.float64
     gaps = draws.sort(1).values.diff(dim=1)
     close(gaps, torch.full_like(gaps, 1 / 7), rtol=1e-12)
-    assert 0 <= float(draws.min()) and float(draws.max()) < 1
+    assert float(draws.min()) >= 0 and float(draws.max()) < 1
     for i in range(7):
         assert stats.kstest(draws[:, i].numpy(), "uniform").pvalue > 1e-5
     even = sg.independent(20_000, device, generator)

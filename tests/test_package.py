@@ -1,4 +1,4 @@
-"""The package as a user gets it: a wheel installed elsewhere, and an import that needs torch alone."""
+"""The package as a user gets it: a wheel elsewhere, and an import that needs torch alone."""
 
 from __future__ import annotations
 

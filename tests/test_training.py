@@ -59,10 +59,8 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     one, two = (load_file(tmp_path / name / CHECKPOINT) for name in ("whole", "broken"))
     assert one.keys() == two.keys() and any(name.startswith("optimizer.") for name in one)
     assert all(torch.equal(one[name], two[name]) for name in one)
-    steps = [
-        [json.loads(line)["step"] for line in (tmp_path / name / RECORDS).open()]
-        for name in ("whole", "broken")
-    ]
+    lines = [(tmp_path / name / RECORDS).read_text().splitlines() for name in ("whole", "broken")]
+    steps = [[json.loads(line)["step"] for line in each] for each in lines]
     assert steps[0] == steps[1] == [4, 8, 12]
 
 

@@ -29,7 +29,9 @@ def hydra_main(task: Callable[[Any], None], config_name: str) -> None:
         except (OmegaConfBaseException, ValueError, OSError) as error:
             sys.exit(f"sdegen: {explain(error)}")
 
-    entry = hydra.main(version_base="1.3", config_path="pkg://sdegen.conf", config_name=config_name)
+    entry = hydra.main(
+        version_base="1.3", config_path="pkg://sdegen.conf", config_name=config_name
+    )
     try:
         entry(spoken)()
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:

@@ -37,8 +37,9 @@ def evaluate(
     quality = Quality(gather(data), gather(test))
     labels = class_labels(quality.n, data.classes if config["conditional"] else 0)
     model = model if labels is None else model.given(y=labels.to(model.device))
-    rows, runs = [quality.floor], sum(
-        1 if solver.adaptive else len(settings["budgets"]) for solver in solvers.values()
+    rows, runs = (
+        [quality.floor],
+        sum(1 if solver.adaptive else len(settings["budgets"]) for solver in solvers.values()),
     )
     results = compare(
         model, quality, data.shape, solvers, settings["budgets"], walk=walk, seed=settings["seed"]
@@ -77,7 +78,9 @@ def picture(x: torch.Tensor, path: Path, title: str) -> None:
 
     if drawable(x):
         most = 100 if x.ndim == 4 else 5000
-        save_samples(x[:most].float().cpu(), path, title, **({"columns": 10} if x.ndim == 4 else {}))
+        save_samples(
+            x[:most].float().cpu(), path, title, **({"columns": 10} if x.ndim == 4 else {})
+        )
 
 
 def drawable(x: torch.Tensor) -> bool:

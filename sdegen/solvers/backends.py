@@ -17,7 +17,7 @@ ADAPTIVE = {"dopri5": 5, "dopri8": 8, "bosh3": 3, "fehlberg2": 2, "adaptive_heun
 
 def worst_rms(v: Tensor) -> Tensor:
     """The largest root-mean-square over the samples of v (b, *): no sample hides in the mean."""
-    return v.flatten(1).square().mean(1).amax().sqrt()
+    return v.reshape(len(v), -1).square().mean(1).amax().sqrt()
 
 
 @dataclass(frozen=True)

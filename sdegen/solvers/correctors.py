@@ -15,7 +15,7 @@ from sdegen.solvers.stochastic import ReverseDiffusion
 
 def norm(v: Tensor) -> Tensor:
     """The Euclidean norm of each sample of v (b, *), shape (b, 1, ...)."""
-    return v.flatten(1).norm(dim=1).reshape(-1, *[1] * (v.ndim - 1))
+    return v.reshape(len(v), -1).norm(dim=1).reshape(-1, *[1] * (v.ndim - 1))
 
 
 @dataclass(frozen=True)

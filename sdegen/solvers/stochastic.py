@@ -27,7 +27,10 @@ class EulerMaruyama(Solver):
 class ReverseDiffusion(Solver):
     """The forward kernel's own discretisation, reversed.  Song et al. (2021), eqs. 46-47.
 
-    With x_t = a x_s + b z the kernel from s up to t:  (2 - a) x + (1 + eta^2)/2 b^2 score + eta b z.
+    With x_t = a x_s + b z the kernel from s up to t, the step down is
+
+    (2 - a) x + (1 + eta^2)/2 b^2 score + eta b z
+
     For VP, a^2 = 1 - beta_i and b^2 = beta_i; for VE, a = 1 and b^2 = sigma_i^2 - sigma_{i-1}^2.
     """
 

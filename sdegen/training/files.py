@@ -55,7 +55,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise ValueError(f"There is no checkpoint {path}: train first, or name another run folder.")
+        raise ValueError(
+            f"There is no checkpoint {path}: train first, or name another run folder."
+        )
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["sdegen"])

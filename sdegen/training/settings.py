@@ -60,6 +60,4 @@ class TrainSettings:
         if not 0 <= self.ema < 1:
             raise ValueError(f"train.ema must lie in [0, 1), not {self.ema!r}.")
         if self.device not in ("auto", "cpu", "cuda"):
-            raise ValueError(
-                f"train.device must be 'auto', 'cpu' or 'cuda', not {self.device!r}."
-            )
+            raise ValueError(f"train.device must be 'auto', 'cpu' or 'cuda', not {self.device!r}.")

@@ -19,7 +19,7 @@ class Wish:
 
 @contextlib.contextmanager
 def stopping() -> Iterator[Wish]:
-    """Within the block the first SIGINT or SIGTERM only sets the wish; a second one acts as ever."""
+    """In the block the first SIGINT or SIGTERM only sets the wish; a second one acts as ever."""
     wish = Wish()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

@@ -55,7 +55,7 @@ class Objective(nn.Module):
         return self.loss(model, x0).mean()
 
 
-def average(decay: float) -> Callable[[Any, Any, Tensor], None]:
+def average(decay: float) -> Callable[[Any, Any, Any], None]:
     """The moving average's update, its decay min(decay, (1 + n)/(10 + n)) at update n."""
 
     @torch.no_grad()
