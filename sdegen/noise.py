@@ -67,19 +67,17 @@ class Seeded(Noise):
         return z[:, :n].reshape(x.shape).to(x.dtype)
 
     def _streams(self, b: int, device: torch.device) -> Tensor:
-        """A 64-bit key per sample, (b, 1), moved to the device once."""
+        """A 64-bit key per sample, (b, 1), made once per batch size and device."""
         if not isinstance(self.seed, int) and len(self.seed) != b:
             raise ValueError(f"{len(self.seed)} seeds were given for a batch of {b} samples.")
         if self._keys is None or len(self._keys) != b or self._keys.device != device:
-            seeds, index = (
-                ([self.seed] * b, range(self.first, self.first + b))
-                if isinstance(self.seed, int)
-                else (list(self.seed), [0] * b)
-            )
-            high = torch.tensor([signed(s) for s in seeds], dtype=torch.int64)
-            low = torch.tensor(list(index), dtype=torch.int64)
-            keys = mix(mix(high + signed(GOLDEN)) + (low + 1) * signed(GOLDEN))
-            self._keys = keys[:, None].to(device)
+            if isinstance(self.seed, int):
+                high = torch.full((b,), signed(self.seed), device=device)
+                low = torch.arange(self.first, self.first + b, device=device)
+            else:
+                high = torch.tensor([signed(s) for s in self.seed], device=device)
+                low = torch.zeros_like(high)
+            self._keys = mix(mix(high + signed(GOLDEN)) + (low + 1) * signed(GOLDEN))[:, None]
         return self._keys
 
 

@@ -84,7 +84,7 @@ def save_curve(
     axes = figure.add_axes((0.1, 0.13, 0.86, 0.76))
     _frame(axes, ("left", "bottom"))
     axes.grid(color=FAINT, linewidth=0.5, alpha=0.6)
-    axes.plot(x, y, ".", markersize=3, markeredgewidth=0, color=ACCENT, alpha=0.4)
+    axes.plot(x, y, ".", markersize=4, markeredgewidth=0, color=ACCENT, alpha=0.4)
     axes.plot(x, _running_mean(y, max(2, len(y) // 40)), color=ACCENT, linewidth=1.6)
     seen = y[np.isfinite(y)]
     if len(seen) and seen.min() > 0 and seen.max() > 10 * seen.min():

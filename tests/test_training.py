@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,21 @@ def test_no_half_written_file(tmp_path: Path) -> None:
         write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_no_space_for_a_checkpoint(tmp_path: Path) -> None:
+    """A file may not grow beyond 4 KiB: the write fails as on a full disk, the old file stands."""
+    path = tmp_path / "w.safetensors"
+    write_tensors(path, {"a": torch.zeros(3)}, {"step": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_tensors(path, {"a": torch.zeros(10_000)}, {"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert read_tensors(path)[1] == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
 
 
 def test_unwritable_folder(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,8 @@ def hydra_main(task: Callable[[Any], None], config_name: str) -> None:
     )
     try:
         entry(spoken)()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
         sys.exit(f"sdegen: {explain(error)}")
 

@@ -43,11 +43,12 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Named tensors as safetensors, with JSON in its header: one file, so one moment in time."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
-        save_file(whole, temporary, metadata={"sdegen": json.dumps(about)})
+        # Written by Python, whose error on a full disk is an OSError like any other.
+        temporary.write_bytes(save(whole, metadata={"sdegen": json.dumps(about)}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
