@@ -81,7 +81,9 @@ def main() -> None:
     x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
     every = cases()
     for name in ("DDIM", "DPM-Solver++(2M)"):
-        torch.testing.assert_close(every[name](x), every[f"{name}, by hand"](x), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            every[name](x), every[f"{name}, by hand"](x), rtol=1e-3, atol=1e-3
+        )
     seconds: dict[str, list[float]] = {name: [] for name in every}
     for _ in range(REPEATS):
         for name, case in every.items():

@@ -112,8 +112,7 @@ def _figure(width: int, height: int) -> Figure:
     """An empty figure of so many pixels."""
     from matplotlib.figure import Figure
 
-    # Half a pixel more, because the canvas rounds down.
-    return Figure(((width + 0.5) / DPI, (height + 0.5) / DPI), dpi=DPI, facecolor="white")
+    return Figure((width / DPI, height / DPI), dpi=DPI, facecolor="white")
 
 
 def _frame(axes: Axes, shown: Sequence[str]) -> None:
@@ -155,7 +154,7 @@ def _scatter(axes: Axes, x: Tensor, ticks: bool) -> float:
     axes.scatter(
         points[:, 0], points[:, 1], s=size, color=ACCENT, alpha=0.5, linewidths=0, rasterized=True
     )
-    axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal")
+    axes.set(xlim=(-half, half), ylim=(-half, half))
     _frame(axes, ("left", "right", "top", "bottom"))
     if not ticks:
         axes.set(xticks=[], yticks=[])

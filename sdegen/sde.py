@@ -130,8 +130,8 @@ class SDE(ABC):
         """What is known at time t, () or (b,)."""
         return Instant(clock(t))
 
-    def perturb(self, x0: Tensor, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Data x0 (b, *) at times t (b,), with normal draws z: (x_t, score of x_t given x0)."""
+    def perturb(self, x0: Tensor, t: Tensor, z: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Data x0 (b, *) at times t (b,): (x_t, score of x_t given x0), from normal draws z."""
         raise ValueError(
             f"{type(self).__name__} has no transition kernel in closed form: define "
             "perturb(x0, t, z) -> (x_t, score of x_t given x0) on it to train a score model."
@@ -162,9 +162,9 @@ class LinearSDE(SDE):
         """g(t), () or (b, 1, ...)."""
         return torch.as_tensor(expand(sqrt(self(t).g2), x))
 
-    def perturb(self, x0: Tensor, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """x_t = alpha x0 + sigma z, whose score given x0 is -z / sigma."""
-        level = self(t)
+    def perturb(self, x0: Tensor, t: Tensor, z: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x_t = alpha x0 + sigma z, whose score given x0 is -z / sigma.  z: by default, drawn."""
+        level, z = self(t), torch.randn_like(x0) if z is None else z
         return self.mix(x0, level, z), -z / expand(level.sigma, x0)
 
     def mix(self, x0: Tensor, level: Level, z: Tensor) -> Tensor:

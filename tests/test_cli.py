@@ -92,6 +92,7 @@ def test_a_sweep_over_solvers_and_budgets(finished: Path) -> None:
     seen = {(path.parent.name.split("-")[0], row(path)["nfe"]) for path in results}
     assert seen == {("ddim", 2), ("ddim", 4), ("heun", 2), ("heun", 4)}
     assert all((path.parent / "samples.safetensors").is_file() for path in results)
+    assert {path.name for path in finished.iterdir()} == {"outputs"}
 
 
 def row(path: Path) -> dict[str, Any]:
