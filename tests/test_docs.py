@@ -1,0 +1,140 @@
+"""What the pages say is run: their code, their commands, their links, their names."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sdegen as sg
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem
+)
+def test_python_of_a_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": f"page_{page.stem.replace('-', '_')}"}
+    module = type(sys)(str(names["__name__"]))
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses look their module up
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), module.__dict__)
+
+
+TINY = [
+    "train.steps=2",
+    "train.batch_size=8",
+    "net.width=16",
+    "evaluate.budgets=[2]",
+    "device=cpu",
+]
+
+
+def test_commands_of_the_experiment_page_run(tmp_path: Path) -> None:
+    """Each as it is printed, in order, with overrides that make it small."""
+    lines = "\n".join(blocks(ROOT / "docs" / "add-an-experiment.md", "bash")).splitlines()
+    lines += "\n".join(blocks(ROOT / "README.md", "bash")[2:]).splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("sdegen-")]
+    assert len(commands) >= 8
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "examples" / "own_package"),
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for command in commands:
+        small = TINY if command[0] == "sdegen-train" and "--cfg" not in command else []
+        if command[0] == "sdegen-sample":
+            small = ["n=8"]
+        done = subprocess.run(
+            [*command, *small], cwd=tmp_path, env=env, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr[-2000:]}"
+    assert (tmp_path / "outputs" / "own" / "samples-own.png").is_file()
+
+
+def test_the_overlay_shown_is_the_overlay_shipped() -> None:
+    (shown,) = blocks(ROOT / "docs" / "add-an-experiment.md", "yaml")
+    shipped = ROOT / "examples" / "own_package" / "conf" / "experiment" / "own.yaml"
+    assert shown == shipped.read_text()
+
+
+def test_example_runs(tmp_path: Path) -> None:
+    path = ROOT / "examples" / "two_dimensions.py"
+    spec = importlib.util.spec_from_file_location("two_dimensions", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    little = module.main(steps=1, folder=str(tmp_path))
+    more = module.main(steps=300, folder=str(tmp_path))
+    assert all(more[name] < 0.5 * little[name] for name in ("DPMSolverPP", "Heun"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_equations_are_where_the_table_says() -> None:
+    rows = re.findall(
+        r"^\|.*\| (sdegen/\S.*?) \| (.*) \|$", (ROOT / "docs/index.md").read_text(), re.M
+    )
+    assert len(rows) > 15
+    for files, names in rows:
+        modules = [
+            importlib.import_module(file.strip().removesuffix(".py").replace("/", "."))
+            for file in files.split(",")
+        ]
+        for name in re.findall(r"`(\w+)`", names):
+            home = [m for m in modules if name in vars(m)]
+            assert any(vars(m)[name].__module__ == m.__name__ for m in home), name
+
+
+CITED = re.compile(
+    r"((?:[A-Z][a-z]+, )*[A-Z][a-z]+(?: & [A-Z][a-z]+| et al\.)?),? \(?(\d{4}[ab]?)\)?"
+)
+
+
+def test_every_paper_named_is_in_the_references() -> None:
+    listed = (ROOT / "docs" / "references.md").read_text()
+    cited = {
+        f"{name} ({year})"
+        for path in (ROOT / "sdegen").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        for name, year in CITED.findall((ast.get_docstring(node) or "").replace("\n", " "))
+        if "&" in name or "et al." in name
+    }
+    assert len(cited) > 15
+    missing = {paper for paper in cited if f"- {paper}." not in listed}
+    assert not missing
+
+
+def test_public_names_are_documented() -> None:
+    for name in sg.__all__:
+        value = getattr(sg, name)
+        assert inspect.getdoc(value), name
+        if inspect.isclass(value):
+            for key, member in vars(value).items():
+                if not key.startswith("_") and inspect.isfunction(member):
+                    assert inspect.getdoc(member), f"{name}.{key}"
