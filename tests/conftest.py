@@ -1,4 +1,4 @@
-"""What the tests share: the SDEs, problems whose score is known, an independent solution, tools."""
+"""What the tests share: SDEs, problems whose score is known, an independent solution, tools."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -145,14 +146,14 @@ def run(
     """The last state of a march over a grid of that many steps, or over those times."""
     at = grid(model.sde, walk) if isinstance(walk, int) else walk
     p = sg.Reverse(model, solver.eta if eta is None else eta, noise or sg.Seeded(0))
-    for _, x in sg.march(solver, p, x, sg.levels(model.sde, at)):  # noqa: B007
-        pass
+    for _, moved in sg.march(solver, p, x, sg.levels(model.sde, at)):
+        x = moved
     return x
 
 
 def slopes(errors: Sequence[float], ratio: float = 2.0) -> list[float]:
     """Orders of convergence between neighbouring step sizes."""
-    return [math.log(a / b, ratio) for a, b in zip(errors[:-1], errors[1:], strict=True)]
+    return [math.log(a / b, ratio) for a, b in pairwise(errors)]
 
 
 # ---------------------------------------------------- a solution that knows nothing of sdegen

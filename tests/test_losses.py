@@ -194,7 +194,7 @@ def test_loss_is_a_mean_over_coordinates_of_any_shape(shape: tuple[int, ...]) ->
     close(loss, z.square().reshape(5, -1).mean(1))
 
 
-# --------------------------------------------------------- the minimum, in closed form on a Gaussian
+# ------------------------------------------------------ the minimum, in closed form on a Gaussian
 
 VAR = (0.5, 0.02)
 DATA = Gaussian([0.4, -1.0], VAR)
@@ -381,7 +381,7 @@ def test_low_discrepancy_has_the_same_mean_and_less_variance() -> None:
     assert variances[0] < variances[1] / 5
 
 
-# ------------------------------------------------------------------------- the minimum is a minimum
+# ---------------------------------------------------------------------- the minimum is a minimum
 
 
 @pytest.mark.parametrize("name", WEIGHTINGS)
@@ -453,7 +453,7 @@ def test_matrix_diffusion_by_hand() -> None:
 
 
 class AsGeneral(sg.SDE):
-    """A linear SDE that tells its drift, diffusion and kernel and keeps its marginals to itself."""
+    """A linear SDE that tells drift, diffusion and kernel and keeps its marginals to itself."""
 
     def __init__(self, sde: sg.LinearSDE) -> None:
         self.sde, self.T, self.t_min = sde, sde.T, sde.t_min

@@ -1,0 +1,246 @@
+"""Impossible combinations are refused before the network is called, with reason and remedy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from conftest import EVERY, FIXED, normal, refused
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import sdegen as sg
+from sdegen.losses import WEIGHTINGS
+from sdegen.score import PREDICTIONS, TIME_LABELS
+
+
+@dataclass(frozen=True)
+class Pendulum(sg.SDE):
+    """dx = -sin(x) dt + dw: neither linear nor with a kernel in closed form."""
+
+    T: float = 1.0
+    t_min: float = 1e-3
+
+    def drift(self, x: Tensor, t: Tensor) -> Tensor:
+        return -torch.sin(x)
+
+    def diffusion(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.ones((), dtype=x.dtype)
+
+    @property
+    def prior(self) -> sg.Prior:
+        return sg.Prior(1.0)
+
+
+def never(x: Tensor, t: Tensor) -> Tensor:
+    """A network that must not be called."""
+    raise AssertionError("the network was called")
+
+
+VP, WELL = sg.VPSDE(), Pendulum()
+MODEL = sg.ScoreModel(never, VP)
+GENERAL = sg.ScoreModel(never, WELL, "score")
+
+
+def sampling(**how: Any) -> Callable[[], Tensor]:
+    """A call of sample with something wrong in it."""
+    model, start = how.pop("model", MODEL), how.pop("start", (2, 2))
+    return lambda: sg.sample(model, start, **{"solver": sg.DDIM(), **how})
+
+
+WRONG: dict[str, tuple[Callable[[], Any], str]] = {
+    "no steps": (sampling(), "exactly one of steps and nfe"),
+    "steps and nfe": (sampling(steps=2, nfe=2), "exactly one of steps and nfe"),
+    "zero steps": (sampling(steps=0), "steps >= 1, but steps = 0"),
+    "negative steps": (sampling(steps=-3), "steps >= 1, but steps = -3"),
+    "half a step": (sampling(steps=2.5), "whole number of steps"),
+    "too small a budget": (sampling(solver=sg.Heun(), nfe=1), "at least 2 network calls"),
+    "no budget left": (sampling(nfe=1, denoise=True), "at least 2 network calls"),
+    "budget of an adaptive": (sampling(solver=sg.TorchDiffEq(), nfe=9), "takes no nfe"),
+    "unknown walk": (sampling(steps=2, walk="cubic"), "karras, log_snr, quadratic, uniform"),
+    "walk and steps": (sampling(steps=2, walk=[1.0, 0.5]), "leave out steps"),
+    "walk going up": (sampling(walk=[0.5, 1.0]), "fall strictly"),
+    "walk standing still": (sampling(walk=[1.0, 0.5, 0.5, 0.1]), "0.5 is followed by 0.5"),
+    "walk above T": (sampling(walk=[1.1, 0.5]), r"\[t_min, T\] = \[0.001, 1\]"),
+    "walk below t_min": (sampling(walk=[1.0, 1e-4]), r"\[t_min, T\] = \[0.001, 1\]"),
+    "walk to zero": (sampling(walk=[1.0, 0.0]), "stays within"),
+    "walk of one time": (sampling(walk=[1.0]), "at least two times"),
+    "walk of a matrix": (sampling(walk=torch.ones(2, 2)), "at least two times"),
+    "walk with NaN": (sampling(walk=[1.0, math.nan]), "finite"),
+    "infinite lambda": (
+        sampling(model=sg.ScoreModel(never, sg.Flow(T=1.0)), steps=3),
+        "infinite at an end.*uniform",
+    ),
+    "noise in an ODE solver": (sampling(solver=sg.Heun(), steps=2, eta=1.0), "eta = 1"),
+    "another eta for DDIM": (sampling(solver=sg.DDIM(0.5), steps=2, eta=1.0), r"DDIM\(eta="),
+    "eta of DDPM": (sampling(solver=sg.DDPM(), steps=2, eta=0.0), "eta = 1, but eta = 0"),
+    "negative eta": (sampling(solver=sg.DPMSolverPP(), steps=2, eta=-1.0), "eta must be"),
+    "eta not a number": (sampling(solver=sg.DPMSolverPP(), steps=2, eta=math.nan), "eta must be"),
+    "seeds for another batch": (sampling(steps=2, seed=[1, 2, 3]), "3 seeds .* 2 samples"),
+    "seed and noise": (sampling(steps=2, seed=1, noise=sg.Fresh()), "not both"),
+    "empty batch": (sampling(start=(0, 2), steps=2), "positive whole numbers"),
+    "empty shape": (sampling(start=(), steps=2), "positive whole numbers"),
+    "empty x_T": (sampling(start=torch.zeros(0, 2), steps=2), "b >= 1"),
+    "integer x_T": (sampling(start=torch.zeros(2, 2, dtype=torch.long), steps=2), "floating"),
+    "marginals of none": (sampling(model=GENERAL, steps=2), "drift-based solver"),
+    "lambda of none": (
+        sampling(model=GENERAL, solver=sg.Heun(), steps=2, walk="log_snr"),
+        "walk='uniform'",
+    ),
+    "rho of none": (
+        sampling(model=GENERAL, solver=sg.Heun(), steps=2, walk="karras"),
+        "walk='uniform'",
+    ),
+    "denoise without marginals": (
+        sampling(model=GENERAL, solver=sg.Heun(), steps=2, denoise=True),
+        "denoise needs alpha and sigma",
+    ),
+    "corrector without marginals": (
+        sampling(model=GENERAL, solver=sg.PredictorCorrector(sg.EulerMaruyama()), steps=2),
+        "Pendulum gives only drift and diffusion",
+    ),
+    "unknown prediction": (lambda: sg.ScoreModel(never, VP, "epsilon"), "edm, eps, score"),
+    "unknown label": (lambda: sg.ScoreModel(never, VP, time="steps"), "1000t-1, 999t"),
+    "no SDE": (lambda: sg.ScoreModel(never, "vp"), "is an SDE"),  # type: ignore[arg-type]
+    "sigma_data": (lambda: sg.ScoreModel(never, VP, "edm", sigma_data=0.0), "must be positive"),
+    "label without marginals": (lambda: sg.ScoreModel(never, WELL, "score", time="lam"), "lam"),
+    "scaling without marginals": (
+        lambda: sg.ScoreModel(never, WELL, "score", scale_input=True),
+        "no marginals",
+    ),
+    "order": (lambda: sg.DPMSolverPP(3), "order 1 or 2, but order = 3"),
+    "variance": (lambda: sg.Ancestral("middle"), "'small' or 'large'"),  # type: ignore[arg-type]
+    "DDIM's eta": (lambda: sg.DDIM(1.5), r"\[0, 1\]"),
+    "snr": (lambda: sg.Langevin(0.0), "snr > 0"),
+    "corrections": (lambda: sg.PredictorCorrector(n=-1), "n >= 0"),
+    "correcting an adaptive": (
+        lambda: sg.PredictorCorrector(sg.TorchDiffEq()),
+        "use a fixed-step predictor",
+    ),
+    "method": (lambda: sg.TorchDiffEq("euler2"), "dopri5, dopri8"),
+    "tolerance": (lambda: sg.TorchDiffEq(rtol=0.0), "positive"),
+    "betas upside down": (lambda: sg.VPSDE(20.0, 0.1), "0 < beta_min <= beta_max"),
+    "beta of zero": (lambda: sg.SubVPSDE(0.0), "0 < beta_min"),
+    "sigmas": (lambda: sg.VESDE(5.0, 1.0), "0 < sigma_min <= sigma_max"),
+    "interval": (lambda: sg.VPSDE(t_min=2.0), "t_min < T"),
+    "flow beyond one": (lambda: sg.Flow(T=1.5), "T <= 1"),
+    "offset": (lambda: sg.Cosine(s=-1.0), "s >= 0"),
+    "a beta above one": (lambda: sg.DiscreteVPSDE([0.1, 1.2]), r"\(0, 1\)"),
+    "no betas": (lambda: sg.DiscreteVPSDE([]), "at least one beta"),
+    "curves that fall": (
+        lambda: sg.MarginalSDE(lambda t: (1 + t, 1 + 0 * t)),
+        "falls strictly with t",
+    ),
+    "karras power": (lambda: sg.karras(VP, 3, power=0.0), "power > 0"),
+    "empty data": (lambda: sg.dsm_loss(MODEL, torch.zeros(0, 2)), "b >= 1"),
+    "integer images": (
+        lambda: sg.dsm_loss(MODEL, torch.zeros(2, 1, 8, 8, dtype=torch.uint8)),
+        "scale integer images",
+    ),
+    "NaN in data": (lambda: sg.dsm_loss(MODEL, torch.tensor([[0.0], [math.nan]])), "sample 1 "),
+    "infinite data": (lambda: sg.dsm_loss(MODEL, torch.tensor([[math.inf]])), "sample 0 "),
+    "unknown weighting": (
+        lambda: sg.dsm_loss(MODEL, normal(2, 2), weighting="snr"),
+        "edm, eps, likelihood, min_snr",
+    ),
+    "weighting of a general SDE": (
+        lambda: sg.dsm_loss(GENERAL, normal(2, 2), weighting="eps"),
+        "weighting='likelihood'",
+    ),
+    "kernel of a general SDE": (lambda: sg.dsm_loss(GENERAL, normal(2, 2)), "define perturb"),
+    "times of a general SDE": (
+        lambda: sg.dsm_loss(GENERAL, normal(2, 2), times=sg.likelihood_time),
+        "use uniform_time",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_refused(name: str) -> None:
+    call, message = WRONG[name]
+    with refused(message):
+        call()
+
+
+@pytest.mark.parametrize("t", [torch.ones(3), torch.ones(2, 2), torch.ones(1)], ids=str)
+def test_times_of_another_shape(t: Tensor) -> None:
+    with refused(r"Times are of shape \(\) or \(2,\)"):
+        MODEL(normal(2, 2), t)
+
+
+@pytest.mark.parametrize("wrong", [lambda x: x[:1], lambda x: x[..., None], lambda x: x.sum()])
+def test_a_network_of_another_shape(wrong: Callable[[Tensor], Tensor]) -> None:
+    model = sg.ScoreModel(lambda x, t: wrong(x), VP)
+    with refused(r"its input's shape \(4, 3\)"):
+        sg.sample(model, (4, 3), solver=sg.DDIM(), steps=2)
+    with refused(r"its input's shape \(4, 3\)"):
+        sg.dsm_loss(model, normal(4, 3))
+
+
+def test_the_whole_product() -> None:
+    """Every SDE with every solver, prediction, walk and eta: it runs finitely or is refused."""
+    good = 0
+    for sde in [*EVERY.values(), WELL]:
+        for predicts in [*PREDICTIONS, "edm"]:
+            if sde is WELL and predicts != "score":
+                with refused("no marginals"):
+                    sg.ScoreModel(lambda x, t: 0 * x, sde, predicts)
+                continue
+            model = sg.ScoreModel(lambda x, t: 0.1 * x, sde, predicts)
+            for solver in FIXED.values():
+                for walk in ("uniform", "karras"):
+                    for eta in (None, 0.0, 0.7):
+                        possible = (
+                            (eta is None or solver.any_eta or eta == solver.eta)
+                            and not (sde is WELL and (solver.marginals or walk == "karras"))
+                        )  # fmt: skip
+                        how: dict[str, Any] = {"solver": solver, "steps": 2, "walk": walk}
+                        if possible:
+                            x = sg.sample(model, (2, 2), eta=eta, seed=0, **how)
+                            assert x.isfinite().all(), (sde, predicts, solver, walk, eta)
+                            good += 1
+                        else:
+                            with refused("eta|marginals|alpha"):
+                                sg.sample(model, (2, 2), eta=eta, seed=0, **how)
+    assert good > 1000
+
+
+def test_every_weighting_and_label_on_every_sde() -> None:
+    for sde in EVERY.values():
+        for name in WEIGHTINGS:
+            model = sg.ScoreModel(lambda x, t: 0.1 * x, sde)
+            loss = sg.dsm_loss(model, normal(5, 2), weighting=name)
+            assert loss.shape == (5,) and loss.isfinite().all() and (loss > 0).all()
+        for label in TIME_LABELS:
+            model = sg.ScoreModel(lambda x, t: x * t[:, None], sde, time=label)
+            assert model(normal(3, 2), sde.T / 2).eps.isfinite().all()
+
+
+@given(
+    batch=st.integers(1, 5),
+    shape=st.lists(st.integers(1, 4), max_size=3),
+    steps=st.integers(1, 6),
+    seed=st.integers(-(2**70), 2**70),
+    solver=st.sampled_from(list(FIXED.values())),
+    sde=st.sampled_from(list(EVERY.values())),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+)
+def test_shapes_types_and_seeds(
+    batch: int,
+    shape: list[int],
+    steps: int,
+    seed: int,
+    solver: sg.Solver,
+    sde: sg.LinearSDE,
+    dtype: torch.dtype,
+) -> None:
+    model = sg.ScoreModel(lambda x, t: 0.1 * x, sde, "x0")
+    x = normal(batch, *shape).to(dtype)
+    y = sg.sample(model, x, solver=solver, steps=steps, seed=seed)
+    assert y.shape == x.shape and y.dtype == dtype and y.isfinite().all()
+    assert torch.equal(y, sg.sample(model, x, solver=solver, steps=steps, seed=seed))
