@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -125,31 +125,10 @@ def solve(
 
 
 def sample(
-    model: ScoreModel,
-    start: Sequence[int] | Tensor,
-    *,
-    solver: Solver,
-    steps: int | None = None,
-    nfe: int | None = None,
-    walk: str | Grid | Tensor | Sequence[float] | None = None,
-    eta: float | None = None,
-    seed: int | Sequence[int] | None = None,
-    noise: Noise | None = None,
-    denoise: bool = False,
+    model: ScoreModel, start: Sequence[int] | Tensor, *, solver: Solver, **how: Any
 ) -> Tensor:
     """The samples (b, *) of ``solve``, whose arguments these are."""
-    return solve(
-        model,
-        start,
-        solver=solver,
-        steps=steps,
-        nfe=nfe,
-        walk=walk,
-        eta=eta,
-        seed=seed,
-        noise=noise,
-        denoise=denoise,
-    ).x
+    return solve(model, start, solver=solver, **how).x
 
 
 def source(seed: int | Sequence[int] | None, noise: Noise | None) -> Noise:
