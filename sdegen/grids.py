@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -65,7 +66,7 @@ GRIDS: dict[str, Grid] = {
 
 def ramp(n: int) -> Tensor:
     """0, 1/n, ..., 1."""
-    if not isinstance(n, int) or n < 1:
+    if not isinstance(n, Integral) or n < 1:
         raise ValueError(f"A walk needs a whole number of steps >= 1, but steps = {n!r}.")
     return torch.arange(n + 1, dtype=torch.float64) / n
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -191,7 +192,7 @@ def begin(p: Reverse, start: Sequence[int] | Tensor, top: Instant) -> Tensor:
             )
         return start
     shape = tuple(start)
-    if not shape or not all(isinstance(n, int) and n >= 1 for n in shape):
+    if not shape or not all(isinstance(n, Integral) and n >= 1 for n in shape):
         raise ValueError(f"A shape (b, *) has positive whole numbers, but it is {shape!r}.")
     dtype = p.model.dtype or torch.get_default_dtype()
     like = torch.empty(

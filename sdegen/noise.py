@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -45,7 +46,10 @@ class Seeded(Noise):
     """
 
     def __init__(self, seed: int | Sequence[int], first: int = 0) -> None:
-        self.seed, self.first, self.drawn = seed, first, 0
+        self.seed: int | list[int] = (
+            int(seed) if isinstance(seed, int | Integral) else [int(s) for s in seed]
+        )
+        self.first, self.drawn = first, 0
         self._keys: Tensor | None = None
 
     def __call__(self, x: Tensor, t: Instant, s: Instant) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import FIXED, MIXTURE, fixed_solvers, normal, pointwise, sdes
@@ -195,3 +196,14 @@ def test_every_stepping_solver_is_among_those_tested() -> None:
     public = {getattr(sg, name) for name in sg.__all__}
     solvers = {c for c in public if isinstance(c, type) and issubclass(c, sg.Solver)}
     assert {type(solver) for solver in FIXED.values()} | {sg.Solver, sg.TorchDiffEq} == solvers
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    """What an array hands over as a shape, a count or a seed means what it says."""
+    model = sg.ScoreModel(pointwise, sg.VPSDE())
+    two, seed = np.int64(2), np.int64(5)
+    how: dict[str, Any] = {"solver": sg.DDIM()}
+    theirs = sg.sample(model, (two, 3), steps=two, seed=seed, **how)
+    assert torch.equal(theirs, sg.sample(model, (2, 3), steps=2, seed=5, **how))
+    listed = sg.sample(model, (2, 3), steps=2, seed=torch.tensor([5, 6]), **how)
+    assert torch.equal(listed[0], theirs[0])
