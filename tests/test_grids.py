@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import EVERY, SDES, close, every_sde, sdes
+from conftest import EVERY, SDES, close, every_sde, refused, sdes
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -99,6 +99,13 @@ def test_float32_ends_are_moved_onto_the_interval() -> None:
         close(walk, rough, rtol=2e-7)
     nudged = torch.tensor([1 + 5e-7, 0.5, 1e-3 * (1 - 5e-7)], dtype=torch.float64)
     assert check_walk(sg.VPSDE(), nudged).tolist() == [1.0, 0.5, 1e-3]
+
+
+@every_sde
+def test_only_a_rounding_is_forgiven(sde: sg.LinearSDE) -> None:
+    for first, last in ((sde.T * (1 + 1e-4), sde.t_min), (sde.T, sde.t_min * (1 - 1e-4))):
+        with refused(r"stays within \[t_min, T\]"):
+            check_walk(sde, torch.tensor([first, last], dtype=torch.float64))
 
 
 def test_a_walk_is_cut_off_from_its_graph() -> None:

@@ -491,6 +491,31 @@ def test_general_loss_of_a_linear_sde_is_its_likelihood_loss(
     close(general, linear, rtol=1e-9)
 
 
+@pytest.mark.parametrize("sde", [sg.VPSDE(), AsGeneral(sg.VPSDE())], ids=["linear", "general"])
+def test_times_of_your_own(sde: sg.SDE) -> None:
+    """t = u^2 with p_uniform / p = 2 u: the loss at those times, times that factor."""
+
+    def squares(sde: sg.SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        return u**2, 2 * u
+
+    def plain(sde: sg.SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        return u**2, torch.ones_like(u)
+
+    model, x0 = sg.ScoreModel(Smooth(), sde, "score"), normal(12, 2)
+    corrected, not_corrected = (
+        sg.dsm_loss(
+            model,
+            x0,
+            weighting="likelihood",
+            times=times,
+            draw=fixed,
+            generator=torch.Generator().manual_seed(0),
+        )
+        for times in (squares, plain)
+    )
+    close(corrected, 2 * U * not_corrected)
+
+
 # ------------------------------------------------------------------------------------- refusals
 
 

@@ -124,6 +124,14 @@ def test_discrete_log_alpha_is_linear_between_the_steps() -> None:
     close(sde(0.25 + part[1:] / 4).g2, (-(right - left) * 8).expand(3))
 
 
+def test_discrete_process_starts_at_the_data() -> None:
+    """Before the first step log alpha is on the first step's line, down to t = 0."""
+    level = sg.DiscreteVPSDE([0.1, 0.2, 0.5, 0.3])(torch.tensor([0.0, 0.125]).double())
+    close(level.alpha, [1.0, 0.9**0.25])
+    close(level.sigma, [0.0, math.sqrt(1 - 0.9**0.5)])
+    close(level.g2, [-4 * math.log(0.9)] * 2)
+
+
 # ------------------------------------------------------------------------------- consistency
 
 
