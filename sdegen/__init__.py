@@ -15,7 +15,7 @@ from sdegen.losses import (
     low_discrepancy,
     uniform_time,
 )
-from sdegen.march import Path, Solution, State, Status, march, sample, solve
+from sdegen.march import Path, Solution, State, march, sample, solve
 from sdegen.noise import Fresh, Noise, Seeded
 from sdegen.recipes import DDPM
 from sdegen.reverse import Reverse, renoise
@@ -34,6 +34,7 @@ from sdegen.solvers import (
     PredictorCorrector,
     ReverseDiffusion,
     Solver,
+    Status,
     Step,
     TorchDiffEq,
 )

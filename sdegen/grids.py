@@ -13,7 +13,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from sdegen.sde import SDE, Instant, LinearSDE
+from sdegen.sde import NO_SIGNAL, SDE, Instant, LinearSDE
 
 Grid = Callable[[SDE, int], Tensor]
 
@@ -83,7 +83,7 @@ def linear(sde: SDE, name: str) -> LinearSDE:
 
 def finite(sde: SDE, lam: Tensor) -> Tensor:
     """lam at a grid's two ends, refused where it is infinite."""
-    if not bool(lam.isfinite().all()):
+    if not bool(lam.isfinite().all() and (lam > NO_SIGNAL).all()):
         raise ValueError(
             f"log(alpha / sigma) of {type(sde).__name__} is infinite at an end of the grid: use "
             "walk='uniform', or end it earlier (as Flow(T=0.999) does)."
@@ -116,14 +116,23 @@ def check_walk(sde: SDE, times: Tensor) -> Tensor:
     if not bool(times.isfinite().all()):
         raise ValueError(f"A walk's times must be finite, but they are {times.tolist()}.")
     for t, s in pairwise(times.tolist()):
-        if not s < t:
+        if s == t:
             raise ValueError(
-                f"A walk's times must fall strictly from noise to data, but {t!r} is followed "
-                f"by {s!r}."
+                f"A walk moves at every step, but {t!r} is followed by {s!r}: leave one out."
             )
+        if s > t and not isinstance(sde, LinearSDE):
+            raise ValueError(
+                f"A walk climbs by the forward step of a LinearSDE, which {type(sde).__name__} is "
+                f"not: its times must fall strictly, but {t!r} is followed by {s!r}."
+            )
+    if float(times[-1]) > float(times[0]):
+        raise ValueError(
+            f"A walk ends below its start, nearer the data, but this one runs from "
+            f"{float(times[0]):g} to {float(times[-1]):g}: did you mean walk.flip(0)?"
+        )
     # A grid handed over in float32 may miss an end by a rounding: it is moved onto it.
     slack = 1e-6 * sde.T
-    first, last = float(times[0]), float(times[-1])
+    first, last = float(times.max()), float(times.min())
     if first > sde.T + slack or last < sde.t_min - 1e-6 * sde.t_min:
         raise ValueError(
             f"A walk stays within [t_min, T] = [{sde.t_min:g}, {sde.T:g}] of "

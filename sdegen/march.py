@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from itertools import pairwise
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -14,24 +13,18 @@ from torch import Tensor
 
 from sdegen.grids import GRIDS, Grid, check_walk, levels
 from sdegen.noise import Fresh, Noise, Seeded
-from sdegen.reverse import Reverse
+from sdegen.reverse import Eta, Reverse, climb
 from sdegen.score import ScoreModel, one_of
 from sdegen.sde import SDE, Instant, Level, LinearSDE
-from sdegen.solvers.solver import Solver, check
+from sdegen.solvers.solver import Solver, Status, Tally, check, check_signal
 
 
 class State(NamedTuple):
-    """Where a march is: the level, and the states (b, *) there."""
+    """Where a march is: the level, the states (b, *) there, and what was spent if it varies."""
 
     level: Instant
     x: Tensor
-
-
-class Status(IntEnum):
-    """How a sample ended."""
-
-    OK = 0
-    NONFINITE = 1
+    tally: Tally | None = None
 
 
 class Path(NamedTuple):
@@ -47,7 +40,8 @@ class Solution:
 
     x:      samples (b, *)
     nfe:    network calls spent on each sample, (b,) int64, counted where the network is called
-    status: how each sample ended, (b,) int8 on x's device, values of ``Status``
+    status: how each sample ended, (b,) int8 on x's device, values of ``Status``; a sample that
+            did not reach the end is NaN
     path:   the states on the way if they were asked for
     """
 
@@ -61,14 +55,21 @@ class Solution:
 def march(solver: Solver, p: Reverse, x: Tensor, walk: Sequence[Instant]) -> Iterator[State]:
     """Step x (b, *) from each level of the walk to the next, yielding every state reached.
 
-    The loop is the caller's: saving, stopping, timing and progress are a plain ``for`` around it.
-    It reads nothing back from the device.
+    Down is the solver's job; up, where a walk climbs, is the SDE's own forward step. The loop is
+    the caller's: saving, stopping, timing and progress are a plain ``for`` around it. It reads
+    nothing back from the device.
     """
     check(solver, p)
+    check_signal(solver, walk)
+    stops = list(pairwise(walk))
+    ups = [float(s.t) > float(t.t) for t, s in stops]
     memory = None
-    for t, s in pairwise(walk):
-        x, memory = solver.step(p, x, t, s, memory)
-        yield State(s, x)
+    for q, (t, s), up in zip(p.each(len(stops)), stops, ups, strict=True):
+        if up:
+            x, memory, tally = climb(q, x, t, s), None, None  # type: ignore[arg-type]
+        else:
+            x, memory, tally = solver.step(q, x, t, s, memory)
+        yield State(s, x, tally)
 
 
 @torch.no_grad()
@@ -80,7 +81,7 @@ def solve(
     steps: int | None = None,
     nfe: int | None = None,
     walk: str | Grid | Tensor | Sequence[float] | None = None,
-    eta: float | None = None,
+    eta: Eta | None = None,
     seed: int | Sequence[int] | None = None,
     noise: Noise | None = None,
     denoise: bool = False,
@@ -91,9 +92,10 @@ def solve(
     start:   a shape (b, *) to draw from the SDE's prior, or the states x_T (b, *) to start from.
     steps:   solver steps; or ``nfe``: as many steps as that many network calls allow.
     walk:    a grid by name ("log_snr", "karras", "uniform", "quadratic"), a grid function
-             (sde, n) -> times, or the times themselves (n + 1,). Default: log_snr where the SDE
-             has marginals, uniform otherwise.
-    eta:     0 for the probability-flow ODE, 1 for Song et al.'s reverse SDE; default the solver's.
+             (sde, n) -> times, or the times themselves (n + 1,), which may climb (walks.py).
+             Default: log_snr where the SDE has marginals, uniform otherwise.
+    eta:     0 for the probability-flow ODE, 1 for Song et al.'s reverse SDE, a function of lam or
+             one number per step; default the solver's.
     seed:    an int (sample i has stream (seed, i)) or one int per sample; or ``noise``, a source.
              Neither: torch's own generator.
     denoise: end at E[x0 | x] of the last state, for one more network call (Tweedie's formula).
@@ -102,7 +104,8 @@ def solve(
     ValueError, before anything runs, for a combination that cannot be solved.
     """
     sde = model.sde
-    p = Reverse(model, solver.eta if eta is None else eta, source(seed, noise))
+    eta = solver.eta if eta is None else eta
+    p = Reverse(model, eta, source(seed, noise))
     check(solver, p)
     if denoise and not isinstance(sde, LinearSDE):
         raise ValueError(f"denoise needs alpha and sigma, which {type(sde).__name__} has not.")
@@ -110,17 +113,24 @@ def solve(
     stops = levels(sde, times)
     x = begin(p, start, stops[0])
     before, t, states = model.nfe, [stops[0].t], [x]
-    for level, moved in march(solver, p, x, stops):
+    calls = torch.zeros(len(x), dtype=torch.int64)
+    status = torch.zeros(len(x), dtype=torch.int8, device=x.device)
+    for level, moved, tally in march(solver, p, x, stops):
         x = moved
+        calls += model.nfe - before if tally is None else tally.nfe
+        before = model.nfe
+        if tally is not None:
+            status = torch.maximum(status, tally.status)
         if path:
             t.append(level.t)
             states.append(x)
     if denoise:
         x = model(x, stops[-1]).x0
+        calls += 1
         t.append(stops[-1].t)
         states.append(x)
-    calls = torch.full((len(x),), model.nfe - before)
-    status = (~x.isfinite().reshape(len(x), -1).all(1)).to(torch.int8) * int(Status.NONFINITE)
+    sick = ~x.isfinite().reshape(len(x), -1).all(1)
+    status = torch.where((status == 0) & sick, int(Status.NONFINITE), status).to(torch.int8)
     kept = Path(torch.stack(t), torch.stack(states)) if path else None
     return Solution(x, calls, status, kept)
 
@@ -165,10 +175,10 @@ def plan(
             raise ValueError(
                 f"{type(solver).__name__} spends what its tolerances ask for: it takes no nfe."
             )
-        steps = (nfe - spare) // solver.evals
+        steps = next((n for n in range(nfe, 0, -1) if solver.calls(n) + spare <= nfe), 0)
         if steps < 1:
             raise ValueError(
-                f"{type(solver).__name__} needs at least {solver.evals + spare} network calls, "
+                f"{type(solver).__name__} needs at least {solver.calls(1) + spare} network calls, "
                 f"but nfe = {nfe}."
             )
     assert steps is not None
@@ -198,7 +208,7 @@ def begin(p: Reverse, start: Sequence[int] | Tensor, top: Instant) -> Tensor:
     like = torch.empty(
         shape, device=p.model.device, dtype=torch.promote_types(dtype, torch.float32)
     )
-    x = p.sde.prior.sample(p.noise(like, top, top))
+    x = p.sde.prior.sample(p.noise.stream("prior")(like, top, top))
     if isinstance(p.sde, LinearSDE) and isinstance(top, Level):
         x = x * (top.sigma / p.sde(p.sde.T).sigma)
     return x

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from numbers import Integral
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,9 +20,27 @@ GOLDEN = 0x9E3779B97F4A7C15
 class Noise(ABC):
     """A source of standard normal draws, one after another."""
 
+    path: ClassVar[bool] = False
+    """True when the draw for (t, s) is the increment of one path: asked again, it is the same."""
+
     @abstractmethod
     def __call__(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
         """Noise like x (b, *) for a move from level t to level s (t is s: for staying there)."""
+
+    def area(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
+        """The step's second normal, (b, *): its space-time area beside its increment.
+
+        With z = self(x, t, s) and a = area(x, t, s), independent of it, the Brownian motion w of
+        a step of length h has  w = sqrt(h) z  and  INT w = h^(3/2) (z + a / sqrt(3)) / 2.
+        """
+        return self(x, t, s)
+
+    def stream(self, name: str) -> Noise:
+        """A source of the same seed for another purpose, as "prior", "corrector" or "climb".
+
+        What one purpose draws does not shift what another sees. The same name is the same source.
+        """
+        return self
 
 
 class Fresh(Noise):
@@ -51,6 +71,16 @@ class Seeded(Noise):
         )
         self.first, self.drawn = first, 0
         self._keys: Tensor | None = None
+        self._salt, self._streams_by_name = 0, dict[str, Seeded]()
+
+    def stream(self, name: str) -> Seeded:
+        """Streams of the same seeds that share no draw with these."""
+        if name not in self._streams_by_name:
+            other = Seeded(self.seed, self.first)
+            digest = hashlib.sha256(f"{self._salt} {name}".encode()).digest()
+            other._salt = signed(int.from_bytes(digest[:8], "big"))
+            self._streams_by_name[name] = other
+        return self._streams_by_name[name]
 
     def __call__(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
         """The next draw of every stream; ValueError if seeds and batch differ in number."""
@@ -81,7 +111,8 @@ class Seeded(Noise):
             else:
                 high = torch.tensor([signed(s) for s in self.seed], device=device)
                 low = torch.zeros_like(high)
-            self._keys = mix(mix(high + signed(GOLDEN)) + (low + 1) * signed(GOLDEN))[:, None]
+            keys = mix(mix(high + signed(GOLDEN)) + (low + 1) * signed(GOLDEN))
+            self._keys = mix(keys ^ self._salt)[:, None]
         return self._keys
 
 

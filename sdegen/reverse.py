@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor, sqrt
 
 from sdegen.noise import Fresh, Noise
-from sdegen.score import Prediction, ScoreModel
-from sdegen.sde import SDE, Instant, Level, expand
+from sdegen.quadrature import integrate
+from sdegen.score import LinearPrediction, Prediction, ScoreModel, linear
+from sdegen.sde import SDE, Instant, Level, LinearSDE, expand
+
+Eta = float | Callable[[Tensor], Tensor] | Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -17,40 +22,86 @@ class Reverse:
     """dx = [ f x - (1 + eta^2)/2 g^2 score ] dt + eta g dw, time running down.
 
     Every eta has the same marginals: eta = 1 is Anderson's reverse SDE, Song et al. (2021) eq. 6;
-    eta = 0 the probability-flow ODE, eq. 13. ValueError for an eta that is not a number >= 0.
+    eta = 0 the probability-flow ODE, eq. 13. eta is a number, a function of lam = log(alpha/sigma)
+    (float64, elementwise), or one number per step of the walk. ValueError for a number that is
+    not >= 0, and for a function where the SDE has no lam.
     """
 
     model: ScoreModel
-    eta: float = 0.0
+    eta: Eta = 0.0
     noise: Noise = field(default_factory=Fresh)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta < math.inf:
-            raise ValueError(f"eta must be a number >= 0, but it is {self.eta!r}.")
+        if callable(self.eta):
+            if not isinstance(self.sde, LinearSDE):
+                raise ValueError(
+                    f"An eta that is a function of lam needs alpha and sigma, which "
+                    f"{type(self.sde).__name__} has not: give a number."
+                )
+            return
+        for eta in self.eta if isinstance(self.eta, Sequence) else [self.eta]:
+            if not 0 <= eta < math.inf:
+                raise ValueError(f"eta must be a number >= 0, but it is {eta!r}.")
 
     @property
     def sde(self) -> SDE:
         """The forward process."""
         return self.model.sde
 
+    @property
+    def noisy(self) -> bool:
+        """False for the probability-flow ODE."""
+        return callable(self.eta) or self.eta != 0
+
+    def each(self, n: int) -> list[Reverse]:
+        """The equation of each of n steps: the same, unless eta is one number per step."""
+        if not isinstance(self.eta, Sequence):
+            return [self] * n
+        if len(self.eta) != n:
+            raise ValueError(f"{len(self.eta)} values of eta were given for {n} steps.")
+        return [replace(self, eta=float(eta)) for eta in self.eta]
+
+    def eta_at(self, t: Instant) -> Tensor | float:
+        """eta at a level."""
+        return self.eta(linear(t).lam) if callable(self.eta) else self.eta  # type: ignore[return-value]
+
+    def eta2(self, lam: Tensor) -> Tensor:
+        """eta^2 at every lam, of its shape."""
+        eta = self.eta(lam) if callable(self.eta) else torch.as_tensor(self.eta, dtype=lam.dtype)
+        return eta.square().expand(lam.shape)
+
+    def decay(self, t: Tensor, s: Tensor) -> Tensor:
+        """INT eta^2 d lam from lam = t to lam = s, () or any shape."""
+        if callable(self.eta):
+            return integrate(self.eta2, t, s)
+        return self.eta**2 * (s - t)  # type: ignore[operator]
+
     def drift(self, x: Tensor, t: Instant) -> Tensor:
         """The factor of dt at state x (b, *): one network call."""
-        drift: Tensor = self.model(x, t).drift(self.eta)
+        drift: Tensor = self.model(x, t).drift(self.eta_at(t))
         return drift
 
     def diffusion(self, x: Tensor, t: Instant) -> Tensor:
         """The factor of dw, eta g: see ``SDE.diffusion`` for its shapes."""
-        return self.eta * self.sde.diffusion(x, t.t)
+        return expand(self.eta_at(t), x) * self.sde.diffusion(x, t.t)
 
     def shock(self, x: Tensor, t: Instant, s: Instant) -> Tensor | float:
         """The Brownian part of an Euler step from t down to s: eta g sqrt(t - s) z."""
-        if self.eta == 0:
+        if not self.noisy:
             return 0.0
-        G, root = self.diffusion(x, t), sqrt(t.t - s.t)
-        if not self.sde.matrix:
-            return G * expand(root, x) * self.noise(x, t, s)
-        z = self.noise(x.new_empty(*x.shape[:-1], G.shape[-1]), t, s)
-        return expand(root, x) * (G @ z.unsqueeze(-1)).squeeze(-1)
+        return self.push(x, self.diffusion(x, t), sqrt(t.t - s.t), self.draw(x, t, s))
+
+    def draw(self, x: Tensor, t: Instant, s: Instant, area: bool = False) -> Tensor:
+        """The noise of a step, (b, *, m) for matrices (d, m), otherwise like x; or its area."""
+        if self.sde.matrix:
+            x = x.new_empty(*x.shape[:-1], self.sde.diffusion(x, t.t).shape[-1])
+        return self.noise.area(x, t, s) if area else self.noise(x, t, s)
+
+    def push(self, x: Tensor, G: Tensor, c: Tensor, z: Tensor) -> Tensor:
+        """c G z, for a diffusion G of any kind."""
+        if self.sde.matrix:
+            return expand(c, x) * (G @ z.unsqueeze(-1)).squeeze(-1)
+        return G * expand(c, x) * z
 
 
 def renoise(
@@ -61,5 +112,16 @@ def renoise(
     x_s = alpha_s x0 + sigma_s keep eps + std z.  keep = 1 is DDIM, e^-h is DDPM; the marginals
     stay exact when std = sigma_s sqrt(1 - keep^2).  Song, Meng & Ermon (2021), eq. 12.
     """
-    x_s = p.view(s.alpha, s.sigma * keep)  # type: ignore[attr-defined]
+    assert isinstance(p, LinearPrediction)
+    x_s = p.view(s.alpha, s.sigma * keep)
     return x_s + expand(std, x_s) * z
+
+
+def climb(p: Reverse, x: Tensor, t: Level, s: Level) -> Tensor:
+    """The forward SDE from t up to a noisier s: x_s = a x + sqrt(sigma_s^2 - a^2 sigma_t^2) z.
+
+    a = alpha_s / alpha_t, exact for a step of any size.  The noise is the source's stream "climb".
+    """
+    a = s.alpha / t.alpha
+    std = sqrt(s.sigma**2 - (a * t.sigma) ** 2)
+    return expand(a, x) * x + expand(std, x) * p.noise.stream("climb")(x, t, s)

@@ -20,6 +20,9 @@ import torch
 from torch import Tensor, exp, expm1, log, sqrt
 from torch.nn.functional import softplus
 
+NO_SIGNAL = -25.0
+"""Below this log(alpha / sigma) a state holds no trace of x0: alpha counts as zero."""
+
 
 def expand(c: Tensor | float, x: Tensor) -> Tensor | float:
     """A coefficient, () or (b,), made ready to multiply a state x (b, *).

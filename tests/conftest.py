@@ -146,8 +146,8 @@ def run(
     """The last state of a march over a grid of that many steps, or over those times."""
     at = grid(model.sde, walk) if isinstance(walk, int) else walk
     p = sg.Reverse(model, solver.eta if eta is None else eta, noise or sg.Seeded(0))
-    for _, moved in sg.march(solver, p, x, sg.levels(model.sde, at)):
-        x = moved
+    for state in sg.march(solver, p, x, sg.levels(model.sde, at)):
+        x = state.x
     return x
 
 

@@ -3,8 +3,8 @@
 from sdegen.solvers.backends import TorchDiffEq
 from sdegen.solvers.classical import RK4, Euler, Heun, RungeKutta
 from sdegen.solvers.correctors import Langevin, PredictorCorrector
-from sdegen.solvers.exponential import DPMSolverPP
-from sdegen.solvers.solver import Solver, Step
+from sdegen.solvers.multistep import DPMSolverPP
+from sdegen.solvers.solver import Solver, Status, Step
 from sdegen.solvers.stochastic import DDIM, Ancestral, EulerMaruyama, ReverseDiffusion
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "ReverseDiffusion",
     "RungeKutta",
     "Solver",
+    "Status",
     "Step",
     "TorchDiffEq",
 ]

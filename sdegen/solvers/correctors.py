@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, sqrt, where
 
-from sdegen.reverse import Reverse
+from sdegen.reverse import Eta, Reverse
 from sdegen.sde import Level
 from sdegen.solvers.solver import Solver, Step
 from sdegen.solvers.stochastic import ReverseDiffusion
@@ -37,7 +37,7 @@ class Langevin(Solver):
 
     def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
         """One Langevin step at level s."""
-        score, z = p.model(x, s).score, p.noise(x, s, s)
+        score, z = p.model(x, s).score, p.noise.stream("corrector")(x, s, s)
         a = (t.alpha / s.alpha) ** 2
         length = norm(score)
         e = where(length > 0, 2 * a * (self.snr * norm(z) / length) ** 2, 0.0)
@@ -66,7 +66,7 @@ class PredictorCorrector(Solver):
             )
 
     @property
-    def eta(self) -> float:  # type: ignore[override]
+    def eta(self) -> Eta:  # type: ignore[override]
         """The predictor's."""
         return self.predictor.eta
 
@@ -87,7 +87,7 @@ class PredictorCorrector(Solver):
 
     def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
         """Predict, then correct."""
-        x, memory = self.predictor.step(p, x, t, s, memory)
+        x, memory, _ = self.predictor.step(p, x, t, s, memory)
         for _ in range(self.n):
             x = self.corrector.step(p, x, t, s).x
         return Step(x, memory)

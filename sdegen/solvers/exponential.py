@@ -1,46 +1,225 @@
-"""Exponential integrators: exact in everything but the change of x0 over a step."""
+"""Exponential integrators: exact in everything but the change of one prediction over a step.
+
+In lam = log(alpha / sigma) the reverse equation is linear in x and in any one prediction Q of the
+network (x0, eps, or the data-scaled F). Its exact integral over a step from t to s is
+
+    x_s = carry x_t + INT density(lam) Q(lam) dlam + std z
+
+and a solver is what it takes for Q(lam): a polynomial through known values. ``lagrange`` integrates
+that exactly; ``middle`` is the published shortcut for two values. Lu et al. (2022b), prop. 4.1;
+Xue et al. (2023), prop. 4.1 (any eta); Zheng et al. (2023) (any linear part).
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
-from torch import Tensor, exp, expm1, sqrt
+import torch
+from torch import Tensor, exp, expm1, sigmoid, sqrt
 
+from sdegen.quadrature import integrate, points
 from sdegen.reverse import Reverse
-from sdegen.sde import Level
-from sdegen.solvers.solver import Solver, Step
+from sdegen.score import LinearPrediction, PredictEDM, one_of
+from sdegen.sde import Level, LinearSDE, expand
+
+Clock = Literal["lam", "t", "rho"]
+"""What a polynomial is a polynomial in."""
+
+
+class Form(ABC):
+    """The reverse equation written in one prediction Q.  Coefficients are float64, () or (b,)."""
+
+    @abstractmethod
+    def view(self, prediction: LinearPrediction) -> Tensor:
+        """Q, (b, *)."""
+
+    @abstractmethod
+    def carry(self, p: Reverse, t: Level, s: Level) -> Tensor:
+        """The factor of x_t in x_s."""
+
+    @abstractmethod
+    def density(self, p: Reverse, lam: Tensor, s: Level) -> Tensor:
+        """The weight in x_s of Q at each lam (*, n) before it."""
+
+    @abstractmethod
+    def std(self, p: Reverse, t: Level, s: Level) -> Tensor:
+        """The standard deviation of the noise in x_s."""
+
+    def total(self, p: Reverse, t: Level, s: Level) -> Tensor:
+        """The density's integral over the step: the weight of a Q that does not change."""
+        lam, w = points(t.lam, s.lam)
+        return (w * self.density(p, lam, s)).sum(-1)
+
+
+class DataForm(Form):
+    """Q = x0; y = x / sigma obeys  dy = [-eta^2 y + (1 + eta^2) e^lam x0] dlam + sqrt(2) eta dW."""
+
+    def view(self, prediction: LinearPrediction) -> Tensor:
+        """x0."""
+        return prediction.x0
+
+    def carry(self, p: Reverse, t: Level, s: Level) -> Tensor:
+        """sigma_s / sigma_t exp(-INT eta^2)."""
+        return s.sigma / t.sigma * exp(-p.decay(t.lam, s.lam))
+
+    def density(self, p: Reverse, lam: Tensor, s: Level) -> Tensor:
+        """alpha_s (1 + eta^2) exp(-INT (1 + eta^2))."""
+        end = s.lam.unsqueeze(-1)
+        rate = s.alpha.unsqueeze(-1) * (1 + p.eta2(lam))
+        return rate * exp(-(end - lam) - p.decay(lam, end))
+
+    def total(self, p: Reverse, t: Level, s: Level) -> Tensor:
+        """alpha_s (1 - exp(-INT (1 + eta^2)))."""
+        return -s.alpha * expm1(-(s.lam - t.lam) - p.decay(t.lam, s.lam))
+
+    def std(self, p: Reverse, t: Level, s: Level) -> Tensor:
+        """sigma_s sqrt(1 - exp(-2 INT eta^2))."""
+        return s.sigma * sqrt(-expm1(-2 * p.decay(t.lam, s.lam)))
+
+
+class NoiseForm(Form):
+    """Q = eps; y = x / sigma obeys  dy = [y - (1 + eta^2) eps] dlam + sqrt(2) eta dW."""
+
+    def view(self, prediction: LinearPrediction) -> Tensor:
+        """eps."""
+        return prediction.eps
+
+    def carry(self, p: Reverse, t: Level, s: Level) -> Tensor:
+        """alpha_s / alpha_t."""
+        return s.alpha / t.alpha
+
+    def density(self, p: Reverse, lam: Tensor, s: Level) -> Tensor:
+        """-(1 + eta^2) sigma_s exp(lam_s - lam)."""
+        return -(1 + p.eta2(lam)) * (s.sigma.unsqueeze(-1) * exp(s.lam.unsqueeze(-1) - lam))
+
+    def total(self, p: Reverse, t: Level, s: Level) -> Tensor:
+        """-(1 + eta^2) sigma_s (e^h - 1), for an eta that is a number."""
+        if callable(p.eta):
+            return super().total(p, t, s)
+        return -(1 + p.eta2(t.lam)) * s.sigma * expm1(s.lam - t.lam)
+
+    def std(self, p: Reverse, t: Level, s: Level) -> Tensor:
+        """sigma_s sqrt(2 INT eta^2 exp(2 (lam_s - lam)))."""
+        if not callable(p.eta):
+            return s.sigma * sqrt(p.eta2(t.lam) * expm1(2 * (s.lam - t.lam)))
+        lam, w = points(t.lam, s.lam)
+        grown = exp(2 * (s.lam.unsqueeze(-1) - lam))
+        return s.sigma * sqrt((2 * w * p.eta2(lam) * grown).sum(-1))
 
 
 @dataclass(frozen=True)
-class DPMSolverPP(Solver):
-    """DPM-Solver++(1) and (2M), for every eta.  Lu et al. (2022b), alg. 2; eta = 1: SDE-2M.
+class ScaledForm(Form):
+    """Q = F of EDM; y = x / n, n^2 = (alpha sd)^2 + sigma^2, has no linear part at eta = 0.
 
-    With h = lam_s - lam_t the reverse equation's own integral, x0 frozen over the step:
-
-    x_s = sigma_s/sigma_t e^{-eta^2 h} x + alpha_s (1 - e^{-(1+eta^2) h}) x0
-          + sigma_s sqrt(1 - e^{-2 eta^2 h}) z
-
-    Order 2 uses x0 extrapolated to the step's middle from the last two; its first step has only
-    one and is of order 1.
+    With sin^2 = (sigma / n)^2:  dy = [(1 + eta^2) sin cos F - eta^2 sin^2 y] dlam + noise. For
+    data N(0, sd^2) F is zero and every step is exact. On a variance-preserving SDE and sd = 1,
+    F = -v. Zheng et al. (2023); Lu & Song (2024), TrigFlow.
     """
 
-    order: int = 2
-    any_eta, marginals = True, True
+    sigma_data: float = 0.5
 
-    def __post_init__(self) -> None:
-        if self.order not in (1, 2):
-            raise ValueError(f"DPMSolverPP has order 1 or 2, but order = {self.order!r}.")
+    def view(self, prediction: LinearPrediction) -> Tensor:
+        """F."""
+        return prediction.view(*PredictEDM(self.sigma_data)(prediction.level))
 
-    def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
-        """One step; memory is the last level and its x0."""
-        h, x0, eta2 = s.lam - t.lam, p.model(x, t).x0, p.eta**2
-        guess = x0
-        if self.order == 2 and memory is not None:
-            r, x0_r = memory
-            guess = x0 + h / (t.lam - r.lam) / 2 * (x0 - x0_r)
-        x_s = -s.alpha * expm1(-(1 + eta2) * h) * guess
-        if p.eta == 0:
-            return Step(s.sigma / t.sigma * x + x_s, (t, x0))
-        z = s.sigma * sqrt(-expm1(-2 * eta2 * h)) * p.noise(x, t, s)
-        return Step(s.sigma / t.sigma * exp(-eta2 * h) * x + x_s + z, (t, x0))
+    def sin2(self, lam: Tensor) -> Tensor:
+        """sigma^2 / n^2."""
+        return sigmoid(-2 * (lam + torch.log(lam.new_tensor(self.sigma_data))))
+
+    def norm(self, level: Level) -> Tensor:
+        """n, the standard deviation of x for data of std sd."""
+        return sqrt((level.alpha * self.sigma_data) ** 2 + level.sigma**2)
+
+    def decay(self, p: Reverse, t: Tensor, s: Tensor) -> Tensor:
+        """INT eta^2 sin^2 dlam."""
+        return integrate(lambda lam: p.eta2(lam) * self.sin2(lam), t, s)
+
+    def carry(self, p: Reverse, t: Level, s: Level) -> Tensor:
+        """n_s / n_t exp(-INT eta^2 sin^2)."""
+        return self.norm(s) / self.norm(t) * exp(-self.decay(p, t.lam, s.lam))
+
+    def density(self, p: Reverse, lam: Tensor, s: Level) -> Tensor:
+        """n_s (1 + eta^2) sin cos exp(-INT eta^2 sin^2)."""
+        sin2 = self.sin2(lam)
+        rate = (1 + p.eta2(lam)) * sqrt(sin2 * (1 - sin2)) * self.norm(s).unsqueeze(-1)
+        return rate * exp(-self.decay(p, lam, s.lam.unsqueeze(-1)))
+
+    def std(self, p: Reverse, t: Level, s: Level) -> Tensor:
+        """n_s sqrt(1 - exp(-2 INT eta^2 sin^2))."""
+        return self.norm(s) * sqrt(-expm1(-2 * self.decay(p, t.lam, s.lam)))
+
+
+FormName = Literal["x0", "eps", "F"]
+
+
+def form_of(name: str, sigma_data: float = 0.5) -> Form:
+    """The form of that name; ValueError for another."""
+    if not sigma_data > 0:
+        raise ValueError(f"sigma_data must be positive, but it is {sigma_data!r}.")
+    made: Form = one_of(
+        name, "form", {"x0": DataForm(), "eps": NoiseForm(), "F": ScaledForm(sigma_data)}
+    )
+    return made
+
+
+def clock_at(p: Reverse, clock: Clock, lam: Tensor) -> Tensor:
+    """A clock's reading wherever lam is."""
+    if clock == "t":
+        assert isinstance(p.sde, LinearSDE)
+        return p.sde.time(lam)
+    return lam if clock == "lam" else exp(-lam)
+
+
+def lagrange(
+    p: Reverse, form: Form, nodes: Sequence[Level], t: Level, s: Level, clock: Clock = "lam"
+) -> list[Tensor]:
+    """The weight of Q at each node: the density times the node's Lagrange polynomial, integrated.
+
+    Exact to rounding for the polynomial of degree len(nodes) - 1 in the clock, for steps of any
+    size. The nodes' clock readings must differ.
+    """
+    if len(nodes) == 1:
+        return [form.total(p, t, s)]
+    lam, w = points(t.lam, s.lam)
+    mass, at = w * form.density(p, lam, s), clock_at(p, clock, lam)
+    knots = [getattr(node, clock).unsqueeze(-1) for node in nodes]
+    weights = []
+    for k in knots:
+        basis = mass
+        for m in knots:
+            if m is not k:
+                basis = basis * (at - m) / (k - m)
+        weights.append(basis.sum(-1))
+    return weights
+
+
+def middle(p: Reverse, form: Form, node: Level, t: Level, s: Level) -> list[Tensor]:
+    """Two values, Q at t and at a node: the line through them, taken at the step's middle.
+
+    Q + (h / (2 (lam_node - lam_t))) (Q_node - Q).  Backwards it is DPM-Solver++(2M), inside the
+    step DPM-Solver-2 and ++(2S), at its end UniC-1 with B_2.  Lu et al. (2022a), eq. 4.1 with
+    h phi_2 replaced; Zhao et al. (2023), app. F.
+    """
+    total = form.total(p, t, s)
+    reach = (s.lam - t.lam) / (2 * (node.lam - t.lam))
+    return [total * (1 - reach), total * reach]
+
+
+def advance(
+    p: Reverse,
+    form: Form,
+    x: Tensor,
+    t: Level,
+    s: Level,
+    weights: Sequence[Tensor],
+    values: Sequence[Tensor],
+    z: Tensor | None = None,
+) -> Tensor:
+    """carry x + sum of weights times values + std z, (b, *)."""
+    x_s = expand(form.carry(p, t, s), x) * x
+    for w, q in zip(weights, values, strict=True):
+        x_s = x_s + expand(w, x) * q
+    return x_s if z is None else x_s + expand(form.std(p, t, s), x) * z

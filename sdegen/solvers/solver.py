@@ -3,19 +3,51 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from sdegen.reverse import Reverse
-from sdegen.sde import LinearSDE
+from sdegen.reverse import Eta, Reverse
+from sdegen.sde import NO_SIGNAL, Instant, Level, LinearSDE
+
+
+class Status(IntEnum):
+    """How a sample ended."""
+
+    OK = 0
+    NONFINITE = 1
+    """A NaN or an infinite value turned up."""
+    BUDGET = 2
+    """The network calls allowed were spent before the end."""
+    STALLED = 3
+    """The tolerance asked for steps too small to take."""
+
+
+class Tally(NamedTuple):
+    """What a solver that chooses its own steps says of each sample.
+
+    nfe: network calls spent on it, (b,) int64.  status: values of ``Status``, (b,) int8.
+    """
+
+    nfe: Tensor
+    status: Tensor
 
 
 class Step(NamedTuple):
-    """Where a step ended, and what the next one may need to know."""
+    """Where a step ended, what the next one may need to know, and what was spent if it varies."""
 
     x: Tensor
     memory: Any = None
+    tally: Tally | None = None
+
+
+class Preset(NamedTuple):
+    """A published sampler that is a setting of a class: its arguments, and where it is defined."""
+
+    settings: Mapping[str, Any]
+    source: str
 
 
 class Solver(ABC):
@@ -25,17 +57,36 @@ class Solver(ABC):
     """
 
     order: int
-    """Of convergence: of the flow where eta = 0, weak otherwise; 0 claims none."""
+    """The nominal order, as published; ``flow``, ``weak`` and ``strong`` are what is claimed."""
     evals: int = 1
     """Network calls per step; 0 where the solver decides that on the way."""
-    eta: float = 0.0
+    eta: Eta = 0.0
     """The eta of the reverse equation that it solves unless told otherwise."""
+    weak: float = 1.0
+    """Order of the law where eta > 0, on smooth linear SDEs; 0 claims none."""
+    strong: float = 1.0
+    """Order of the path where eta > 0 and the noise is one Brownian path; 0 claims none."""
     any_eta: ClassVar[bool] = False
     """True when it solves the reverse equation for every eta."""
     marginals: ClassVar[bool] = False
     """True when it needs alpha and sigma, that is a LinearSDE."""
     adaptive: ClassVar[bool] = False
     """True when it chooses its own steps between the levels of the walk."""
+    path: ClassVar[bool] = False
+    """True when it may ask for the noise of a step twice, so that it must come from one path."""
+    pure_noise: ClassVar[bool] = False
+    """True when it works in alpha and sigma and may yet start where alpha is zero."""
+    presets: ClassVar[Mapping[str, Preset]] = {}
+    """The published samplers that it is, by the names they have in configurations and tables."""
+
+    @property
+    def flow(self) -> float:
+        """The claimed order on the probability flow, eta = 0."""
+        return self.order
+
+    def calls(self, steps: int) -> int:
+        """Network calls that so many steps take."""
+        return steps * self.evals
 
     @abstractmethod
     def step(self, p: Reverse, x: Tensor, t: Any, s: Any, memory: Any = None) -> Step:
@@ -50,8 +101,32 @@ def check(solver: Solver, p: Reverse) -> None:
             f"{name} works in alpha and sigma, but {sde} gives only drift and diffusion. "
             "Use a drift-based solver such as EulerMaruyama or Heun, or make it a LinearSDE."
         )
-    if p.eta != solver.eta and not solver.any_eta:
+    if not (solver.any_eta or p.eta == solver.eta):
         raise ValueError(
-            f"{name} integrates the equation with eta = {solver.eta:g}, but eta = {p.eta:g} was "
-            "asked for. Leave eta out, or use EulerMaruyama, DPMSolverPP or DDIM(eta=...)."
+            f"{name} integrates the equation with eta = {say(solver.eta)}, but eta = "
+            f"{say(p.eta)} was asked for. Leave eta out, or use EulerMaruyama, DPMSolverPP or "
+            "DDIM(eta=...)."
         )
+    if solver.path and p.noisy and not p.noise.path:
+        raise ValueError(
+            f"{name} may take a step again with another length, so its noise must be one path: "
+            f"use seed= or noise=Brownian(seed), not {type(p.noise).__name__}."
+        )
+
+
+def say(eta: Eta) -> str:
+    """An eta in a sentence."""
+    return f"{eta:g}" if isinstance(eta, float | int) else f"{eta!r}"
+
+
+def check_signal(solver: Solver, walk: Sequence[Instant]) -> None:
+    """Refuse a walk on which alpha vanishes, unless the solver can start from pure noise."""
+    for i, level in enumerate(walk):
+        if isinstance(level, Level) and solver.marginals and float(level.lam.min()) < NO_SIGNAL:
+            if i == 0 and solver.pure_noise:
+                continue
+            raise ValueError(
+                f"{type(solver).__name__} divides by alpha, but at t = {float(level.t.max()):g} "
+                "there is no signal left: end the SDE earlier, as Flow(T=0.999) does, or use DDIM "
+                "or DPMSolverPP."
+            )

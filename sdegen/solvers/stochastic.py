@@ -40,8 +40,9 @@ class ReverseDiffusion(Solver):
         """One step."""
         a = t.alpha / s.alpha
         b2 = t.sigma**2 - (a * s.sigma) ** 2
-        x_s = (2 - a) * x + (1 + p.eta**2) / 2 * b2 * p.model(x, t).score
-        return Step(x_s + p.eta * sqrt(b2) * p.noise(x, t, s) if p.eta else x_s)
+        eta = p.eta_at(t)
+        x_s = (2 - a) * x + (1 + eta**2) / 2 * b2 * p.model(x, t).score
+        return Step(x_s + eta * sqrt(b2) * p.noise(x, t, s) if p.noisy else x_s)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Ancestral(Solver):
     """
 
     variance: Literal["small", "large"] = "small"
-    order, eta, marginals = 1, 1.0, True
+    order, eta, marginals, pure_noise = 1, 1.0, True, True
 
     def __post_init__(self) -> None:
         if self.variance not in ("small", "large"):
@@ -78,7 +79,7 @@ class DDIM(Solver):
     """
 
     eta: float = 0.0
-    order, marginals = 1, True
+    order, marginals, pure_noise = 1, True, True
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:

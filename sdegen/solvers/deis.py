@@ -1,0 +1,176 @@
+"""Multistep methods with another idea: polynomials in t, plain Adams, a noise that fades."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, exp
+
+from sdegen.quadrature import points
+from sdegen.reverse import Eta, Reverse
+from sdegen.sde import Level
+from sdegen.solvers.exponential import (
+    DataForm,
+    NoiseForm,
+    advance,
+    clock_at,
+    lagrange,
+)
+from sdegen.solvers.multistep import LinearMultistep, whole
+from sdegen.solvers.solver import Preset, Step
+
+
+@dataclass(frozen=True)
+class DEIS(LinearMultistep):
+    """Exponential Adams-Bashforth on eps, polynomial in t or rho.  Zhang & Chen (2023), eqs. 14-15.
+
+    order counts values, which is the order of convergence; the paper's tAB-r has polynomials of
+    degree r, hence order r + 1. Its weights, there by a Riemann sum, are exact here.
+    """
+
+    order: int = 3
+    clock: Literal["t", "rho"] = "t"
+    form = NoiseForm()  # type: ignore[assignment]
+    presets: ClassVar = {
+        **{
+            f"deis_tab{r}": Preset({"order": r + 1}, f"tAB{r}-DEIS, Zhang & Chen (2023), eq. 14")
+            for r in (1, 2, 3)
+        },
+        **{
+            f"deis_rhoab{r}": Preset(
+                {"order": r + 1, "clock": "rho"}, f"rhoAB{r}-DEIS, Zhang & Chen (2023), eq. 17"
+            )
+            for r in (1, 2, 3)
+        },
+    }
+
+    def __post_init__(self) -> None:
+        whole("DEIS's order", self.order, 1)
+        if self.clock not in ("t", "rho"):
+            raise ValueError(f"DEIS's clock must be 't' or 'rho', but it is {self.clock!r}.")
+
+    def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
+        """The polynomial's exact integral."""
+        return lagrange(p, self.form, nodes, t, s, self.clock)
+
+
+ADAMS = {
+    1: (1.0,),
+    2: (3 / 2, -1 / 2),
+    3: (23 / 12, -16 / 12, 5 / 12),
+    4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+}
+
+
+@dataclass(frozen=True)
+class IPNDM(LinearMultistep):
+    """DDIM with eps averaged by Adams and Bashforth's weights for even steps.
+
+    Zhang & Chen (2023), app. B; Liu et al. (2022), eq. 12. The weights ignore both the step's
+    kernel and uneven steps: beyond two values the error falls, the order stays 2.
+    """
+
+    order: int = 4
+    form = NoiseForm()  # type: ignore[assignment]
+    presets: ClassVar = {
+        "ipndm": Preset({}, "iPNDM, Zhang & Chen (2023), app. B"),
+    }
+
+    def __post_init__(self) -> None:
+        whole(f"{type(self).__name__}'s order", self.order, 1, 4)
+
+    @property
+    def flow(self) -> float:
+        """At most 2."""
+        return min(self.order, 2)
+
+    def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
+        """DDIM's weight times the constants."""
+        total = self.form.total(p, t, s)
+        return [c * total for c in ADAMS[len(nodes)]]
+
+
+@dataclass(frozen=True)
+class PLMS(IPNDM):
+    """Pseudo linear multistep as Stable Diffusion ships it: iPNDM whose first step is Heun-like.
+
+    The first step averages eps at both ends, for one call more.  Liu et al. (2022), eqs. 12-13.
+    """
+
+    presets: ClassVar = {"plms": Preset({}, "PLMS, Liu et al. (2022), eq. 12")}
+
+    def calls(self, steps: int) -> int:
+        """One more for the first step."""
+        return steps + 1
+
+    def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
+        """The first step on its own; then as iPNDM."""
+        if memory is not None:
+            return super().step(p, x, t, s, memory)
+        form, eps = self.form, self.form.view(p.model(x, t))
+        z = p.noise(x, t, s) if p.noisy else None
+        total = form.total(p, t, s)
+        there = form.view(p.model(advance(p, form, x, t, s, [total], [eps], z), s))
+        x_s = advance(p, form, x, t, s, [total / 2, total / 2], [eps, there], z)
+        return Step(x_s, (t, x, [(t, eps)], z))
+
+
+def fading(lam: Tensor) -> Tensor:
+    """eta of ER-SDE: eta^2 = -d log psi / d lam, psi = exp(rho^0.3) + 10.  Cui et al. (2023), 5.1.
+
+    In the paper's letters phi(rho) = rho psi(rho), and noise is kept as phi(rho_s) / phi(rho_t).
+    """
+    power = exp(-0.3 * lam)
+    # exp(power) / (exp(power) + 10), which does not overflow where the noise is large.
+    return (0.3 * power / (1 + 10 * exp(-power))).sqrt()
+
+
+@dataclass(frozen=True)
+class ERSDE(LinearMultistep):
+    """Extended reverse-time SDE: x0 polynomial in rho, noise that fades towards the data.
+
+    Cui et al. (2023), algs. 2-5, on every linear SDE. order 3 is the parabola's exact integral;
+    ``published`` takes the paper's Taylor form, whose first derivative is a one-sided difference:
+    order 2. eta: by default the paper's noise scale; any other number or function.
+    """
+
+    order: int = 3
+    published: bool = False
+    eta: Eta = fading
+    form = DataForm()  # type: ignore[assignment]
+    presets: ClassVar = {
+        "er_sde": Preset({}, "ER-SDE-Solver-3, exact third order"),
+        "er_sde_1": Preset({"order": 1}, "ER-SDE-Solver-1, Cui et al. (2023), alg. 2"),
+        "er_sde_2": Preset({"order": 2}, "ER-SDE-Solver-2, Cui et al. (2023), alg. 4"),
+        "er_sde_3": Preset(
+            {"order": 3, "published": True}, "ER-SDE-Solver-3, Cui et al. (2023), alg. 5"
+        ),
+    }
+
+    def __post_init__(self) -> None:
+        whole("ERSDE's order", self.order, 1, 3)
+        if self.published and self.order != 3:
+            raise ValueError(
+                f"published names the paper's formula of order 3, but order = {self.order}: "
+                "orders 1 and 2 are always as published."
+            )
+
+    @property
+    def flow(self) -> float:
+        """The paper's third-order formula is of order 2."""
+        return 2 if self.published else self.order
+
+    def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
+        """Exact, or with the paper's missing term left out."""
+        exact = lagrange(p, self.form, nodes, t, s, "rho")
+        if len(nodes) < 3 or not self.published:
+            return exact
+        # Newton's (rho - rho_t)(rho - rho_r) is taken for (rho - rho_t)^2.
+        lam, w = points(t.lam, s.lam)
+        off = (clock_at(p, "rho", lam) - t.rho.unsqueeze(-1)) * w * self.form.density(p, lam, s)
+        a, b, c = (node.rho for node in nodes)
+        moment = off.sum(-1) * (b - a)
+        gaps = (a - b) * (a - c), (b - a) * (b - c), (c - a) * (c - b)
+        return [w + moment / gap for w, gap in zip(exact, gaps, strict=True)]

@@ -1,0 +1,299 @@
+"""Multistep exponential integrators: a polynomial through the last values, one call per step."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from sdegen.quadrature import points
+from sdegen.reverse import Eta, Reverse
+from sdegen.sde import Level
+from sdegen.solvers.exponential import (
+    Clock,
+    DataForm,
+    Form,
+    FormName,
+    NoiseForm,
+    advance,
+    form_of,
+    lagrange,
+    middle,
+)
+from sdegen.solvers.solver import Preset, Solver, Step
+
+
+class LinearMultistep(Solver):
+    """Exponential Adams methods.  A subclass says how many values, in which form, and may change
+    how they are weighted.
+
+    The predictor goes from t to s with the last ``order`` values, Adams-Bashforth. With a
+    ``corrector`` of c > 0 values the step before is done again from where it started, now that the
+    value at its end is known, Adams-Moulton: no further call, and the same noise. The last step
+    has no such value and stays uncorrected. The first steps use the values there are.
+    """
+
+    corrector: int = 0
+    any_eta, marginals = True, True
+
+    @property
+    @abstractmethod
+    def form(self) -> Form:
+        """The prediction that is taken for a polynomial."""
+
+    def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
+        """Of the values at the nodes, for a step from t to s; the first node is t."""
+        return lagrange(p, self.form, nodes, t, s)
+
+    @property
+    def flow(self) -> float:
+        """Of the better of predictor and corrector; a corrector gains at most one."""
+        return max(self.order, min(self.corrector, self.order + 1))
+
+    def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
+        """One step; memory is the last level, the state there, values and levels, the noise."""
+        form, value = self.form, self.form.view(p.model(x, t))
+        past: list[tuple[Level, Tensor]] = []
+        if memory is not None:
+            r, x_r, past, z_r = memory
+            if self.corrector:
+                known = [past[0], (t, value), *past[1:]][: self.corrector]
+                x = self.leap(p, form, x_r, r, t, known, z_r)
+        past = [(t, value), *past][: max(self.order, self.corrector - 1)]
+        z = p.noise(x, t, s) if p.noisy else None
+        return Step(self.leap(p, form, x, t, s, past[: self.order], z), (t, x, past, z))
+
+    def leap(
+        self,
+        p: Reverse,
+        form: Form,
+        x: Tensor,
+        t: Level,
+        s: Level,
+        known: Sequence[tuple[Level, Tensor]],
+        z: Tensor | None,
+    ) -> Tensor:
+        """From x at t to s with these values."""
+        nodes, values = [node for node, _ in known], [q for _, q in known]
+        return advance(p, form, x, t, s, self.weights(p, nodes, t, s), values, z)
+
+
+def whole(name: str, value: int, low: int, high: float = float("inf")) -> None:
+    """Refuse a count that is not a whole number in its range."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        span = f">= {low}" if high == float("inf") else f"from {low} to {high:g}"
+        raise ValueError(f"{name} must be a whole number {span}, but it is {value!r}.")
+
+
+@dataclass(frozen=True)
+class Multistep(LinearMultistep):
+    """Exponential Adams of any order: exact for a Q that is a polynomial of degree order - 1.
+
+    order:      values of the predictor;  corrector: values of the corrector, 0 for none.
+    prediction: Q, "x0", "eps" or "F" (EDM's, for data of std ``sigma_data``).
+    clock:      what Q is a polynomial in: "lam", "t" or "rho" = sigma / alpha.
+    """
+
+    order: int = 3
+    corrector: int = 0
+    prediction: FormName = "x0"
+    clock: Clock = "lam"
+    sigma_data: float = 0.5
+    presets: ClassVar = {
+        "multistep": Preset({}, "exponential Adams-Bashforth in x0"),
+        "multistep_4": Preset({"order": 4}, "exponential Adams-Bashforth in x0"),
+        "multistep_eps": Preset({"prediction": "eps"}, "exponential Adams-Bashforth in eps"),
+        "multistep_f": Preset({"prediction": "F"}, "exponential Adams-Bashforth in F"),
+        "multistep_pc": Preset({"corrector": 4}, "exponential Adams-Bashforth-Moulton in x0"),
+    }
+
+    def __post_init__(self) -> None:
+        whole("Multistep's order", self.order, 1)
+        whole("Multistep's corrector", self.corrector, 0)
+        if self.corrector == 1:
+            raise ValueError(
+                "A corrector of 1 value is the step it corrects: use 0 (none), or at least 2."
+            )
+        if self.clock not in ("lam", "t", "rho"):
+            raise ValueError(f"clock must be 'lam', 't' or 'rho', but it is {self.clock!r}.")
+        form_of(self.prediction, self.sigma_data)
+
+    @property
+    def form(self) -> Form:
+        """That of the prediction."""
+        return form_of(self.prediction, self.sigma_data)
+
+    def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
+        """The polynomial's exact integral."""
+        return lagrange(p, self.form, nodes, t, s, self.clock)
+
+
+def curvature(p: Reverse, form: Form, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
+    """Weights of three values in  INT density (lam - lam_t)^2  times their divided difference."""
+    lam, w = points(t.lam, s.lam)
+    moment = (w * form.density(p, lam, s) * (lam - t.lam.unsqueeze(-1)) ** 2).sum(-1)
+    a, b, c = (node.lam for node in nodes)
+    gaps = (a - b) * (a - c), (b - a) * (b - c), (c - a) * (c - b)
+    return [moment / gap for gap in gaps]
+
+
+class DPMMultistep(LinearMultistep):
+    """What the two multistep DPM-Solvers share."""
+
+    published: bool
+
+    def __post_init__(self) -> None:
+        whole(f"{type(self).__name__}'s order", self.order, 1, 3)
+        if self.published and self.order != 3:
+            raise ValueError(
+                f"published names the shipped formula of order 3, but order = {self.order}: "
+                "orders 1 and 2 are always as published."
+            )
+
+    @property
+    def flow(self) -> float:
+        """The shipped third-order formula is of order 2."""
+        return 2 if self.published else self.order
+
+    def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
+        """Two values at the step's middle; three by their polynomial."""
+        if len(nodes) == 2:
+            return middle(p, self.form, nodes[1], t, s)
+        exact = lagrange(p, self.form, nodes, t, s)
+        if len(nodes) == 1 or not self.published:
+            return exact
+        # The shipped code takes the divided difference for the second derivative: half of it.
+        lost = curvature(p, self.form, nodes, t, s)
+        return [w - c / 2 for w, c in zip(exact, lost, strict=True)]
+
+
+@dataclass(frozen=True)
+class DPMSolverPP(DPMMultistep):
+    """DPM-Solver++(1), (2M) and (3M), for every eta.  Lu et al. (2022b), alg. 2; eta = 1: SDE-2M.
+
+    With h = lam_s - lam_t and x0 frozen over the step, the reverse equation's own integral is
+
+    x_s = sigma_s/sigma_t e^{-eta^2 h} x + alpha_s (1 - e^{-(1+eta^2) h}) x0
+          + sigma_s sqrt(1 - e^{-2 eta^2 h}) z
+
+    Order 2 takes x0 at the step's middle, extrapolated from the last two; its first step has only
+    one and is of order 1. Order 3 is the exact integral of the parabola; ``published`` is the
+    formula in dpm-solver's code, diffusers and k-diffusion, of order 2.
+    """
+
+    order: int = 2
+    published: bool = False
+    pure_noise = True
+    presets: ClassVar = {
+        "dpmpp_1": Preset({"order": 1}, "DPM-Solver++(1), Lu et al. (2022b), eq. 8"),
+        "dpmpp": Preset({}, "DPM-Solver++(2M), Lu et al. (2022b), alg. 2"),
+        "dpmpp_3": Preset({"order": 3}, "DPM-Solver++(3M), exact third order"),
+        "dpmpp_3m": Preset({"order": 3, "published": True}, "DPM-Solver++(3M), dpm-solver's code"),
+    }
+    form = DataForm()  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class DPMSolverMultistep(DPMMultistep):
+    """DPM-Solver in eps, multistep: the formulas of ``DPMSolverPP`` with eps for x0.
+
+    Lu et al. (2022b), app. B; eta = 1: SDE-DPM-Solver of Lu et al. (2022b), sec. 5.
+    """
+
+    order: int = 2
+    published: bool = False
+    presets: ClassVar = {
+        "dpm_2m": Preset({}, "DPM-Solver multistep 2, dpm-solver's code"),
+        "dpm_multistep_3": Preset({"order": 3}, "DPM-Solver multistep 3, exact third order"),
+        "dpm_3m": Preset({"order": 3, "published": True}, "DPM-Solver multistep 3, its code"),
+    }
+    form = NoiseForm()  # type: ignore[assignment]
+
+
+class Paired(LinearMultistep):
+    """Two values are weighted by half of B(h), three and more exactly.
+
+    B is "bh2", the weight of a constant, or "bh1", the step times the density at its end.
+    """
+
+    B: str
+
+    def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
+        """Zhao et al. (2023), eqs. 8-9 and app. F."""
+        if len(nodes) != 2:
+            return lagrange(p, self.form, nodes, t, s)
+        if self.B == "bh2":
+            return middle(p, self.form, nodes[1], t, s)
+        h = s.lam - t.lam
+        B = self.form.density(p, s.lam.unsqueeze(-1), s).squeeze(-1) * h
+        slope = B * h / (2 * (nodes[1].lam - t.lam))
+        return [self.form.total(p, t, s) - slope, slope]
+
+
+@dataclass(frozen=True)
+class UniPC(Paired):
+    """UniP-p predicts, UniC-p corrects with the value that the next step needs anyway.
+
+    Zhao et al. (2023), algs. 1-2 and 5-8, for every eta. Of order p + 1 = order + 1, as long as
+    the last steps keep their order (shipped code lowers it). B: "bh1" or "bh2"; it matters where
+    the weight is 1/2 by definition: UniP-2 and UniC-1.
+    """
+
+    order: int = 3
+    B: Literal["bh1", "bh2"] = "bh2"
+    prediction: Literal["x0", "eps"] = "x0"
+    presets: ClassVar = {
+        "unipc": Preset({}, "UniPC-3, B2, x0; Zhao et al. (2023), algs. 7-8"),
+        "unipc_1": Preset({"order": 1}, "UniPC-1, B2, x0; Zhao et al. (2023), algs. 7-8"),
+        "unipc_2": Preset({"order": 2}, "UniPC-2, B2, x0; Zhao et al. (2023), algs. 7-8"),
+        "unipc_2_bh1": Preset({"order": 2, "B": "bh1"}, "UniPC-2, B1, x0; Zhao et al. (2023)"),
+        "unipc_2_eps": Preset(
+            {"order": 2, "prediction": "eps"}, "UniPC-2, B2, eps; Zhao et al. (2023), algs. 5-6"
+        ),
+        "unipc_eps": Preset({"prediction": "eps"}, "UniPC-3, B2, eps; Zhao et al. (2023)"),
+    }
+
+    def __post_init__(self) -> None:
+        whole("UniPC's order", self.order, 1)
+        if self.B not in ("bh1", "bh2"):
+            raise ValueError(f"B must be 'bh1' or 'bh2', but it is {self.B!r}.")
+        if self.prediction not in ("x0", "eps"):
+            raise ValueError(f"prediction must be 'x0' or 'eps', but it is {self.prediction!r}.")
+
+    @property
+    def corrector(self) -> int:  # type: ignore[override]
+        """One value more than the predictor."""
+        return self.order + 1
+
+    @property
+    def form(self) -> Form:
+        """That of the prediction."""
+        return form_of(self.prediction)
+
+
+@dataclass(frozen=True)
+class SASolver(Paired):
+    """Stochastic Adams: predictor and corrector share one noise.  Xue et al. (2023), alg. 1.
+
+    order: values of the predictor;  corrector: values of the corrector, the new one included, 0
+    for none;  eta: the paper's tau, a number or a function of lam. Two values are weighted as in
+    the authors' code, which is UniPC's B_1.
+    """
+
+    order: int = 3
+    corrector: int = 4
+    eta: Eta = 1.0
+    B = "bh1"
+    form = DataForm()  # type: ignore[assignment]
+    presets: ClassVar = {"sa": Preset({}, "SA-Solver(3, 4), Xue et al. (2023), alg. 1")}
+
+    def __post_init__(self) -> None:
+        whole("SASolver's order", self.order, 1)
+        whole("SASolver's corrector", self.corrector, 0)
+        if self.corrector == 1:
+            raise ValueError(
+                "A corrector of 1 value is the step it corrects: use 0 (none), or at least 2."
+            )

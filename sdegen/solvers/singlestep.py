@@ -1,0 +1,172 @@
+"""Singlestep exponential integrators: values at points inside the step, nothing remembered."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from sdegen.reverse import Reverse
+from sdegen.sde import Level, LinearSDE, expand
+from sdegen.solvers.exponential import (
+    DataForm,
+    Form,
+    FormName,
+    NoiseForm,
+    advance,
+    form_of,
+    lagrange,
+    middle,
+)
+from sdegen.solvers.multistep import whole
+from sdegen.solvers.solver import Preset, Solver, Step
+
+
+class ExponentialRK(Solver):
+    """Exponential Runge-Kutta: stages at lam_t + c h, each reached with the values before it.
+
+    Where eta > 0 every piece between two stages has a noise of its own, and a later stage carries
+    that of the earlier: one path, from any source of noise.
+    """
+
+    any_eta, marginals = True, True
+    nodes: tuple[float, ...]
+
+    @property
+    @abstractmethod
+    def form(self) -> Form:
+        """The prediction that is taken for a polynomial."""
+
+    @abstractmethod
+    def tableau(self, p: Reverse, stops: Sequence[Level]) -> list[list[Tensor]]:
+        """Weights of the values so far for reaching each stop but the first: t, stages, s."""
+
+    @property
+    def evals(self) -> int:  # type: ignore[override]
+        """One per stage."""
+        return len(self.nodes) + 1
+
+    def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
+        """One step."""
+        assert isinstance(p.sde, LinearSDE)
+        form, clock, h = self.form, p.sde, s.lam - t.lam
+        stops = [t, *(clock(clock.time(t.lam + c * h)) for c in self.nodes), s]
+        values: list[Tensor] = []
+        noise: Tensor | float = 0.0
+        x_m = x
+        for (r, m), weights in zip(pairwise(stops), self.tableau(p, stops), strict=True):
+            values.append(form.view(p.model(x_m, r)))
+            if p.noisy:
+                fresh = expand(form.std(p, r, m), x) * p.noise(x, r, m)
+                noise = expand(form.carry(p, r, m), x) * noise + fresh
+            x_m = advance(p, form, x, t, m, weights, values) + noise
+        return Step(x_m)
+
+
+@dataclass(frozen=True)
+class Singlestep(ExponentialRK):
+    """Exponential Runge-Kutta of order 2 or 3 with nodes of your choice.
+
+    order:      stages, and the order of convergence.
+    nodes:      where in lam, as parts of the step: order - 1 numbers rising between 0 and 1; by
+                default (1/2,) and (1/3, 2/3).
+    prediction: what is taken for a polynomial, "x0", "eps" or "F" (for data of std sigma_data).
+
+    The last line is exact for polynomials of degree order - 1. With three stages the middle one's
+    weight is chosen so that the first one's error cancels: the condition of Hochbruck & Ostermann
+    (2005), eq. 5.9; with nodes ending at 2/3 there is next to nothing to cancel, and it is
+    DPM-Solver-3's.
+    """
+
+    order: int = 3
+    nodes: tuple[float, ...] = ()
+    prediction: FormName = "x0"
+    sigma_data: float = 0.5
+    presets: ClassVar = {
+        "singlestep_2": Preset({"order": 2}, "exponential Runge-Kutta, nodes 0, 1/2"),
+        "singlestep": Preset({}, "exponential Runge-Kutta, nodes 0, 1/3, 2/3"),
+        "singlestep_eps": Preset({"prediction": "eps"}, "exponential Runge-Kutta in eps"),
+        "singlestep_f": Preset({"prediction": "F"}, "exponential Runge-Kutta in F"),
+    }
+
+    def __post_init__(self) -> None:
+        whole("Singlestep's order", self.order, 2, 3)
+        form_of(self.prediction, self.sigma_data)
+        default = (1 / 2,) if self.order == 2 else (1 / 3, 2 / 3)
+        object.__setattr__(self, "nodes", tuple(self.nodes) or default)
+        rising = all(a < b for a, b in pairwise((0.0, *self.nodes, 1.0)))
+        if len(self.nodes) != self.order - 1 or not rising:
+            raise ValueError(
+                f"Singlestep of order {self.order} has {self.order - 1} nodes that rise strictly "
+                f"between 0 and 1, but they are {self.nodes}."
+            )
+
+    @property
+    def form(self) -> Form:
+        """That of the prediction."""
+        return form_of(self.prediction, self.sigma_data)
+
+    def tableau(self, p: Reverse, stops: Sequence[Level]) -> list[list[Tensor]]:
+        """Exact weights, but for the middle stage of three."""
+        form, (t, a, *_) = self.form, stops
+        first = [form.total(p, t, a)]
+        last = lagrange(p, form, stops[:-1], t, stops[-1])
+        if len(stops) == 3:
+            return [first, last]
+        b = stops[2]
+        # INT density (lam - lam_t) up to a is what the first stage misses of a slope in Q.
+        slope_a, slope_b = (lagrange(p, form, [t, a], t, m)[1] for m in (a, b))
+        inner = slope_b + last[1] / last[2] * slope_a
+        return [first, [form.total(p, t, b) - inner, inner], last]
+
+
+class SingleDPM(ExponentialRK):
+    """What DPM-Solver and DPM-Solver++ share where they take one step at a time."""
+
+    def __post_init__(self) -> None:
+        whole(f"{type(self).__name__}'s order", self.order, 1, 3)
+
+    @property
+    def nodes(self) -> tuple[float, ...]:  # type: ignore[override]
+        """As published: r_1 = 1/2; r_1 = 1/3 and r_2 = 2/3."""
+        return {1: (), 2: (1 / 2,), 3: (1 / 3, 2 / 3)}[self.order]
+
+    def tableau(self, p: Reverse, stops: Sequence[Level]) -> list[list[Tensor]]:
+        """Two values at the step's middle; of three, the last line takes the first and last."""
+        form, (t, a, *_) = self.form, stops
+        rows = [[form.total(p, t, a)]]
+        if self.order == 2:
+            rows.append(middle(p, form, a, t, stops[2]))
+        elif self.order == 3:
+            b, s = stops[2:]
+            w_t, w_b = lagrange(p, form, [t, b], t, s)
+            rows += [lagrange(p, form, [t, a], t, b), [w_t, 0 * w_t, w_b]]
+        return rows
+
+
+@dataclass(frozen=True)
+class DPMSolver(SingleDPM):
+    """DPM-Solver-1, -2 and -3, in eps.  Lu et al. (2022a), eq. 3.7, algs. 1 and 2; any eta."""
+
+    order: int = 3
+    form = NoiseForm()  # type: ignore[assignment]
+    presets: ClassVar = {
+        f"dpm_{k}": Preset({"order": k}, f"DPM-Solver-{k}, Lu et al. (2022a), {where}")
+        for k, where in ((1, "eq. 3.7"), (2, "alg. 1"), (3, "alg. 2"))
+    }
+
+
+@dataclass(frozen=True)
+class DPMSolverPPSinglestep(SingleDPM):
+    """DPM-Solver++(2S) and its third-order sibling, in x0; any eta.  Lu et al. (2022b), alg. 1."""
+
+    order: int = 2
+    form = DataForm()  # type: ignore[assignment]
+    presets: ClassVar = {
+        "dpmpp_2s": Preset({"order": 2}, "DPM-Solver++(2S), Lu et al. (2022b), alg. 1"),
+        "dpmpp_3s": Preset({"order": 3}, "DPM-Solver++(3S), dpm-solver's code"),
+    }
