@@ -35,6 +35,10 @@ class Noise(ABC):
         """
         return self(x, t, s)
 
+    def rows(self, index: Tensor) -> Noise:
+        """The source of some samples of the batch alone, by their places (k,)."""
+        return self
+
     def stream(self, name: str) -> Noise:
         """A source of the same seed for another purpose, as "prior", "corrector" or "climb".
 

@@ -61,6 +61,10 @@ class Reverse:
             raise ValueError(f"{len(self.eta)} values of eta were given for {n} steps.")
         return [replace(self, eta=float(eta)) for eta in self.eta]
 
+    def rows(self, index: Tensor, b: int) -> Reverse:
+        """The equation of some samples of a batch of b alone, by their places (k,)."""
+        return replace(self, model=self.model.rows(index, b), noise=self.noise.rows(index))
+
     def eta_at(self, t: Instant) -> Tensor | float:
         """eta at a level."""
         return self.eta(linear(t).lam) if callable(self.eta) else self.eta  # type: ignore[return-value]

@@ -276,6 +276,17 @@ class ScoreModel(nn.Module):
         model.conditions = {**self.conditions, **conditions}
         return model
 
+    def rows(self, index: Tensor, b: int) -> ScoreModel:
+        """This model for some samples of a batch of b: conditions (b, *) are cut to those (k,)."""
+        return self.given(
+            **{
+                name: value[index]
+                if isinstance(value, Tensor) and value.ndim and len(value) == b
+                else value
+                for name, value in self.conditions.items()
+            }
+        )
+
     def forward(self, x: Tensor, t: Tensor | float | Instant) -> Any:
         """The prediction at state x (b, *) and time t, () or (b,), or a level already made."""
         level = t if isinstance(t, Instant) else self.sde(t)

@@ -1,60 +1,190 @@
-"""Classical Runge-Kutta methods on the probability-flow ODE, in the SDE's own time."""
+"""Classical Runge-Kutta methods on the probability-flow ODE, in a clock of your choice."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from sdegen.reverse import Reverse
-from sdegen.sde import Instant
-from sdegen.solvers.solver import Solver, Step
+from sdegen.sde import Instant, Level, LinearSDE, expand
+from sdegen.solvers.exponential import Clock
+from sdegen.solvers.solver import Preset, Solver, Step
+
+
+def reading(clock: Clock, level: Instant) -> Tensor:
+    """What a clock shows at a level."""
+    value: Tensor = getattr(level, clock)
+    return value
+
+
+def level_at(p: Reverse, clock: Clock, u: Tensor) -> Instant:
+    """The level at which a clock shows u."""
+    if clock == "t":
+        return p.sde(u)
+    assert isinstance(p.sde, LinearSDE)
+    return p.sde(p.sde.time(u if clock == "lam" else -u.log()))
+
+
+def slope(p: Reverse, clock: Clock, x: Tensor, level: Instant) -> Tensor:
+    """dy/dt of y = x; dy/d rho = eps of y = x / alpha; or, of y = x / n, n^2 = alpha^2 + sigma^2,
+
+    dy/d lam = alpha sigma / n^3 (sigma x0 - alpha eps), which has no linear part left.
+    """
+    if clock == "t":
+        return p.drift(x, level)
+    assert isinstance(level, Level)
+    if clock == "rho":
+        return p.model(x, level).eps  # type: ignore[no-any-return]
+    alpha, sigma = level.alpha, level.sigma
+    c = alpha * sigma / (alpha**2 + sigma**2) ** 1.5
+    return p.model(x, level).view(c * sigma, -c * alpha)  # type: ignore[no-any-return]
+
+
+def scale(clock: Clock, level: Instant) -> Tensor | float:
+    """What x is divided by in that clock."""
+    if clock == "t" or not isinstance(level, Level):
+        return 1.0
+    return level.alpha if clock == "rho" else (level.alpha**2 + level.sigma**2).sqrt()
 
 
 class RungeKutta(Solver):
-    """k_i = drift(x + dt sum_j a_ij k_j, t + c_i dt);  x_s = x + dt sum_i b_i k_i."""
+    """k_i = slope(y + h sum_j a_ij k_j, u + c_i h);  y_s = y + h sum_i b_i k_i.
 
+    clock: "t", the SDE's own time, on any SDE; or "lam" or "rho" of a linear one, in which every
+    linear SDE has the same flow (see ``slope``). "rho" is Karras et al.'s (2022) sigma.
+    """
+
+    clock: Clock = "t"
     c: ClassVar[tuple[float, ...]]
     a: ClassVar[tuple[tuple[float, ...], ...]]
     b: ClassVar[tuple[float, ...]]
 
+    def __post_init__(self) -> None:
+        if self.clock not in ("t", "lam", "rho"):
+            raise ValueError(f"clock must be 't', 'lam' or 'rho', but it is {self.clock!r}.")
+
+    @property
+    def marginals(self) -> bool:  # type: ignore[override]
+        """Needed by every clock but the SDE's own."""
+        return self.clock != "t"
+
+    @property
+    def evals(self) -> int:  # type: ignore[override]
+        """One per stage."""
+        return len(self.b)
+
     def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
         """One step of the tableau."""
-        dt = s.t - t.t
-        k: list[Tensor] = []
-        for c, row in zip(self.c, self.a, strict=True):
-            level = t if c == 0 else s if c == 1 else p.sde(t.t + c * dt)
-            k.append(p.drift(x + combine(row, k, dt), level))
-        return Step(x + combine(self.b, k, dt))
+        k = stages(p, self.clock, x, t, s, self.c, self.a)
+        return Step(reach(self.clock, x, t, s, s, k, self.b))
 
 
-def combine(weights: tuple[float, ...], k: list[Tensor], dt: Tensor) -> Tensor | float:
-    """dt sum_i w_i k_i."""
-    return sum((w * dt * k_i for w, k_i in zip(weights, k, strict=True) if w), start=0.0)
+def stages(
+    p: Reverse,
+    clock: Clock,
+    x: Tensor,
+    t: Instant,
+    s: Instant,
+    c: Sequence[float],
+    a: Sequence[Sequence[float]],
+    first: Tensor | None = None,
+) -> list[Tensor]:
+    """Every k_i, (b, *); ``first`` is k_1 where it is known already."""
+    u = reading(clock, t)
+    h = reading(clock, s) - u
+    k = [slope(p, clock, x, t) if first is None else first]
+    for c_i, row in zip(c[1:], a[1:], strict=True):
+        m = s if c_i == 1 else level_at(p, clock, u + c_i * h)
+        k.append(slope(p, clock, reach(clock, x, t, m, s, k, row), m))
+    return k
+
+
+def reach(
+    clock: Clock,
+    x: Tensor,
+    t: Instant,
+    m: Instant,
+    s: Instant,
+    k: Sequence[Tensor],
+    weights: Sequence[float],
+) -> Tensor:
+    """x at level m after h sum_i w_i k_i, where h is the step from t to s."""
+    h = reading(clock, s) - reading(clock, t)
+    y = expand(1 / scale(clock, t), x) * x
+    for w, k_i in zip(weights, k, strict=True):
+        if w:
+            y = y + expand(w * h, x) * k_i
+    moved: Tensor = expand(scale(clock, m), x) * y
+    return moved
 
 
 @dataclass(frozen=True)
 class Euler(RungeKutta):
-    """x + drift dt, the straight line."""
+    """y + slope h, the straight line."""
 
+    clock: Clock = "t"
     order = 1
     c, a, b = (0.0,), ((),), (1.0,)
+    presets: ClassVar = {"euler": Preset({}, "Euler's method on Song et al. (2021), eq. 13")}
 
 
 @dataclass(frozen=True)
 class Heun(RungeKutta):
-    """The trapezoidal rule.  On the EDM process: Karras et al. (2022), alg. 1."""
+    """The trapezoidal rule.  With clock "rho": Karras et al. (2022), alg. 1, on any linear SDE."""
 
-    order, evals = 2, 2
+    clock: Clock = "t"
+    order = 2
     c, a, b = (0.0, 1.0), ((), (1.0,)), (1 / 2, 1 / 2)
+    presets: ClassVar = {
+        "heun": Preset({}, "trapezoidal rule in t"),
+        "edm_heun": Preset({"clock": "rho"}, "Karras et al. (2022), alg. 1"),
+    }
+
+
+@dataclass(frozen=True)
+class RK3(RungeKutta):
+    """Bogacki and Shampine's third-order method (1989)."""
+
+    clock: Clock = "t"
+    order = 3
+    c = (0.0, 1 / 2, 3 / 4)
+    a = ((), (1 / 2,), (0.0, 3 / 4))
+    b = (2 / 9, 1 / 3, 4 / 9)
+    presets: ClassVar = {"rk3": Preset({}, "Bogacki & Shampine (1989)")}
 
 
 @dataclass(frozen=True)
 class RK4(RungeKutta):
     """Kutta's fourth-order method (1901)."""
 
-    order, evals = 4, 4
+    clock: Clock = "t"
+    order = 4
     c = (0.0, 1 / 2, 1 / 2, 1.0)
     a = ((), (1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0))
     b = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
+    presets: ClassVar = {
+        "rk4": Preset({}, "Kutta (1901), in t"),
+        "rk4_lam": Preset({"clock": "lam"}, "Kutta (1901), in lam"),
+    }
+
+
+@dataclass(frozen=True)
+class RK5(RungeKutta):
+    """Dormand and Prince's fifth-order method (1980)."""
+
+    clock: Clock = "t"
+    order = 5
+    c = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0)
+    a = (
+        (),
+        (1 / 5,),
+        (3 / 40, 9 / 40),
+        (44 / 45, -56 / 15, 32 / 9),
+        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    )
+    b = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84)
+    presets: ClassVar = {"rk5": Preset({}, "Dormand & Prince (1980)")}

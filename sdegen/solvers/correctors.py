@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, sqrt, where
 
 from sdegen.reverse import Eta, Reverse
-from sdegen.sde import Level
-from sdegen.solvers.solver import Solver, Step
+from sdegen.sde import Instant, Level, expand
+from sdegen.solvers.solver import Preset, Solver, Step
 from sdegen.solvers.stochastic import ReverseDiffusion
 
 
@@ -18,47 +19,112 @@ def norm(v: Tensor) -> Tensor:
     return v.reshape(len(v), -1).norm(dim=1).reshape(-1, *[1] * (v.ndim - 1))
 
 
-@dataclass(frozen=True)
-class Langevin(Solver):
-    """Annealed Langevin dynamics at level s, its step set by a signal-to-noise ratio.
+class Corrector(Solver):
+    """Moves samples at one level towards that level's law:  x + e score + sqrt(2 e) z.
 
-    x + e score + sqrt(2 e) z,  e = 2 a (snr |z| / |score|)^2,  a = (alpha_t / alpha_s)^2: the
-    1 - beta_i of the step just taken for VP, 1 for VE.  Song et al. (2021), algs. 4 and 5. Norms
-    are those of each sample, so that samples do not depend on their neighbours. A sample whose
-    score is exactly zero stays where it is.
+    As a solver of its own it stays at the step's end. Its noise is the source's stream
+    "corrector". ``a`` in a step size is (alpha_t / alpha_s)^2 of the step from t to s, the
+    1 - beta_i of DDPM; 1 for VE, and where the SDE has no alpha.
+    """
+
+    order, eta, weak, strong = 0, 1.0, 0.0, 0.0
+
+    @abstractmethod
+    def size(self, score: Tensor, z: Tensor, at: Instant, a: Tensor | float) -> Tensor:
+        """The step size e, broadcasting against the state."""
+
+    def stay(self, p: Reverse, x: Tensor, at: Instant, t: Instant, s: Instant) -> Tensor:
+        """One Langevin step at a level, in a step from t to s."""
+        score, z = p.model(x, at).score, p.noise.stream("corrector")(x, at, at)
+        a = (t.alpha / s.alpha) ** 2 if isinstance(t, Level) and isinstance(s, Level) else 1.0
+        e = self.size(score, z, at, a)
+        return x + e * score + sqrt(2 * e) * z  # type: ignore[no-any-return]
+
+    def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
+        """One Langevin step at level s."""
+        return Step(self.stay(p, x, s, t, s))
+
+
+@dataclass(frozen=True)
+class Langevin(Corrector):
+    """Langevin dynamics whose step is set by a signal-to-noise ratio.
+
+    e = 2 a (snr |z| / |score|)^2.  Song et al. (2021), algs. 4 and 5.  norms: of each "sample", so
+    that samples do not depend on their neighbours, or means over the "batch", as in the authors'
+    code. A sample whose score is exactly zero stays where it is.
     """
 
     snr: float = 0.16
-    order, eta, marginals = 0, 1.0, True
+    norms: Literal["sample", "batch"] = "sample"
+    presets: ClassVar = {"langevin": Preset({}, "Song et al. (2021), algs. 4 and 5")}
 
     def __post_init__(self) -> None:
         if not self.snr > 0:
             raise ValueError(f"Langevin needs snr > 0, but snr = {self.snr!r}.")
+        if self.norms not in ("sample", "batch"):
+            raise ValueError(f"norms must be 'sample' or 'batch', but it is {self.norms!r}.")
 
-    def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
-        """One Langevin step at level s."""
-        score, z = p.model(x, s).score, p.noise.stream("corrector")(x, s, s)
-        a = (t.alpha / s.alpha) ** 2
-        length = norm(score)
-        e = where(length > 0, 2 * a * (self.snr * norm(z) / length) ** 2, 0.0)
-        return Step(x + e * score + sqrt(2 * e) * z)
+    def size(self, score: Tensor, z: Tensor, at: Instant, a: Tensor | float) -> Tensor:
+        """2 a (snr |z| / |score|)^2."""
+        noise, length = norm(z), norm(score)
+        if self.norms == "batch":
+            noise, length = noise.mean(), length.mean()
+        return where(length > 0, 2 * a * (self.snr * noise / length) ** 2, 0.0)
+
+
+@dataclass(frozen=True)
+class AnnealedLangevin(Corrector):
+    """Langevin dynamics whose step follows the level's noise:  e = 2 a (snr sigma)^2.
+
+    Song & Ermon (2019), alg. 1; "ald" in the code of Song et al. (2021).
+    """
+
+    snr: float = 0.16
+    marginals = True
+    presets: ClassVar = {"annealed_langevin": Preset({}, "Song & Ermon (2019), alg. 1")}
+
+    def __post_init__(self) -> None:
+        if not self.snr > 0:
+            raise ValueError(f"AnnealedLangevin needs snr > 0, but snr = {self.snr!r}.")
+
+    def size(self, score: Tensor, z: Tensor, at: Instant, a: Tensor | float) -> Tensor:
+        """2 a (snr sigma)^2."""
+        assert isinstance(at, Level)
+        return 2 * expand(a * (self.snr * at.sigma) ** 2, z)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
 class PredictorCorrector(Solver):
-    """A predictor's step to level s, then n corrections there.  Song et al. (2021), alg. 1.
+    """A predictor's step and n corrections.  Song et al. (2021), alg. 1.
 
-    The corrector's bias does not vanish with the step, so no order is claimed.
+    when: "after" predicting, at the new level, as in the paper; "before", at the old one, as in
+    its code. The corrector's bias does not vanish with the step, so no order is claimed.
     """
 
     predictor: Solver = field(default_factory=ReverseDiffusion)
-    corrector: Solver = field(default_factory=Langevin)
+    corrector: Corrector = field(default_factory=Langevin)
     n: int = 1
-    order = 0
+    when: Literal["after", "before"] = "after"
+    order, weak, strong = 0, 0.0, 0.0
+    presets: ClassVar = {
+        "predictor_corrector": Preset({}, "Song et al. (2021), alg. 1"),
+        "corrector_predictor": Preset({"when": "before"}, "Song et al. (2021), its code"),
+    }
 
     def __post_init__(self) -> None:
         if self.n < 0:
             raise ValueError(f"PredictorCorrector needs n >= 0 corrections, but n = {self.n}.")
+        if self.when not in ("after", "before"):
+            raise ValueError(f"when must be 'after' or 'before', but it is {self.when!r}.")
+        if not isinstance(self.corrector, Corrector):
+            raise ValueError(
+                f"A corrector stays at a level, as Langevin does, but {self.corrector!r} does not."
+            )
+        if getattr(self.predictor, "corrector", 0):
+            raise ValueError(
+                f"{type(self.predictor).__name__} corrects its own steps from where they began, "
+                "which would undo a Langevin correction: use a predictor without a corrector."
+            )
         if self.predictor.adaptive:
             raise ValueError(
                 f"{type(self.predictor).__name__} chooses its own steps, so there is no step to "
@@ -85,9 +151,17 @@ class PredictorCorrector(Solver):
         """Of one prediction and n corrections."""
         return self.predictor.evals + self.n * self.corrector.evals
 
-    def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
-        """Predict, then correct."""
+    def calls(self, steps: int) -> int:
+        """The predictor's, and n corrections a step."""
+        return self.predictor.calls(steps) + steps * self.n * self.corrector.evals
+
+    def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
+        """Predict, then correct; or the other way round."""
+        if self.when == "before":
+            for _ in range(self.n):
+                x = self.corrector.stay(p, x, t, t, s)
         x, memory, _ = self.predictor.step(p, x, t, s, memory)
-        for _ in range(self.n):
-            x = self.corrector.step(p, x, t, s).x
+        if self.when == "after":
+            for _ in range(self.n):
+                x = self.corrector.stay(p, x, s, t, s)
         return Step(x, memory)

@@ -24,7 +24,7 @@ from sdegen.solvers.solver import Preset, Step
 
 @dataclass(frozen=True)
 class DEIS(LinearMultistep):
-    """Exponential Adams-Bashforth on eps, polynomial in t or rho.  Zhang & Chen (2023), eqs. 14-15.
+    """Exponential Adams-Bashforth on eps, polynomial in t or rho.  Zhang & Chen (2023), eq. 14.
 
     order counts values, which is the order of convergence; the paper's tAB-r has polynomials of
     degree r, hence order r + 1. Its weights, there by a Riemann sum, are exact here.

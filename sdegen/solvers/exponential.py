@@ -5,9 +5,9 @@ network (x0, eps, or the data-scaled F). Its exact integral over a step from t t
 
     x_s = carry x_t + INT density(lam) Q(lam) dlam + std z
 
-and a solver is what it takes for Q(lam): a polynomial through known values. ``lagrange`` integrates
-that exactly; ``middle`` is the published shortcut for two values. Lu et al. (2022b), prop. 4.1;
-Xue et al. (2023), prop. 4.1 (any eta); Zheng et al. (2023) (any linear part).
+and a solver is what it takes for Q(lam): a polynomial through known values. ``lagrange``
+integrates that exactly; ``middle`` is the published shortcut for two values. Lu et al. (2022b),
+prop. 4.1; Xue et al. (2023), prop. 4.1 (any eta); Zheng et al. (2023) (any linear part).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Form(ABC):
 
 
 class DataForm(Form):
-    """Q = x0; y = x / sigma obeys  dy = [-eta^2 y + (1 + eta^2) e^lam x0] dlam + sqrt(2) eta dW."""
+    """Q = x0.  y = x / sigma:  dy = [-eta^2 y + (1 + eta^2) e^lam x0] dlam + sqrt(2) eta dW."""
 
     def view(self, prediction: LinearPrediction) -> Tensor:
         """x0."""
@@ -81,7 +81,7 @@ class DataForm(Form):
 
 
 class NoiseForm(Form):
-    """Q = eps; y = x / sigma obeys  dy = [y - (1 + eta^2) eps] dlam + sqrt(2) eta dW."""
+    """Q = eps.  y = x / sigma:  dy = [y - (1 + eta^2) eps] dlam + sqrt(2) eta dW."""
 
     def view(self, prediction: LinearPrediction) -> Tensor:
         """eps."""

@@ -1,15 +1,15 @@
-"""First-order solvers of the reverse SDE: Song et al.'s predictors and DDPM's ancestral step."""
+"""Solvers of the reverse SDE: drift-based ones, Song et al.'s predictors, DDPM and DDIM."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, expm1, sqrt
 
 from sdegen.reverse import Reverse, renoise
-from sdegen.sde import Instant, Level
-from sdegen.solvers.solver import Solver, Step
+from sdegen.sde import Instant, Level, expand
+from sdegen.solvers.solver import Preset, Solver, Step
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,74 @@ class EulerMaruyama(Solver):
     """x + drift dt + eta g sqrt|dt| z, on any SDE.  Song et al. (2021), app. G."""
 
     order, eta, any_eta = 1, 1.0, True
+    presets: ClassVar = {"euler_maruyama": Preset({}, "Song et al. (2021), app. G")}
 
     def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
         """One step, with the dt really taken in both terms."""
         return Step(x + p.drift(x, t) * (s.t - t.t) + p.shock(x, t, s))
+
+
+def heun_pair(
+    p: Reverse, x: Tensor, t: Instant, s: Instant, drift: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Euler-Maruyama from the drift at t, and its mean with a second one from where it ended."""
+    dt, z = expand(s.t - t.t, x), p.draw(x, t, s) if p.noisy else None
+
+    def shock(at: Instant) -> Tensor | float:
+        return 0.0 if z is None else p.push(x, p.diffusion(x, at), sqrt(t.t - s.t), z)
+
+    once = x + drift * dt + shock(t)
+    again = x + p.drift(once, s) * dt + shock(s)
+    return once, (once + again) / 2
+
+
+@dataclass(frozen=True)
+class StochasticHeun(Solver):
+    """The trapezoidal rule with one noise in both stages, on any SDE.  Ruemelin (1982).
+
+    x' = x + a_t dt + G_t dw,  x_s = x + (a_t + a_s(x')) dt / 2 + (G_t + G_s) dw / 2. For additive
+    noise its law is of order 2, its path of order 1. eta = 0: Heun.
+    """
+
+    order, evals, eta, any_eta, weak = 2, 2, 1.0, True, 2.0
+    presets: ClassVar = {
+        "stochastic_heun": Preset({}, "Ruemelin (1982); Jolicoeur-Martineau et al. (2021), alg. 1")
+    }
+
+    def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
+        """One step."""
+        return Step(heun_pair(p, x, t, s, p.drift(x, t))[1])
+
+
+@dataclass(frozen=True)
+class SRA1(Solver):
+    """A stochastic Runge-Kutta method of strong order 3/2 for additive noise, on any SDE.
+
+    With h = t - s, I = INT dw and J = INT INT dw over the step (see ``Noise.area``):
+
+    x' = x + 3/4 h a_t + 3/2 G_s J / h
+    x_s = x + h (a_t + 2 a(x', t - 3/4 h)) / 3 + G_s I + (G_t - G_s) J / h
+
+    Roessler (2010), SRA1. It needs the step's area: two normals a step.
+    """
+
+    order, evals, eta, any_eta, weak, strong = 2, 2, 1.0, True, 2.0, 1.5
+    presets: ClassVar = {"sra1": Preset({}, "SRA1, Roessler (2010), table 6.1")}
+
+    def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
+        """One step."""
+        h = t.t - s.t
+        dt, inner = expand(h, x), p.sde(t.t - 3 / 4 * h)
+        a_t = -p.drift(x, t)
+        if not p.noisy:
+            a_m = -p.drift(x + 3 / 4 * dt * a_t, inner)
+            return Step(x + dt * (a_t + 2 * a_m) / 3)
+        z = p.draw(x, t, s)
+        J = (z + p.draw(x, t, s, area=True) / 3**0.5) / 2  # times h^(3/2)
+        G_t, G_s, root = p.diffusion(x, t), p.diffusion(x, s), sqrt(h)
+        a_m = -p.drift(x + 3 / 4 * dt * a_t + 3 / 2 * p.push(x, G_s, root, J), inner)
+        noise = p.push(x, G_s, root, z - J) + p.push(x, G_t, root, J)
+        return Step(x + dt * (a_t + 2 * a_m) / 3 + noise)
 
 
 @dataclass(frozen=True)
@@ -35,6 +99,7 @@ class ReverseDiffusion(Solver):
     """
 
     order, eta, any_eta, marginals = 1, 1.0, True, True
+    presets: ClassVar = {"reverse_diffusion": Preset({}, "Song et al. (2021), eqs. 46-47")}
 
     def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
         """One step."""
@@ -56,6 +121,10 @@ class Ancestral(Solver):
 
     variance: Literal["small", "large"] = "small"
     order, eta, marginals, pure_noise = 1, 1.0, True, True
+    presets: ClassVar = {
+        "ddpm": Preset({"variance": "small"}, "DDPM, Ho et al. (2020), eq. 7, small variance"),
+        "ddpm_large": Preset({"variance": "large"}, "DDPM, Ho et al. (2020), large variance"),
+    }
 
     def __post_init__(self) -> None:
         if self.variance not in ("small", "large"):
@@ -80,6 +149,11 @@ class DDIM(Solver):
 
     eta: float = 0.0
     order, marginals, pure_noise = 1, True, True
+    presets: ClassVar = {
+        "ddim": Preset({}, "DDIM, Song, Meng & Ermon (2021), eq. 12"),
+        "ddim_half": Preset({"eta": 0.5}, "DDIM with eta = 1/2, eq. 12"),
+        "ddim_one": Preset({"eta": 1.0}, "DDIM with eta = 1 (DDPM, small variance), eq. 12"),
+    }
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:

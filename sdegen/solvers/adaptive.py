@@ -1,0 +1,161 @@
+"""Adaptive solving: steps that follow the error, one length for all or one for each sample."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sdegen.reverse import Reverse
+from sdegen.sde import Instant, LinearSDE
+from sdegen.solvers.classical import reading
+from sdegen.solvers.exponential import Clock
+from sdegen.solvers.solver import Solver, Status, Step, Tally
+
+SAFETY, SMALLEST, LARGEST = 0.9, 0.2, 5.0
+FIRST, SHORTEST = 1e-2, 1e-9
+"""Of a step, as parts of the whole way.  Below the shortest, the tolerance cannot be met."""
+
+
+class Attempt(NamedTuple):
+    """A step that may yet be rejected: all of shape (k, *).
+
+    x: where it ended.  error: an estimate of its error.  first: its first stage, with which
+    another try from the same place begins.  last: the first stage of the next step, if known.
+    """
+
+    x: Tensor
+    error: Tensor
+    first: Tensor
+    last: Tensor | None = None
+
+    def begins(self, accepted: Tensor) -> Tensor | None:
+        """The first stage of each sample's next attempt (k, *), None if one is not known."""
+        if bool(accepted.all()):
+            return self.last
+        if not bool(accepted.any()):
+            return self.first
+        mine = accepted.to(self.x.device).reshape(-1, *[1] * (self.x.ndim - 1))
+        return None if self.last is None else torch.where(mine, self.last, self.first)
+
+
+class Adaptive(Solver):
+    """Steps between two levels of the walk as long as the tolerance allows.
+
+    A step is accepted when the root-mean-square over a sample of error / size is at most 1, where
+    size is atol + rtol |x|, |x| the larger of both ends. The next one's length follows by PI
+    control (Hairer & Wanner II, IV.2). All samples share the step that the worst of them asks for;
+    ``per_sample`` gives each its own, so that no sample's result depends on the others: more
+    network calls, of a batch that shrinks as samples arrive.
+
+    max_nfe: network calls allowed on a sample. A sample that did not arrive is NaN, with the
+    reason in the status: BUDGET; NONFINITE, a NaN or an infinite value, upon which it leaves the
+    batch; STALLED, steps of less than 1e-9 of the way. ValueError for a tolerance or a budget that
+    is not positive.
+    """
+
+    rtol: float
+    atol: float
+    max_nfe: int
+    per_sample: bool
+    evals, adaptive = 0, True
+
+    def __post_init__(self) -> None:
+        if not (self.rtol > 0 and self.atol > 0):
+            raise ValueError(
+                f"Tolerances must be positive, but rtol = {self.rtol!r}, atol = {self.atol!r}."
+            )
+        if not self.max_nfe >= 1:
+            raise ValueError(f"max_nfe must be at least 1, but it is {self.max_nfe!r}.")
+
+    stages: int
+    """Network calls of an attempt whose first stage is not known."""
+    clock: Clock
+    """What steps are measured in."""
+
+    @property
+    def error_order(self) -> float:
+        """The error estimate of a step falls as this power of its length."""
+        return self.order
+
+    @abstractmethod
+    def attempt(
+        self, p: Reverse, x: Tensor, t: Instant, s: Instant, first: Tensor | None
+    ) -> Attempt:
+        """One step from t to s for samples x (k, *), at levels of shape () or (k,)."""
+
+    def size(self, x: Tensor, trial: Attempt) -> Tensor:
+        """What an error is measured by, (k, *)."""
+        return self.atol + self.rtol * torch.maximum(x.abs(), trial.x.abs())
+
+    def errors(self, x: Tensor, trial: Attempt) -> Tensor:
+        """Each sample's error beside its tolerance, (k,) on the host; infinite if not finite."""
+        ratio = (trial.error / self.size(x, trial)).reshape(len(x), -1)
+        rms = ratio.double().square().mean(1).sqrt()
+        bad = ~(rms.isfinite() & trial.x.isfinite().reshape(len(x), -1).all(1))
+        return rms.masked_fill(bad, torch.inf).cpu()
+
+    def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
+        """From t to s; memory is the length of the last step, with which a longer walk goes on."""
+        start, end = reading(self.clock, t), reading(self.clock, s)
+        b, way = len(x), end - start
+        u, h = start.repeat(b), (FIRST * way if memory is None else memory).repeat(b)
+        before = torch.ones(b, dtype=torch.float64)
+        nfe, status = torch.zeros(b, dtype=torch.int64), torch.zeros(b, dtype=torch.int8)
+        x, active, first = x.clone(), torch.arange(b), None
+        while len(active):
+            there = u[active] + h[active]
+            last = (end - there) / way < SHORTEST
+            there = torch.where(last, end, there)
+            cost = self.stages - (first is not None)
+            stopped = torch.where(nfe[active] + cost > self.max_nfe, int(Status.BUDGET), 0)
+            stuck = ~last & (h[active] / way < SHORTEST)
+            stopped[stuck] = int(Status.STALLED)
+            if bool(stopped.any()):
+                status[active] = stopped.to(torch.int8)
+                going = stopped == 0
+                first = None if first is None else first[going.to(x.device)]
+                active = active[going]
+                continue
+            rows = active.to(x.device)
+            everyone = len(active) == b
+            q, y = (p, x) if everyone else (p.rows(rows, b), x[rows])
+            calls = p.model.nfe
+            trial = self.attempt(
+                q, y, self.level(p, u[active], t, s), self.level(p, there, t, s), first
+            )
+            nfe[active] += p.model.nfe - calls
+            error = self.errors(y, trial)
+            alive = error.isfinite()
+            if not self.per_sample:
+                error = error.where(alive, 0).max().where(alive, error)
+            fine = error <= 1
+            x[rows[fine.to(x.device)]] = trial.x[fine.to(x.device)]
+            first = trial.begins(fine)
+            grow = self.factor(error.clamp(1e-8, 1e8), before[active], fine)
+            h[active] = (there - u[active]) * grow
+            u[active] = torch.where(fine, there, u[active])
+            before[active] = torch.where(fine, error.clamp(min=1e-8), before[active])
+            status[active] = torch.where(alive, 0, int(Status.NONFINITE)).to(torch.int8)
+            going = alive & ~(fine & last)
+            first = None if first is None else first[going.to(x.device)]
+            active = active[going]
+        x[(status != 0).to(x.device)] = torch.nan
+        return Step(x, h.abs().min() * way.sign(), Tally(nfe, status.to(x.device)))
+
+    def factor(self, error: Tensor, before: Tensor, accepted: Tensor) -> Tensor:
+        """How much longer each next step is, (k,)."""
+        power = 1 / self.error_order
+        pi = SAFETY * error ** (-0.7 * power) * before ** (0.4 * power)
+        again = SAFETY * error ** (-power)
+        return torch.where(accepted, pi.clamp(SMALLEST, LARGEST), again.clamp(SMALLEST, 1.0))
+
+    def level(self, p: Reverse, u: Tensor, t: Instant, s: Instant) -> Instant:
+        """The level where the clock shows u, never outside the step; one for all if shared."""
+        at = u if self.per_sample else u[0]
+        if self.clock != "t":
+            assert isinstance(p.sde, LinearSDE)
+            at = p.sde.time(at)
+        return p.sde(at.clamp(s.t, t.t))
