@@ -4,6 +4,8 @@ The names below are in the order of the story: a forward SDE, a score model of i
 it on, solvers of the reverse equation, and the walk they take from noise to data.
 """
 
+from sdegen import recipes
+from sdegen.brownian import Brownian
 from sdegen.catalogue import catalogue
 from sdegen.grids import karras, levels, log_snr, quadratic, uniform
 from sdegen.losses import (
@@ -61,6 +63,7 @@ from sdegen.solvers import (
     TorchDiffEq,
     UniPC,
 )
+from sdegen.walks import ancestral, churn, repaint, restart, zigzag
 
 __version__ = "0.1.0"
 
@@ -83,6 +86,7 @@ __all__ = [
     "AdaptiveRK",
     "Ancestral",
     "AnnealedLangevin",
+    "Brownian",
     "Cosine",
     "DPMSolver",
     "DPMSolverMultistep",
@@ -126,7 +130,9 @@ __all__ = [
     "Tally",
     "TorchDiffEq",
     "UniPC",
+    "ancestral",
     "catalogue",
+    "churn",
     "dsm_loss",
     "independent",
     "karras",
@@ -136,9 +142,13 @@ __all__ = [
     "low_discrepancy",
     "march",
     "quadratic",
+    "recipes",
     "renoise",
+    "repaint",
+    "restart",
     "sample",
     "solve",
     "uniform",
     "uniform_time",
+    "zigzag",
 ]

@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from inspect import isabstract
 from typing import Any
 
@@ -33,12 +33,19 @@ class Entry:
 
     def config(self) -> dict[str, Any]:
         """As a Hydra node: the target and every setting that a command line can write."""
-        node: dict[str, Any] = {"_target_": f"{self.cls.__module__}.{self.cls.__qualname__}"}
-        for each in fields(self.cls):  # type: ignore[arg-type]
-            value = self.settings.get(each.name, each.default)
-            if value is not MISSING and isinstance(value, bool | int | float | str | tuple):
-                node[each.name] = list(value) if isinstance(value, tuple) else value
-        return node
+        return node(self.build())
+
+
+def node(solver: Solver) -> dict[str, Any]:
+    """A solver, and the solvers it is made of, as Hydra nodes."""
+    made: dict[str, Any] = {"_target_": f"{type(solver).__module__}.{type(solver).__qualname__}"}
+    for each in fields(solver):  # type: ignore[arg-type]
+        value = getattr(solver, each.name)
+        if isinstance(value, Solver):
+            made[each.name] = node(value)
+        elif isinstance(value, bool | int | float | str | tuple):
+            made[each.name] = list(value) if isinstance(value, tuple) else value
+    return made
 
 
 def snake(name: str) -> str:

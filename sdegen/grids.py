@@ -6,6 +6,7 @@ default to the SDE's own T and t_min.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from numbers import Integral
@@ -13,6 +14,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from sdegen.schedules import DiscreteVPSDE
 from sdegen.sde import NO_SIGNAL, SDE, Instant, LinearSDE
 
 Grid = Callable[[SDE, int], Tensor]
@@ -56,12 +58,79 @@ def karras(
     return through(sde, n, start, stop, times)
 
 
+def leading(sde: SDE, n: int, offset: int = 0) -> Tensor:
+    """DDPM's steps 0, c, 2 c, ... with c = N // (n + 1).  Song, Meng & Ermon (2021), app. D.2.
+
+    ``offset`` is added to each (Stable Diffusion: 1). Sampling then starts below T.
+    """
+    return ddpm_steps(sde, n, "leading", lambda N, K: torch.arange(K) * (N // K) + offset)
+
+
+def trailing(sde: SDE, n: int) -> Tensor:
+    """DDPM's steps N - 1, N - 1 - c, ..., c = N / (n + 1), rounded.  Lin et al. (2024)."""
+
+    def steps(N: int, K: int) -> Tensor:
+        c = N - (N - N / K)  # as numpy's arange rounds it, which decides where a step is halfway
+        return (N - c * span(K)).round() - 1
+
+    return ddpm_steps(sde, n, "trailing", steps)
+
+
+def linspace(sde: SDE, n: int) -> Tensor:
+    """DDPM's steps N - 1 to 0 at equal distances, rounded.  Nichol & Dhariwal (2021), sec. 4."""
+    return ddpm_steps(sde, n, "linspace", lambda N, K: ((N - 1) / (K - 1) * span(K)).round())
+
+
+def ddim_quadratic(sde: SDE, n: int) -> Tensor:
+    """DDPM's steps 0 to 0.8 N at equal distances of roots.  Song, Meng & Ermon (2021), app. D.2.
+
+    Where rounding makes the published steps repeat one another, each is taken once: the others
+    go nowhere.
+    """
+
+    def steps(N: int, K: int) -> Tensor:
+        roots = math.sqrt(0.8 * N) / (K - 1) * span(K)
+        roots[-1] = math.sqrt(0.8 * N)
+        return roots**2
+
+    return ddpm_steps(sde, n, "ddim_quadratic", steps)
+
+
 GRIDS: dict[str, Grid] = {
     "uniform": uniform,
     "quadratic": quadratic,
     "log_snr": log_snr,
     "karras": karras,
+    "leading": leading,
+    "trailing": trailing,
+    "linspace": linspace,
+    "ddim_quadratic": ddim_quadratic,
 }
+
+
+def span(n: int) -> Tensor:
+    """0, 1, ..., n - 1 in float64."""
+    return torch.arange(n, dtype=torch.float64)
+
+
+def ddpm_steps(sde: SDE, n: int, name: str, steps: Callable[[int, int], Tensor]) -> Tensor:
+    """The times (i + 1) / N of K = n + 1 of DDPM's N steps i, so that K calls fall on them.
+
+    The K-th call is the one that ``denoise=True`` makes: the step to alpha = 1.
+    """
+    if not isinstance(sde, DiscreteVPSDE):
+        raise ValueError(
+            f"The {name} grid picks from the steps of a DiscreteVPSDE, and {type(sde).__name__} "
+            "has none: use walk='log_snr' or 'uniform'."
+        )
+    ramp(n)
+    if n >= sde.n:
+        raise ValueError(
+            f"The {name} grid picks {n + 1} times for {n} steps, but DiscreteVPSDE has only "
+            f"{sde.n}: use at most {sde.n - 1} steps."
+        )
+    i = steps(sde.n, n + 1).long().unique().flip(0)
+    return check_walk(sde, (i + 1).double() / sde.n)
 
 
 def ramp(n: int) -> Tensor:

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sdegen.brownian import Brownian
 from sdegen.grids import GRIDS, Grid, check_walk, levels
 from sdegen.noise import Fresh, Noise, Seeded
 from sdegen.reverse import Eta, Reverse, climb
 from sdegen.score import ScoreModel, one_of
 from sdegen.sde import SDE, Instant, Level, LinearSDE
-from sdegen.solvers.solver import Solver, Status, Tally, check, check_signal
+from sdegen.solvers.solver import Solver, Status, Tally, check, check_levels
 
 
 class State(NamedTuple):
@@ -60,9 +61,10 @@ def march(solver: Solver, p: Reverse, x: Tensor, walk: Sequence[Instant]) -> Ite
     nothing back from the device.
     """
     check(solver, p)
-    check_signal(solver, walk)
+    check_levels(solver, p, walk)
     stops = list(pairwise(walk))
-    ups = [float(s.t) > float(t.t) for t, s in stops]
+    times = torch.stack([level.t for level in walk]).reshape(len(walk), -1)[:, 0].tolist()
+    ups = [s > t for t, s in pairwise(times)]
     memory = None
     for q, (t, s), up in zip(p.each(len(stops)), stops, ups, strict=True):
         if up:
@@ -105,7 +107,7 @@ def solve(
     """
     sde = model.sde
     eta = solver.eta if eta is None else eta
-    p = Reverse(model, eta, source(seed, noise))
+    p = Reverse(model, eta, source(seed, noise, solver, sde))
     check(solver, p)
     if denoise and not isinstance(sde, LinearSDE):
         raise ValueError(f"denoise needs alpha and sigma, which {type(sde).__name__} has not.")
@@ -142,12 +144,17 @@ def sample(
     return solve(model, start, solver=solver, **how).x
 
 
-def source(seed: int | Sequence[int] | None, noise: Noise | None) -> Noise:
-    """The noise source that a seed or a source names."""
+def source(
+    seed: int | Sequence[int] | None, noise: Noise | None, solver: Solver, sde: SDE
+) -> Noise:
+    """The noise source that a seed or a source names; one path where the solver needs one."""
     if seed is not None and noise is not None:
         raise ValueError("Give a seed or a noise source, not both.")
     if noise is not None:
         return noise
+    if solver.path:
+        drawn = int(torch.randint(2**63 - 1, ()))
+        return Brownian(drawn if seed is None else seed, sde.T)
     return Fresh() if seed is None else Seeded(seed)
 
 
@@ -185,7 +192,14 @@ def plan(
     default = "log_snr" if isinstance(sde, LinearSDE) else "uniform"
     grid = default if walk is None else walk
     make: Grid = one_of(grid, "walk", GRIDS) if isinstance(grid, str) else grid
-    return check_walk(sde, make(sde, steps))
+    times = check_walk(sde, make(sde, steps))
+    # A walk that climbs comes down oftener than its grid has steps.
+    while nfe is not None and solver.calls(int((times.diff() < 0).sum())) + spare > nfe:
+        steps -= 1
+        if steps < 1:
+            raise ValueError(f"No number of steps of this walk keeps to nfe = {nfe}: give steps.")
+        times = check_walk(sde, make(sde, steps))
+    return times
 
 
 def begin(p: Reverse, start: Sequence[int] | Tensor, top: Instant) -> Tensor:

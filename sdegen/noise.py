@@ -36,8 +36,14 @@ class Noise(ABC):
         return self(x, t, s)
 
     def rows(self, index: Tensor) -> Noise:
-        """The source of some samples of the batch alone, by their places (k,)."""
-        return self
+        """The source of some samples of the batch alone, by their places (k,).
+
+        ValueError where a part of a batch would see other noise than in the whole.
+        """
+        raise ValueError(
+            f"{type(self).__name__} draws for a whole batch at once: for a batch that shrinks use "
+            "seed= or noise=Brownian(seed)."
+        )
 
     def stream(self, name: str) -> Noise:
         """A source of the same seed for another purpose, as "prior", "corrector" or "climb".
@@ -89,22 +95,12 @@ class Seeded(Noise):
     def __call__(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
         """The next draw of every stream; ValueError if seeds and batch differ in number."""
         n = math.prod(x.shape[1:])
-        keys = self._streams(len(x), x.device)
-        start = mix(keys + signed(GOLDEN * (2 * self.drawn + 1)))
-        step = mix(keys ^ start) | 1
+        number = signed(GOLDEN * (2 * self.drawn + 1))
         self.drawn += 1
-        counter = torch.arange(1, (n + 1) // 2 + 1, device=x.device)
-        bits = mix(start + counter * step)
-        # Single precision is decided in single precision: the bits agree on every device, and
-        # 32 bits of a uniform reach 6.7 standard deviations.
-        real = torch.float64 if x.dtype == torch.float64 else torch.float32
-        u = (((bits >> 32) & 0xFFFFFFFF).to(real) + 0.5) * 2.0**-32
-        angle = (bits & 0xFFFFFFFF).to(real) * (2 * math.pi * 2.0**-32)
-        radius = (-2 * u.log()).sqrt()
-        z = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
+        z = torch.cat(pairs(self.keys(len(x), x.device), number, (n + 1) // 2, x.dtype), dim=1)
         return z[:, :n].reshape(x.shape).to(x.dtype)
 
-    def _streams(self, b: int, device: torch.device) -> Tensor:
+    def keys(self, b: int, device: torch.device) -> Tensor:
         """A 64-bit key per sample, (b, 1), made once per batch size and device."""
         if not isinstance(self.seed, int) and len(self.seed) != b:
             raise ValueError(f"{len(self.seed)} seeds were given for a batch of {b} samples.")
@@ -118,6 +114,20 @@ class Seeded(Noise):
             keys = mix(mix(high + signed(GOLDEN)) + (low + 1) * signed(GOLDEN))
             self._keys = mix(keys ^ self._salt)[:, None]
         return self._keys
+
+
+def pairs(keys: Tensor, number: Tensor | int, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """n pairs of standard normal draws, 2 x (b, n), of streams (b, 1) and the number of a draw."""
+    start = mix(keys + number)
+    step = mix(keys ^ start) | 1
+    bits = mix(start + torch.arange(1, n + 1, device=keys.device) * step)
+    # Single precision is decided in single precision: the bits agree on every device, and
+    # 32 bits of a uniform reach 6.7 standard deviations.
+    real = torch.float64 if dtype == torch.float64 else torch.float32
+    u = (((bits >> 32) & 0xFFFFFFFF).to(real) + 0.5) * 2.0**-32
+    angle = (bits & 0xFFFFFFFF).to(real) * (2 * math.pi * 2.0**-32)
+    radius = (-2 * u.log()).sqrt()
+    return radius * angle.cos(), radius * angle.sin()
 
 
 def signed(n: int) -> int:

@@ -13,11 +13,20 @@ POINTS = 32
 
 @cache
 def legendre(n: int = POINTS) -> tuple[Tensor, Tensor]:
-    """Gauss and Legendre's nodes and weights on [0, 1], (n,) each: the Golub-Welsch algorithm."""
-    k = torch.arange(1, n, dtype=torch.float64)
-    beta = k / torch.sqrt(4 * k**2 - 1)
-    nodes, vectors = torch.linalg.eigh(torch.diag(beta, 1) + torch.diag(beta, -1))
-    return (nodes + 1) / 2, vectors[0] ** 2
+    """Gauss and Legendre's nodes and weights on [0, 1], (n,) each.
+
+    The nodes are the roots of the Legendre polynomial P_n, by Newton's method from Tricomi's
+    estimate; the weights are 1 / ((1 - x^2) P_n'(x)^2).
+    """
+    k = torch.arange(n, 0, -1, dtype=torch.float64)
+    x = torch.cos(torch.pi * (k - 0.25) / (n + 0.5))
+    for _ in range(5):
+        last, value = torch.ones_like(x), x
+        for j in range(2, n + 1):
+            last, value = value, ((2 * j - 1) * x * value - (j - 1) * last) / j
+        slope = n * (x * value - last) / (x**2 - 1)
+        x = x - value / slope
+    return (x + 1) / 2, 1 / ((1 - x**2) * slope**2)
 
 
 def points(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

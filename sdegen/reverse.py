@@ -63,7 +63,8 @@ class Reverse:
 
     def rows(self, index: Tensor, b: int) -> Reverse:
         """The equation of some samples of a batch of b alone, by their places (k,)."""
-        return replace(self, model=self.model.rows(index, b), noise=self.noise.rows(index))
+        noise = self.noise.rows(index) if self.noisy else self.noise
+        return replace(self, model=self.model.rows(index, b), noise=noise)
 
     def eta_at(self, t: Instant) -> Tensor | float:
         """eta at a level."""
@@ -78,7 +79,8 @@ class Reverse:
         """INT eta^2 d lam from lam = t to lam = s, () or any shape."""
         if callable(self.eta):
             return integrate(self.eta2, t, s)
-        return self.eta**2 * (s - t)  # type: ignore[operator]
+        # Without noise nothing decays, from lam = -inf (pure noise) neither.
+        return self.eta**2 * (s - t) if self.eta else 0 * s  # type: ignore[operator]
 
     def drift(self, x: Tensor, t: Instant) -> Tensor:
         """The factor of dt at state x (b, *): one network call."""

@@ -52,24 +52,15 @@ MIXTURE = Mixture(
 )
 """Mild: its modes overlap, so that convergence is seen from a few dozen steps on."""
 
+EVERY_SOLVER: dict[str, sg.Solver] = {name: e.build() for name, e in sg.catalogue().items()}
+"""Every solver that the package has, found as its users find it."""
+
 FIXED: dict[str, sg.Solver] = {
-    "euler": sg.Euler(),
-    "heun": sg.Heun(),
-    "rk4": sg.RK4(),
-    "em": sg.EulerMaruyama(),
-    "reverse_diffusion": sg.ReverseDiffusion(),
-    "ancestral_small": sg.Ancestral("small"),
-    "ancestral_large": sg.Ancestral("large"),
-    "ddim": sg.DDIM(),
-    "ddim_half": sg.DDIM(0.5),
-    "ddim_one": sg.DDIM(1.0),
-    "dpmpp_1": sg.DPMSolverPP(1),
-    "dpmpp_2": sg.DPMSolverPP(2),
-    "langevin": sg.Langevin(),
-    "pc": sg.PredictorCorrector(),
+    **{name: solver for name, solver in EVERY_SOLVER.items() if not solver.adaptive},
     "pc_heun": sg.PredictorCorrector(sg.Heun(), sg.Langevin(0.1), n=2),
+    "multistep_t_eps": sg.Multistep(4, prediction="eps", clock="t", corrector=3),
 }
-"""Every solver that steps from level to level without choosing its own steps."""
+"""Those that step from level to level without choosing their own steps, and combinations."""
 
 sdes = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 every_sde = pytest.mark.parametrize("sde", EVERY.values(), ids=EVERY)

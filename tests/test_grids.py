@@ -15,6 +15,9 @@ from torch import Tensor
 import sdegen as sg
 from sdegen.grids import GRIDS, check_walk
 
+ANYWHERE = ("karras", "log_snr", "quadratic", "uniform")
+"""The grids that are not picked from DDPM's own steps."""
+
 N = (1, 2, 7, 50)
 
 
@@ -50,7 +53,7 @@ def test_textbook_grids() -> None:
 
 @given(
     st.sampled_from(sorted(EVERY)),
-    st.sampled_from(sorted(GRIDS)),
+    st.sampled_from(sorted(ANYWHERE)),
     st.integers(1, 300),
     st.floats(0.0, 1.0),
     st.floats(0.0, 1.0),
@@ -70,7 +73,7 @@ def test_every_grid_falls_from_start_to_stop(
 
 
 @every_sde
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", ANYWHERE)
 def test_ends_are_the_sdes_own(sde: sg.LinearSDE, grid: str) -> None:
     for n in N:
         walk = GRIDS[grid](sde, n)
@@ -81,7 +84,7 @@ def test_ends_are_the_sdes_own(sde: sg.LinearSDE, grid: str) -> None:
 @sdes
 def test_a_part_of_a_grid_starts_and_stops_where_it_is_told(sde: sg.LinearSDE) -> None:
     start, stop = 0.7 * sde.T, 0.2 * sde.T
-    for grid in GRIDS.values():
+    for grid in (GRIDS[name] for name in ANYWHERE):
         assert float(grid(sde, 5, start=start)[0]) == start
         assert float(grid(sde, 5, stop=stop)[-1]) == stop
     equal_steps(sde(sg.log_snr(sde, 5, start=start, stop=stop)).lam)

@@ -106,7 +106,7 @@ def test_a_general_sde_starts_from_its_prior_on_a_uniform_walk(
     )
     assert out.path is not None
     close(out.path.t, sg.uniform(WELL, steps or 1))
-    draw = sg.Seeded(4)(torch.empty(6, 1), WELL(1.0), WELL(1.0))
+    draw = sg.Seeded(4).stream("prior")(torch.empty(6, 1), WELL(1.0), WELL(1.0))
     assert torch.equal(out.path.x[0], draw)
     assert out.status.tolist() == [0] * 6
 
@@ -248,7 +248,7 @@ def test_a_start_is_a_draw_from_the_prior(sde: sg.LinearSDE) -> None:
         out = sg.solve(model_of(sde), (3, 2), solver=sg.DDIM(), walk=walk, seed=5, path=True)
         assert out.path is not None
         level = sde(walk[[0]]).unbind()[0]
-        draw = sg.Seeded(5)(torch.empty(3, 2, dtype=torch.float64), level, level)
+        draw = sg.Seeded(5).stream("prior")(torch.empty(3, 2, dtype=torch.float64), level, level)
         ratio = float(level.sigma / sde(torch.tensor(sde.T, dtype=torch.float64)).sigma)
         close(out.path.x[0], float(sde.prior.std) * ratio * draw)
         assert out.x.dtype == torch.float64

@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 from conftest import (
+    EVERY_SOLVER,
     MIXTURE,
     SDES,
     Smooth,
@@ -26,6 +27,7 @@ from torch import Tensor
 import sdegen as sg
 from sdegen.analytic import Gaussian, exact_model
 from sdegen.noise import Noise
+from sdegen.reverse import Eta
 
 # ------------------------------------------------------------------------ the reference itself
 
@@ -59,26 +61,29 @@ def test_gaussian_flow_in_closed_form_is_the_flow() -> None:
 
 # ------------------------------------------------------------------------- deterministic solvers
 
-ODE: dict[str, tuple[sg.Solver, float | None]] = {
-    "Euler": (sg.Euler(), None),
-    "Heun": (sg.Heun(), None),
-    "RK4": (sg.RK4(), None),
-    "DDIM": (sg.DDIM(), None),
-    "DPMSolverPP-1": (sg.DPMSolverPP(1), None),
-    "DPMSolverPP-2": (sg.DPMSolverPP(2), None),
-    "EulerMaruyama-0": (sg.EulerMaruyama(), 0.0),
-    "ReverseDiffusion-0": (sg.ReverseDiffusion(), 0.0),
+ODE = {
+    name: solver
+    for name, solver in EVERY_SOLVER.items()
+    if not solver.adaptive and solver.order and (solver.any_eta or solver.eta == 0)
 }
+
+TOLERANCE = {1: 0.1, 2: 0.1, 3: 0.16, 4: 0.35, 5: 0.2}
+
+WIDE_VE = sg.VESDE(sigma_max=500.0)
+"""From sigma = 50 the first step of a multistep method, of order 1, is seen beside order 4."""
 
 
 @sdes
-@pytest.mark.parametrize("case", ODE.values(), ids=ODE)
-def test_order_on_the_probability_flow(
-    sde: sg.LinearSDE, case: tuple[sg.Solver, float | None]
-) -> None:
-    solver, eta = case
-    (slope,) = slopes(flow_errors(solver, sde, (128, 256), eta=eta))
-    assert abs(slope - solver.order) < 0.1, slope
+@pytest.mark.parametrize("name", ODE)
+def test_order_on_the_probability_flow(sde: sg.LinearSDE, name: str) -> None:
+    solver = ODE[name]
+    starts_low = isinstance(solver, sg.LinearMultistep) and solver.order >= 4
+    sde = WIDE_VE if isinstance(sde, sg.VESDE) and starts_low else sde
+    (slope,) = slopes(
+        flow_errors(solver, sde, (128, 256) if solver.flow < 5 else (32, 64), eta=0.0)
+    )
+    more = 1.2 if solver.flow == 5 else TOLERANCE[int(solver.flow)]
+    assert -TOLERANCE[int(solver.flow)] < slope - solver.flow < more, slope
 
 
 @pytest.mark.parametrize("grid", [sg.uniform, sg.quadratic, sg.karras], ids=lambda g: g.__name__)
@@ -122,7 +127,7 @@ MEAN, VAR = (0.3, -0.2), (0.25, 1e-4)
 
 
 class Probe(Noise):
-    """One-hot noise: draw k moves only row k + 2 of the batch."""
+    """One-hot noise: draw k moves only row k + 2 of the batch; ``k`` counts the draws."""
 
     def __init__(self) -> None:
         self.k = 0
@@ -130,23 +135,25 @@ class Probe(Noise):
     def __call__(self, x: Tensor, t: sg.Instant, s: sg.Instant) -> Tensor:
         z = torch.zeros_like(x)
         self.k += 1
-        z[self.k + 1] = 1
+        z[self.k + 1 :][:1] = 1
         return z
 
 
-def law(solver: sg.Solver, sde: sg.LinearSDE, n: int, eta: float | None) -> tuple[Tensor, Tensor]:
+def law(solver: sg.Solver, sde: sg.LinearSDE, n: int, eta: Eta | None) -> tuple[Tensor, Tensor]:
     """Exact relative errors of the mean and the variance of a sampler on Gaussian data.
 
-    The sampler is affine in x_T and in each of its n draws: row 0 starts at zero, row 1 at one,
+    The sampler is affine in x_T and in each of its draws: row 0 starts at zero, row 1 at one,
     row k + 2 gets draw k alone, and the differences are its coefficients.
     """
     mean, var = (torch.tensor(v, dtype=torch.float64) for v in (MEAN, VAR))
     top, bottom = ends(sde)
-    x = torch.zeros(n + 2, 2, dtype=torch.float64)
+    model, count, probe = exact_model(Gaussian(MEAN, VAR), sde), Probe(), Probe()
+    run(solver, model, torch.zeros(1, 2, dtype=torch.float64), 2, eta=eta, noise=count)
+    draws = count.k * n // 2
+    x = torch.zeros(draws + 2, 2, dtype=torch.float64)
     x[1] = 1
-    probe = Probe()
-    y = run(solver, exact_model(Gaussian(MEAN, VAR), sde), x, n, eta=eta, noise=probe)
-    assert probe.k == n
+    y = run(solver, model, x, n, eta=eta, noise=probe)
+    assert probe.k == draws >= n
     unit = y[1:] - y[0]
     got_mean = y[0] + unit[0] * top.alpha * mean
     got_var = unit[0] ** 2 * (top.alpha**2 * var + top.sigma**2) + unit[1:].square().sum(0)
@@ -154,36 +161,55 @@ def law(solver: sg.Solver, sde: sg.LinearSDE, n: int, eta: float | None) -> tupl
     return got_mean - bottom.alpha * mean, got_var / exact_var - 1
 
 
-KEEPS_THE_MEAN = (sg.DDIM, sg.DPMSolverPP, sg.Ancestral)
+def half_of_the_way(lam: Tensor) -> Tensor:
+    """An eta that comes and goes with lambda."""
+    return 1.2 * torch.sigmoid(2 * lam) * torch.sigmoid(6 - 2 * lam)
 
-SDE_CASES: dict[str, tuple[sg.Solver, float | None]] = {
-    "EulerMaruyama": (sg.EulerMaruyama(), None),
-    "EulerMaruyama-0.5": (sg.EulerMaruyama(), 0.5),
-    "ReverseDiffusion": (sg.ReverseDiffusion(), None),
-    "ReverseDiffusion-0.8": (sg.ReverseDiffusion(), 0.8),
-    "Ancestral-small": (sg.Ancestral("small"), None),
-    "Ancestral-large": (sg.Ancestral("large"), None),
-    "DDIM-0.5": (sg.DDIM(0.5), None),
-    "DDIM-1": (sg.DDIM(1.0), None),
-    "DPMSolverPP-1-1": (sg.DPMSolverPP(1), 1.0),
-    "DPMSolverPP-2-1": (sg.DPMSolverPP(2), 1.0),
-    "DPMSolverPP-2-0.5": (sg.DPMSolverPP(2), 0.5),
-    "DPMSolverPP-2-1.5": (sg.DPMSolverPP(2), 1.5),
+
+SDE_CASES: dict[str, tuple[sg.Solver, Eta]] = {
+    **{
+        name: (solver, solver.eta if solver.eta != 0 else 1.0)
+        for name, solver in EVERY_SOLVER.items()
+        if not solver.adaptive and solver.order and (solver.any_eta or solver.eta != 0)
+    },
+    "euler_maruyama-0.5": (sg.EulerMaruyama(), 0.5),
+    "euler_maruyama-function": (sg.EulerMaruyama(), half_of_the_way),
+    "reverse_diffusion-0.8": (sg.ReverseDiffusion(), 0.8),
+    "reverse_diffusion-function": (sg.ReverseDiffusion(), half_of_the_way),
+    "dpmpp-0.5": (sg.DPMSolverPP(2), 0.5),
+    "dpmpp-1.5": (sg.DPMSolverPP(2), 1.5),
+    "dpmpp-function": (sg.DPMSolverPP(2), half_of_the_way),
+    "multistep-function": (sg.Multistep(3), half_of_the_way),
+    "multistep_eps-function": (sg.Multistep(2, prediction="eps"), half_of_the_way),
+    "multistep_f-function": (sg.Multistep(2, prediction="F"), half_of_the_way),
+    "singlestep-function": (sg.Singlestep(2), half_of_the_way),
+    "sra1-function": (sg.SRA1(), half_of_the_way),
 }
 
 
 @sdes
-@pytest.mark.parametrize("case", SDE_CASES.values(), ids=SDE_CASES)
-def test_weak_order_on_gaussian_data(
-    sde: sg.LinearSDE, case: tuple[sg.Solver, float | None]
-) -> None:
-    solver, eta = case
-    laws = [law(solver, sde, n, eta) for n in (128, 256)]
+@pytest.mark.parametrize("name", SDE_CASES)
+def test_weak_order_on_gaussian_data(sde: sg.LinearSDE, name: str) -> None:
+    """At least what is claimed: on a Gaussian some methods are better."""
+    solver, eta = SDE_CASES[name]
+    # A polynomial in t or rho needs small steps to show its order: its error changes sign before.
+    finer = isinstance(solver, sg.DEIS) + (solver == sg.DEIS(3, "rho"))
+    steps = (128 * 2**finer, 256 * 2**finer)
+    laws = [law(solver, sde, n, eta) for n in steps]
     (slope,) = slopes([float(mean.abs().sum() + var.abs().sum()) for mean, var in laws])
-    assert abs(slope - solver.order) < 0.15, slope
+    assert slope > solver.weak - 0.25, slope
     assert float(laws[-1][1].abs().max()) < 0.2
-    if isinstance(solver, KEEPS_THE_MEAN):
-        close(laws[0][0], torch.zeros(2), 0, 1e-12)
+    mean_is_exact = solver.marginals and getattr(solver, "prediction", "") != "F"
+    if mean_is_exact and not isinstance(solver, sg.ReverseDiffusion):
+        close(laws[0][0], torch.zeros(2), 0, 1e-11)
+
+
+@pytest.mark.parametrize("name", ["euler_maruyama", "ddpm", "ddim_half", "er_sde_1", "dpmpp_1"])
+def test_first_order_is_no_better(name: str) -> None:
+    solver, eta = SDE_CASES[name]
+    laws = [law(solver, sg.VPSDE(), n, eta) for n in (128, 256)]
+    (slope,) = slopes([float(var.abs().sum()) for _, var in laws])
+    assert abs(slope - 1) < 0.15, slope
 
 
 # ------------------------------------- strong order: one path of noise seen at every step size
@@ -204,19 +230,24 @@ class Path(Noise):
         dt = -self.fine.diff()[i:j, None, None]
         return (self.draws[i:j] * dt.sqrt()).sum(0) / dt.sum().sqrt()
 
+    def area(self, x: Tensor, t: sg.Instant, s: sg.Instant) -> Tensor:
+        """From INT w by the trapezoidal rule on the fine path."""
+        i, j = (int((self.fine - at.t).abs().argmin()) for at in (t, s))
+        dt = -self.fine.diff()[i:j, None, None]
+        w = torch.cat([0 * self.draws[:1], (self.draws[i:j] * dt.sqrt()).cumsum(0)])
+        integral, h = ((w[1:] + w[:-1]) / 2 * dt).sum(0), dt.sum()
+        return (2 * integral / h**1.5 - w[-1] / h.sqrt()) * 3**0.5
 
-STRONG: dict[str, tuple[sg.Solver, float | None]] = {
+
+STRONG = {
     name: SDE_CASES[name]
     for name in (
-        "EulerMaruyama",
-        "ReverseDiffusion",
-        "Ancestral-small",
-        "Ancestral-large",
-        "DDIM-1",
-        "DPMSolverPP-1-1",
-        "DPMSolverPP-2-1",
+        *("euler_maruyama", "stochastic_heun", "reverse_diffusion", "ddpm", "ddpm_large"),
+        *("ddim_one", "dpmpp_1", "dpmpp", "dpmpp_3", "multistep_eps", "multistep_f", "sa"),
+        *("unipc", "deis_tab2", "ipndm", "dpm_2m"),
     )
 }
+"""One draw a step: with this path they all run on the same noise."""
 
 
 def test_strong_order_on_a_mixture_and_one_limit_for_all() -> None:
@@ -232,9 +263,30 @@ def test_strong_order_on_a_mixture_and_one_limit_for_all() -> None:
     for (a, x_a), (b, x_b) in itertools.combinations(limits.items(), 2):
         assert float((x_a - x_b).square().mean().sqrt()) < 0.01, (a, b)
     for name, case in STRONG.items():
-        errors = [rms(end(case, n) - limits[name]) for n in (16, 32, 64, 128)]
-        average = sum(slopes(errors)) / 3
-        assert abs(average - 1) < 0.25, (name, errors)
+        (slope,) = slopes([rms(end(case, n) - limits[name]) for n in (64, 128)])
+        assert abs(slope - 1) < 0.25, (name, slope)
+
+
+def test_strong_order_three_halves() -> None:
+    """With the area of every step SRA1 follows the path at order 3/2; without, at order 1."""
+    sde, finest = sg.VPSDE(t_min=0.05), 2048
+    fine, x = sg.log_snr(sde, finest), normal(64, 2, seed=3)
+    path, model = Path(fine, normal(finest, 64, 2, seed=4)), exact_model(MIXTURE, sde)
+
+    class NoArea(Path):
+        def area(self, x: Tensor, t: sg.Instant, s: sg.Instant) -> Tensor:
+            return torch.zeros_like(x)
+
+    blind = NoArea(path.fine, path.draws)
+    limit = run(sg.SRA1(), model, x, fine, noise=path)
+    assert rms(limit - run(sg.EulerMaruyama(), model, x, fine, noise=path)) < 0.01
+    for noise, low, high in ((path, 1.35, 2.05), (blind, 0.8, 1.2)):
+        ends = [
+            run(sg.SRA1(), model, x, fine[:: finest // n], noise=noise) for n in (64, 128, 256)
+        ]
+        average = sum(slopes([rms(end - limit) for end in ends])) / 2
+        # The drift's error, of order 2, is as large as the noise's, of order 3/2.
+        assert low < average < high, average
 
 
 def rms(x: Tensor) -> float:

@@ -64,7 +64,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "budget of an adaptive": (sampling(solver=sg.TorchDiffEq(), nfe=9), "takes no nfe"),
     "unknown walk": (sampling(steps=2, walk="cubic"), "karras, log_snr, quadratic, uniform"),
     "walk and steps": (sampling(steps=2, walk=[1.0, 0.5]), "leave out steps"),
-    "walk going up": (sampling(walk=[0.5, 1.0]), "fall strictly"),
+    "walk going up": (sampling(walk=[0.5, 1.0]), "ends below its start"),
     "walk standing still": (sampling(walk=[1.0, 0.5, 0.5, 0.1]), "0.5 is followed by 0.5"),
     "walk above T": (sampling(walk=[1.1, 0.5]), r"\[t_min, T\] = \[0.001, 1\]"),
     "walk below t_min": (sampling(walk=[1.0, 1e-4]), r"\[t_min, T\] = \[0.001, 1\]"),
@@ -101,7 +101,11 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         "denoise needs alpha and sigma",
     ),
     "corrector without marginals": (
-        sampling(model=GENERAL, solver=sg.PredictorCorrector(sg.EulerMaruyama()), steps=2),
+        sampling(
+            model=GENERAL,
+            solver=sg.PredictorCorrector(sg.EulerMaruyama(), sg.AnnealedLangevin()),
+            steps=2,
+        ),
         "Pendulum gives only drift and diffusion",
     ),
     "unknown prediction": (lambda: sg.ScoreModel(never, VP, "epsilon"), "edm, eps, score"),
@@ -113,7 +117,77 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: sg.ScoreModel(never, WELL, "score", scale_input=True),
         "no marginals",
     ),
-    "order": (lambda: sg.DPMSolverPP(3), "order 1 or 2, but order = 3"),
+    "order": (lambda: sg.DPMSolverPP(4), "from 1 to 3, but it is 4"),
+    "order of a half": (lambda: sg.Multistep(2.5), "whole number"),  # type: ignore[arg-type]
+    "order of UniPC": (lambda: sg.UniPC(0), ">= 1, but it is 0"),
+    "order of SA": (lambda: sg.SASolver(0), ">= 1, but it is 0"),
+    "order of DEIS": (lambda: sg.DEIS(0), ">= 1, but it is 0"),
+    "order of iPNDM": (lambda: sg.IPNDM(5), "from 1 to 4, but it is 5"),
+    "order of ER-SDE": (lambda: sg.ERSDE(4), "from 1 to 3, but it is 4"),
+    "order of one step": (lambda: sg.Singlestep(4), "from 2 to 3, but it is 4"),
+    "order of DPM-Solver": (lambda: sg.DPMSolver(0), "from 1 to 3, but it is 0"),
+    "order of a pair": (lambda: sg.AdaptiveDPM(1), "2 or 3, but order = 1"),
+    "published what": (lambda: sg.DPMSolverPP(2, published=True), "order 3, but order = 2"),
+    "published ER-SDE": (lambda: sg.ERSDE(2, published=True), "order 3, but order = 2"),
+    "corrector of one value": (lambda: sg.Multistep(2, corrector=1), r"use 0 \(none\)"),
+    "corrector of SA": (lambda: sg.SASolver(corrector=1), r"use 0 \(none\)"),
+    "B": (lambda: sg.UniPC(B="bh3"), "'bh1' or 'bh2'"),  # type: ignore[arg-type]
+    "form of UniPC": (lambda: sg.UniPC(prediction="F"), "'x0' or 'eps'"),  # type: ignore[arg-type]
+    "form": (lambda: sg.Multistep(prediction="v"), "Unknown form 'v'"),  # type: ignore[arg-type]
+    "data's std": (lambda: sg.Multistep(prediction="F", sigma_data=0.0), "must be positive"),
+    "clock": (lambda: sg.Multistep(clock="sigma"), "'lam', 't' or 'rho'"),  # type: ignore[arg-type]
+    "clock of DEIS": (lambda: sg.DEIS(clock="lam"), "'t' or 'rho'"),  # type: ignore[arg-type]
+    "clock of RK": (lambda: sg.RK4("s"), "'t', 'lam' or 'rho'"),  # type: ignore[arg-type]
+    "clock of a pair": (lambda: sg.AdaptiveRK(clock="s"), "'lam'"),  # type: ignore[arg-type]
+    "pair": (lambda: sg.AdaptiveRK("rk45"), "bosh3, dopri5, heun_euler"),  # type: ignore[arg-type]
+    "nodes that coincide": (lambda: sg.Singlestep(3, nodes=(0.5, 0.5)), "rise strictly"),
+    "a node at the end": (lambda: sg.Singlestep(2, nodes=(1.0,)), "rise strictly"),
+    "too many nodes": (lambda: sg.Singlestep(2, nodes=(0.3, 0.6)), "has 1 nodes"),
+    "budget of none": (lambda: sg.AdaptiveRK(max_nfe=0), "at least 1, but it is 0"),
+    "tolerance of none": (lambda: sg.GottaGoFast(atol=-1.0), "must be positive"),
+    "NaN for a tolerance": (lambda: sg.AdaptiveDPM(rtol=math.nan), "must be positive"),
+    "norms": (lambda: sg.Langevin(norms="all"), "'sample' or 'batch'"),  # type: ignore[arg-type]
+    "annealed snr": (lambda: sg.AnnealedLangevin(-1.0), "snr > 0"),
+    "when": (lambda: sg.PredictorCorrector(when="between"), "'after' or"),  # type: ignore[arg-type]
+    "a corrector that steps": (
+        lambda: sg.PredictorCorrector(corrector=sg.Heun()),  # type: ignore[arg-type]
+        "stays at a level",
+    ),
+    "two correctors": (lambda: sg.PredictorCorrector(sg.UniPC()), "would undo a Langevin"),
+    "etas for other steps": (
+        sampling(solver=sg.DPMSolverPP(), steps=3, eta=[1.0, 0.5]),
+        "2 values of eta were given for 3 steps",
+    ),
+    "an eta of a list": (sampling(solver=sg.DPMSolverPP(), steps=2, eta=[1.0, -1.0]), "eta must"),
+    "an eta without lambda": (
+        sampling(model=GENERAL, solver=sg.EulerMaruyama(), steps=2, eta=lambda lam: 0 * lam),
+        "function of lam needs alpha",
+    ),
+    "a function for Heun": (sampling(solver=sg.Heun(), steps=2, eta=lambda lam: lam), "eta = 0"),
+    "a path for adaptive noise": (
+        sampling(solver=sg.GottaGoFast(), noise=sg.Seeded(0)),
+        "must be one path",
+    ),
+    "climbing without marginals": (
+        sampling(model=GENERAL, solver=sg.Heun(), walk=[1.0, 0.5, 0.7, 0.1]),
+        "climbs by the forward step of a LinearSDE",
+    ),
+    "no signal": (
+        sampling(model=sg.ScoreModel(never, sg.Flow(T=1.0)), solver=sg.UniPC(), walk=[1.0, 0.5]),
+        "no signal left",
+    ),
+    "infinite g": (
+        sampling(
+            model=sg.ScoreModel(never, sg.Flow(T=1.0)),
+            solver=sg.EulerMaruyama(),
+            walk=[1.0, 0.5],
+        ),
+        "g is infinite",
+    ),
+    "no signal in cosine": (
+        sampling(model=sg.ScoreModel(never, sg.Cosine(T=1.0)), solver=sg.UniPC(), walk=[1.0, 0.5]),
+        "no signal left",
+    ),
     "variance": (lambda: sg.Ancestral("middle"), "'small' or 'large'"),  # type: ignore[arg-type]
     "DDIM's eta": (lambda: sg.DDIM(1.5), r"\[0, 1\]"),
     "snr": (lambda: sg.Langevin(0.0), "snr > 0"),

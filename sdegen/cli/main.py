@@ -14,13 +14,10 @@ from typing import Any
 def hydra_main(task: Callable[[Any], None], config_name: str) -> None:
     """Run a task under Hydra; what a user got wrong ends in one sentence, not in a traceback."""
     import hydra
-    from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from sdegen.training.settings import TrainSettings
-
-    ConfigStore.instance().store(group="train", name="schema", node=TrainSettings)
+    store_groups()
     # Hydra then raises instead of printing, and the sentence is ours to write.
     os.environ["HYDRA_FULL_ERROR"] = "1"
 
@@ -40,6 +37,19 @@ def hydra_main(task: Callable[[Any], None], config_name: str) -> None:
         sys.exit(128 + signal.SIGINT)
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
         sys.exit(f"sdegen: {explain(error)}")
+
+
+def store_groups() -> None:
+    """What Hydra's groups hold beside the files of conf: the schema, and every solver there is."""
+    from hydra.core.config_store import ConfigStore
+
+    from sdegen.catalogue import catalogue
+    from sdegen.training.settings import TrainSettings
+
+    store = ConfigStore.instance()
+    store.store(group="train", name="schema", node=TrainSettings)
+    for name, entry in catalogue().items():
+        store.store(group="solver", name=name, node=entry.config())
 
 
 def explain(error: BaseException) -> str:

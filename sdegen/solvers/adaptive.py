@@ -31,14 +31,15 @@ class Attempt(NamedTuple):
     first: Tensor
     last: Tensor | None = None
 
-    def begins(self, accepted: Tensor) -> Tensor | None:
-        """The first stage of each sample's next attempt (k, *), None if one is not known."""
-        if bool(accepted.all()):
-            return self.last
-        if not bool(accepted.any()):
-            return self.first
+    def begins(self, accepted: Tensor, together: bool) -> Tensor | None:
+        """The first stage of each sample's next attempt (k, *), None if one is not known.
+
+        Samples with steps of their own know theirs only if all do, whatever became of the others.
+        """
+        if self.last is None:
+            return self.first if together and not bool(accepted.any()) else None
         mine = accepted.to(self.x.device).reshape(-1, *[1] * (self.x.ndim - 1))
-        return None if self.last is None else torch.where(mine, self.last, self.first)
+        return torch.where(mine, self.last, self.first)
 
 
 class Adaptive(Solver):
@@ -133,7 +134,7 @@ class Adaptive(Solver):
                 error = error.where(alive, 0).max().where(alive, error)
             fine = error <= 1
             x[rows[fine.to(x.device)]] = trial.x[fine.to(x.device)]
-            first = trial.begins(fine)
+            first = trial.begins(fine, not self.per_sample)
             grow = self.factor(error.clamp(1e-8, 1e8), before[active], fine)
             h[active] = (there - u[active]) * grow
             u[active] = torch.where(fine, there, u[active])

@@ -49,6 +49,11 @@ class LinearMultistep(Solver):
         return lagrange(p, self.form, nodes, t, s)
 
     @property
+    def weak(self) -> float:  # type: ignore[override]
+        """Two values follow the drift along the noise; more gain nothing."""
+        return min(self.flow, 2)
+
+    @property
     def flow(self) -> float:
         """Of the better of predictor and corrector; a corrector gains at most one."""
         return max(self.order, min(self.corrector, self.order + 1))
@@ -115,7 +120,7 @@ class Multistep(LinearMultistep):
         whole("Multistep's corrector", self.corrector, 0)
         if self.corrector == 1:
             raise ValueError(
-                "A corrector of 1 value is the step it corrects: use 0 (none), or at least 2."
+                "A corrector of 1 value is a backward Euler step: use 0 (none), or at least 2."
             )
         if self.clock not in ("lam", "t", "rho"):
             raise ValueError(f"clock must be 'lam', 't' or 'rho', but it is {self.clock!r}.")
@@ -186,7 +191,6 @@ class DPMSolverPP(DPMMultistep):
 
     order: int = 2
     published: bool = False
-    pure_noise = True
     presets: ClassVar = {
         "dpmpp_1": Preset({"order": 1}, "DPM-Solver++(1), Lu et al. (2022b), eq. 8"),
         "dpmpp": Preset({}, "DPM-Solver++(2M), Lu et al. (2022b), alg. 2"),
@@ -194,6 +198,11 @@ class DPMSolverPP(DPMMultistep):
         "dpmpp_3m": Preset({"order": 3, "published": True}, "DPM-Solver++(3M), dpm-solver's code"),
     }
     form = DataForm()  # type: ignore[assignment]
+
+    @property
+    def pure_noise(self) -> bool:  # type: ignore[override]
+        """A parabola has no use for a value at lam = -inf."""
+        return self.order < 3
 
 
 @dataclass(frozen=True)
@@ -295,5 +304,5 @@ class SASolver(Paired):
         whole("SASolver's corrector", self.corrector, 0)
         if self.corrector == 1:
             raise ValueError(
-                "A corrector of 1 value is the step it corrects: use 0 (none), or at least 2."
+                "A corrector of 1 value is a backward Euler step: use 0 (none), or at least 2."
             )

@@ -46,6 +46,11 @@ class ExponentialRK(Solver):
         """Weights of the values so far for reaching each stop but the first: t, stages, s."""
 
     @property
+    def weak(self) -> float:  # type: ignore[override]
+        """At most 2."""
+        return min(self.order, 2)
+
+    @property
     def evals(self) -> int:  # type: ignore[override]
         """One per stage."""
         return len(self.nodes) + 1

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from sdegen.reverse import Eta, Reverse
@@ -119,14 +120,23 @@ def say(eta: Eta) -> str:
     return f"{eta:g}" if isinstance(eta, float | int) else f"{eta!r}"
 
 
-def check_signal(solver: Solver, walk: Sequence[Instant]) -> None:
-    """Refuse a walk on which alpha vanishes, unless the solver can start from pure noise."""
-    for i, level in enumerate(walk):
-        if isinstance(level, Level) and solver.marginals and float(level.lam.min()) < NO_SIGNAL:
-            if i == 0 and solver.pure_noise:
-                continue
+def check_levels(solver: Solver, p: Reverse, walk: Sequence[Instant]) -> None:
+    """Refuse a walk with a level at which what the solver works with is infinite."""
+    known = [level for level in walk if isinstance(level, Level)]
+    if not known:
+        return
+    signal = torch.stack([level.lam.min() for level in known]).tolist()
+    for i, (lam, level) in enumerate(zip(signal, known, strict=True)):
+        if lam >= NO_SIGNAL:
+            continue
+        name, t = type(solver).__name__, float(level.t.max())
+        if solver.marginals and not (i == 0 and solver.pure_noise):
             raise ValueError(
-                f"{type(solver).__name__} divides by alpha, but at t = {float(level.t.max()):g} "
-                "there is no signal left: end the SDE earlier, as Flow(T=0.999) does, or use DDIM "
-                "or DPMSolverPP."
+                f"{name} divides by alpha, but at t = {t:g} there is no signal left: end the SDE "
+                "earlier, as Flow(T=0.999) does, or use DDIM or DPMSolverPP."
+            )
+        if not solver.marginals and p.noisy and not bool(level.g2.isfinite().all()):
+            raise ValueError(
+                f"{name} adds g dw, but at t = {t:g} g is infinite: end the SDE earlier, as "
+                "Flow(T=0.999) does, or use DDIM or DPMSolverPP."
             )

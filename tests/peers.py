@@ -1,0 +1,96 @@
+"""How other libraries' samplers are run on our levels, on our noise and in float64."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import sdegen as sg
+
+Output = Callable[[Tensor, sg.Level], Tensor]
+
+
+class Double(Tensor):
+    """A float64 state that stays one where a scheduler "upcasts" its sample to float32."""
+
+    def to(self, *args: Any, **kwargs: Any) -> Tensor:
+        """As any tensor's, but for float32."""
+        return self if args == (torch.float32,) else super().to(*args, **kwargs)
+
+
+def plain(x: Tensor) -> Tensor:
+    """The state as an ordinary tensor."""
+    return x.as_subclass(Tensor)
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """Tensors that others make of Python numbers are float64 here."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def scheduler(name: str, n: int, **config: Any) -> Any:
+    """diffusers' scheduler of that name, set to n steps and to begin with the first."""
+    import diffusers
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # "algorithm_type dpmsolver is deprecated"
+        warnings.filterwarnings("ignore", "__array", DeprecationWarning)  # numpy 2, of tensors
+        made = getattr(diffusers, f"{name}Scheduler")(**config)
+        made.set_timesteps(n)
+    if hasattr(made, "set_begin_index"):
+        made.set_begin_index(0)
+    made.is_scale_input_called = True  # we do not scale, and need no reminder
+    return made
+
+
+def follow(
+    theirs: Any,
+    output: Output,
+    x: Tensor,
+    stops: Sequence[sg.Level],
+    draws: Iterator[Tensor],
+    **how: Any,
+) -> Tensor:
+    """Where diffusers' loop ends; stops are the levels at which it asks the network."""
+    module = sys.modules[type(theirs).__module__]
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "__array", DeprecationWarning)  # numpy 2, of tensors
+        if hasattr(module, "randn_tensor"):
+            patch.setattr(module, "randn_tensor", lambda *a, **k: next(draws))
+        for level, t in zip(stops, theirs.timesteps, strict=True):
+            x = theirs.step(output(plain(x), level), t, x, **how).prev_sample
+    return plain(x)
+
+
+@cache
+def k_sampling() -> ModuleType:
+    """k_diffusion/sampling.py alone: the package around it imports what it does not need."""
+    package = importlib.util.find_spec("k_diffusion")
+    assert package is not None and package.submodule_search_locations
+    parent, utils = ModuleType("k_alone"), ModuleType("k_alone.utils")
+    utils.append_dims = lambda x, n: x.reshape(*x.shape, *[1] * (n - x.ndim))  # type: ignore[attr-defined]
+    parent.utils = utils  # type: ignore[attr-defined]
+    sys.modules.update({"k_alone": parent, "k_alone.utils": utils})
+    path = Path(package.submodule_search_locations[0]) / "sampling.py"
+    spec = importlib.util.spec_from_file_location("k_alone.sampling", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,375 @@
+"""Exponential integrators: weights against mpmath, published formulas in their own letters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from conftest import FIXED, MIXTURE, Replay, Smooth, close, flow_errors, normal, run, sdes, slopes
+from scipy.integrate import quad
+from torch import Tensor
+
+import sdegen as sg
+from sdegen.analytic import Gaussian, exact_model
+from sdegen.noise import Noise
+from sdegen.quadrature import integrate, legendre
+from sdegen.reverse import Eta
+from sdegen.solvers.exponential import DataForm, Form, NoiseForm, ScaledForm, lagrange
+
+NET = Smooth()
+FORMS: dict[str, Form] = {"x0": DataForm(), "eps": NoiseForm(), "F": ScaledForm(0.7)}
+STEPS = (1e-12, 1e-9, 1e-6, 1e-3, 0.1, 1.0, 4.0, 10.0)
+mpmath.mp.dps = 40
+
+
+def level(lam: float) -> sg.Level:
+    """The level of EDM at a lam that is exact, where differences of lam are exact too."""
+    at = sg.EDM()(torch.tensor(math.exp(-lam), dtype=torch.float64))
+    at.__dict__["lam"] = torch.tensor(lam, dtype=torch.float64)
+    return at
+
+
+def fading(lam: Any) -> Any:
+    """An eta that is not a number, for torch."""
+    return 0.3 + 0.5 * torch.exp(-(lam**2) / 8)
+
+
+def fading_mp(lam: Any) -> Any:
+    """The same for mpmath."""
+    return mpmath.mpf(0.3) + mpmath.mpf(0.5) * mpmath.exp(-(lam**2) / 8)
+
+
+ETAS: dict[str, tuple[Eta, Callable[[Any], Any]]] = {
+    "0": (0.0, lambda u: mpmath.mpf(0)),
+    "1": (1.0, lambda u: mpmath.mpf(1)),
+    "0.3": (0.3, lambda u: mpmath.mpf(0.3)),
+    "function": (fading, fading_mp),
+}
+
+
+def equation(eta: Eta) -> sg.Reverse:
+    return sg.Reverse(sg.ScoreModel(NET, sg.EDM()), eta)
+
+
+def exact_density(name: str, eta: Callable[[Any], Any], u: Any, s: Any) -> Any:
+    """The weight of Q at lam = u in x at lam = s on EDM, from the equations by hand."""
+    sd = mpmath.mpf(0.7)
+
+    def lost(f: Callable[[Any], Any]) -> Any:
+        return mpmath.quad(f, [u, s]) if u != s else mpmath.mpf(0)
+
+    if name == "x0":
+        return (1 + eta(u) ** 2) * mpmath.exp(-(s - u) - lost(lambda v: eta(v) ** 2))
+    if name == "eps":
+        return -(1 + eta(u) ** 2) * mpmath.exp(-s) * mpmath.exp(s - u)
+
+    def sin2(v: Any) -> Any:
+        return mpmath.exp(-2 * v) / (sd**2 + mpmath.exp(-2 * v))
+
+    n = mpmath.sqrt(sd**2 + mpmath.exp(-2 * s))
+    cross = mpmath.sqrt(sin2(u) * (1 - sin2(u)))
+    return n * (1 + eta(u) ** 2) * cross * mpmath.exp(-lost(lambda v: eta(v) ** 2 * sin2(v)))
+
+
+@pytest.mark.parametrize("h", STEPS)
+@pytest.mark.parametrize("eta", ["0", "1"])
+@pytest.mark.parametrize("name", ["x0", "eps"])
+def test_phi_functions_to_the_last_digits(name: str, eta: str, h: float) -> None:
+    """INT density u^k du for k = 0 .. 3 is a phi function: relative 1e-12 at any h."""
+    number, exact_eta = ETAS[eta]
+    t, s = level(0.0), level(h)
+    p, rate = equation(number), 1 + exact_eta(0) ** 2
+    spread = [level(part * h) for part in (0.0, -1.0, -2.5, 0.5)]
+    for k in range(4):
+        nodes = spread[: k + 1] if k else spread[:1]
+        weights = lagrange(p, FORMS[name], nodes, t, s)
+        moment = sum(
+            float(w) * (float(n.lam) / h) ** k for w, n in zip(weights, nodes, strict=True)
+        )
+        c = -rate if name == "x0" else mpmath.mpf(1)
+        H = mpmath.mpf(h)
+        phi = mpmath.quad(lambda v, k=k, c=c, H=H: mpmath.exp(c * H * (1 - v)) * v**k, [0, 1])
+        outer = rate * H * phi
+        exact = outer if name == "x0" else -outer * mpmath.exp(-H)
+        close(moment, float(exact), 1e-12)
+
+
+@pytest.mark.parametrize("h", [1e-3, 0.5, 3.0])
+@pytest.mark.parametrize("eta", ETAS)
+@pytest.mark.parametrize("name", FORMS)
+def test_polynomials_are_integrated_exactly(name: str, eta: str, h: float) -> None:
+    """Degree k - 1 through k values, in every form and for every eta."""
+    value, exact_eta = ETAS[eta]
+    start = 0.25
+    t, s, p = level(start), level(start + h), equation(value)
+    nodes = [t, level(start - 0.75), level(start - 1.25)]
+    for k in (1, 2, 3):
+        weights = lagrange(p, FORMS[name], nodes[:k], t, s)
+        got = sum(
+            float(w) * (float(n.lam) - 2) ** (k - 1) for w, n in zip(weights, nodes, strict=False)
+        )
+        with mpmath.workdps(20):
+            end = mpmath.mpf(start + h)
+            exact = mpmath.quad(
+                lambda u, k=k, end=end: (
+                    exact_density(name, exact_eta, u, end) * (u - 2) ** (k - 1)
+                ),
+                [mpmath.mpf(start), end],
+            )
+        close(got, float(exact), 1e-12, 1e-15)
+
+
+@pytest.mark.parametrize("h", [1e-9, 0.2, 3.0])
+@pytest.mark.parametrize("eta", ["1", "0.3", "function"])
+@pytest.mark.parametrize("name", FORMS)
+def test_carry_and_noise_by_hand(name: str, eta: str, h: float) -> None:
+    """x_s = n_s/n_t e^{-D} x + ..., var = 2 INT eta^2 sigma^2 (n_s/n e^{-D})^2: n is the scale."""
+    number, exact_eta = ETAS[eta]
+    t, s, p = level(0.0), level(h), equation(number)
+
+    def scale2(u: Any) -> Any:
+        sigma2 = mpmath.exp(-2 * u)
+        return {"x0": sigma2, "eps": mpmath.mpf(1), "F": mpmath.mpf(0.7) ** 2 + sigma2}[name]
+
+    def rate(u: Any) -> Any:
+        """Of decay: eta^2 where sigma alone is divided by, none where alpha is."""
+        return exact_eta(u) ** 2 * (0 if name == "eps" else mpmath.exp(-2 * u) / scale2(u))
+
+    with mpmath.workdps(20):
+        end = mpmath.mpf(h)
+
+        def factor(u: Any) -> Any:
+            lost = mpmath.quad(rate, [u, end]) if u != end else 0
+            return mpmath.sqrt(scale2(end) / scale2(u)) * mpmath.exp(-lost)
+
+        var = mpmath.quad(
+            lambda u: 2 * exact_eta(u) ** 2 * mpmath.exp(-2 * u) * factor(u) ** 2, [0, end]
+        )
+        close(FORMS[name].carry(p, t, s), float(factor(mpmath.mpf(0))), 1e-12)
+        close(FORMS[name].std(p, t, s), float(mpmath.sqrt(var)), 1e-12)
+
+
+def test_quadrature() -> None:
+    nodes, weights = legendre()
+    x, w = np.polynomial.legendre.leggauss(32)
+    close(nodes, (x + 1) / 2, 1e-14, 1e-16)
+    close(weights, w / 2, 1e-12, 1e-15)
+    a, b = torch.tensor([0.0, 1.0]).double(), torch.tensor([1.0, 4.0]).double()
+    close(integrate(torch.exp, a, b), b.exp() - a.exp(), 1e-14)
+
+
+# ------------------------------------------------------------------------------ exact solutions
+
+
+@sdes
+@pytest.mark.parametrize("steps", [1, 4])
+def test_data_scaled_form_is_exact_for_data_of_its_scale(sde: sg.LinearSDE, steps: int) -> None:
+    """N(0, sd^2): F is zero, and a step of any size ends at the exact flow."""
+    gauss = Gaussian([0.0, 0.0], [0.49, 0.49])
+    top, bottom = sde(torch.tensor([sde.T, sde.t_min]).double().clamp(sde.t_min, sde.T)).unbind()
+    x = normal(5, 2)
+    for solver in (
+        sg.Multistep(3, prediction="F", sigma_data=0.7),
+        sg.Singlestep(3, prediction="F", sigma_data=0.7),
+    ):
+        there = run(solver, exact_model(gauss, sde), x, steps)
+        close(there, gauss.flow(x, top, bottom), 1e-10, 1e-12)
+    other = run(sg.Multistep(3), exact_model(gauss, sde), x, steps)
+    assert not torch.allclose(other, gauss.flow(x, top, bottom), rtol=1e-4)
+
+
+@pytest.mark.parametrize("nodes", [(0.2, 0.9), (0.4, 0.6), (0.1, 0.5), (0.5, 2 / 3)])
+def test_any_nodes_give_order_three(nodes: tuple[float, float]) -> None:
+    for prediction in ("x0", "eps", "F"):
+        solver = sg.Singlestep(3, nodes, prediction)  # type: ignore[arg-type]
+        (slope,) = slopes(flow_errors(solver, sg.VPSDE(), (128, 256)))
+        assert abs(slope - 3) < 0.15, (prediction, slope)
+
+
+@pytest.mark.parametrize("node", [0.1, 0.5, 0.8])
+def test_any_node_gives_order_two(node: float) -> None:
+    (slope,) = slopes(flow_errors(sg.Singlestep(2, (node,)), sg.EDM(), (128, 256)))
+    assert abs(slope - 2) < 0.1, slope
+
+
+# --------------------------------------------------------------------------------------- eta
+
+
+EXPONENTIAL = {
+    name: solver for name, solver in FIXED.items() if solver.any_eta and solver.marginals
+}
+
+
+def constant(lam: Tensor) -> Tensor:
+    return torch.full_like(lam, 0.6)
+
+
+@pytest.mark.parametrize("solver", EXPONENTIAL.values(), ids=EXPONENTIAL)
+def test_an_eta_is_a_number_a_function_or_a_list(solver: sg.Solver) -> None:
+    model, x = sg.ScoreModel(NET, sg.SubVPSDE(), "v"), normal(4, 2)
+    ends = [run(solver, model, x, 6, eta=eta) for eta in (0.6, constant, [0.6] * 6)]
+    close(ends[1], ends[0], 1e-10)
+    close(ends[2], ends[0], 1e-12)
+    mixed = run(solver, model, x, 6, eta=[0.6] * 3 + [0.0] * 3)
+    assert not torch.allclose(mixed, ends[0], rtol=1e-3)
+
+
+def test_a_list_of_etas_is_one_eta_a_step() -> None:
+    model, x = sg.ScoreModel(NET, sg.VPSDE()), normal(3, 2)
+    walk, noise = sg.log_snr(sg.VPSDE(), 3), [normal(3, 2, seed=k) for k in range(3)]
+
+    class Fixed(Noise):
+        def __call__(self, x: Tensor, t: sg.Instant, s: sg.Instant) -> Tensor:
+            return noise[int((walk - t.t).abs().argmin())]
+
+    whole = run(sg.DPMSolverPP(1), model, x, walk, eta=[0.2, 0.0, 1.3], noise=Fixed())
+    parts = x
+    for (t, s), eta in zip(pairwise(walk.tolist()), (0.2, 0.0, 1.3), strict=True):
+        step = torch.tensor([t, s], dtype=torch.float64)
+        parts = run(sg.DPMSolverPP(1), model, parts, step, eta=eta, noise=Fixed())
+    close(whole, parts)
+
+
+# --------------------------------------------------------------- published formulas, by hand
+
+WALK = sg.log_snr(sg.VPSDE(), 7)
+VP = sg.VPSDE()
+
+
+def by_hand(step: Callable[..., Tensor], model: sg.ScoreModel) -> Tensor:
+    """A march with a step of numpy's letters: step(i, x, levels, past) appends to past."""
+    levels, x, past = VP(WALK).unbind(), normal(5, 2), []
+    for i in range(len(WALK) - 1):
+        x = step(i, x, levels, past, model)
+    return x
+
+
+def dpm_2(i: int, x: Tensor, at: Any, past: list[Any], model: sg.ScoreModel) -> Tensor:
+    """Lu et al. (2022a), alg. 1."""
+    t, s = at[i], at[i + 1]
+    h = s.lam - t.lam
+    m = VP(VP.time((t.lam + s.lam) / 2))
+    u = m.alpha / t.alpha * x - m.sigma * torch.expm1(h / 2) * model(x, t).eps
+    return s.alpha / t.alpha * x - s.sigma * torch.expm1(h) * model(u, m).eps
+
+
+def dpm_3(i: int, x: Tensor, at: Any, past: list[Any], model: sg.ScoreModel) -> Tensor:
+    """Lu et al. (2022a), alg. 2."""
+    t, s, r1, r2 = at[i], at[i + 1], 1 / 3, 2 / 3
+    h = s.lam - t.lam
+    a, b = (VP(VP.time(t.lam + r * h)) for r in (r1, r2))
+    eps = model(x, t).eps
+    u = a.alpha / t.alpha * x - a.sigma * torch.expm1(r1 * h) * eps
+    d1 = model(u, a).eps - eps
+    e2 = torch.expm1(r2 * h)
+    v = b.alpha / t.alpha * x - b.sigma * e2 * eps - b.sigma * r2 / r1 * (e2 / (r2 * h) - 1) * d1
+    d2 = model(v, b).eps - eps
+    e = torch.expm1(h)
+    return s.alpha / t.alpha * x - s.sigma * e * eps - s.sigma / r2 * (e / h - 1) * d2
+
+
+def dpmpp_2s(i: int, x: Tensor, at: Any, past: list[Any], model: sg.ScoreModel) -> Tensor:
+    """Lu et al. (2022b), alg. 1 with r = 1/2."""
+    t, s = at[i], at[i + 1]
+    h = s.lam - t.lam
+    m = VP(VP.time((t.lam + s.lam) / 2))
+    x0 = model(x, t).x0
+    u = m.sigma / t.sigma * x - m.alpha * torch.expm1(-h / 2) * x0
+    return s.sigma / t.sigma * x - s.alpha * torch.expm1(-h) * model(u, m).x0
+
+
+def dpmpp_3m(i: int, x: Tensor, at: Any, past: list[Any], model: sg.ScoreModel) -> Tensor:
+    """dpm-solver's code: D2 is a divided difference, and meets phi_3 without its factor 2."""
+    t, s = at[i], at[i + 1]
+    h, m0 = s.lam - t.lam, model(x, t).x0
+    past.insert(0, (t.lam, m0))
+    first = s.sigma / t.sigma * x - s.alpha * torch.expm1(-h) * m0
+    if len(past) == 1:
+        return first
+    r0 = (t.lam - past[1][0]) / h
+    d0 = (m0 - past[1][1]) / r0
+    if len(past) == 2:
+        return first - s.alpha * torch.expm1(-h) * d0 / 2
+    r1 = (past[1][0] - past[2][0]) / h
+    d1 = (past[1][1] - past[2][1]) / r1
+    D1, D2 = d0 + r0 / (r0 + r1) * (d0 - d1), (d0 - d1) / (r0 + r1)
+    phi = torch.expm1(-h) / h + 1
+    return first + s.alpha * phi * D1 - s.alpha * (phi / h - 0.5) * D2
+
+
+def tab_deis(i: int, x: Tensor, at: Any, past: list[Any], model: sg.ScoreModel) -> Tensor:
+    """Zhang & Chen (2023), eqs. 14-15, degree 2, their integral by SciPy."""
+    t, s = at[i], at[i + 1]
+    past.insert(0, (float(t.t), model(x, t).eps))
+    del past[3:]
+
+    def kernel(u: float) -> float:
+        level = VP(u)
+        return float(s.alpha / level.alpha * level.g2 / (2 * level.sigma))
+
+    x = s.alpha / t.alpha * x
+    for j, (tau, eps) in enumerate(past):
+        others = [other for k, (other, _) in enumerate(past) if k != j]
+
+        def basis(u: float, tau: float = tau, others: list[float] = others) -> float:
+            return kernel(u) * math.prod((u - o) / (tau - o) for o in others)
+
+        x = x + quad(basis, float(t.t), float(s.t), epsabs=1e-13, epsrel=1e-13)[0] * eps
+    return x
+
+
+@pytest.mark.parametrize(
+    "solver, step",
+    [
+        (sg.DPMSolver(2), dpm_2),
+        (sg.DPMSolver(3), dpm_3),
+        (sg.DPMSolverPPSinglestep(2), dpmpp_2s),
+        (sg.DPMSolverPP(3, published=True), dpmpp_3m),
+        (sg.DEIS(3), tab_deis),
+    ],
+    ids=lambda v: getattr(v, "__name__", ""),
+)
+def test_published(solver: sg.Solver, step: Callable[..., Tensor]) -> None:
+    model = sg.ScoreModel(NET, VP)
+    close(run(solver, model, normal(5, 2), WALK), by_hand(step, model), 1e-10)
+
+
+def test_er_sde_by_hand() -> None:
+    """Cui et al. (2023), algs. 2, 4 and 5 phi(s) = s (exp(s^0.3) + 10), by SciPy."""
+    sde = sg.EDM()
+    model, x = exact_model(MIXTURE, sde), 80.0 * normal(4, 2)
+    walk, draws = sg.karras(sde, 6, stop=0.1), [normal(4, 2, seed=k) for k in range(6)]
+    sigma = walk.tolist()
+
+    def phi(s: float) -> float:
+        return s * (math.exp(s**0.3) + 10)
+
+    def span(f: Callable[[float], float], a: float, b: float) -> float:
+        return float(quad(f, a, b, epsabs=1e-14, epsrel=1e-13)[0])
+
+    for order in (1, 2, 3):
+        y, past = x, []
+        for i, (a, b) in enumerate(pairwise(sigma)):
+            past.insert(0, (a, model(y, a).x0))
+            r = phi(b) / phi(a)
+            noise = math.sqrt(b * b - (a * r) ** 2) * draws[i]
+            nxt = r * y + (1 - r) * past[0][1]
+            if order >= 2 and len(past) >= 2:
+                d1 = (past[0][1] - past[1][1]) / (a - past[1][0])
+                # x0 grows by d1 (s - a); its weight in x_b is phi(b) d(1 / phi).
+                one = span(lambda s, b=b: phi(b) / phi(s), b, a)
+                nxt = nxt + (b - a + one) * d1
+            if order == 3 and len(past) >= 3:
+                d1_r = (past[1][1] - past[2][1]) / (past[1][0] - past[2][0])
+                d2 = (d1 - d1_r) / ((a - past[2][0]) / 2)
+                two = span(lambda s, a=a, b=b: (s - a) * phi(b) / phi(s), b, a)
+                nxt = nxt + ((b - a) ** 2 / 2 + two) * d2
+            y = nxt + noise
+        solver = sg.ERSDE(order, published=order == 3)
+        close(run(solver, model, x, walk, noise=Replay(draws)), y, 1e-9)
