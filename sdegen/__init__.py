@@ -54,6 +54,7 @@ from sdegen.solvers import (
     Preset,
     ReverseDiffusion,
     SASolver,
+    SciPy,
     Singlestep,
     Solver,
     Status,
@@ -61,6 +62,7 @@ from sdegen.solvers import (
     StochasticHeun,
     Tally,
     TorchDiffEq,
+    TorchSDE,
     UniPC,
 )
 from sdegen.walks import ancestral, churn, repaint, restart, zigzag
@@ -117,6 +119,7 @@ __all__ = [
     "Reverse",
     "ReverseDiffusion",
     "SASolver",
+    "SciPy",
     "ScoreModel",
     "Seeded",
     "Singlestep",
@@ -129,6 +132,7 @@ __all__ = [
     "SubVPSDE",
     "Tally",
     "TorchDiffEq",
+    "TorchSDE",
     "UniPC",
     "ancestral",
     "catalogue",

@@ -99,9 +99,14 @@ class Reverse:
 
     def draw(self, x: Tensor, t: Instant, s: Instant, area: bool = False) -> Tensor:
         """The noise of a step, (b, *, m) for matrices (d, m), otherwise like x; or its area."""
-        if self.sde.matrix:
-            x = x.new_empty(*x.shape[:-1], self.sde.diffusion(x, t.t).shape[-1])
-        return self.noise.area(x, t, s) if area else self.noise(x, t, s)
+        like = self.noise_like(x, t)
+        return self.noise.area(like, t, s) if area else self.noise(like, t, s)
+
+    def noise_like(self, x: Tensor, t: Instant) -> Tensor:
+        """A tensor of the noise's shape, its values of no meaning."""
+        if not self.sde.matrix:
+            return x
+        return x.new_empty(*x.shape[:-1], self.sde.diffusion(x, t.t).shape[-1])
 
     def push(self, x: Tensor, G: Tensor, c: Tensor, z: Tensor) -> Tensor:
         """c G z, for a diffusion G of any kind."""

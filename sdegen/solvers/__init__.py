@@ -1,6 +1,6 @@
 """Solvers, one file a family: each takes a state from one level to the next."""
 
-from sdegen.solvers.backends import TorchDiffEq
+from sdegen.solvers.backends import SciPy, TorchDiffEq, TorchSDE
 from sdegen.solvers.classical import RK3, RK4, RK5, Euler, Heun, RungeKutta
 from sdegen.solvers.correctors import AnnealedLangevin, Corrector, Langevin, PredictorCorrector
 from sdegen.solvers.deis import DEIS, ERSDE, IPNDM, PLMS
@@ -55,6 +55,7 @@ __all__ = [
     "ReverseDiffusion",
     "RungeKutta",
     "SASolver",
+    "SciPy",
     "Singlestep",
     "Solver",
     "Status",
@@ -62,5 +63,6 @@ __all__ = [
     "StochasticHeun",
     "Tally",
     "TorchDiffEq",
+    "TorchSDE",
     "UniPC",
 ]
