@@ -33,8 +33,8 @@ Every solver there is, by the name it has in configurations (`solver=unipc`) and
 `sg.catalogue()`. This page is made by `python benchmarks/solver_table.py`.
 
 - **flow**: order of the path at eta = 0, claimed and measured: the lowest and highest slope over
-  VP, sub-VP, VE, cosine, EDM and flow, on a mixture with exact score, 128 to 256 equal steps of lam
-  (32 to 64 where the order is 5). An adaptive solver: error against network calls on VP, at
+  VP, sub-VP, VE, cosine, EDM and flow, on a mixture with exact score, 128 to 256 equal steps of
+  lam (32 to 64 where the order is 5). An adaptive solver: error against network calls on VP, at
   tolerances 1e-4 and 1e-6 (1e-2 and 1e-4 for those of low order).
 - **weak**: order of the law at the solver's own eta, or eta = 1, on Gaussian data, measured
   exactly on VP, 128 to 256 steps.

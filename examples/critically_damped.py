@@ -1,10 +1,4 @@
-"""An SDE of one's own: critically damped Langevin diffusion, whose noise drives velocities alone.
-
-Dockhorn et al. (2022), "Score-based generative modeling with critically-damped Langevin
-diffusion".  python examples/critically_damped.py
-"""
-
-from __future__ import annotations
+"""An SDE of one's own: critically damped Langevin diffusion, Dockhorn et al. (2022)."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -20,13 +14,9 @@ from sdegen.networks import MLP
 
 @dataclass(frozen=True)
 class CLD(sg.SDE):
-    """dq = beta v / M dt,  dv = -beta (q + Gamma v / M) dt + sqrt(2 Gamma beta) dw.
+    """dq = beta v / M dt,  dv = -beta (q + Gamma v / M) dt + sqrt(2 Gamma beta) dw."""
 
-    Gamma^2 = 4 M. A state is (b, d, 2), coordinates with their velocities. Those of data are
-    N(0, gamma M), and integrated out of the kernel (the paper's hybrid score matching).
-    """
-
-    M: float = 0.25
+    M: float = 0.25  # critical damping: Gamma^2 = 4 M
     beta: float = 4.0
     gamma: float = 0.04
     T: float = 1.0
@@ -45,11 +35,7 @@ class CLD(sg.SDE):
         return x.new_tensor([[0.0], [(4 * self.M**0.5 * self.beta) ** 0.5]])
 
     def kernel(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(q, v) from q_0 = 1: its mean (*, 2) and its covariance's Cholesky factor (*, 2, 2).
-
-        The drift's two eigenvalues are equal, so its exponential is e^-u times a line in
-        u = beta t / sqrt(M); P = 1 - e^{-2u} (1 + 2u + 2u^2) keeps its digits at small u.
-        """
+        """From q_0 = 1, v_0 ~ N(0, gamma M): mean (*, 2), Cholesky of the covariance (*, 2, 2)."""
         u = self.beta * t.double() / self.M**0.5
         P, e = torch.special.gammainc(torch.full_like(u, 3.0), 2 * u), exp(-2 * u)
         qq = P + e * self.gamma * u**2
@@ -65,26 +51,24 @@ class CLD(sg.SDE):
         z = (torch.randn_like(x0) if z is None else z).double()
         mean, L = (part[:, None] for part in self.kernel(t))
         x = x0[..., :1] * mean + (L * z[..., None, :]).sum(-1)
-        v = -z[..., 1] / L[..., 1, 1]
-        q = -(z[..., 0] + L[..., 1, 0] * v) / L[..., 0, 0]
-        return x.to(x0), torch.stack([q, v], -1).to(x0)
+        score = -torch.linalg.solve_triangular(L.mT, z[..., None], upper=True)[..., 0]
+        return x.to(x0), score.to(x0)
 
 
 class VelocityScore(torch.nn.Module):
-    """The score as if data were N(0, std^2 I), and what a network adds for velocities."""
+    """The velocities' score as if data were N(0, std^2 I), and what a network adds to it."""
 
     def __init__(self, sde: CLD, d: int, std: float) -> None:
         super().__init__()
         self.sde, self.net, self.std = sde, MLP(2 * d, width=64), std
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """For x (b, d, 2) the part (b, d, 2) that the noise acts on: q's is left at zero."""
         mean, L = self.sde.kernel(t)
         cov = L @ L.mT + self.std**2 * mean[..., None] * mean[:, None]
         (qq, qv), (_, vv) = (row.unbind(-1) for row in cov.to(x)[:, None].unbind(-2))
         more = self.net(torch.cat([x[..., 0] / qq.sqrt(), x[..., 1] / vv.sqrt()], 1), t.log() / 4)
-        gauss = (qv * x[..., 0] - qq * x[..., 1]) / (qq * vv - qv**2)
-        v = gauss + more[:, ::2] * (mean[:, 0] / L[:, 1, 1]).to(x)[:, None]
+        v = (qv * x[..., 0] - qq * x[..., 1]) / (qq * vv - qv**2)
+        v = v + more[:, ::2] * (mean[:, 0] / L[:, 1, 1]).to(x)[:, None]
         return torch.stack([torch.zeros_like(v), v], -1)
 
 
@@ -95,8 +79,7 @@ def main(steps: int = 1500, n: int = 2000, seed: int = 0) -> dict[str, float]:
     model = sg.ScoreModel(VelocityScore(sde, 2, 0.7), sde, predicts="score")
 
     def times(_: sg.SDE, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Even, and a factor that makes the loss one on the velocity's noise: their eq. 9."""
-        t, ratio = sg.uniform_time(sde, u)
+        t, ratio = sg.uniform_time(sde, u)  # the loss is one on the velocity's noise: eq. 9
         return t, ratio * sde.kernel(t)[1][:, 1, 1] ** 2
 
     optimizer = torch.optim.AdamW(model.parameters())
@@ -108,7 +91,7 @@ def main(steps: int = 1500, n: int = 2000, seed: int = 0) -> dict[str, float]:
         optimizer.step()
         rate.step()
     distances = {"floor": sliced_wasserstein(toy("moons", n=n, seed=2).x, fresh.x)}
-    for solver, k in ((sg.EulerMaruyama(), 200), (sg.Heun(), 50), (sg.TorchDiffEq(), None)):
+    for solver, k in ((sg.EulerMaruyama(), 200), (sg.Heun(), 50), (sg.TorchSDE("heun"), 100)):
         x = sg.sample(model, (n, 2, 2), solver=solver, steps=k, walk="quadratic", seed=seed)
         distances[type(solver).__name__] = sliced_wasserstein(x[..., 0], fresh.x)
     return distances

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -18,6 +19,9 @@ import sdegen as sg
 from sdegen.analytic import Mixture, exact_model
 from sdegen.grids import Grid
 from sdegen.noise import Noise
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # one worker a core
 
 settings.register_profile("law", deadline=None, derandomize=True, database=None, max_examples=30)
 settings.load_profile("law")
@@ -120,7 +124,8 @@ class Smooth(torch.nn.Module):
         self.W = torch.nn.Parameter(normal(d, d, seed=7, dtype=dtype))
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        return torch.tanh(x @ self.W + torch.sin(label)[:, None]) + 0.1 * x
+        phase = torch.sin(label).reshape(-1, *[1] * (x.ndim - 1))
+        return torch.tanh(x @ self.W + phase) + 0.1 * x
 
 
 def pointwise(x: Tensor, label: Tensor) -> Tensor:
