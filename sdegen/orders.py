@@ -71,7 +71,7 @@ def strong_order(
     sde: LinearSDE,
     eta: Eta | None = None,
     steps: Sequence[int] = (64, 128),
-    finest: int = 1024,
+    finest: int = 512,
 ) -> float:
     """Of the path on a mixture and one Brownian motion, against many steps of the same solver."""
     model, x = exact_model(mixture(), sde), starts(sde, 48)

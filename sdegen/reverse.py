@@ -32,6 +32,8 @@ class Reverse:
     noise: Noise = field(default_factory=Fresh)
 
     def __post_init__(self) -> None:
+        if hasattr(self.eta, "tolist"):  # an array or a tensor, of one number or one per step
+            object.__setattr__(self, "eta", self.eta.tolist())
         if callable(self.eta):
             if not isinstance(self.sde, LinearSDE):
                 raise ValueError(

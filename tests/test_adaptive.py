@@ -193,14 +193,14 @@ def test_rejected_steps_keep_their_path(per_sample: bool) -> None:
     """As the tolerance falls, the samples tend to those of fine Euler-Maruyama on that path."""
     sde = sg.VPSDE(t_min=0.05)
     model, x = exact_model(MIXTURE, sde), normal(24, 2)
-    fine = sg.sample(model, x, solver=sg.StochasticHeun(), steps=2048, noise=sg.Brownian(7, sde.T))
+    fine = sg.sample(model, x, solver=sg.StochasticHeun(), steps=1024, noise=sg.Brownian(7, sde.T))
     errors = []
     for tolerance in (1e-1, 1e-2, 2e-3):
         solver = sg.GottaGoFast(tolerance, tolerance, per_sample=per_sample)
         out = sg.solve(model, x, solver=solver, seed=7)
         assert out.status.tolist() == [0] * 24
         errors.append(float((out.x - fine).square().mean().sqrt()))
-    assert errors[0] > 2 * errors[1] > 3 * errors[2] and errors[2] < 0.01, errors
+    assert errors[0] > 2 * errors[1] > 2 * errors[2] and errors[2] < 0.01, errors
 
 
 def test_a_path_is_made_of_a_seed_or_asked_for() -> None:

@@ -111,7 +111,8 @@ def test_equations_are_where_the_table_says() -> None:
 
 
 CITED = re.compile(
-    r"((?:[A-Z][a-z]+, )*[A-Z][a-z]+(?: & [A-Z][a-z]+| et al\.)?),? \(?(\d{4}[ab]?)\)?"
+    r"((?:[A-Z][a-z]+, )*[A-Z][a-z]+(?:-[A-Z][a-z]+)?(?: & [A-Z][a-z]+| et al\.)?),? "
+    r"\(?(\d{4}[ab]?)\)?"
 )
 
 
@@ -138,3 +139,55 @@ def test_public_names_are_documented() -> None:
             for key, member in vars(value).items():
                 if not key.startswith("_") and inspect.isfunction(member):
                     assert inspect.getdoc(member), f"{name}.{key}"
+
+
+def test_the_table_of_solvers_is_the_catalogues() -> None:
+    """Every solver in its row, with what it claims; made by the command, never by hand."""
+    page = (ROOT / "docs" / "solvers.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.M))
+    assert list(rows) == list(sg.catalogue())
+    for name, entry in sg.catalogue().items():
+        settings = ", ".join(f"{key}={value!r}" for key, value in entry.settings.items())
+        cells = [cell.strip() for cell in rows[name].split(" | ")]
+        assert cells[0] == f"`{entry.cls.__name__}({settings})`" and cells[-1] == entry.source
+        solver = entry.build()
+        if solver.flow and (solver.any_eta or solver.eta == 0):
+            assert cells[1].startswith(f"{solver.flow:g}: "), name
+
+
+def test_a_solver_is_one_class_in_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written into sdegen.solvers it is in the catalogue, in Hydra's group and in the table."""
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from sdegen.solvers.exponential import DataForm\n"
+        "from sdegen.solvers.multistep import LinearMultistep\n\n\n"
+        "@dataclass(frozen=True)\n"
+        "class MyAdams(LinearMultistep):\n"
+        '    """Mine."""\n\n'
+        "    order: int = 3\n"
+        "    form = DataForm()\n"
+    )
+    import sdegen.solvers
+
+    monkeypatch.setattr(sdegen.solvers, "__path__", [*sdegen.solvers.__path__, str(tmp_path)])
+    entry = sg.catalogue()["my_adams"]
+    assert entry.config() == {"_target_": "sdegen.solvers.mine.MyAdams", "order": 3}
+    from hydra import compose, initialize_config_module
+
+    from sdegen.cli.build import build
+    from sdegen.cli.main import store_groups
+
+    store_groups()
+    with initialize_config_module("sdegen.conf", version_base="1.3"):
+        cfg = compose("sample", ["solver=my_adams", "solver.order=2", "run=x", "name=x"])
+        assert build(cfg.solver).order == 2
+    spec = importlib.util.spec_from_file_location("table", ROOT / "benchmarks/solver_table.py")
+    assert spec and spec.loader
+    table = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(table)
+    table.SDES = {"VP": sg.VPSDE()}
+    row = table.row(entry)
+    slope = float(re.search(r"\| 3: (\S+) to", row)[1])  # type: ignore[index]
+    assert row.startswith("| `my_adams` | `MyAdams()` |") and abs(slope - 3) < 0.2

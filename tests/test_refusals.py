@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "too small a budget": (sampling(solver=sg.Heun(), nfe=1), "at least 2 network calls"),
     "no budget left": (sampling(nfe=1, denoise=True), "at least 2 network calls"),
     "budget of an adaptive": (sampling(solver=sg.TorchDiffEq(), nfe=9), "takes no nfe"),
-    "unknown walk": (sampling(steps=2, walk="cubic"), "karras, log_snr, quadratic, uniform"),
+    "unknown walk": (sampling(steps=2, walk="cubic"), "ddim_quadratic, karras, leading"),
     "walk and steps": (sampling(steps=2, walk=[1.0, 0.5]), "leave out steps"),
     "walk going up": (sampling(walk=[0.5, 1.0]), "ends below its start"),
     "walk standing still": (sampling(walk=[1.0, 0.5, 0.5, 0.1]), "0.5 is followed by 0.5"),
@@ -172,6 +173,10 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         sampling(model=GENERAL, solver=sg.Heun(), walk=[1.0, 0.5, 0.7, 0.1]),
         "climbs by the forward step of a LinearSDE",
     ),
+    "a path walked twice": (
+        sampling(solver=sg.EulerMaruyama(), walk=[1.0, 0.5, 0.7, 0.1], noise=sg.Brownian(0, 1.0)),
+        "walks the same times twice",
+    ),
     "no signal": (
         sampling(model=sg.ScoreModel(never, sg.Flow(T=1.0)), solver=sg.UniPC(), walk=[1.0, 0.5]),
         "no signal left",
@@ -256,32 +261,56 @@ def test_a_network_of_another_shape(wrong: Callable[[Tensor], Tensor]) -> None:
         sg.dsm_loss(model, normal(4, 3))
 
 
-def test_the_whole_product() -> None:
-    """Every SDE with every solver, prediction, walk and eta: it runs finitely or is refused."""
-    good = 0
-    for sde in [*EVERY.values(), WELL]:
-        for predicts in [*PREDICTIONS, "edm"]:
-            if sde is WELL and predicts != "score":
-                with refused("no marginals"):
-                    sg.ScoreModel(lambda x, t: 0 * x, sde, predicts)
-                continue
-            model = sg.ScoreModel(lambda x, t: 0.1 * x, sde, predicts)
-            for solver in FIXED.values():
-                for walk in ("uniform", "karras"):
-                    for eta in (None, 0.0, 0.7):
-                        possible = (
-                            (eta is None or solver.any_eta or eta == solver.eta)
-                            and not (sde is WELL and (solver.marginals or walk == "karras"))
-                        )  # fmt: skip
-                        how: dict[str, Any] = {"solver": solver, "steps": 2, "walk": walk}
-                        if possible:
-                            x = sg.sample(model, (2, 2), eta=eta, seed=0, **how)
-                            assert x.isfinite().all(), (sde, predicts, solver, walk, eta)
-                            good += 1
-                        else:
-                            with refused("eta|marginals|alpha"):
-                                sg.sample(model, (2, 2), eta=eta, seed=0, **how)
-    assert good > 1000
+def half(lam: Tensor) -> Tensor:
+    """An eta that is a function."""
+    return torch.full_like(lam, 0.5)
+
+
+def may_be(solver: sg.Solver, sde: sg.SDE, walk: str, eta: Any, noise: sg.Noise) -> bool:
+    """Whether the equation, the walk and the noise are what the solver can take."""
+    linear, discrete = isinstance(sde, sg.LinearSDE), isinstance(sde, sg.DiscreteVPSDE)
+    if eta is not None and eta != solver.eta and not solver.any_eta:
+        return False
+    noisy = (solver.eta if eta is None else eta) != 0
+    if (eta is half or solver.marginals or callable(solver.eta)) and not linear:
+        return False
+    if noisy and solver.path and not noise.path:
+        return False
+    return walk == "uniform" or (discrete if walk == "leading" else linear)
+
+
+@pytest.mark.parametrize("name", [*EVERY, "pendulum"])
+def test_the_whole_product(name: str) -> None:
+    """Every solver, prediction, walk, eta and noise on an SDE: it runs finitely or is refused."""
+    sde, good, bad = EVERY.get(name, WELL), 0, 0
+    for predicts in [*PREDICTIONS, "edm"]:
+        if sde is WELL and predicts != "score":
+            with refused("no marginals"):
+                sg.ScoreModel(lambda x, t: 0 * x, sde, predicts)
+            continue
+        model = sg.ScoreModel(lambda x, t: torch.full_like(x, 0.1), sde, predicts)
+        solvers = (*FIXED.values(), sg.AdaptiveRK("bosh3"), sg.AdaptiveDPM(2), sg.GottaGoFast())
+        # The prediction is read in one place: for all but one, one walk and one eta are enough.
+        several = predicts == ("score" if sde is WELL else "x0")
+        cases = (("uniform", None, sg.Seeded(0)),)
+        if several:
+            cases = (
+                *cases,
+                *(("uniform", eta, sg.Seeded(0)) for eta in (0.0, 0.7, half)),
+                *((walk, None, sg.Brownian(0, sde.T)) for walk in ("karras", "leading")),
+            )
+        for solver, (walk, eta, noise) in itertools.product(solvers, cases):
+            how: dict[str, Any] = {"solver": solver, "walk": walk, "noise": noise, "steps": 2}
+            if may_be(solver, sde, walk, eta, noise):
+                out = sg.solve(model, (2, 2), eta=eta, **how)
+                assert out.x.isfinite().all(), (predicts, solver, walk, eta)
+                assert out.status.tolist() == [0, 0]
+                good += 1
+            else:
+                with refused("eta|marginals|alpha|path|grid"):
+                    sg.solve(model, (2, 2), eta=eta, **how)
+                bad += 1
+    assert good > 20 and bad > 10
 
 
 def test_every_weighting_and_label_on_every_sde() -> None:

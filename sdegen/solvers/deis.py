@@ -18,7 +18,7 @@ from sdegen.solvers.exponential import (
     clock_at,
     lagrange,
 )
-from sdegen.solvers.multistep import LinearMultistep, whole
+from sdegen.solvers.multistep import LinearMultistep, check_published, whole
 from sdegen.solvers.solver import Preset, Step
 
 
@@ -151,11 +151,7 @@ class ERSDE(LinearMultistep):
 
     def __post_init__(self) -> None:
         whole("ERSDE's order", self.order, 1, 3)
-        if self.published and self.order != 3:
-            raise ValueError(
-                f"published names the paper's formula of order 3, but order = {self.order}: "
-                "orders 1 and 2 are always as published."
-            )
+        check_published(self.published, self.order)
 
     @property
     def flow(self) -> float:

@@ -86,6 +86,24 @@ class LinearMultistep(Solver):
         return advance(p, form, x, t, s, self.weights(p, nodes, t, s), values, z)
 
 
+def check_corrector(name: str, values: int) -> None:
+    """Refuse a corrector that corrects nothing."""
+    whole(f"{name}'s corrector", values, 0)
+    if values == 1:
+        raise ValueError(
+            "A corrector of 1 value is a backward Euler step: use 0 (none), or at least 2."
+        )
+
+
+def check_published(published: bool, order: int) -> None:
+    """Refuse ``published`` where the published formula is the only one."""
+    if published and order != 3:
+        raise ValueError(
+            f"published names the shipped formula of order 3, but order = {order}: orders 1 and 2 "
+            "are always as published."
+        )
+
+
 def whole(name: str, value: int, low: int, high: float = float("inf")) -> None:
     """Refuse a count that is not a whole number in its range."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -117,11 +135,7 @@ class Multistep(LinearMultistep):
 
     def __post_init__(self) -> None:
         whole("Multistep's order", self.order, 1)
-        whole("Multistep's corrector", self.corrector, 0)
-        if self.corrector == 1:
-            raise ValueError(
-                "A corrector of 1 value is a backward Euler step: use 0 (none), or at least 2."
-            )
+        check_corrector("Multistep", self.corrector)
         if self.clock not in ("lam", "t", "rho"):
             raise ValueError(f"clock must be 'lam', 't' or 'rho', but it is {self.clock!r}.")
         form_of(self.prediction, self.sigma_data)
@@ -152,11 +166,7 @@ class DPMMultistep(LinearMultistep):
 
     def __post_init__(self) -> None:
         whole(f"{type(self).__name__}'s order", self.order, 1, 3)
-        if self.published and self.order != 3:
-            raise ValueError(
-                f"published names the shipped formula of order 3, but order = {self.order}: "
-                "orders 1 and 2 are always as published."
-            )
+        check_published(self.published, self.order)
 
     @property
     def flow(self) -> float:
@@ -301,8 +311,4 @@ class SASolver(Paired):
 
     def __post_init__(self) -> None:
         whole("SASolver's order", self.order, 1)
-        whole("SASolver's corrector", self.corrector, 0)
-        if self.corrector == 1:
-            raise ValueError(
-                "A corrector of 1 value is a backward Euler step: use 0 (none), or at least 2."
-            )
+        check_corrector("SASolver", self.corrector)

@@ -121,10 +121,21 @@ def say(eta: Eta) -> str:
 
 
 def check_levels(solver: Solver, p: Reverse, walk: Sequence[Instant]) -> None:
-    """Refuse a walk with a level at which what the solver works with is infinite."""
+    """Refuse a walk that the solver or its noise cannot take.
+
+    One with a level at which what the solver works with is infinite, or one that comes by twice
+    where the noise is one path.
+    """
     known = [level for level in walk if isinstance(level, Level)]
     if not known:
         return
+    times = torch.stack([level.t.max() for level in known])
+    if p.noisy and p.noise.path and bool((times.diff() > 0).any()):
+        raise ValueError(
+            "This walk climbs, and so walks the same times twice, where a Brownian path has the "
+            "same noise again: use seed= or noise=Seeded(seed) with a solver of fixed steps, or "
+            "eta = 0."
+        )
     signal = torch.stack([level.lam.min() for level in known]).tolist()
     for i, (lam, level) in enumerate(zip(signal, known, strict=True)):
         if lam >= NO_SIGNAL:
