@@ -35,8 +35,8 @@ class Brownian(Noise):
 
         W_left = W/2 + 3/2 H + Z,   H_left = H/4 - Z/2 + N/2,   H_right = H/4 - Z/2 - N/2
 
-    (Foster et al. 2020; Jelincic et al. 2024). A query descends through 31 halvings: about fifty to
-    a hundred times the cost of ``Seeded``, see benchmarks/noise_cost.json.
+    (Foster et al. 2020; Jelincic et al. 2024). A query descends through 31 halvings: about fifty
+    to a hundred times the cost of ``Seeded``, see benchmarks/noise_cost.json.
     """
 
     path = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 
 import torch
 from torch import Tensor, sqrt
@@ -12,7 +13,7 @@ from torch import Tensor, sqrt
 from sdegen.noise import Fresh, Noise
 from sdegen.quadrature import integrate
 from sdegen.score import LinearPrediction, Prediction, ScoreModel, linear
-from sdegen.sde import SDE, Instant, Level, LinearSDE, expand
+from sdegen.sde import NO_SIGNAL, SDE, Instant, Level, LinearSDE, expand
 
 Eta = float | Callable[[Tensor], Tensor] | Sequence[float]
 
@@ -40,10 +41,18 @@ class Reverse:
                     f"An eta that is a function of lam needs alpha and sigma, which "
                     f"{type(self.sde).__name__} has not: give a number."
                 )
+            ends = self.sde(torch.tensor([self.sde.T, self.sde.t_min], dtype=torch.float64)).lam
+            lam = torch.linspace(max(float(ends[0]), NO_SIGNAL), float(ends[1]), 33).double()
+            if not bool(((eta := self.eta_of(lam)) >= 0).all() and eta.isfinite().all()):
+                raise ValueError(
+                    "eta must be >= 0 wherever the SDE goes, but this function of lam has values "
+                    f"from {float(eta.min()):g} to {float(eta.max()):g}."
+                )
             return
-        for eta in self.eta if isinstance(self.eta, Sequence) else [self.eta]:
-            if not 0 <= eta < math.inf:
-                raise ValueError(f"eta must be a number >= 0, but it is {eta!r}.")
+        listed = isinstance(self.eta, Sequence) and not isinstance(self.eta, str)
+        for each in self.eta if listed else [self.eta]:  # type: ignore[union-attr]
+            if not isinstance(each, Real) or not 0 <= float(each) < math.inf:
+                raise ValueError(f"eta must be a number >= 0, but it is {each!r}.")
 
     @property
     def sde(self) -> SDE:
@@ -70,12 +79,16 @@ class Reverse:
 
     def eta_at(self, t: Instant) -> Tensor | float:
         """eta at a level."""
-        return self.eta(linear(t).lam) if callable(self.eta) else self.eta  # type: ignore[return-value]
+        return self.eta_of(linear(t).lam) if callable(self.eta) else self.eta  # type: ignore[return-value]
 
     def eta2(self, lam: Tensor) -> Tensor:
         """eta^2 at every lam, of its shape."""
-        eta = self.eta(lam) if callable(self.eta) else torch.as_tensor(self.eta, dtype=lam.dtype)
-        return eta.square().expand(lam.shape)
+        return self.eta_of(lam).square()
+
+    def eta_of(self, lam: Tensor) -> Tensor:
+        """eta at every lam, of its shape."""
+        eta = self.eta(lam) if callable(self.eta) else self.eta
+        return torch.as_tensor(eta, dtype=lam.dtype).expand(lam.shape)
 
     def decay(self, t: Tensor, s: Tensor) -> Tensor:
         """INT eta^2 d lam from lam = t to lam = s, () or any shape."""

@@ -164,7 +164,15 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         sampling(model=GENERAL, solver=sg.EulerMaruyama(), steps=2, eta=lambda lam: 0 * lam),
         "function of lam needs alpha",
     ),
-    "a function for Heun": (sampling(solver=sg.Heun(), steps=2, eta=lambda lam: lam), "eta = 0"),
+    "an eta below zero": (
+        sampling(solver=sg.Multistep(), steps=2, eta=lambda lam: lam),
+        r"values from -5\.\d+ to",
+    ),
+    "an eta in words": (sampling(solver=sg.Multistep(), steps=2, eta="one"), "but it is 'one'"),
+    "a function for Heun": (
+        sampling(solver=sg.Heun(), steps=2, eta=lambda lam: lam * 0 + 1),
+        "eta = 0",
+    ),
     "a path for adaptive noise": (
         sampling(solver=sg.GottaGoFast(), noise=sg.Seeded(0)),
         "must be one path",
