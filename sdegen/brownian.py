@@ -16,7 +16,7 @@ DEPTH = 30
 
 
 Value = tuple[Tensor, Tensor, Tensor]
-"""w and INT w, (b, n), at a level, and the time (q, 1) that it stands for."""
+"""w and INT w, (b, n), at a level, and the time, () or (b, 1), that it stands for."""
 
 
 class Brownian(Noise):
@@ -72,9 +72,10 @@ class Brownian(Noise):
         """Increment and area of a step, both (b, n) and N(0, I), in float64."""
         w_t, A_t, u_t = self._value(x, t)
         w_s, A_s, u_s = self._value(x, s)
-        h = (u_t - u_s).abs().to(x.device)
-        part = torch.where(h > 0, 1 / h, 0).sqrt()
-        z = (w_t - w_s) * part * (u_t - u_s).sign().to(x.device)
+        h = (u_t - u_s).abs()
+        part, sign = torch.where(h > 0, 1 / h, 0).sqrt(), (u_t - u_s).sign()
+        h, part, sign = (there(c, x) for c in (h, part, sign))
+        z = (w_t - w_s) * part * sign
         # Along the step the motion is w(t) - w(t - theta), and its integral h w(t) - INT w.
         J = (h * w_t - (A_t - A_s)) * part**3
         return z, math.sqrt(3) * (2 * J - z)
@@ -92,22 +93,22 @@ class Brownian(Noise):
     def _descend(self, x: Tensor, level: Instant) -> Value:
         """From [0, 2 T], halving DEPTH + 1 times towards the level's time.
 
-        w and INT w are linear in the draws on the way: their coefficients are made first, (q, 2)
-        for each halving, q = 1 for one time and b for a time each.
+        w and INT w are linear in the draws on the way, whose coefficients are made first.
         """
         n, dtype = math.prod(x.shape[1:]), x.dtype
         keys = self._keys(len(x), x.device)
-        place = (level.t / self.T * 2**DEPTH).round().long().reshape(-1, 1)
+        place = (level.t / self.T * 2**DEPTH).round().long()
+        place = place.unsqueeze(-1) if place.ndim else place
         u = place.double() * (self.T / 2**DEPTH)
-        to_w, to_A = coefficients(place, 2 * self.T)
-        place = place.to(x.device)
+        draws_in = coefficients(place, 2 * self.T)
+        place = there(place, x)
         w, A = (x.new_zeros(len(x), n, dtype=torch.float64) for _ in range(2))
         for k in range(DEPTH + 2):
             # Draw 0 is the root's own; the others belong to the nodes that are halved.
             node = (place >> (DEPTH + 2 - k)) + (1 << (k - 1)) if k else torch.zeros_like(place)
             first, second = (z.double() for z in pairs(keys, node * signed(GOLDEN), n, dtype))
-            for value, c in ((w, to_w), (A, to_A)):
-                a, b = c[:, 2 * k : 2 * k + 2].to(x.device).split(1, dim=1)
+            for value, c in zip((w, A), draws_in, strict=True):
+                a, b = (there(c[j], x) for j in (2 * k, 2 * k + 1))
                 value.add_(first * a).add_(second * b)
         return w, A, u
 
@@ -121,10 +122,15 @@ class Brownian(Noise):
         return path.keys(int(self._index.max()) + 1, device)[self._index]
 
 
-def coefficients(place: Tensor, h: float) -> tuple[Tensor, Tensor]:
-    """Of 2 (DEPTH + 2) draws in w and in INT w at places (q, 1) of a tree over [0, h]."""
+def there(c: Tensor, x: Tensor) -> Tensor:
+    """A coefficient where the state is; one of no dimension may stay, and synchronises nothing."""
+    return c if c.ndim == 0 else c.to(x.device)
+
+
+def coefficients(place: Tensor, h: float) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Of the draws on the way in w and INT w at a place in a tree on [0, h], each () or (b, 1)."""
     draws = torch.eye(2 * (DEPTH + 2), dtype=torch.float64)
-    W, H = math.sqrt(h) * draws[:1], math.sqrt(h / 12) * draws[1:2]
+    W, H = math.sqrt(h) * draws[0], math.sqrt(h / 12) * draws[1]
     w, A = torch.zeros_like(W), torch.zeros_like(W)
     for k in range(1, DEPTH + 2):
         Z, N = math.sqrt(h / 16) * draws[2 * k], math.sqrt(h / 12) * draws[2 * k + 1]
@@ -135,4 +141,6 @@ def coefficients(place: Tensor, h: float) -> tuple[Tensor, Tensor]:
         w = torch.where(right, w + left, w)
         W = torch.where(right, W - left, left)
         H = torch.where(right, H_left - N, H_left)
-    return w, A
+    if place.ndim == 0:
+        return w.unbind(), A.unbind()
+    return w.split(1, dim=1), A.split(1, dim=1)

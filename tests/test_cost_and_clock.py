@@ -34,8 +34,11 @@ READS = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "maske
 
 @sdes
 @fixed_solvers
-@pytest.mark.parametrize("noise", [sg.Fresh(), sg.Seeded(0)], ids=["fresh", "seeded"])
-def test_a_step_reads_nothing_back(solver: sg.Solver, sde: sg.LinearSDE, noise: sg.Noise) -> None:
+@pytest.mark.parametrize("source", ["fresh", "seeded", "brownian"])
+def test_a_step_reads_nothing_back(solver: sg.Solver, sde: sg.LinearSDE, source: str) -> None:
+    noise = {"fresh": sg.Fresh(), "seeded": sg.Seeded(0), "brownian": sg.Brownian(0, sde.T)}[
+        source
+    ]
     model = sg.ScoreModel(pointwise, sde, "edm")
     walk = sg.levels(sde, sg.log_snr(sde, 4))
     x = normal(3, 2, dtype=torch.float32)
