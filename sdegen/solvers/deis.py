@@ -24,7 +24,7 @@ from sdegen.solvers.solver import Preset, Step
 
 @dataclass(frozen=True)
 class DEIS(LinearMultistep):
-    """Exponential Adams-Bashforth on eps, polynomial in t or rho.  Zhang & Chen (2023), eq. 14.
+    """Exponential Adams-Bashforth on eps, polynomial in t or rho.  Zhang & Chen (2023).
 
     order counts values, which is the order of convergence; the paper's tAB-r has polynomials of
     degree r, hence order r + 1. Its weights, there by a Riemann sum, are exact here.
@@ -35,12 +35,12 @@ class DEIS(LinearMultistep):
     form = NoiseForm()  # type: ignore[assignment]
     presets: ClassVar = {
         **{
-            f"deis_tab{r}": Preset({"order": r + 1}, f"tAB{r}-DEIS, Zhang & Chen (2023), eq. 14")
+            f"deis_tab{r}": Preset({"order": r + 1}, f"tAB{r}-DEIS, Zhang & Chen (2023)")
             for r in (1, 2, 3)
         },
         **{
             f"deis_rhoab{r}": Preset(
-                {"order": r + 1, "clock": "rho"}, f"rhoAB{r}-DEIS, Zhang & Chen (2023), eq. 17"
+                {"order": r + 1, "clock": "rho"}, f"rhoAB{r}-DEIS, Zhang & Chen (2023)"
             )
             for r in (1, 2, 3)
         },
@@ -68,14 +68,14 @@ ADAMS = {
 class IPNDM(LinearMultistep):
     """DDIM with eps averaged by Adams and Bashforth's weights for even steps.
 
-    Zhang & Chen (2023), app. B; Liu et al. (2022), eq. 12. The weights ignore both the step's
+    Zhang & Chen (2023); Liu et al. (2022), eq. 12. The weights ignore both the step's
     kernel and uneven steps: beyond two values the error falls, the order stays 2.
     """
 
     order: int = 4
     form = NoiseForm()  # type: ignore[assignment]
     presets: ClassVar = {
-        "ipndm": Preset({}, "iPNDM, Zhang & Chen (2023), app. B"),
+        "ipndm": Preset({}, "iPNDM, Zhang & Chen (2023)"),
     }
 
     def __post_init__(self) -> None:
@@ -118,7 +118,7 @@ class PLMS(IPNDM):
 
 
 def fading(lam: Tensor) -> Tensor:
-    """eta of ER-SDE: eta^2 = -d log psi / d lam, psi = exp(rho^0.3) + 10.  Cui et al. (2023), 5.1.
+    """eta of ER-SDE: eta^2 = -d log psi / d lam, psi = exp(rho^0.3) + 10.  Cui et al. (2023).
 
     In the paper's letters phi(rho) = rho psi(rho), and noise is kept as phi(rho_s) / phi(rho_t).
     """
@@ -131,7 +131,7 @@ def fading(lam: Tensor) -> Tensor:
 class ERSDE(LinearMultistep):
     """Extended reverse-time SDE: x0 polynomial in rho, noise that fades towards the data.
 
-    Cui et al. (2023), algs. 2-5, on every linear SDE. order 3 is the parabola's exact integral;
+    Cui et al. (2023), on every linear SDE. order 3 is the parabola's exact integral;
     ``published`` takes the paper's Taylor form, whose first derivative is a one-sided difference:
     order 2. eta: by default the paper's noise scale; any other number or function.
     """
@@ -142,11 +142,9 @@ class ERSDE(LinearMultistep):
     form = DataForm()  # type: ignore[assignment]
     presets: ClassVar = {
         "er_sde": Preset({}, "ER-SDE-Solver-3, exact third order"),
-        "er_sde_1": Preset({"order": 1}, "ER-SDE-Solver-1, Cui et al. (2023), alg. 2"),
-        "er_sde_2": Preset({"order": 2}, "ER-SDE-Solver-2, Cui et al. (2023), alg. 4"),
-        "er_sde_3": Preset(
-            {"order": 3, "published": True}, "ER-SDE-Solver-3, Cui et al. (2023), alg. 5"
-        ),
+        "er_sde_1": Preset({"order": 1}, "ER-SDE-Solver-1, Cui et al. (2023)"),
+        "er_sde_2": Preset({"order": 2}, "ER-SDE-Solver-2, Cui et al. (2023)"),
+        "er_sde_3": Preset({"order": 3, "published": True}, "ER-SDE-Solver-3, Cui et al. (2023)"),
     }
 
     def __post_init__(self) -> None:

@@ -200,8 +200,8 @@ def middle(p: Reverse, form: Form, node: Level, t: Level, s: Level) -> list[Tens
     """Two values, Q at t and at a node: the line through them, taken at the step's middle.
 
     Q + (h / (2 (lam_node - lam_t))) (Q_node - Q).  Backwards it is DPM-Solver++(2M), inside the
-    step DPM-Solver-2 and ++(2S), at its end UniC-1 with B_2.  Lu et al. (2022a), eq. 4.1 with
-    h phi_2 replaced; Zhao et al. (2023), app. F.
+    step DPM-Solver-2 and ++(2S), at its end UniC-1 with B_2.  Lu et al. (2022a), alg. 1;
+    Lu et al. (2022b), alg. 2; Zhao et al. (2023).
     """
     total = form.total(p, t, s)
     reach = (s.lam - t.lam) / (2 * (node.lam - t.lam))

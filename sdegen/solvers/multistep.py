@@ -241,7 +241,7 @@ class Paired(LinearMultistep):
     B: str
 
     def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
-        """Zhao et al. (2023), eqs. 8-9 and app. F."""
+        """Zhao et al. (2023), sec. 3: B_1 and B_2."""
         if len(nodes) != 2:
             return lagrange(p, self.form, nodes, t, s)
         if self.B == "bh2":
@@ -256,7 +256,7 @@ class Paired(LinearMultistep):
 class UniPC(Paired):
     """UniP-p predicts, UniC-p corrects with the value that the next step needs anyway.
 
-    Zhao et al. (2023), algs. 1-2 and 5-8, for every eta. Of order p + 1 = order + 1, as long as
+    Zhao et al. (2023), algs. 1-2, for every eta. Of order p + 1 = order + 1, as long as
     the last steps keep their order (shipped code lowers it). B: "bh1" or "bh2"; it matters where
     the weight is 1/2 by definition: UniP-2 and UniC-1.
     """
@@ -265,12 +265,12 @@ class UniPC(Paired):
     B: Literal["bh1", "bh2"] = "bh2"
     prediction: Literal["x0", "eps"] = "x0"
     presets: ClassVar = {
-        "unipc": Preset({}, "UniPC-3, B2, x0; Zhao et al. (2023), algs. 7-8"),
-        "unipc_1": Preset({"order": 1}, "UniPC-1, B2, x0; Zhao et al. (2023), algs. 7-8"),
-        "unipc_2": Preset({"order": 2}, "UniPC-2, B2, x0; Zhao et al. (2023), algs. 7-8"),
+        "unipc": Preset({}, "UniPC-3, B2, x0; Zhao et al. (2023), algs. 1-2"),
+        "unipc_1": Preset({"order": 1}, "UniPC-1, B2, x0; Zhao et al. (2023), algs. 1-2"),
+        "unipc_2": Preset({"order": 2}, "UniPC-2, B2, x0; Zhao et al. (2023), algs. 1-2"),
         "unipc_2_bh1": Preset({"order": 2, "B": "bh1"}, "UniPC-2, B1, x0; Zhao et al. (2023)"),
         "unipc_2_eps": Preset(
-            {"order": 2, "prediction": "eps"}, "UniPC-2, B2, eps; Zhao et al. (2023), algs. 5-6"
+            {"order": 2, "prediction": "eps"}, "UniPC-2, B2, eps; Zhao et al. (2023), algs. 1-2"
         ),
         "unipc_eps": Preset({"prediction": "eps"}, "UniPC-3, B2, eps; Zhao et al. (2023)"),
     }

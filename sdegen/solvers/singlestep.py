@@ -83,7 +83,7 @@ class Singlestep(ExponentialRK):
 
     The last line is exact for polynomials of degree order - 1. With three stages the middle one's
     weight is chosen so that the first one's error cancels: the condition of Hochbruck & Ostermann
-    (2005), eq. 5.9; with nodes ending at 2/3 there is next to nothing to cancel, and it is
+    (2005), sec. 5.1; with nodes ending at 2/3 there is next to nothing to cancel, and it is
     DPM-Solver-3's.
     """
 

@@ -69,7 +69,7 @@ class SRA1(Solver):
     """
 
     order, evals, eta, any_eta, weak, strong = 2, 2, 1.0, True, 2.0, 1.5
-    presets: ClassVar = {"sra1": Preset({}, "SRA1, Roessler (2010), table 6.1")}
+    presets: ClassVar = {"sra1": Preset({}, "SRA1, Roessler (2010)")}
 
     def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
         """One step."""
