@@ -41,12 +41,14 @@ class Reverse:
                     f"An eta that is a function of lam needs alpha and sigma, which "
                     f"{type(self.sde).__name__} has not: give a number."
                 )
-            ends = self.sde(torch.tensor([self.sde.T, self.sde.t_min], dtype=torch.float64)).lam
-            lam = torch.linspace(max(float(ends[0]), NO_SIGNAL), float(ends[1]), 33).double()
-            if not bool(((eta := self.eta_of(lam)) >= 0).all() and eta.isfinite().all()):
+            ends = torch.tensor([self.sde.T, self.sde.t_min], dtype=torch.float64)
+            first, last = self.sde(ends).lam.tolist()
+            lam = torch.linspace(max(first, NO_SIGNAL), last, 33, dtype=torch.float64)
+            etas = self.eta_of(lam).tolist()
+            if not all(0 <= eta < math.inf for eta in etas):
                 raise ValueError(
                     "eta must be >= 0 wherever the SDE goes, but this function of lam has values "
-                    f"from {float(eta.min()):g} to {float(eta.max()):g}."
+                    f"from {min(etas):g} to {max(etas):g}."
                 )
             return
         listed = isinstance(self.eta, Sequence) and not isinstance(self.eta, str)

@@ -55,8 +55,8 @@ class LinearMultistep(Solver):
 
     @property
     def flow(self) -> float:
-        """Of the better of predictor and corrector; a corrector gains at most one."""
-        return max(self.order, min(self.corrector, self.order + 1))
+        """Of the corrector, if there is one: it gains at most one on the predictor."""
+        return min(self.corrector, self.order + 1) if self.corrector else self.order
 
     def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
         """One step; memory is the last level, the state there, values and levels, the noise."""

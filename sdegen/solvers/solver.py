@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -129,8 +130,8 @@ def check_levels(solver: Solver, p: Reverse, walk: Sequence[Instant]) -> None:
     known = [level for level in walk if isinstance(level, Level)]
     if not known:
         return
-    times = torch.stack([level.t.max() for level in known])
-    if p.noisy and p.noise.path and bool((times.diff() > 0).any()):
+    times = torch.stack([level.t.max() for level in known]).tolist()
+    if p.noisy and p.noise.path and any(s > t for t, s in pairwise(times)):
         raise ValueError(
             "This walk climbs, and so walks the same times twice, where a Brownian path has the "
             "same noise again: use seed= or noise=Seeded(seed) with a solver of fixed steps, or "
