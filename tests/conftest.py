@@ -66,7 +66,7 @@ FIXED: dict[str, sg.Solver] = {
         if not solver.adaptive and "backends" not in type(solver).__module__
     },
     "pc_heun": sg.PredictorCorrector(sg.Heun(), sg.Langevin(0.1), n=2),
-    "multistep_t_eps": sg.Multistep(4, prediction="eps", clock="t", corrector=3),
+    "multistep_t_eps": sg.Multistep(2, prediction="eps", clock="t", corrector=3),
 }
 """Our own that step from level to level without choosing their own steps, and combinations."""
 
