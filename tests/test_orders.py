@@ -93,11 +93,19 @@ def test_order_does_not_depend_on_the_walk(grid: sg.grids.Grid) -> None:
         assert abs(slope - solver.order) < 0.1, (solver, slope)
 
 
-@pytest.mark.parametrize("solver", [sg.DDIM(), sg.DPMSolverPP(2)], ids=["DDIM", "DPMSolverPP-2"])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        *(sg.DDIM(), sg.DPMSolverPP(2), sg.UniPC(2), sg.Multistep(3), sg.DPMSolver(3), sg.DEIS(3)),
+        *(sg.RK4("lam"), sg.Heun("rho")),
+    ],
+    ids=str,
+)
 def test_order_on_ddpms_betas(solver: sg.Solver) -> None:
-    """An exponential integrator sees only alpha and sigma: kinks in f and g cost it nothing."""
+    """In alpha, sigma, lam and rho alone kinks in f and g cost nothing; in t they cost the order."""
     (slope,) = slopes(flow_errors(solver, sg.DiscreteVPSDE(), (128, 256)))
-    assert abs(slope - solver.order) < 0.1, slope
+    assert abs(slope - solver.flow) < 0.1, slope
+    assert slopes(flow_errors(sg.Heun("t"), sg.DiscreteVPSDE(), (128, 256)))[0] < 1.2
 
 
 @pytest.mark.parametrize("method", ["dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"])
