@@ -102,7 +102,7 @@ def test_order_does_not_depend_on_the_walk(grid: sg.grids.Grid) -> None:
     ids=str,
 )
 def test_order_on_ddpms_betas(solver: sg.Solver) -> None:
-    """In alpha, sigma, lam and rho alone kinks in f and g cost nothing; in t they cost the order."""
+    """In alpha, sigma, lam and rho kinks in f and g cost nothing; in t they cost the order."""
     (slope,) = slopes(flow_errors(solver, sg.DiscreteVPSDE(), (128, 256)))
     assert abs(slope - solver.flow) < 0.1, slope
     assert slopes(flow_errors(sg.Heun("t"), sg.DiscreteVPSDE(), (128, 256)))[0] < 1.2
