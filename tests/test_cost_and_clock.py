@@ -211,3 +211,17 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert torch.equal(theirs, sg.sample(model, (2, 3), steps=2, seed=5, **how))
     listed = sg.sample(model, (2, 3), steps=2, seed=torch.tensor([5, 6]), **how)
     assert torch.equal(listed[0], theirs[0])
+
+
+@fixed_solvers
+def test_samples_may_have_times_of_their_own(solver: sg.Solver) -> None:
+    """A walk of levels (b,) takes each sample along its own times."""
+    sde = sg.VPSDE()
+    model, x = sg.ScoreModel(pointwise, sde, "x0"), normal(2, 3)
+    walks = [sg.log_snr(sde, 4), sg.log_snr(sde, 4, start=0.8)]
+    levels = [sde(t) for t in torch.stack(walks, 1)]
+    states = list(sg.march(solver, sg.Reverse(model, solver.eta, sg.Seeded([1, 2])), x, levels))
+    for i, walk in enumerate(walks):
+        p = sg.Reverse(model, solver.eta, sg.Seeded([i + 1]))
+        alone = list(sg.march(solver, p, x[i : i + 1], sg.levels(sde, walk)))
+        torch.testing.assert_close(states[-1].x[i], alone[-1].x[0], rtol=1e-10, atol=1e-12)

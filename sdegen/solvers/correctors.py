@@ -37,7 +37,7 @@ class Corrector(Solver):
         """One Langevin step at a level, in a step from t to s."""
         score, z = p.model(x, at).score, p.noise.stream("corrector")(x, at, at)
         a = (t.alpha / s.alpha) ** 2 if isinstance(t, Level) and isinstance(s, Level) else 1.0
-        e = self.size(score, z, at, a)
+        e = self.size(score, z, at, expand(a, x))
         return x + e * score + sqrt(2 * e) * z  # type: ignore[no-any-return]
 
     def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
@@ -90,7 +90,7 @@ class AnnealedLangevin(Corrector):
     def size(self, score: Tensor, z: Tensor, at: Instant, a: Tensor | float) -> Tensor:
         """2 a (snr sigma)^2."""
         assert isinstance(at, Level)
-        return 2 * expand(a * (self.snr * at.sigma) ** 2, z)  # type: ignore[return-value]
+        return 2 * a * expand((self.snr * at.sigma) ** 2, z)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

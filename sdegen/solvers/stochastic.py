@@ -21,7 +21,7 @@ class EulerMaruyama(Solver):
 
     def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
         """One step, with the dt really taken in both terms."""
-        return Step(x + p.drift(x, t) * (s.t - t.t) + p.shock(x, t, s))
+        return Step(x + p.drift(x, t) * expand(s.t - t.t, x) + p.shock(x, t, s))
 
 
 def heun_pair(
@@ -106,8 +106,8 @@ class ReverseDiffusion(Solver):
         a = t.alpha / s.alpha
         b2 = t.sigma**2 - (a * s.sigma) ** 2
         eta = p.eta_at(t)
-        x_s = (2 - a) * x + (1 + eta**2) / 2 * b2 * p.model(x, t).score
-        return Step(x_s + eta * sqrt(b2) * p.noise(x, t, s) if p.noisy else x_s)
+        x_s = expand(2 - a, x) * x + expand((1 + eta**2) / 2 * b2, x) * p.model(x, t).score
+        return Step(x_s + expand(eta * sqrt(b2), x) * p.noise(x, t, s) if p.noisy else x_s)
 
 
 @dataclass(frozen=True)
