@@ -6,6 +6,7 @@ it on, solvers of the reverse equation, and the walk they take from noise to dat
 
 from sdegen import recipes
 from sdegen.brownian import Brownian
+from sdegen.capture import Captured
 from sdegen.catalogue import catalogue
 from sdegen.grids import karras, levels, log_snr, quadratic, uniform
 from sdegen.losses import (
@@ -20,6 +21,7 @@ from sdegen.losses import (
 )
 from sdegen.march import Path, Solution, State, march, sample, solve
 from sdegen.noise import Fresh, Noise, Seeded
+from sdegen.program import Program, traced
 from sdegen.recipes import DDPM
 from sdegen.reverse import Reverse, renoise
 from sdegen.schedules import EDM, Cosine, DiscreteVPSDE, Flow, MarginalSDE
@@ -65,6 +67,8 @@ from sdegen.solvers import (
     TorchSDE,
     UniPC,
 )
+from sdegen.table import Table, tabulate
+from sdegen.trace import NotLinear
 from sdegen.walks import ancestral, churn, repaint, restart, zigzag
 
 __version__ = "0.1.0"
@@ -89,6 +93,7 @@ __all__ = [
     "Ancestral",
     "AnnealedLangevin",
     "Brownian",
+    "Captured",
     "Cosine",
     "DPMSolver",
     "DPMSolverMultistep",
@@ -112,10 +117,12 @@ __all__ = [
     "MinSNR",
     "Multistep",
     "Noise",
+    "NotLinear",
     "Path",
     "PredictorCorrector",
     "Preset",
     "Prior",
+    "Program",
     "Reverse",
     "ReverseDiffusion",
     "SASolver",
@@ -130,6 +137,7 @@ __all__ = [
     "Step",
     "StochasticHeun",
     "SubVPSDE",
+    "Table",
     "Tally",
     "TorchDiffEq",
     "TorchSDE",
@@ -152,6 +160,8 @@ __all__ = [
     "restart",
     "sample",
     "solve",
+    "tabulate",
+    "traced",
     "uniform",
     "uniform_time",
     "zigzag",

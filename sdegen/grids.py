@@ -182,9 +182,10 @@ def check_walk(sde: SDE, times: Tensor) -> Tensor:
             f"A walk is a tensor of at least two times (n + 1,), but its shape is "
             f"{tuple(times.shape)}."
         )
-    if not bool(times.isfinite().all()):
-        raise ValueError(f"A walk's times must be finite, but they are {times.tolist()}.")
-    for t, s in pairwise(times.tolist()):
+    known = times.tolist()
+    if not all(map(math.isfinite, known)):
+        raise ValueError(f"A walk's times must be finite, but they are {known}.")
+    for t, s in pairwise(known):
         if s == t:
             raise ValueError(
                 f"A walk moves at every step, but {t!r} is followed by {s!r}: leave one out."
@@ -194,14 +195,14 @@ def check_walk(sde: SDE, times: Tensor) -> Tensor:
                 f"A walk climbs by the forward step of a LinearSDE, which {type(sde).__name__} is "
                 f"not: its times must fall strictly, but {t!r} is followed by {s!r}."
             )
-    if float(times[-1]) > float(times[0]):
+    if known[-1] > known[0]:
         raise ValueError(
             f"A walk ends below its start, nearer the data, but this one runs from "
-            f"{float(times[0]):g} to {float(times[-1]):g}: did you mean walk.flip(0)?"
+            f"{known[0]:g} to {known[-1]:g}: did you mean walk.flip(0)?"
         )
     # A grid handed over in float32 may miss an end by a rounding: it is moved onto it.
     slack = 1e-6 * sde.T
-    first, last = float(times.max()), float(times.min())
+    first, last = max(known), min(known)
     if first > sde.T + slack or last < sde.t_min - 1e-6 * sde.t_min:
         raise ValueError(
             f"A walk stays within [t_min, T] = [{sde.t_min:g}, {sde.T:g}] of "

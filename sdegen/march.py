@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import lru_cache
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,10 +14,19 @@ from torch import Tensor
 from sdegen.brownian import Brownian
 from sdegen.grids import GRIDS, Grid, check_walk, levels
 from sdegen.noise import Fresh, Noise, Seeded
-from sdegen.reverse import Eta, Reverse, climb
+from sdegen.program import fixed, programmed
+from sdegen.reverse import Eta, Reverse
 from sdegen.score import ScoreModel, one_of
 from sdegen.sde import SDE, Instant, Level, LinearSDE
-from sdegen.solvers.solver import Solver, Status, Tally, check, check_levels
+from sdegen.solvers.solver import (
+    Solver,
+    Status,
+    Tally,
+    check,
+    check_levels,
+    check_path,
+    walked,
+)
 
 
 class State(NamedTuple):
@@ -62,16 +71,9 @@ def march(solver: Solver, p: Reverse, x: Tensor, walk: Sequence[Instant]) -> Ite
     """
     check(solver, p)
     check_levels(solver, p, walk)
-    stops = list(pairwise(walk))
-    times = torch.stack([level.t for level in walk]).reshape(len(walk), -1)[:, 0].tolist()
-    ups = [s > t for t, s in pairwise(times)]
-    memory = None
-    for q, (t, s), up in zip(p.each(len(stops)), stops, ups, strict=True):
-        if up:
-            x, memory, tally = climb(q, x, t, s), None, None  # type: ignore[arg-type]
-        else:
-            x, memory, tally = solver.step(q, x, t, s, memory)
-        yield State(s, x, tally)
+    check_path(p, torch.stack([level.t for level in walk]).reshape(len(walk), -1)[:, 0].tolist())
+    for s, step in zip(walk[1:], walked(solver, p, x, walk), strict=True):
+        yield State(s, step.x, step.tally)
 
 
 @torch.no_grad()
@@ -103,45 +105,94 @@ def solve(
     denoise: end at E[x0 | x] of the last state, for one more network call (Tweedie's formula).
     path:    keep every state.
 
+    A solver whose steps are linear runs as its program (program.py), any other step by step.
     ValueError, before anything runs, for a combination that cannot be solved.
     """
+    before, made = model.nfe, source(seed, noise, solver, model.sde)
+    journey = travel(model, start, solver, steps, nfe, walk, eta, made, denoise)
+    t, states, tallies = list[Tensor](), list[Tensor](), list[Tally]()
+    for level, x, tally in journey:
+        if tally is not None:
+            tallies.append(tally)
+        if path:
+            t.append(level.t)
+            states.append(x.clone())
+    kept = Path(torch.stack(t), torch.stack(states)) if path else None
+    return Solution(x, *spent(x, tallies, model.nfe - before, int(denoise)), kept)
+
+
+@torch.no_grad()
+def sample(
+    model: ScoreModel,
+    start: Sequence[int] | Tensor,
+    *,
+    solver: Solver,
+    steps: int | None = None,
+    nfe: int | None = None,
+    walk: str | Grid | Tensor | Sequence[float] | None = None,
+    eta: Eta | None = None,
+    seed: int | Sequence[int] | None = None,
+    noise: Noise | None = None,
+    denoise: bool = False,
+) -> Tensor:
+    """The samples (b, *) of ``solve``, whose arguments these are, and nothing else."""
+    made = source(seed, noise, solver, model.sde)
+    for _, x, _ in travel(model, start, solver, steps, nfe, walk, eta, made, denoise):  # noqa: B007
+        pass
+    return x
+
+
+def travel(
+    model: ScoreModel,
+    start: Sequence[int] | Tensor,
+    solver: Solver,
+    steps: int | None,
+    nfe: int | None,
+    walk: str | Grid | Tensor | Sequence[float] | None,
+    eta: Eta | None,
+    noise: Noise,
+    denoise: bool,
+) -> Iterator[State]:
+    """The states that ``solve``'s arguments lead through, the start among them.
+
+    Each is overwritten on the way to the next where the solver runs as a program. For a caller who
+    has switched gradients off: a generator that does so itself pays for it at every step.
+    """
     sde = model.sde
-    eta = solver.eta if eta is None else eta
-    p = Reverse(model, eta, source(seed, noise, solver, sde))
+    p = Reverse(model, solver.eta if eta is None else eta, noise)
     check(solver, p)
     if denoise and not isinstance(sde, LinearSDE):
         raise ValueError(f"denoise needs alpha and sigma, which {type(sde).__name__} has not.")
     times = plan(sde, solver, steps, nfe, walk, spare=int(denoise))
-    stops = levels(sde, times)
+    check_path(p, times.tolist())
+    program = programmed(solver, model, p.eta, times)
+    stops = levels(sde, times) if program is None else program.walk
     x = begin(p, start, stops[0])
-    before, t, states = model.nfe, [stops[0].t], [x]
-    calls = torch.zeros(len(x), dtype=torch.int64)
-    status = torch.zeros(len(x), dtype=torch.int8, device=x.device)
-    for level, moved, tally in march(solver, p, x, stops):
-        x = moved
-        calls += model.nfe - before if tally is None else tally.nfe
-        before = model.nfe
-        if tally is not None:
-            status = torch.maximum(status, tally.status)
-        if path:
-            t.append(level.t)
-            states.append(x)
+    yield State(stops[0], x)
+    states: Iterable[State] = (
+        march(solver, p, x, stops)
+        if program is None
+        else map(State, stops[1:], program.execute(model, x, noise))
+    )
+    for state in states:
+        yield state
+        x = state.x
     if denoise:
-        x = model(x, stops[-1]).x0
-        calls += 1
-        t.append(stops[-1].t)
-        states.append(x)
-    sick = ~x.isfinite().reshape(len(x), -1).all(1)
-    status = torch.where((status == 0) & sick, int(Status.NONFINITE), status).to(torch.int8)
-    kept = Path(torch.stack(t), torch.stack(states)) if path else None
-    return Solution(x, calls, status, kept)
+        yield State(stops[-1], model(x, stops[-1]).x0)
 
 
-def sample(
-    model: ScoreModel, start: Sequence[int] | Tensor, *, solver: Solver, **how: Any
-) -> Tensor:
-    """The samples (b, *) of ``solve``, whose arguments these are."""
-    return solve(model, start, solver=solver, **how).x
+def spent(x: Tensor, tallies: Sequence[Tally], nfe: int, more: int) -> tuple[Tensor, Tensor]:
+    """Calls (b,) and status (b,) of final states x: from what each sample's steps say of it.
+
+    Steps that say nothing took all samples along, by so many network calls.
+    """
+    calls = torch.full((len(x),), nfe)
+    status = torch.zeros(len(x), dtype=torch.int8, device=x.device)
+    if tallies:
+        calls = torch.stack([tally.nfe for tally in tallies]).sum(0) + more
+        status = torch.stack([tally.status for tally in tallies]).amax(0).to(status)
+    sick = ~x.reshape(len(x), -1).abs().amax(1).isfinite()
+    return calls, torch.where((status == 0) & sick, int(Status.NONFINITE), status).to(torch.int8)
 
 
 def source(
@@ -192,14 +243,27 @@ def plan(
     default = "log_snr" if isinstance(sde, LinearSDE) else "uniform"
     grid = default if walk is None else walk
     make: Grid = one_of(grid, "walk", GRIDS) if isinstance(grid, str) else grid
-    times = check_walk(sde, make(sde, steps))
+    times = gridded(sde, make, steps)
     # A walk that climbs comes down oftener than its grid has steps.
     while nfe is not None and solver.calls(int((times.diff() < 0).sum())) + spare > nfe:
         steps -= 1
         if steps < 1:
             raise ValueError(f"No number of steps of this walk keeps to nfe = {nfe}: give steps.")
-        times = check_walk(sde, make(sde, steps))
+        times = gridded(sde, make, steps)
     return times
+
+
+def gridded(sde: SDE, make: Grid, n: int) -> Tensor:
+    """The times of a grid of n steps, remembered where they are bound to be the same again."""
+    return (remembered_grid if fixed((sde, make)) else checked_grid)(sde, make, n)
+
+
+def checked_grid(sde: SDE, make: Grid, n: int) -> Tensor:
+    """The times of a grid, which may be anyone's."""
+    return check_walk(sde, make(sde, n))
+
+
+remembered_grid = lru_cache(maxsize=64)(checked_grid)
 
 
 def begin(p: Reverse, start: Sequence[int] | Tensor, top: Instant) -> Tensor:

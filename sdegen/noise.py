@@ -76,9 +76,7 @@ class Seeded(Noise):
     """
 
     def __init__(self, seed: int | Sequence[int], first: int = 0) -> None:
-        self.seed: int | list[int] = (
-            int(seed) if isinstance(seed, int | Integral) else [int(s) for s in seed]
-        )
+        self.seed = whole_seed(seed)
         self.first, self.drawn = first, 0
         self._keys: Tensor | None = None
         self._salt, self._streams_by_name = 0, dict[str, Seeded]()
@@ -100,6 +98,21 @@ class Seeded(Noise):
         z = torch.cat(pairs(self.keys(len(x), x.device), number, (n + 1) // 2, x.dtype), dim=1)
         return z[:, :n].reshape(x.shape).to(x.dtype)
 
+    def rewind(self) -> None:
+        """Begin again with the first draw, of every stream."""
+        self.drawn = 0
+        for other in self._streams_by_name.values():
+            other.rewind()
+
+    def reseed(self, seed: int | Sequence[int]) -> None:
+        """Begin again with other seeds, in the same memory: a CUDA graph finds them there."""
+        self.seed, self.drawn = whole_seed(seed), 0
+        if (keys := self._keys) is not None:
+            self._keys = None
+            self._keys = keys.copy_(self.keys(len(keys), keys.device))
+        for other in self._streams_by_name.values():
+            other.reseed(seed)
+
     def keys(self, b: int, device: torch.device) -> Tensor:
         """A 64-bit key per sample, (b, 1), made once per batch size and device."""
         if not isinstance(self.seed, int) and len(self.seed) != b:
@@ -114,6 +127,11 @@ class Seeded(Noise):
             keys = mix(mix(high + signed(GOLDEN)) + (low + 1) * signed(GOLDEN))
             self._keys = mix(keys ^ self._salt)[:, None]
         return self._keys
+
+
+def whole_seed(seed: int | Sequence[int]) -> int | list[int]:
+    """A seed, or one per sample, as Python's integers."""
+    return int(seed) if isinstance(seed, int | Integral) else [int(s) for s in seed]
 
 
 def pairs(keys: Tensor, number: Tensor | int, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

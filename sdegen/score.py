@@ -196,6 +196,18 @@ class ScorePrediction(Prediction):
         return self.sde.drift(self.x, self.t) - (1 + eta**2) * half
 
 
+def label_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type of time labels for a network of some type: float32 beside a shorter one."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def predicted(sde: SDE, target: Target, x: Tensor, F: Tensor, level: Instant) -> Any:
+    """The prediction that a network's output F (b, *) at state x (b, *) and a level is."""
+    if isinstance(level, Level):
+        return LinearPrediction(x, F, level, *target(level))
+    return ScorePrediction(sde, x, level.t, F)
+
+
 # ------------------------------------------------------------------------------------- the model
 
 
@@ -260,6 +272,10 @@ class ScoreModel(nn.Module):
         """Calls of the network so far, through this model and every ``given`` copy of it."""
         return self._calls[0]
 
+    def count(self, calls: int) -> None:
+        """Count calls of the network that were made without this object, as by a CUDA graph."""
+        self._calls[0] += calls
+
     @property
     def device(self) -> torch.device:
         """Where the network's parameters are (the CPU if it has none)."""
@@ -290,10 +306,7 @@ class ScoreModel(nn.Module):
     def forward(self, x: Tensor, t: Tensor | float | Instant) -> Any:
         """The prediction at state x (b, *) and time t, () or (b,), or a level already made."""
         level = t if isinstance(t, Instant) else self.sde(t)
-        F = self.call(x, level)
-        if isinstance(level, Level):
-            return LinearPrediction(x, F, level, *self.target(level))
-        return ScorePrediction(self.sde, x, level.t, F)
+        return predicted(self.sde, self.target, x, self.call(x, level), level)
 
     def call(self, x: Tensor, level: Instant) -> Tensor:
         """The network's output F (b, *) in x's dtype: one evaluation."""
@@ -307,20 +320,35 @@ class ScoreModel(nn.Module):
                 f"Times are of shape () or ({len(x)},) for a batch of {len(x)}, "
                 f"but they are {tuple(level.t.shape)}."
             )
-        dtype = self.dtype or x.dtype
-        exact = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
         # Adding a 0-d CPU tensor hands its value to the kernel: no copy, no synchronisation.
+        dtype = self.dtype or x.dtype
+        exact = label_dtype(dtype)
         label = x.new_zeros(len(x), dtype=exact) + self.label(level).to(exact)
-        inputs = x
-        if self.scale is not None:
-            at = linear(level)
-            c_in = ((at.alpha * self.scale.sigma_data) ** 2 + at.sigma**2).rsqrt()
-            inputs = expand(c_in, x) * x
+        c_in = self.c_in(level)
+        return self.evaluate(x if c_in is None else expand(c_in, x) * x, label, dtype)
+
+    def labels(self, levels: Instant) -> list[float]:
+        """The time labels of levels (n,)."""
+        return [float(c) for c in self.label(levels).expand(levels.t.shape).tolist()]
+
+    def c_in(self, level: Instant) -> Tensor | None:
+        """What a state is multiplied by before the network sees it; None: nothing."""
+        if self.scale is None:
+            return None
+        at = linear(level)
+        return ((at.alpha * self.scale.sigma_data) ** 2 + at.sigma**2).rsqrt()
+
+    def evaluate(self, inputs: Tensor, label: Tensor, dtype: torch.dtype) -> Tensor:
+        """The network, of a floating type, at inputs (b, *), scaled already, and labels (b,).
+
+        Here, and nowhere else, calls are counted.
+        """
         self._calls[0] += 1
-        F = self.net(inputs.to(dtype), label, **self.conditions)
-        if F.shape != x.shape:
+        x = inputs if inputs.dtype == dtype else inputs.to(dtype)
+        F = self.net(x, label, **self.conditions)
+        if F.shape != inputs.shape:
             raise ValueError(
-                f"The network must return its input's shape {tuple(x.shape)}, "
+                f"The network must return its input's shape {tuple(inputs.shape)}, "
                 f"but it returned {tuple(F.shape)}."
             )
-        return F.to(x.dtype)
+        return F if F.dtype == inputs.dtype else F.to(inputs.dtype)

@@ -61,7 +61,7 @@ class Adaptive(Solver):
     atol: float
     max_nfe: int
     per_sample: bool
-    evals, adaptive = 0, True
+    evals, adaptive, nonlinear = 0, True, "it chooses its own steps"
 
     def __post_init__(self) -> None:
         if not (self.rtol > 0 and self.atol > 0):

@@ -52,6 +52,7 @@ TORCHSDE = {
 }
 """All of torchsde 0.2.6 but the adjoint's, with their order where eta = 0."""
 
+THEIRS = "its steps are another library's"
 ITO = ("euler", "milstein", "srk")
 SCIPY = {"RK45": 5, "RK23": 3, "DOP853": 8, "Radau": 5, "BDF": 5, "LSODA": 5}
 
@@ -87,6 +88,7 @@ class TorchDiffEq(Solver):
     rtol: float = 1e-5
     atol: float = 1e-5
     n: int = 1
+    nonlinear = THEIRS
     presets: ClassVar = {
         "dopri5": Preset({}, "torchdiffeq; Song et al. (2021), sec. 4.3"),
         "dopri8": Preset({"method": "dopri8"}, "torchdiffeq"),
@@ -156,7 +158,7 @@ class SciPy(Solver):
     method: str = "RK45"
     rtol: float = 1e-5
     atol: float = 1e-5
-    evals, adaptive = 0, True
+    evals, adaptive, nonlinear = 0, True, THEIRS
     presets: ClassVar = {
         "scipy": Preset({}, "SciPy's RK45, Song et al. (2021), their code"),
         "scipy_dop853": Preset({"method": "DOP853", "rtol": 1e-10, "atol": 1e-10}, "SciPy"),
@@ -221,7 +223,7 @@ class TorchSDE(Solver):
     """
 
     method: str = "srk"
-    eta, any_eta = 1.0, True
+    eta, any_eta, nonlinear = 1.0, True, THEIRS
     presets: ClassVar = {
         "torchsde": Preset({}, "torchsde's stochastic Runge-Kutta"),
         "torchsde_euler": Preset({"method": "euler"}, "torchsde"),

@@ -56,6 +56,7 @@ class Langevin(Corrector):
 
     snr: float = 0.16
     norms: Literal["sample", "batch"] = "sample"
+    nonlinear = "the length of its step follows the norms of score and noise"
     presets: ClassVar = {"langevin": Preset({}, "Song et al. (2021), algs. 4 and 5")}
 
     def __post_init__(self) -> None:
@@ -150,6 +151,11 @@ class PredictorCorrector(Solver):
     def evals(self) -> int:  # type: ignore[override]
         """Of one prediction and n corrections."""
         return self.predictor.evals + self.n * self.corrector.evals
+
+    @property
+    def nonlinear(self) -> str:  # type: ignore[override]
+        """The predictor's reason or the corrector's."""
+        return self.predictor.nonlinear or (self.corrector.nonlinear if self.n else "")
 
     def calls(self, steps: int) -> int:
         """The predictor's, and n corrections a step."""

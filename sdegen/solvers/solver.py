@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from sdegen.reverse import Eta, Reverse
+from sdegen.reverse import Eta, Reverse, climb
 from sdegen.sde import NO_SIGNAL, Instant, Level, LinearSDE
 
 
@@ -76,6 +76,8 @@ class Solver(ABC):
     """True when it chooses its own steps between the levels of the walk."""
     path: ClassVar[bool] = False
     """True when it may ask for the noise of a step twice, so that it must come from one path."""
+    nonlinear: str = ""
+    """Why its steps are not linear in states, outputs and noise; "" where they are (trace.py)."""
     pure_noise: ClassVar[bool] = False
     """True when it works in alpha and sigma and may yet start where alpha is zero."""
     presets: ClassVar[Mapping[str, Preset]] = {}
@@ -93,6 +95,27 @@ class Solver(ABC):
     @abstractmethod
     def step(self, p: Reverse, x: Tensor, t: Any, s: Any, memory: Any = None) -> Step:
         """From state x (b, *) at level t to level s."""
+
+
+def walked(
+    solver: Solver,
+    p: Reverse,
+    x: Tensor,
+    walk: Sequence[Instant],
+    keep: Callable[[Step], Step] = lambda step: step,
+) -> Iterator[Step]:
+    """Every step of a walk, the next made from what ``keep`` returns of the one before.
+
+    Down is the solver's job; up, where a walk climbs, is the SDE's own forward step.
+    """
+    stops = list(pairwise(walk))
+    times = torch.stack([level.t for level in walk]).reshape(len(walk), -1)[:, 0].tolist()
+    memory = None
+    for q, (t, s), (a, b) in zip(p.each(len(stops)), stops, pairwise(times), strict=True):
+        up = b > a
+        step = keep(Step(climb(q, x, t, s)) if up else solver.step(q, x, t, s, memory))  # type: ignore[arg-type]
+        yield step
+        x, memory = step.x, step.memory
 
 
 def check(solver: Solver, p: Reverse) -> None:
@@ -121,22 +144,21 @@ def say(eta: Eta) -> str:
     return f"{eta:g}" if isinstance(eta, float | int) else f"{eta!r}"
 
 
-def check_levels(solver: Solver, p: Reverse, walk: Sequence[Instant]) -> None:
-    """Refuse a walk that the solver or its noise cannot take.
-
-    One with a level at which what the solver works with is infinite, or one that comes by twice
-    where the noise is one path.
-    """
-    known = [level for level in walk if isinstance(level, Level)]
-    if not known:
-        return
-    times = torch.stack([level.t.max() for level in known]).tolist()
+def check_path(p: Reverse, times: Sequence[float]) -> None:
+    """Refuse a walk that comes by the same times twice where the noise is one path."""
     if p.noisy and p.noise.path and any(s > t for t, s in pairwise(times)):
         raise ValueError(
             "This walk climbs, and so walks the same times twice, where a Brownian path has the "
             "same noise again: use seed= or noise=Seeded(seed) with a solver of fixed steps, or "
             "eta = 0."
         )
+
+
+def check_levels(solver: Solver, p: Reverse, walk: Sequence[Instant]) -> None:
+    """Refuse a walk with a level at which what the solver works with is infinite."""
+    known = [level for level in walk if isinstance(level, Level)]
+    if not known:
+        return
     signal = torch.stack([level.lam.min() for level in known]).tolist()
     for i, (lam, level) in enumerate(zip(signal, known, strict=True)):
         if lam >= NO_SIGNAL:

@@ -1,0 +1,417 @@
+"""Solvers as programs: the plain loop's numbers, fewer kernels, buffers that are safe."""
+
+from __future__ import annotations
+
+import weakref
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from conftest import EVERY, EVERY_SOLVER, FIXED, Smooth, every_sde, normal, pointwise, refused
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import sdegen as sg
+from sdegen.program import Combine, programmed
+
+LINEAR = {name: solver for name, solver in FIXED.items() if not solver.nonlinear}
+linear_solvers = pytest.mark.parametrize("solver", LINEAR.values(), ids=LINEAR)
+
+
+def march(
+    solver: sg.Solver, model: sg.ScoreModel, x: Tensor, times: Tensor, eta: Any, seed: int = 0
+) -> list[Tensor]:
+    """The states of the plain loop."""
+    p = sg.Reverse(model, eta, sg.Seeded(seed))
+    return [state.x for state in sg.march(solver, p, x, sg.levels(model.sde, times))]
+
+
+def off(a: Tensor, b: Tensor) -> float:
+    """The largest difference, beside the largest value."""
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def etas(solver: sg.Solver) -> list[Any]:
+    """The equations that a solver is tried on."""
+    mine = [solver.eta]
+    return [*mine, 0.0, 0.7, lambda lam: torch.sigmoid(lam)] if solver.any_eta else mine
+
+
+@every_sde
+@linear_solvers
+def test_a_program_does_what_the_plain_loop_does(solver: sg.Solver, sde: sg.LinearSDE) -> None:
+    x, times = normal(3, 2), sg.log_snr(sde, 6)
+    for eta, predicts in zip(etas(solver), ["edm", "eps", "x0", "v"], strict=False):
+        model = sg.ScoreModel(pointwise, sde, predicts)
+        plain = march(solver, model, x, times, eta)
+        made = sg.traced(solver, sde, times, eta, predicts=model.target)
+        states = [y.clone() for y in made.steps(model, x, sg.Seeded(0))]
+        for mine, theirs in zip(states, plain, strict=True):
+            assert off(mine, theirs) < 1e-10
+        assert torch.equal(
+            sg.sample(model, x, solver=solver, walk=times, eta=eta, noise=sg.Seeded(0)), states[-1]
+        )
+
+
+@linear_solvers
+def test_on_a_walk_that_climbs(solver: sg.Solver) -> None:
+    sde = sg.VPSDE()
+    model, x = sg.ScoreModel(pointwise, sde, "eps"), normal(3, 2)
+    times = sg.churn(sde, sg.log_snr(sde, 5), S_churn=2.0)
+    assert bool((times.diff() > 0).any())
+    last = march(solver, model, x, times, solver.eta)[-1]
+    assert off(sg.sample(model, x, solver=solver, walk=times, noise=sg.Seeded(0)), last) < 1e-10
+
+
+def test_solvers_without_a_program_say_why() -> None:
+    known = {name for name, solver in EVERY_SOLVER.items() if not solver.nonlinear}
+    assert {"langevin", "predictor_corrector", "dopri5", "scipy", "torchsde"}.isdisjoint(known)
+    assert len(known) > 50
+    sde = sg.VPSDE()
+    for name, solver in EVERY_SOLVER.items():
+        if name not in known:
+            with refused(rf"{type(solver).__name__} has no table: .*{solver.nonlinear}"):
+                sg.traced(solver, sde, sg.log_snr(sde, 3))
+
+
+@dataclass(frozen=True)
+class Own(sg.Solver):
+    """Euler's method with something done to the state that a researcher may do."""
+
+    how: str = "nothing"
+    order = 1
+
+    def step(self, p: Any, x: Any, t: Any, s: Any, memory: Any = None) -> sg.Step:
+        h = s.t - t.t
+        if self.how == "clamp":
+            x = x.clamp(-1, 1)
+        elif self.how == "ask":
+            assert isinstance(x, Tensor)
+        elif self.how == "shape":
+            h = h * (1 + 0 * x.shape[0])
+        elif self.how == "values":
+            h = h * float((x == x).all())
+        elif self.how == "random":
+            h = h * torch.rand((), dtype=torch.float64)
+        elif self.how == "torch":
+            return sg.Step(torch.add(x, torch.mul(p.drift(x, t), h)).sub(torch.zeros_like(x)))
+        elif self.how == "lerp":
+            return sg.Step(torch.lerp(x, x + p.drift(x, t), h))
+        return sg.Step(x + p.drift(x, t) * h)
+
+
+@pytest.mark.parametrize("how", ["nothing", "torch", "lerp"])
+def test_a_solver_of_ones_own_is_traced(how: str) -> None:
+    sde = sg.VPSDE()
+    model, x, times = sg.ScoreModel(pointwise, sde), normal(3, 2), sg.log_snr(sde, 4)
+    last = march(sg.Euler(), model, x, times, 0.0)[-1]
+    made = sg.traced(Own(how), sde, times)
+    assert off(list(made.steps(model, x))[-1], last) < 1e-12
+
+
+@pytest.mark.parametrize("how", ["clamp", "ask", "shape", "values", "random"])
+def test_what_is_not_linear_runs_in_the_plain_loop(how: str) -> None:
+    sde = sg.VPSDE()
+    model, x, times = sg.ScoreModel(pointwise, sde), normal(3, 2), sg.log_snr(sde, 4)
+    with refused(r"^Own has no table: it|^Own has no table: "):
+        sg.traced(Own(how), sde, times)
+    torch.manual_seed(3)
+    plain = march(Own(how), model, x, times, 0.0)[-1]
+    torch.manual_seed(3)
+    assert torch.equal(sg.sample(model, x, solver=Own(how), walk=times), plain)
+    again = sg.sample(model, x, solver=Own(how), walk=times)
+    assert torch.equal(again, plain) == (how != "random")
+
+
+def test_an_sde_without_marginals_is_traced_or_walked() -> None:
+    """An Ornstein-Uhlenbeck process about a mean is affine; another drift is not."""
+
+    class Mean(sg.SDE):
+        T, t_min = 1.0, 1e-3
+        prior = sg.Prior(1.0)  # type: ignore[assignment]
+        bend = False
+
+        def drift(self, x: Tensor, t: Tensor) -> Tensor:
+            return 0.3 - 2 * x if not self.bend else torch.tanh(x)
+
+        def diffusion(self, x: Tensor, t: Tensor) -> Tensor:
+            return 1 + t
+
+    class Bent(Mean):
+        bend = True
+
+    for sde, linear in ((Mean(), True), (Bent(), False)):
+        model, x = sg.ScoreModel(Smooth(), sde, "score"), normal(3, 2)
+        times = sg.uniform(sde, 5)
+        for solver in (sg.EulerMaruyama(), sg.Heun(), sg.SRA1()):
+            assert (programmed(solver, model, solver.eta, times) is not None) == linear
+            last = march(solver, model, x, times, solver.eta)[-1]
+            got = sg.sample(model, x, solver=solver, walk=times, noise=sg.Seeded(0))
+            assert off(got, last) < 1e-12
+
+
+# ---------------------------------------------------------------------------------- what it costs
+
+
+class Watch(TorchDispatchMode):
+    """Counts what is done to tensors of a state's size, and how many of them live at once."""
+
+    def __init__(self, numel: int) -> None:
+        super().__init__()
+        self.numel, self.kernels, self.alive, self.peak = numel, 0, 0, 0
+        self.known: set[int] = set()
+
+    def forget(self, key: int) -> None:
+        self.known.discard(key)
+        self.alive -= 1
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and out.numel() >= self.numel:
+            name = func.overloadpacket.__name__
+            self.kernels += name not in ("empty_like", "reshape", "view", "detach", "alias")
+            storage = out.untyped_storage()
+            if storage._cdata not in self.known:
+                self.known.add(storage._cdata)
+                self.alive += 1
+                weakref.finalize(storage, self.forget, storage._cdata)
+        self.peak = max(self.peak, self.alive)
+        return out
+
+
+OUTPUT = torch.full((4, 3, 16, 16), 0.1)
+
+
+def watched(solver: sg.Solver, steps: int, sde: sg.LinearSDE, eta: Any = None) -> Watch:
+    """What a sample does, with a network that hands out a new tensor each time."""
+    model = sg.ScoreModel(lambda x, t: torch.mul(OUTPUT, 2.0), sde)
+    x = normal(4, 3, 16, 16, dtype=torch.float32)
+    sg.sample(model, x, solver=solver, steps=steps, eta=eta, seed=0)  # traced once
+    with Watch(x.numel()) as watch:
+        sg.sample(model, x, solver=solver, steps=steps, eta=eta, seed=0)
+    return watch
+
+
+@linear_solvers
+def test_memory_does_not_grow_with_the_steps(solver: sg.Solver) -> None:
+    """At most three states beside those that the method must remember."""
+    few, many = (watched(solver, n, sg.VPSDE(), 0.0 if solver.any_eta else None) for n in (6, 12))
+    k = max(solver.order, solver.evals, getattr(solver, "corrector", 0))
+    noisy = 3 if solver.eta != 0 and not solver.any_eta else 0  # a draw and its parts
+    assert few.peak == many.peak <= k + 3 + noisy
+
+
+@pytest.mark.parametrize(
+    ("solver", "sde", "most"),
+    [
+        (sg.DDIM(), sg.VPSDE(), 2),
+        (sg.DDIM(), sg.VESDE(), 1),
+        (sg.Euler(), sg.VPSDE(), 2),
+        (sg.EulerMaruyama(), sg.VESDE(), 1),
+        (sg.DPMSolverPP(2), sg.VPSDE(), 4),
+        (sg.DPMSolverMultistep(2), sg.VESDE(), 3),
+    ],
+    ids=str,
+)
+def test_kernels_per_step(solver: sg.Solver, sde: sg.LinearSDE, most: int) -> None:
+    """Beyond the network's one, and the noise's."""
+    few, many = (watched(solver, n, sde, 0.0 if solver.any_eta else None) for n in (6, 12))
+    assert (many.kernels - few.kernels) / 6 - 1 <= most
+
+
+def test_the_watch_sees_a_plain_loop() -> None:
+    """The negative control: state by state, a step makes temporaries."""
+    sde = sg.VPSDE()
+    model = sg.ScoreModel(lambda x, t: torch.mul(OUTPUT, 2.0), sde)
+    x, walk = normal(4, 3, 16, 16, dtype=torch.float32), sg.levels(sde, sg.log_snr(sde, 6))
+    with Watch(x.numel()) as watch:
+        kept = [state.x for state in sg.march(sg.DDIM(), sg.Reverse(model), x, walk)]
+    assert watch.kernels > 6 * 4 and watch.peak > len(kept)
+
+
+# -------------------------------------------------------------------------- precision, and safety
+
+
+@pytest.mark.parametrize("solver", [sg.DDIM(), sg.DPMSolverPP(2), sg.UniPC(), sg.Heun()], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_short_types_are_accumulated_in_float32(solver: sg.Solver, dtype: torch.dtype) -> None:
+    """Rounded once a combination: nearer the exact result than a loop that rounds each term."""
+    sde = sg.EDM(T=20.0)
+    model, x = sg.ScoreModel(pointwise, sde, "x0"), 20 * normal(256, 64).to(dtype)
+    times = sg.log_snr(sde, 24)
+    exact = sg.sample(model, x.double(), solver=solver, walk=times)
+    made = sg.sample(model, x, solver=solver, walk=times)
+    plain = march(solver, model, x, times, 0.0)[-1]
+    assert made.dtype == dtype
+    mine, theirs = ((y.double() - exact).square().mean().sqrt() for y in (made, plain))
+    assert mine < (0.9 if dtype != torch.float32 else 1.5) * theirs
+
+
+@pytest.mark.parametrize("b", [1, 5])
+def test_what_is_handed_in_and_out_is_left_alone(b: int) -> None:
+    """The start, the states of a path, and the result of an earlier sample."""
+    model, x = sg.ScoreModel(pointwise, sg.VPSDE()), normal(b, 3)
+    start, how = x.clone(), {"solver": sg.DPMSolverPP(), "steps": 5}
+    first = sg.sample(model, x, **how)
+    kept = first.clone()
+    solution = sg.solve(model, x, path=True, **how)
+    assert torch.equal(x, start) and torch.equal(first, kept) and solution.path is not None
+    plain = march(sg.DPMSolverPP(), model, x, sg.log_snr(sg.VPSDE(), 5), 0.0)
+    for mine, theirs in zip(solution.path.x, [x, *plain], strict=True):
+        assert off(mine, theirs) < 1e-12
+
+
+HELD = torch.zeros(4, 3, dtype=torch.float64)
+NETWORKS = {
+    "its input": lambda x, t: x,
+    "a view of its input": lambda x, t: x[:, 1:2].expand_as(x),
+    "its input's data": lambda x, t: x.data,
+    "one buffer at every call": lambda x, t: HELD.copy_(x).mul_(0.3).add_(t[:, None]),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@linear_solvers
+def test_networks_may_hand_back_memory_in_use(solver: sg.Solver, name: str) -> None:
+    """The result is that of a network whose output is its own."""
+    sde = sg.VPSDE()
+    net = NETWORKS[name]
+    x, times = normal(4, 3), sg.log_snr(sde, 5)
+    clean = sg.ScoreModel(lambda x, t: net(x.clone(), t).clone(), sde)
+    last = march(solver, clean, x, times, solver.eta)[-1]
+    got = sg.sample(sg.ScoreModel(net, sde), x, solver=solver, walk=times, noise=sg.Seeded(0))
+    assert off(got, last) < 1e-10
+
+
+def test_an_sde_that_changes_is_traced_again() -> None:
+    """As one with learned parameters does: only what cannot change is remembered."""
+
+    class Learned(sg.VPSDE):
+        """Not frozen: it says so by its own beta."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            object.__setattr__(self, "speed", torch.tensor(1.0, dtype=torch.float64))
+
+        def log_alpha(self, t: Tensor) -> Tensor:
+            return self.speed * super().log_alpha(t)  # type: ignore[no-any-return, attr-defined]
+
+    sde = Learned()
+    model, x, times = sg.ScoreModel(pointwise, sde), normal(3, 2), sg.uniform(sg.VPSDE(), 5)
+    results = []
+    for speed in (1.0, 0.5):
+        sde.speed.fill_(speed)  # type: ignore[attr-defined]
+        got = sg.sample(model, x, solver=sg.DDIM(), walk=times)
+        assert off(got, march(sg.DDIM(), model, x, times, 0.0)[-1]) < 1e-12
+        results.append(got)
+    assert off(*results) > 1e-3
+
+
+def test_a_model_that_does_more_is_called_as_it_is() -> None:
+    """A subclass with a forward of its own, as guidance has, goes the plain way."""
+
+    class Guided(sg.ScoreModel):
+        def forward(self, x: Tensor, t: Any) -> Any:
+            return super().forward(1.1 * x, t)
+
+    sde = sg.VPSDE()
+    model, x, times = Guided(pointwise, sde), normal(3, 2), sg.log_snr(sde, 4)
+    last = march(sg.DDIM(), model, x, times, 0.0)[-1]
+    assert torch.equal(sg.sample(model, x, solver=sg.DDIM(), walk=times), last)
+    assert off(sg.sample(sg.ScoreModel(pointwise, sde), x, solver=sg.DDIM(), walk=times), last) > 0
+
+
+def test_what_is_remembered_is_the_same_program() -> None:
+    model, times = sg.ScoreModel(pointwise, sg.VPSDE()), sg.log_snr(sg.VPSDE(), 4)
+    one, two = (programmed(sg.DDIM(), model, 0.0, times) for _ in range(2))
+    assert one is two is not None
+    other = sg.ScoreModel(pointwise, sg.VPSDE(), predicts=lambda level: (0.0, 1.0))
+    three, four = (programmed(sg.DDIM(), other, 0.0, times) for _ in range(2))
+    assert three is not four and three is not None
+    assert [line for line in one.lines if isinstance(line, Combine)] == [
+        line for line in three.lines if isinstance(line, Combine)
+    ]
+
+
+# ------------------------------------------------------------------------------------ CUDA graphs
+
+
+class Replayed(TorchDispatchMode):
+    """What a CUDA graph does, on the CPU: the kernels, on the same memory, without Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.kernels.append((func, args, kwargs or {}, out))
+        return out
+
+    def replay(self) -> None:
+        for func, args, kwargs, out in self.kernels:
+            again = func(*args, **kwargs)
+            if isinstance(out, Tensor) and again.data_ptr() != out.data_ptr():
+                out.copy_(again)
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def graph(made: Replayed) -> Any:
+        with made:
+            yield
+
+    class Stream:
+        def wait_stream(self, other: Any) -> None:
+            pass
+
+    monkeypatch.setattr("sdegen.capture.check_device", lambda x: None)
+    for name, value in {
+        "Stream": Stream,
+        "current_stream": Stream,
+        "stream": lambda stream: nullcontext(),
+        "CUDAGraph": Replayed,
+        "graph": graph,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+
+
+@pytest.mark.usefixtures("graphs")
+@pytest.mark.parametrize("name", ["ddim", "dpmpp", "unipc", "heun", "sa", "ddpm", "sra1"])
+def test_a_captured_walk_is_the_walk(name: str) -> None:
+    """Replayed with other seeds and starts, and other weights: the same bits as ``sample``."""
+    net, solver = Smooth(), EVERY_SOLVER[name]
+    model = sg.ScoreModel(net, sg.VPSDE(), "edm")
+    how: dict[str, Any] = {"solver": solver, "steps": 5}
+    captured = sg.Captured(model, (3, 2), **how)
+    for seed in (7, [1, 2, 3]):
+        before = model.nfe
+        got = captured(seed=seed)
+        assert model.nfe - before == solver.calls(5)
+        assert torch.equal(got, sg.sample(model, (3, 2), seed=seed, **how))
+    x = normal(3, 2)
+    assert torch.equal(captured(x, seed=4), sg.sample(model, x, seed=4, **how))
+    with torch.no_grad():
+        net.W.mul_(0.5)
+    assert torch.equal(captured(seed=9), sg.sample(model, (3, 2), seed=9, **how))
+    assert not torch.equal(captured(), captured())
+    with refused(
+        r"captured for states of shape \(3, 2\) and torch.float64, but these are \(4, 2\)"
+    ):
+        captured(normal(4, 2), seed=0)
+
+
+def test_a_capture_needs_a_device_and_a_program() -> None:
+    model = sg.ScoreModel(pointwise, sg.VPSDE())
+    with refused("captured on a CUDA device, but the states are on cpu"):
+        sg.Captured(model, (2, 2), solver=sg.DDIM(), steps=3)
+    with refused("PredictorCorrector has no table"):
+        sg.Captured(model, (2, 2), solver=sg.PredictorCorrector(), steps=3)
+
+
+def test_every_linear_sde_has_programs() -> None:
+    """None is left out of the laws above."""
+    assert len(EVERY) >= 8 and len(LINEAR) > 50
