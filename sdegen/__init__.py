@@ -9,6 +9,7 @@ from sdegen.brownian import Brownian
 from sdegen.capture import Captured
 from sdegen.catalogue import catalogue
 from sdegen.grids import karras, levels, log_snr, quadratic, uniform
+from sdegen.learn import tune
 from sdegen.losses import (
     EDMWeighting,
     LogNormalTime,
@@ -21,6 +22,7 @@ from sdegen.losses import (
 )
 from sdegen.march import Path, Solution, State, march, sample, solve
 from sdegen.noise import Fresh, Noise, Seeded
+from sdegen.probe import Choice, choose
 from sdegen.program import Program, traced
 from sdegen.recipes import DDPM
 from sdegen.reverse import Reverse, renoise
@@ -69,6 +71,7 @@ from sdegen.solvers import (
 )
 from sdegen.table import Table, tabulate
 from sdegen.trace import NotLinear
+from sdegen.tuned import Gain, Tuned
 from sdegen.walks import ancestral, churn, repaint, restart, zigzag
 
 __version__ = "0.1.0"
@@ -94,6 +97,7 @@ __all__ = [
     "AnnealedLangevin",
     "Brownian",
     "Captured",
+    "Choice",
     "Cosine",
     "DPMSolver",
     "DPMSolverMultistep",
@@ -105,6 +109,7 @@ __all__ = [
     "EulerMaruyama",
     "Flow",
     "Fresh",
+    "Gain",
     "GottaGoFast",
     "Heun",
     "Instant",
@@ -141,9 +146,11 @@ __all__ = [
     "Tally",
     "TorchDiffEq",
     "TorchSDE",
+    "Tuned",
     "UniPC",
     "ancestral",
     "catalogue",
+    "choose",
     "churn",
     "dsm_loss",
     "independent",
@@ -162,6 +169,7 @@ __all__ = [
     "solve",
     "tabulate",
     "traced",
+    "tune",
     "uniform",
     "uniform_time",
     "zigzag",

@@ -218,6 +218,15 @@ def plan(
     spare: int = 0,
 ) -> Tensor:
     """The times of the walk that ``solve``'s arguments describe, ``spare`` calls set aside."""
+    if solver.own_times is not None:
+        n = len(solver.own_times) - 1
+        calls = solver.calls(n) + spare
+        if walk is not None or steps not in (None, n) or nfe not in (None, calls):
+            raise ValueError(
+                f"{type(solver).__name__} comes with its own walk of {n} steps and {calls} "
+                "network calls: leave out walk, steps and nfe."
+            )
+        return check_walk(sde, torch.tensor(solver.own_times, dtype=torch.float64))
     if isinstance(walk, Tensor) or (isinstance(walk, Sequence) and not isinstance(walk, str)):
         if steps is not None or nfe is not None:
             raise ValueError("A walk given as times has its own number of steps: leave out steps.")

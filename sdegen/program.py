@@ -25,7 +25,7 @@ from sdegen.reverse import Eta
 from sdegen.score import PREDICTIONS, ScoreModel, Target, label_dtype, one_of
 from sdegen.sde import SDE, Instant
 from sdegen.solvers.solver import Solver
-from sdegen.trace import Call, Draw, Mix, NotLinear, Register, Tape, trace
+from sdegen.trace import Call, Draw, Mix, NotLinear, Register, Tape, Terms, trace
 
 ONE = 1
 """The register of the number one (trace.py)."""
@@ -254,7 +254,7 @@ def read(tape: Tape) -> dict[int, Row]:
     }
 
 
-def terms_of(register: Register) -> dict[int, Tensor | float]:
+def terms_of(register: Register) -> Terms:
     """The combination in a register's definition, if there is one."""
     if isinstance(register, Call):
         return register.input

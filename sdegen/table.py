@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from sdegen.grids import GRIDS, levels, log_snr, uniform
-from sdegen.program import ONE, Row, read, simplify
+from sdegen.program import ONE, Row, read, simplify, terms_of
 from sdegen.reverse import Eta
 from sdegen.score import PREDICTIONS, one_of
 from sdegen.sde import SDE, VPSDE, Instant, Level, LinearSDE
 from sdegen.solvers.solver import Solver
-from sdegen.trace import Call, Draw, Start, Tape, trace
+from sdegen.trace import Call, Draw, Start, Tape, Terms, trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,16 +118,16 @@ def table_of(
     stops = stops_of(walk, sde, steps)
     target = one_of(predicts, "prediction", PREDICTIONS)
     tape = trace(solver, sde, stops, eta, target=target)
-    rows, shown = read(tape), solver.eta if eta is None else eta
+    shown = solver.eta if eta is None else eta
     head = f"{solver} on {sde}, eta = {shown}; F is the network's {predicts}"
-    matrix, columns = dense(tape, rows)
-    calls = [i for i, register in enumerate(tape.registers) if isinstance(register, Call)]
+    rows, columns = dense(tape)
+    calls = [register for register in tape.registers if isinstance(register, Call)]
     return Table(
-        tuple(tape.registers[i].level for i in calls),  # type: ignore[union-attr]
+        tuple(call.level for call in calls),
         columns,
-        torch.stack([combined(rows[i], matrix) for i in calls]),
-        matrix[tape.states],
-        "\n".join([head, *listing(tape, simplify(tape, rows, copy=False), stops)]),
+        torch.stack([combined(call.input, rows) for call in calls]),
+        torch.stack([rows[i] for i in tape.states]),
+        "\n".join([head, *listing(tape, simplify(tape, read(tape), copy=False), stops)]),
     )
 
 
@@ -144,26 +144,26 @@ def stops_of(
     return levels(sde, torch.as_tensor(walk, dtype=torch.float64))
 
 
-def combined(row: Row, matrix: Tensor) -> Tensor:
-    """A combination of registers, by their own combinations (r, c): (c,)."""
-    total = matrix.new_zeros(matrix.shape[1])
-    for j, c in row.items():
-        total = total + c * matrix[j]
+def combined(terms: Terms, rows: Sequence[Tensor]) -> Tensor:
+    """A combination of registers, by their own rows (c,) each."""
+    total = torch.zeros_like(rows[0])
+    for j, c in terms.items():
+        total = total + c * rows[j]
     return total
 
 
-def dense(tape: Tape, rows: dict[int, Row]) -> tuple[Tensor, tuple[str, ...]]:
-    """Every register by the start, the outputs, the draws and one, (r, c); and these columns."""
+def dense(tape: Tape) -> tuple[list[Tensor], tuple[str, ...]]:
+    """Every register by the start, the outputs, the draws and one, (c,) each; and these columns.
+
+    With gradients where the tape's coefficients have them.
+    """
     kinds = [type(register) for register in tape.registers]
     order = [i for kind in (Start, Call, Draw) for i, k in enumerate(kinds) if k is kind] + [ONE]
     place = {register: column for column, register in enumerate(order)}
-    matrix = torch.zeros(len(kinds), len(order), dtype=torch.float64)
-    for i in range(len(kinds)):
-        if i in place:
-            matrix[i, place[i]] = 1.0
-        else:
-            matrix[i] = combined(rows[i], matrix)
-    return matrix, tuple(names(tape)[i] for i in order)
+    unit, rows = torch.eye(len(order), dtype=torch.float64), list[Tensor]()
+    for i, register in enumerate(tape.registers):
+        rows.append(unit[place[i]] if i in place else combined(terms_of(register), rows))
+    return rows, tuple(names(tape)[i] for i in order)
 
 
 def names(tape: Tape) -> dict[int, str]:

@@ -78,6 +78,8 @@ class Solver(ABC):
     """True when it may ask for the noise of a step twice, so that it must come from one path."""
     nonlinear: str = ""
     """Why its steps are not linear in states, outputs and noise; "" where they are (trace.py)."""
+    own_times: tuple[float, ...] | None = None
+    """The walk that it comes with, where it can take no other."""
     pure_noise: ClassVar[bool] = False
     """True when it works in alpha and sigma and may yet start where alpha is zero."""
     presets: ClassVar[Mapping[str, Preset]] = {}
@@ -91,6 +93,9 @@ class Solver(ABC):
     def calls(self, steps: int) -> int:
         """Network calls that so many steps take."""
         return steps * self.evals
+
+    def fit(self, p: Reverse) -> None:  # noqa: B027
+        """Refuse an equation that this very solver was not made for."""
 
     @abstractmethod
     def step(self, p: Reverse, x: Tensor, t: Any, s: Any, memory: Any = None) -> Step:
@@ -121,6 +126,7 @@ def walked(
 def check(solver: Solver, p: Reverse) -> None:
     """Refuse an equation that the solver cannot integrate, with the reason and the remedy."""
     name, sde = type(solver).__name__, type(p.sde).__name__
+    solver.fit(p)
     if solver.marginals and not isinstance(p.sde, LinearSDE):
         raise ValueError(
             f"{name} works in alpha and sigma, but {sde} gives only drift and diffusion. "
