@@ -13,7 +13,7 @@ from sdegen.score import ScoreModel
 from sdegen.sde import Level, LinearSDE, expand
 
 
-def exact_model(problem: Gaussian | Mixture, sde: LinearSDE) -> ScoreModel:
+def exact_model(problem: Gaussian | Mixture | Empirical, sde: LinearSDE) -> ScoreModel:
     """The problem's exact denoiser as a score model of any linear SDE: counted, without error."""
     return ScoreModel(lambda x, t: problem.denoise(x, sde(t)), sde, predicts="x0")
 
@@ -99,3 +99,44 @@ class Mixture:
         k = torch.multinomial(weights, n, replacement=True, generator=generator)
         z = torch.randn(n, means.shape[1], dtype=torch.float64, generator=generator)
         return means[k] + stds[k, None] * z
+
+
+@dataclass(frozen=True, eq=False)
+class Empirical:
+    """A data set (n, *) as a distribution: each of its n points with weight 1 / n.
+
+    chunk: points that are compared with all states at once, which bounds the memory to b x chunk.
+    """
+
+    data: Tensor
+    chunk: int = 4096
+
+    def __post_init__(self) -> None:
+        if not self.data.is_floating_point() or self.data.ndim < 2 or len(self.data) == 0:
+            raise ValueError(
+                "A data set is a floating-point tensor (n, *) with n >= 1, but it is "
+                f"{self.data.dtype} of shape {tuple(self.data.shape)}."
+            )
+
+    @cached_property
+    def _rows(self) -> Tensor:
+        """The points (n, d) in float64: at small sigma their logits differ in the last digits."""
+        return self.data.reshape(len(self.data), -1).double()
+
+    def denoise(self, x: Tensor, level: Level) -> Tensor:
+        """E[x0 | x_t = x], a softmax over the data; x is (b, *)."""
+        y = x.reshape(len(x), -1).double()
+        a, v = (torch.as_tensor(c).to(y).reshape(-1, 1) for c in (level.alpha, level.sigma**2))
+        top = y.new_full((len(y), 1), -torch.inf)
+        total, mean = torch.zeros_like(top), torch.zeros_like(y)
+        for part in self._rows.to(y.device).split(self.chunk):
+            logits = (a * y @ part.T - 0.5 * a**2 * part.square().sum(1)) / v
+            new = torch.maximum(top, logits.detach().amax(1, keepdim=True))
+            w, fade = (logits - new).exp(), (top - new).exp()
+            total, mean, top = fade * total + w.sum(1, keepdim=True), fade * mean + w @ part, new
+        return (mean / total).reshape(x.shape).to(x)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n draws (n, *), with replacement, in float64."""
+        picks = torch.randint(len(self.data), (n,), generator=generator)
+        return self._rows.cpu()[picks].reshape(n, *self.data.shape[1:])

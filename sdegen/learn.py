@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, pairwise
 
 import torch
@@ -30,6 +31,10 @@ from sdegen.tuned import Gain, Tuned
 
 FORM = DataForm()
 RESAMPLES = 200
+LEAST = 1e-3
+"""No step of a walk is shorter than this part of the mean one, so that none climbs."""
+BAD = 1e30
+"""The loss where there is none: large, and yet a number that a line search can work with."""
 RIVALS = 2
 """Untuned solvers that tuning begins from; the better of their ends is kept."""
 
@@ -56,8 +61,8 @@ class Learner:
 
     def levels(self) -> list[Level]:
         """The walk, its ends as they are."""
-        parts = self.gaps.softmax(0).cumsum(0)[:-1]
-        inner = self.sde.time(self.first + (self.last - self.first) * parts)
+        parts = (1.0 - LEAST) * self.gaps.softmax(0) + LEAST / len(self.gaps)
+        inner = self.sde.time(self.first + (self.last - self.first) * parts.cumsum(0)[:-1])
         times = torch.cat([self.ends[:1], inner, self.ends[1:]])
         return self.sde(times).unbind()  # type: ignore[return-value]
 
@@ -75,11 +80,11 @@ class Learner:
             rows.append(torch.cat([own[:1], own[1 : i + 2] + free, own[i + 2 :]]))
         return torch.stack(rows)
 
-    def run(self, x: Tensor) -> Tensor:
+    def run(self, model: ScoreModel, x: Tensor) -> Tensor:
         """The samples (b, *) from starts x (b, *)."""
         levels, known = self.levels(), [x]
         for (t, s), row in zip(pairwise(levels), self.rows(levels), strict=True):
-            known.append(self.model(x, t).x0)
+            known.append(model(x, t).x0)
             x = s.sigma / t.sigma * x
             for w, value in zip(row, known, strict=False):
                 x = x + w * value
@@ -108,7 +113,8 @@ def tune(
     iterations: int = 300,
     fine: int = 200,
     seed: int = 0,
-    watch: Callable[[int, float], None] | None = None,
+    batch: int = 128,
+    watch: Callable[[int, int, float], None] | None = None,
 ) -> Tuned:
     """The solver of ``nfe`` network calls that comes closest to the model's own flow.
 
@@ -118,10 +124,13 @@ def tune(
                   measure the gain.
     iterations:   of the optimiser: a quarter of Adam from the best standard walk, then L-BFGS.
     fine:         steps of UniPC-3 that the exact flow is taken from.
-    watch:        called with the iteration and the median error on the held-out seeds.
+    batch:        starts whose gradient is taken at once, all nfe calls kept: what bounds memory.
+    watch:        called now and then with the iterations done, their total, and the median error
+                  on the held-out seeds.
 
     The loss is the mean over starts of the root-mean-square error at the end. What is kept is what
     was best on the held-out seeds. The cost is about 3 nfe x seeds x iterations network calls.
+    Conditions that a model was given are (seeds, *), or the same for all samples.
     ValueError for a model that returns NaN or gives no gradient, for nfe < 2, an SDE without
     marginals, and fewer seeds than ten times what is learned needs.
     """
@@ -139,11 +148,12 @@ def tune(
     check_gradient(model, x)
     exact, known = (reference(model, states, fine) for states in (x, held))
     best, kept = math.inf, None
-    for learner in rivals(model, compared(model, held, known, nfe), coefficients):
-        for i in chain([0], fit(learner, x, exact, iterations)):
+    learners = rivals(model, compared(model, held, known, nfe), coefficients)
+    for k, learner in enumerate(learners):
+        for i in chain([0], fit(learner, x, exact, iterations, batch)):
             error = score(learner, held, known)
             if watch is not None:
-                watch(i, error)
+                watch(k * iterations + i, len(learners) * iterations, error)
             if error < best:
                 best, kept = error, learner.solver()
     assert kept is not None
@@ -165,42 +175,59 @@ def rivals(model: ScoreModel, choice: Choice, coefficients: bool) -> list[Learne
 @torch.no_grad()
 def score(learner: Learner, x: Tensor, exact: Tensor) -> float:
     """The median error; infinite where there is none."""
-    median = float(errors(learner.run(x), exact).median())
+    median = float(errors(learner.run(learner.model, x), exact).median())
     return median if median == median else float("inf")
 
 
-def fit(learner: Learner, x: Tensor, exact: Tensor, iterations: int) -> Iterator[int]:
-    """Adam for a quarter of the iterations, then L-BFGS, with a pause every now and then."""
+def fit(learner: Learner, x: Tensor, exact: Tensor, iterations: int, batch: int) -> Iterator[int]:
+    """Adam for a quarter of the iterations, then L-BFGS, with a pause every now and then.
 
-    def closure() -> float:
-        # An error of zero has no slope.
-        squares = (learner.run(x) - exact).square().reshape(len(x), -1).mean(1)
-        loss = (squares + 1e-24).sqrt().mean()
-        slopes = torch.autograd.grad(loss, learner.parameters)
-        for each, slope in zip(learner.parameters, slopes, strict=True):
-            each.grad = slope
-        torch.nn.utils.clip_grad_norm_(learner.parameters, 1.0)
-        return float(loss.detach())
+    The walk alone at first; coefficients, where they are learned, in the second half.
+    """
+    rows = torch.arange(len(x)).split(batch)
+    parts = [(learner.model.rows(i, len(x)), x[i], exact[i]) for i in rows]
 
-    warm = iterations // 4
-    adam = torch.optim.Adam(learner.parameters, lr=0.02)
+    def closure(known: list[Tensor]) -> float:
+        for each in known:
+            each.grad = torch.zeros_like(each)
+        total = 0.0
+        for model, start, end in parts:
+            squares = (learner.run(model, start) - end).square().reshape(len(end), -1).mean(1)
+            loss = (squares + 1e-24).sqrt().sum() / len(x)  # an error of zero has no slope
+            for each, slope in zip(known, torch.autograd.grad(loss, known), strict=True):
+                each.grad += slope  # type: ignore[operator]
+            total += float(loss.detach())
+        fine = all(bool(each.grad.isfinite().all()) for each in known)  # type: ignore[union-attr]
+        if fine and math.isfinite(total):
+            return total
+        for each in known:
+            each.grad = torch.zeros_like(each)
+        return BAD
+
+    walk, warm, half = learner.parameters[:1], iterations // 4, iterations // 2
+    adam = torch.optim.Adam(walk, lr=0.02)
     slower = torch.optim.lr_scheduler.CosineAnnealingLR(adam, max(warm, 1))
     for i in range(1, warm + 1):
-        adam.step(closure)
+        adam.step(partial(closure, walk))
         slower.step()
         if i % 10 == 0:
             yield i
-    lbfgs = torch.optim.LBFGS(
-        learner.parameters,
-        max_iter=10,
-        history_size=30,
-        tolerance_grad=1e-12,
-        tolerance_change=1e-14,
-        line_search_fn="strong_wolfe",
-    )
-    for i in range(warm + 10, iterations + 1, 10):
-        lbfgs.step(closure)
-        yield i
+    coefficients = len(learner.parameters) > 1
+    stages = [(walk, warm, half if coefficients else iterations)]
+    if coefficients:
+        stages.append((learner.parameters, half, iterations))
+    for known, first, last in stages:
+        lbfgs = torch.optim.LBFGS(
+            known,
+            max_iter=10,
+            history_size=30,
+            tolerance_grad=1e-12,
+            tolerance_change=1e-14,
+            line_search_fn="strong_wolfe",
+        )
+        for i in range(first + 10, last + 1, 10):
+            lbfgs.step(partial(closure, known))
+            yield i
 
 
 def check_gradient(model: ScoreModel, x: Tensor) -> None:

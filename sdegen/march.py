@@ -81,7 +81,7 @@ def solve(
     model: ScoreModel,
     start: Sequence[int] | Tensor,
     *,
-    solver: Solver,
+    solver: Solver | str,
     steps: int | None = None,
     nfe: int | None = None,
     walk: str | Grid | Tensor | Sequence[float] | None = None,
@@ -94,6 +94,8 @@ def solve(
     """Integrate the reverse equation of a score model from noise to data.
 
     start:   a shape (b, *) to draw from the SDE's prior, or the states x_T (b, *) to start from.
+    solver:  a Solver; or "auto", which probes some for this model and this nfe, and prints which
+             one it took and why (probe.py); its probes are not counted in the solution's nfe.
     steps:   solver steps; or ``nfe``: as many steps as that many network calls allow.
     walk:    a grid by name ("log_snr", "karras", "uniform", "quadratic"), a grid function
              (sde, n) -> times, or the times themselves (n + 1,), which may climb (walks.py).
@@ -108,6 +110,7 @@ def solve(
     A solver whose steps are linear runs as its program (program.py), any other step by step.
     ValueError, before anything runs, for a combination that cannot be solved.
     """
+    solver, walk = settled(solver, model, start, steps, nfe, walk, denoise)
     before, made = model.nfe, source(seed, noise, solver, model.sde)
     journey = travel(model, start, solver, steps, nfe, walk, eta, made, denoise)
     t, states, tallies = list[Tensor](), list[Tensor](), list[Tally]()
@@ -126,7 +129,7 @@ def sample(
     model: ScoreModel,
     start: Sequence[int] | Tensor,
     *,
-    solver: Solver,
+    solver: Solver | str,
     steps: int | None = None,
     nfe: int | None = None,
     walk: str | Grid | Tensor | Sequence[float] | None = None,
@@ -136,6 +139,7 @@ def sample(
     denoise: bool = False,
 ) -> Tensor:
     """The samples (b, *) of ``solve``, whose arguments these are, and nothing else."""
+    solver, walk = settled(solver, model, start, steps, nfe, walk, denoise)
     made = source(seed, noise, solver, model.sde)
     for _, x, _ in travel(model, start, solver, steps, nfe, walk, eta, made, denoise):  # noqa: B007
         pass
@@ -179,6 +183,30 @@ def travel(
         x = state.x
     if denoise:
         yield State(stops[-1], model(x, stops[-1]).x0)
+
+
+def settled(
+    solver: Solver | str,
+    model: ScoreModel,
+    start: Sequence[int] | Tensor,
+    steps: int | None,
+    nfe: int | None,
+    walk: str | Grid | Tensor | Sequence[float] | None,
+    denoise: bool,
+) -> tuple[Solver, str | Grid | Tensor | Sequence[float] | None]:
+    """Solver and walk; "auto" finds its own."""
+    if isinstance(solver, Solver):
+        return solver, walk
+    if solver != "auto":
+        raise ValueError(f'A solver is a Solver or "auto", but it is {solver!r}.')
+    if nfe is None or steps is not None or walk is not None:
+        raise ValueError('"auto" finds a solver and a walk for a budget: give nfe alone.')
+    from sdegen.probe import automatic  # it calls sample itself
+
+    shape = tuple(start.shape if isinstance(start, Tensor) else start)
+    choice = automatic(model, shape, nfe - int(denoise))
+    print(choice)
+    return choice.solver, choice.walk
 
 
 def spent(x: Tensor, tallies: Sequence[Tally], nfe: int, more: int) -> tuple[Tensor, Tensor]:

@@ -35,6 +35,7 @@ CANDIDATES: tuple[Solver, ...] = (
     Heun("rho"),
     Singlestep(2),
 )
+SEEDS = 32
 WALKS = ("log_snr", "karras", "uniform", "quadratic")
 
 
@@ -83,20 +84,31 @@ def choose(
     shape: Sequence[int],
     *,
     nfe: int,
-    seeds: int = 32,
+    seeds: int = SEEDS,
     fine: int = 100,
     seed: int = 0,
 ) -> Choice:
     """Probe deterministic solvers of several predictions on the standard walks.
 
     Each is run from the same draws of the prior (``seeds`` samples of ``shape`` (*), without the
-    batch) and compared with UniPC-3 on ``fine`` equal steps of lam. ValueError for an SDE without
-    marginals, fewer than 8 seeds, a budget that no solver can keep to, and a model that returns
-    NaN.
+    batch) and compared with UniPC-3 on ``fine`` equal steps of lam. Conditions that a model was
+    given are (seeds, *), or the same for all samples. ValueError for an SDE without marginals,
+    fewer than 8 seeds, a budget that no solver can keep to, and a model that returns NaN.
     """
     check_model(model, seeds)
     x = starts(model, shape, seeds, seed)
     return compared(model, x, reference(model, x, fine), nfe)
+
+
+def automatic(model: ScoreModel, shape: Sequence[int], nfe: int) -> Choice:
+    """``choose`` for states (b, *) whose conditions, if any, are the model's own (b, *)."""
+    b = shape[0]
+    return choose(model.rows(torch.arange(SEEDS) % b, b), shape[1:], nfe=nfe, seeds=SEEDS)
+
+
+def auto() -> str:
+    """ "auto", as a configuration asks for it."""
+    return "auto"
 
 
 def compared(model: ScoreModel, x: Tensor, exact: Tensor, nfe: int) -> Choice:

@@ -50,7 +50,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Tuned(Solver):
-    """x_s = sigma_s / sigma_t x_t + d_i x_T + sum_j w_ij x0_j, over all x0 so far, on its own walk.
+    """x_s = sigma_s / sigma_t x_t + d_i x_T + sum_j w_ij x0_j, over all x0, on its own walk.
 
     times:   of the walk, (n + 1,), one network call each but the last.
     weights: of step i, from 0: d_i, and w_ij of every x0 so far, i + 2 numbers.
@@ -74,7 +74,7 @@ class Tuned(Solver):
         if rows != list(range(2, n + 2)) or not len(self.alpha) == len(self.sigma) == n + 1 > 1:
             raise ValueError(
                 "A tuned solver of n steps has n + 1 times and levels, and weights of lengths 2 "
-                f"to n + 1, but there are {n + 1} times, {len(self.alpha)} levels and lengths {rows}."
+                f"to n + 1, but there are {n + 1} times, {len(self.alpha)} levels, lengths {rows}."
             )
 
     @property

@@ -40,7 +40,7 @@ def hydra_main(task: Callable[[Any], None], config_name: str) -> None:
 
 
 def store_groups() -> None:
-    """What Hydra's groups hold beside the files of conf: the schema, and every solver there is."""
+    """What Hydra's groups hold beside the files of conf: the schema and the solvers."""
     from hydra.core.config_store import ConfigStore
 
     from sdegen.catalogue import catalogue
@@ -50,6 +50,9 @@ def store_groups() -> None:
     store.store(group="train", name="schema", node=TrainSettings)
     for name, entry in catalogue().items():
         store.store(group="solver", name=name, node=entry.config())
+    store.store(group="solver", name="auto", node={"_target_": "sdegen.probe.auto"})
+    tuned = {"_target_": "sdegen.tuned.load", "path": "???"}
+    store.store(group="solver", name="tuned", node=tuned)
 
 
 def explain(error: BaseException) -> str:

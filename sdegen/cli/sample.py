@@ -31,7 +31,7 @@ def run(config: dict[str, Any]) -> None:
     folder = Path(config["run"])
     packages = config["packages"]
     model, trained, shape, classes = load(folder, packages, config["device"])
-    solver, walk = build(config["solver"], packages), build(config["walk"], packages)
+    solver, walk = build(config["solver"], packages), build(config["walk"], packages) or None
     how = {
         "solver": solver,
         "walk": walk,

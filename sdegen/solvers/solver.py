@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from enum import IntEnum
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
@@ -93,6 +94,15 @@ class Solver(ABC):
     def calls(self, steps: int) -> int:
         """Network calls that so many steps take."""
         return steps * self.evals
+
+    def __str__(self) -> str:
+        """The class, and what differs from its defaults."""
+        said = [
+            f"{each.name}={getattr(self, each.name)!r}"
+            for each in (fields(self) if is_dataclass(self) else ())
+            if getattr(self, each.name) != each.default
+        ]
+        return f"{type(self).__name__}({', '.join(said)})"
 
     def fit(self, p: Reverse) -> None:  # noqa: B027
         """Refuse an equation that this very solver was not made for."""
