@@ -1,128 +1,232 @@
-"""What a step costs beside the network, and what per-sample noise costs beside randn.
+"""What a step costs beside the network: time, kernels, host reads and memory, ours and others'.
 
-    python benchmarks/step_cost.py            writes benchmarks/step_cost.json and prints it
+    python benchmarks/step_cost.py                  writes benchmarks/step_cost.json, its figure
+    python benchmarks/step_cost.py --device cuda    the same on a GPU, CUDA graphs too
+    python benchmarks/step_cost.py --quick --out d  a look, in seconds, into the folder d
 
-A model that costs nothing, 64 x 3 x 32 x 32 in float32, 50 steps, one CPU thread. Two solvers are
-measured beside a loop written by hand with coefficients known beforehand, in one run, interleaved;
-figures are medians over the repeats. Then every solver of the catalogue with fixed steps, on
-64 x 2, where what is measured is the solver's own bookkeeping.
+A network that costs nothing, float32, 50 steps, one CPU thread. Every library's loop of a method
+is timed in turn, in one process, and the order goes round; figures are medians over the repeats.
+"By hand" is the tightest loop there is, and does no bookkeeping at all. Kernels, host reads
+(values for which a GPU would have to be waited for; on a CPU any value read) and states that live
+at once are counted at the dispatcher, in a run of their own. At last every solver of the catalogue
+with fixed steps on 64 x 2, where what is measured is the solver's own bookkeeping.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from loops import METHODS, SDE, Loop, loops
 from torch import Tensor
+from watch import Watch
 
 import sdegen as sg
+from sdegen.networks import UNet
 
-SHAPE, STEPS, REPEATS = (64, 3, 32, 32), 50, 15
-SMALL, FEW = (64, 2), 5
-OUTPUT = torch.full(SHAPE, 0.1)
-
-
-def free(x: Tensor, t: Tensor) -> Tensor:
-    """A network that costs nothing."""
-    return OUTPUT
+SIZES, STEPS, REPEATS = ((64, 2), (64, 3, 32, 32), (16, 3, 256, 256)), 50, 9
+SMALL = (64, 2)
+WITHIN = {"by hand": 1.2, "diffusers": 1 / 3, "k-diffusion": 0.4}
+"""What our time is to be within, beside theirs, at 64 x 3 x 32 x 32."""
 
 
-def by_hand(order: int) -> Callable[[Tensor], Tensor]:
-    """DDIM (order 1) or DPM-Solver++(2M) on an eps network: in-place, coefficients precomputed."""
-    sde = sg.VPSDE()
-    levels = sde(sg.log_snr(sde, STEPS))
-    a, s, lam = levels.alpha.tolist(), levels.sigma.tolist(), levels.lam.tolist()
-
-    def loop(x: Tensor) -> Tensor:
-        x, last = x.clone(), None
-        for i in range(STEPS):
-            x0 = (x - s[i] * OUTPUT).div_(a[i])
-            h = lam[i + 1] - lam[i]
-            c = h / (lam[i] - lam[i - 1]) / 2 if order == 2 and i else 0.0
-            guess = x0 if last is None or not c else torch.lerp(last, x0, 1 + c)
-            gain = a[i + 1] - s[i + 1] / s[i] * a[i]
-            x.mul_(s[i + 1] / s[i]).add_(guess, alpha=gain)
-            last = x0
-        return x
-
-    return loop
+def clock(run: Callable[[], Any], device: str) -> float:
+    """Seconds of a run, the device waited for."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    begun = time.perf_counter()
+    run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
 
 
-def cases() -> dict[str, Callable[[Tensor], Any]]:
-    """Everything measured, by name: a function of the starting state."""
-    model = sg.ScoreModel(free, sg.VPSDE())
+def measured(method: str, shape: tuple[int, ...], device: str, repeats: int) -> dict[str, Any]:
+    """Rows of one method at one size, a library each."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    output = torch.full_like(x, 0.1)
+    every, missing = loops(method, STEPS, output)
+    if missing:
+        print(f"Not installed, so not measured: {', '.join(missing)}")
+    if method != "ancestral":
+        ours, plain = every["sdegen"](x), every["by hand"](x)
+        assert float((ours - plain).abs().max() / plain.abs().max()) < 1e-4, method
+    if device == "cuda" and method != "Heun":
+        from loops import OURS
 
-    def ours(solver: sg.Solver, **how: Any) -> Callable[[Tensor], Tensor]:
-        return lambda x: sg.sample(model, x, solver=solver, steps=STEPS, **how)
-
-    def noise(source: sg.Noise) -> Callable[[Tensor], None]:
-        level = model.sde(0.5)
-        return lambda x: [source(x, level, level) for _ in range(STEPS)] and None
-
+        solver, predicts = OURS[method]
+        model = sg.ScoreModel(lambda x, t: output, SDE, predicts)
+        graph = sg.Captured(model, x, solver=solver, steps=STEPS)
+        every["sdegen, captured"] = lambda x: graph(x)
+    seconds: dict[str, list[float]] = {name: [] for name in every}
+    names = list(every)
+    for k in range(repeats + 1):
+        for name in names[k % len(names) :] + names[: k % len(names)]:
+            taken = clock(lambda loop=every[name]: loop(x), device)  # type: ignore[misc]
+            if k:  # the first is a warm-up
+                seconds[name].append(taken)
     return {
-        "DDIM, by hand": by_hand(1),
-        "DDIM": ours(sg.DDIM()),
-        "DPM-Solver++(2M), by hand": by_hand(2),
-        "DPM-Solver++(2M)": ours(sg.DPMSolverPP()),
-        "Euler-Maruyama, fresh noise": ours(sg.EulerMaruyama()),
-        "Euler-Maruyama, seeded noise": ours(sg.EulerMaruyama(), seed=0),
-        "noise alone, fresh": noise(sg.Fresh()),
-        "noise alone, seeded": noise(sg.Seeded(0)),
+        name: {
+            "microseconds": round(1e6 * statistics.median(seconds[name]) / STEPS, 2),
+            "fastest": round(1e6 * min(seconds[name]) / STEPS, 2),
+            **counted(loop, x, device),
+        }
+        for name, loop in every.items()
     }
 
 
-def bookkeeping() -> dict[str, float]:
+def counted(loop: Loop, x: Tensor, device: str) -> dict[str, float]:
+    """What the dispatcher saw, per step, and the states that lived at once."""
+    with Watch(x.numel(), device) as watch:
+        loop(x)
+    return {
+        "kernels": round(watch.kernels / STEPS, 2),
+        "small kernels": round(watch.small / STEPS, 2),
+        "host reads": round(watch.reads / STEPS, 2),
+        "states": watch.peak,
+    }
+
+
+def bookkeeping(device: str, repeats: int) -> dict[str, float]:
     """Microseconds per step of every solver with fixed steps, on a small state."""
-    x, output = torch.randn(SMALL), torch.full(SMALL, 0.1)
-    model, micro = sg.ScoreModel(lambda x, t: output, sg.VPSDE()), {}
+    x, output = torch.randn(SMALL, device=device), torch.full(SMALL, 0.1, device=device)
+    model, micro = sg.ScoreModel(lambda x, t: output, SDE), {}
     for name, entry in sg.catalogue().items():
         solver = entry.build()
         if solver.adaptive:
             continue
-        taken = []
-        for _ in range(FEW):
-            begun = time.perf_counter()
-            sg.sample(model, x, solver=solver, steps=STEPS, seed=0)
-            taken.append(time.perf_counter() - begun)
-        micro[name] = round(1e6 * statistics.median(taken) / STEPS, 1)
+
+        def run(solver: sg.Solver = solver) -> Tensor:
+            return sg.sample(model, x, solver=solver, steps=STEPS, seed=0)
+
+        run()
+        taken = statistics.median(clock(run, device) for _ in range(repeats))
+        micro[name] = round(1e6 * taken / STEPS, 1)
     return micro
 
 
+def network_time(repeats: int) -> dict[str, float]:
+    """A captured loop on a U-Net beside the captured network alone, on a GPU: the ratio of times.
+
+    Under ``set_sync_debug_mode("error")``: a synchronisation in ``sample`` ends the benchmark.
+    """
+    found = {}
+    for b in (1, 64):
+        net = UNet(channels=3).cuda().eval()
+        model, x = sg.ScoreModel(net, SDE), torch.randn(b, 3, 32, 32, device="cuda")
+        label = torch.full((b,), 0.5, device="cuda")
+        solver = sg.DPMSolverPP(2)
+        sg.sample(model, x, solver=solver, steps=STEPS)
+        torch.cuda.set_sync_debug_mode("error")
+        sg.sample(model, x, solver=solver, steps=STEPS)
+        torch.cuda.set_sync_debug_mode("default")
+        whole, alone = sg.Captured(model, x, solver=solver, steps=STEPS), torch.cuda.CUDAGraph()
+        with torch.no_grad(), torch.cuda.graph(alone):
+            net(x, label)
+        pairs = []
+        for _ in range(repeats):
+            ours = clock(lambda whole=whole, x=x: whole(x), "cuda")  # type: ignore[misc]
+            its = clock(lambda g=alone: [g.replay() for _ in range(STEPS)], "cuda")  # type: ignore[misc]
+            pairs.append(ours / its)
+        found[f"captured U-Net loop, times its network, batch {b}"] = statistics.median(pairs)
+    return found
+
+
+def figure(record: dict[str, Any], path: Path) -> None:
+    """Time per step of every library, a panel a size."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot as plt
+
+    tables = record["microseconds per step"]
+    fig, axes = plt.subplots(1, len(tables), figsize=(4 * len(tables), 3.6), layout="constrained")
+    for ax, (size, methods) in zip(axes, tables.items(), strict=True):
+        names = list(dict.fromkeys(name for rows in methods.values() for name in rows))
+        wide = 0.8 / len(names)
+        for k, name in enumerate(names):
+            found = [(i, rows[name]) for i, rows in enumerate(methods.values()) if name in rows]
+            color = "black" if name == "by hand" else "tab:orange" if name == "sdegen" else None
+            grey = 0.45 + 0.09 * k
+            ax.bar(
+                [i + (k - len(names) / 2 + 0.5) * wide for i, _ in found],
+                [row["microseconds"] for _, row in found],
+                wide,
+                label=name,
+                color=color or (grey, grey, grey),
+            )
+        ax.set(yscale="log", title=size, xticks=range(len(methods)), ylabel="µs per step")
+        ax.set_xticklabels(methods, rotation=20, ha="right", fontsize=8)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(fontsize=7, frameon=False)
+    fig.suptitle(record["on"], fontsize=9)
+    fig.savefig(path, metadata={"Date": None})
+    plt.close(fig)
+
+
+def verdict(tables: dict[str, Any]) -> list[str]:
+    """Our time beside theirs where a bound was set, said in words."""
+    lines = []
+    for method in METHODS[:2]:
+        rows = tables["64 x 3 x 32 x 32"][method]
+        for name, bound in WITHIN.items():
+            if name in rows:
+                ratio = rows["sdegen"]["microseconds"] / rows[name]["microseconds"]
+                said = "within" if ratio <= bound else "NOT within"
+                lines.append(f"{method}: {ratio:.2f} of {name}, {said} {bound:.2f}")
+    return lines
+
+
 def main() -> None:
-    """Measure, check that both sides agree, write and print."""
+    """Measure, write, draw and print."""
+    parse = argparse.ArgumentParser(description=__doc__)
+    parse.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parse.add_argument("--quick", action="store_true")
+    parse.add_argument("--out", type=Path, default=Path(__file__).parent)
+    args = parse.parse_args()
     torch.set_num_threads(1)
-    x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
-    every = cases()
-    for name in ("DDIM", "DPM-Solver++(2M)"):
-        torch.testing.assert_close(
-            every[name](x), every[f"{name}, by hand"](x), rtol=1e-3, atol=1e-3
-        )
-    seconds: dict[str, list[float]] = {name: [] for name in every}
-    for _ in range(REPEATS):
-        for name, case in every.items():
-            begun = time.perf_counter()
-            case(x)
-            seconds[name].append(time.perf_counter() - begun)
-    micro = {name: 1e6 * statistics.median(taken) / STEPS for name, taken in seconds.items()}
+    warnings.simplefilter("ignore")
+    sizes, repeats = (SIZES[:2], 1) if args.quick else (SIZES, REPEATS)
+    tables = {
+        " x ".join(map(str, shape)): {
+            method: measured(method, shape, args.device, repeats) for method in METHODS
+        }
+        for shape in sizes
+    }
+    on = "one thread of a 2-core x86-64 virtual machine"
+    if args.device == "cuda":
+        on = torch.cuda.get_device_name()
     record: dict[str, Any] = {
-        "what": f"microseconds per step, {SHAPE} float32, {STEPS} steps, 1 CPU thread",
-        "torch": torch.__version__,
+        "on": f"{on}, torch {torch.__version__}, {STEPS} steps, float32, a network of no cost",
         "sdegen": sg.__version__,
         "python": platform.python_version(),
-        "processor": "2-core x86-64 server (virtual machine)",
-        "repeats": REPEATS,
-        "microseconds": {name: round(value, 1) for name, value in micro.items()},
-        "every solver, 64 x 2": bookkeeping(),
+        "repeats": repeats,
+        "microseconds per step": tables,
+        "verdict": verdict(tables),
+        "every solver, 64 x 2": bookkeeping(args.device, 1 if args.quick else 5),
     }
-    Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
-    for name, value in {**micro, **record["every solver, 64 x 2"]}.items():
-        print(f"{name:32s}{value:10.1f}")
+    if args.device == "cuda":
+        record["network"] = network_time(repeats)
+    args.out.mkdir(parents=True, exist_ok=True)
+    stem = "step_cost" if args.device == "cpu" else "step_cost_cuda"
+    (args.out / f"{stem}.json").write_text(json.dumps(record, indent=2) + "\n")
+    figure(record, args.out / f"{stem}.svg")
+    for size, methods in tables.items():
+        for method, rows in methods.items():
+            print(f"\n{size}, {method}\n{'':18s}{'us':>9s}{'kernels':>9s}{'small':>8s}", end="")
+            print(f"{'reads':>8s}{'states':>8s}")
+            for name, row in rows.items():
+                print(f"{name:18s}{row['microseconds']:9.1f}{row['kernels']:9.1f}", end="")
+                print(f"{row['small kernels']:8.1f}{row['host reads']:8.1f}{row['states']:8d}")
+    print("\n" + "\n".join(record["verdict"]))
 
 
 if __name__ == "__main__":

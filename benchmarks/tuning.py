@@ -4,8 +4,8 @@
     python benchmarks/tuning.py --run outputs/digits        the trained network too
     python benchmarks/tuning.py --quick --out /tmp/x.json   a look, in seconds
 
-Every row holds the median error of the tuned solver and of the best untuned one (of 14 solvers on 4
-walks) on the same fresh starts, against a fine solution. Writes benchmarks/tuning.json.
+Every row holds the median error of the tuned solver and of the best untuned one (of 14 solvers on
+4 walks) on the same fresh starts, against a fine solution. Writes benchmarks/tuning.json.
 """
 
 from __future__ import annotations

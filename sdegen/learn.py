@@ -136,6 +136,10 @@ def tune(
     """
     if nfe < 2:
         raise ValueError(f"A walk of {nfe} call has nothing to tune: give nfe >= 2.")
+    if batch < 1 or iterations < 1:
+        raise ValueError(
+            f"batch and iterations are at least 1, but they are {batch} and {iterations}."
+        )
     check_model(model, seeds, least=16)
     x, held, fresh = (starts(model, shape, seeds, seed, k * seeds) for k in range(3))
     count = nfe - 1 + (nfe * (nfe + 1) // 2 if coefficients else 0)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -77,20 +73,3 @@ def follow(
         for level, t in zip(stops, theirs.timesteps, strict=True):
             x = theirs.step(output(plain(x), level), t, x, **how).prev_sample
     return plain(x)
-
-
-@cache
-def k_sampling() -> ModuleType:
-    """k_diffusion/sampling.py alone: the package around it imports what it does not need."""
-    package = importlib.util.find_spec("k_diffusion")
-    assert package is not None and package.submodule_search_locations
-    parent, utils = ModuleType("k_alone"), ModuleType("k_alone.utils")
-    utils.append_dims = lambda x, n: x.reshape(*x.shape, *[1] * (n - x.ndim))  # type: ignore[attr-defined]
-    parent.utils = utils  # type: ignore[attr-defined]
-    sys.modules.update({"k_alone": parent, "k_alone.utils": utils})
-    path = Path(package.submodule_search_locations[0]) / "sampling.py"
-    spec = importlib.util.spec_from_file_location("k_alone.sampling", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -115,6 +115,42 @@ def test_sampling_is_reproducible_and_its_walk_can_be_chosen(finished: Path) -> 
     assert (six[:3] - three).abs().max() < 1e-4 < (six - other).abs().max()
 
 
+def test_a_solver_is_tuned_to_a_run_and_used(finished: Path) -> None:
+    few = ["seeds=20", "iterations=8", "fine=10", "nfe=4", "device=cpu"]
+    code, out, err = run("tune", "run=outputs/digits", *few, cwd=finished)
+    assert code == 0, err
+    assert "of the best untuned solver" in out and "Use it with: sdegen-sample" in out
+    path = "outputs/digits/tuned/nfe4.json"
+    tuned = ["solver=tuned", f"solver.path={path}"]
+    code, out, err = run("sample", "run=outputs/digits", *tuned, "n=8", "device=cpu", cwd=finished)
+    assert code == 0, err
+    made = finished / "outputs" / "digits" / "samples" / "tuned-default-seed0" / "result.json"
+    assert row(made)["nfe"] == 4
+    auto = ["solver=auto", "nfe=4", "n=8", "device=cpu"]
+    code, out, err = run("sample", "run=outputs/digits", *auto, cwd=finished)
+    assert code == 0 and "auto: " in out and "at 4 calls" in out, err
+    for wrong, reason in (
+        ([*tuned, "walk=karras"], "comes with its own walk"),
+        ([*tuned, "nfe=9"], "comes with its own walk"),
+        (["solver=tuned"], "solver.path has no value"),
+        (["solver=tuned", "solver.path=none.json"], "no tuned solver none.json"),
+        (["solver=auto"], "give nfe alone"),
+    ):
+        code, _, err = run("sample", "run=outputs/digits", *wrong, "device=cpu", cwd=finished)
+        assert code == 1 and reason in err and len(err.strip().splitlines()) == 1, err
+
+
+def test_tune_says_what_is_wrong(finished: Path) -> None:
+    for wrong, reason in (
+        (["nfe=1"], "give nfe >= 2"),
+        (["nfe=4", "seeds=2"], "2 seeds are too few"),
+        ([], "nfe"),
+        (["nfe=4", "batch=0"], "batch"),
+    ):
+        code, _, err = run("tune", "run=outputs/digits", *wrong, "device=cpu", cwd=finished)
+        assert code == 1 and reason in err and "Traceback" not in err, err
+
+
 WRONG = {
     "sde.beta_mim=3": ["no setting sde.beta_mim", "beta_max, beta_min"],
     "steps=3": ["no setting steps"],
@@ -205,7 +241,7 @@ def test_every_setting_composes_and_builds() -> None:
     from omegaconf import OmegaConf
 
     import sdegen as sg
-    from sdegen.cli.build import build, build_model, build_optimizer
+    from sdegen.cli.build import build, build_model, build_optimizer, build_walk
     from sdegen.cli.main import store_groups
 
     store_groups()
@@ -220,7 +256,9 @@ def test_every_setting_composes_and_builds() -> None:
                 model = build_model(config, shape, 10)
                 assert isinstance(model.sde, sg.LinearSDE), name
                 on = sg.DiscreteVPSDE() if group == "walk" else model.sde
-                assert len(build(config["walk"])(on, 4)) >= 5
+                walk = build_walk(config)
+                assert (walk is None) == (config["walk"] == {}) == (name == "default")
+                assert walk is None or len(walk(on, 4)) >= 5
                 assert callable(build(config["loss"])) and callable(build_optimizer(config))
         for name, entry in sg.catalogue().items():
             solver = build(compose("sample", [f"solver={name}", "run=x", "name=x"]).solver)

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from conftest import MIXTURE, Replay, Smooth, close, normal, run
-from peers import Double, float64, follow, k_sampling, scheduler
+from loops import k_sampling
+from peers import Double, float64, follow, scheduler
 from torch import Tensor
 
 import sdegen as sg

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from conftest import EVERY, EVERY_SOLVER, FIXED, Smooth, every_sde, normal, pointwise, refused
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from watch import Watch
 
 import sdegen as sg
 from sdegen.program import Combine, programmed
@@ -153,32 +153,6 @@ def test_an_sde_without_marginals_is_traced_or_walked() -> None:
 
 
 # ---------------------------------------------------------------------------------- what it costs
-
-
-class Watch(TorchDispatchMode):
-    """Counts what is done to tensors of a state's size, and how many of them live at once."""
-
-    def __init__(self, numel: int) -> None:
-        super().__init__()
-        self.numel, self.kernels, self.alive, self.peak = numel, 0, 0, 0
-        self.known: set[int] = set()
-
-    def forget(self, key: int) -> None:
-        self.known.discard(key)
-        self.alive -= 1
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if isinstance(out, Tensor) and out.numel() >= self.numel:
-            name = func.overloadpacket.__name__
-            self.kernels += name not in ("empty_like", "reshape", "view", "detach", "alias")
-            storage = out.untyped_storage()
-            if storage._cdata not in self.known:
-                self.known.add(storage._cdata)
-                self.alive += 1
-                weakref.finalize(storage, self.forget, storage._cdata)
-        self.peak = max(self.peak, self.alive)
-        return out
 
 
 OUTPUT = torch.full((4, 3, 16, 16), 0.1)

@@ -56,6 +56,11 @@ def build(node: Any, packages: Sequence[str] = (), **extra: Any) -> Any:
         raise ValueError(f"{target} cannot be built: {reason}.{hint}") from error
 
 
+def build_walk(config: dict[str, Any]) -> Any:
+    """The walk of a configuration, None for walk=default: the solver's own, or log_snr."""
+    return build(config["walk"], config["packages"]) or None
+
+
 def build_optimizer(config: dict[str, Any]) -> Any:
     """parameters -> optimizer; its settings are tried out on one weight first."""
     import torch

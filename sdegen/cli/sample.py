@@ -23,7 +23,7 @@ def sample(cfg: Any) -> None:
 
 def run(config: dict[str, Any]) -> None:
     """Load a run's weights, sample, and write samples, picture and result beside them."""
-    from sdegen.cli.build import build, build_data
+    from sdegen.cli.build import build, build_data, build_walk
     from sdegen.cli.report import class_labels, gather, picture
     from sdegen.evaluate import Quality, as_json, table, timed
     from sdegen.training.files import claim, write_json, write_tensors
@@ -31,7 +31,7 @@ def run(config: dict[str, Any]) -> None:
     folder = Path(config["run"])
     packages = config["packages"]
     model, trained, shape, classes = load(folder, packages, config["device"])
-    solver, walk = build(config["solver"], packages), build(config["walk"], packages) or None
+    solver, walk = build(config["solver"], packages), build_walk(config)
     how = {
         "solver": solver,
         "walk": walk,

@@ -28,7 +28,13 @@ def train(cfg: Any) -> None:
 
 def run(config: dict[str, Any], folder: Path) -> int:
     """Train and evaluate a resolved configuration in a folder; the signal that stopped it or 0."""
-    from sdegen.cli.build import build, build_data, build_model, build_optimizer
+    from sdegen.cli.build import (
+        build,
+        build_data,
+        build_model,
+        build_optimizer,
+        build_walk,
+    )
     from sdegen.cli.report import evaluate
     from sdegen.evaluate import refuse_early
     from sdegen.training import Objective, Trainer, TrainSettings, stopping
@@ -43,7 +49,7 @@ def run(config: dict[str, Any], folder: Path) -> int:
     model = build_model(config, data.shape, data.classes)
     loss = build(config["loss"], packages)
     solvers = {name: build(node, packages) for name, node in config["evaluate"]["solvers"].items()}
-    walk = build(config["walk"], packages)
+    walk = build_walk(config)
     optimizer = build_optimizer(config)
     refuse_early(model, solvers, config["evaluate"]["budgets"], walk)
     x0, y = (part[None] for part in data[0])

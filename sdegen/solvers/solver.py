@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import Field, fields, is_dataclass
 from enum import IntEnum
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
@@ -97,9 +97,10 @@ class Solver(ABC):
 
     def __str__(self) -> str:
         """The class, and what differs from its defaults."""
+        known: Iterable[Field[Any]] = fields(self) if is_dataclass(self) else ()
         said = [
             f"{each.name}={getattr(self, each.name)!r}"
-            for each in (fields(self) if is_dataclass(self) else ())
+            for each in known
             if getattr(self, each.name) != each.default
         ]
         return f"{type(self).__name__}({', '.join(said)})"

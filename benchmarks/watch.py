@@ -1,0 +1,56 @@
+"""What a loop does to tensors, counted: kernels, values read back, states that live at once."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+READS = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "item")
+NO_KERNEL = ("empty", "empty_like", "new_empty", "empty_strided", "_unsafe_view")
+
+
+class Watch(TorchDispatchMode):
+    """Of states of so many values.
+
+    kernels: operations that write as many values; small: those that write fewer, each a kernel of
+    its own on a GPU; reads: values that the host waits for, where the tensor is on ``device``;
+    peak: tensors of a state's size that were made and lived at once.
+    """
+
+    def __init__(self, numel: int, device: str = "cpu") -> None:
+        super().__init__()
+        self.numel, self.device = numel, device
+        self.kernels = self.small = self.reads = self.alive = self.peak = 0
+        self.known: set[int] = set()
+
+    def forget(self, key: int) -> None:
+        """A tensor's memory is given back."""
+        self.known.discard(key)
+        self.alive -= 1
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count, and let it happen."""
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name in READS:
+            self.reads += any(isinstance(a, Tensor) and a.device.type == self.device for a in args)
+        alias = func._schema.returns[0].alias_info if func._schema.returns else None
+        view = alias is not None and not alias.is_write
+        for each in out if isinstance(out, tuple | list) else (out,):
+            if not isinstance(each, Tensor) or view:
+                continue
+            works = name not in NO_KERNEL
+            if each.numel() < self.numel:
+                self.small += works
+                continue
+            self.kernels += works
+            storage = each.untyped_storage()
+            if storage._cdata not in self.known:
+                self.known.add(storage._cdata)
+                self.alive += 1
+                weakref.finalize(storage, self.forget, storage._cdata)
+        self.peak = max(self.peak, self.alive)
+        return out
