@@ -1,0 +1,83 @@
+"""The benchmarks run, and measure what they say; their figures are not tested."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import BENCHMARKS
+from watch import Watch
+
+
+def bench(name: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(BENCHMARKS / f"{name}.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_step_cost(tmp_path: Path) -> None:
+    said = bench("step_cost", "--quick", "--out", str(tmp_path))
+    assert "Not installed" not in said.replace("Not installed, so not measured: azula", "")
+    record = json.loads((tmp_path / "step_cost.json").read_text())
+    for methods in record["microseconds per step"].values():
+        ours = methods["DPM-Solver++(2M)"]["sdegen"]
+        theirs = methods["DPM-Solver++(2M)"]["diffusers"]
+        assert ours["kernels"] < theirs["kernels"] and ours["host reads"] == 0
+        assert ours["states"] <= 3 and methods["DDIM"]["sdegen"]["kernels"] == 2
+    assert len(record["verdict"]) == 6
+    assert (tmp_path / "step_cost.svg").read_text().count("DPM-Solver") >= 1
+
+
+def test_pictures_of_tables(tmp_path: Path) -> None:
+    bench("table_pictures", "--out", str(tmp_path))
+    for name in ("stability.svg", "local_error.svg"):
+        assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_tuning(tmp_path: Path) -> None:
+    out = tmp_path / "tuning.json"
+    assert "walk and weights" in bench("tuning", "--quick", "--out", str(out))
+    rows = json.loads(out.read_text())["rows"]
+    assert len(rows) == 10 and all(0 < row["ratio"] < 1.5 for row in rows)
+
+
+def test_what_the_watch_counts() -> None:
+    x = torch.zeros(100)
+    with Watch(100) as watch:
+        y = x + 1
+        y.mul_(2)
+        z = y.view(10, 10)
+        small = y[:3] * 2
+        bool(y[0] > 0)
+        del y, z
+        w = x * 3
+    assert (watch.kernels, watch.small, watch.reads, watch.peak) == (3, 2, 1, 1)
+    assert small.numel() == 3 and w.numel() == 100
+
+
+@pytest.mark.parametrize("name", ["step_cost", "tuning"])
+def test_what_is_recorded_is_complete(name: str) -> None:
+    """The files in the repository are of a full run."""
+    record = json.loads((BENCHMARKS / f"{name}.json").read_text())
+    if name == "tuning":
+        assert {row["nfe"] for row in record["rows"]} == {5, 8, 10}
+        assert len({row["problem"] for row in record["rows"]}) == 3
+    else:
+        assert set(record["microseconds per step"]) == {
+            "64 x 2",
+            "64 x 3 x 32 x 32",
+            "16 x 3 x 256 x 256",
+        }
+        for methods in record["microseconds per step"].values():
+            assert {"by hand", "sdegen", "diffusers", "k-diffusion", "azula"} <= set(
+                methods["DDIM"]
+            )
