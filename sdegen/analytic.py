@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,6 +59,14 @@ class Gaussian:
         gain = ((s.alpha**2 * var + s.sigma**2) / (t.alpha**2 * var + t.sigma**2)).sqrt()
         return s.alpha * mean + (gain * y) @ axes.T
 
+    def log_prob(self, x: Tensor, level: Level | None = None) -> Tensor:
+        """Log-density of x (b, d), (b,): of the data, or of x_t at a level."""
+        mean, var, axes = self._like(x)
+        if level is not None:
+            mean, var = level.alpha * mean, level.alpha**2 * var + level.sigma**2
+        y = (x - mean) @ axes
+        return -0.5 * (y**2 / var + var.log() + math.log(2 * math.pi)).sum(1)
+
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws (n, d) in float64."""
         mean, var, axes = self._spectrum
@@ -92,6 +101,17 @@ class Mixture:
         logits = weights.log() - off.square().sum(-1) / (2 * var) - x.shape[1] / 2 * var.log()
         each = means + (a * stds**2 / var)[..., None] * off
         return (logits.softmax(-1)[..., None] * each).sum(1)
+
+    def log_prob(self, x: Tensor, level: Level | None = None) -> Tensor:
+        """Log-density of x (b, d), (b,): of the data, or of x_t at a level."""
+        means, stds, weights = (part.to(x) for part in self._parts)
+        var = stds**2
+        if level is not None:
+            means, var = level.alpha * means, level.alpha**2 * var + level.sigma**2
+        off = (x[:, None, :] - means).square().sum(-1)
+        d = x.shape[1]
+        each = weights.log() - off / (2 * var) - d / 2 * (2 * math.pi * var).log()
+        return each.logsumexp(1)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws (n, d) in float64."""
@@ -135,6 +155,14 @@ class Empirical:
             w, fade = (logits - new).exp(), (top - new).exp()
             total, mean, top = fade * total + w.sum(1, keepdim=True), fade * mean + w @ part, new
         return (mean / total).reshape(x.shape).to(x)
+
+    def log_prob(self, x: Tensor, level: Level) -> Tensor:
+        """Log-density of x_t (b, *) at a level, (b,): a mixture of n Gaussians."""
+        y, v = x.reshape(len(x), -1).double(), level.sigma**2
+        parts = self._rows.to(y.device).split(self.chunk)
+        logits = [-0.5 * (y[:, None] - level.alpha * part).square().sum(2) / v for part in parts]
+        total = torch.cat(logits, 1).logsumexp(1) - math.log(len(self._rows))
+        return total - y.shape[1] / 2 * torch.log(2 * math.pi * v)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws (n, *), with replacement, in float64."""

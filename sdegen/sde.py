@@ -99,7 +99,12 @@ class Prior:
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of each sample of x (b, *), shape (b,)."""
         std = torch.as_tensor(self.std, dtype=x.dtype, device=x.device).expand_as(x)
-        return torch.distributions.Normal(0.0, std).log_prob(x).reshape(len(x), -1).sum(1)
+        return (
+            torch.distributions.Normal(0.0, std, validate_args=False)
+            .log_prob(x)
+            .reshape(len(x), -1)
+            .sum(1)
+        )
 
 
 class SDE(ABC):

@@ -67,7 +67,7 @@ class Tuned(Solver):
     sigma: tuple[float, ...]
     sde: str = ""
     gain: Gain | None = field(default=None, compare=False)
-    order, marginals = 0, True
+    order, marginals, upward = 0, True, False
 
     def __post_init__(self) -> None:
         n, rows = len(self.times) - 1, [len(row) for row in self.weights]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sdegen.reverse import Reverse
 from sdegen.sde import Instant, LinearSDE
-from sdegen.solvers.classical import reading
+from sdegen.solvers.classical import between, reading
 from sdegen.solvers.exponential import Clock
 from sdegen.solvers.solver import Solver, Status, Step, Tally
 
@@ -93,7 +93,7 @@ class Adaptive(Solver):
 
     def errors(self, x: Tensor, trial: Attempt) -> Tensor:
         """Each sample's error beside its tolerance, (k,) on the host; infinite if not finite."""
-        ratio = (trial.error / self.size(x, trial)).reshape(len(x), -1)
+        ratio = (trial.error / self.size(x, trial)).detach().reshape(len(x), -1)
         rms = ratio.double().square().mean(1).sqrt()
         bad = ~(rms.isfinite() & trial.x.isfinite().reshape(len(x), -1).all(1))
         return rms.masked_fill(bad, torch.inf).cpu()
@@ -105,7 +105,7 @@ class Adaptive(Solver):
         u, h = start.repeat(b), (FIRST * way if memory is None else memory).repeat(b)
         before = torch.ones(b, dtype=torch.float64)
         nfe, status = torch.zeros(b, dtype=torch.int64), torch.zeros(b, dtype=torch.int8)
-        x, active, first = x.clone(), torch.arange(b), None
+        active, first = torch.arange(b), None
         while len(active):
             there = u[active] + h[active]
             last = (end - there) / way < SHORTEST
@@ -133,7 +133,8 @@ class Adaptive(Solver):
             if not self.per_sample:
                 error = error.where(alive, 0).max().where(alive, error)
             fine = error <= 1
-            x[rows[fine.to(x.device)]] = trial.x[fine.to(x.device)]
+            # Not in place: a gradient may want the states that were.
+            x = x.index_copy(0, rows[fine.to(x.device)], trial.x[fine.to(x.device)])
             first = trial.begins(fine, not self.per_sample)
             grow = self.factor(error.clamp(1e-8, 1e8), before[active], fine)
             h[active] = (there - u[active]) * grow
@@ -143,7 +144,8 @@ class Adaptive(Solver):
             going = alive & ~(fine & last)
             first = None if first is None else first[going.to(x.device)]
             active = active[going]
-        x[(status != 0).to(x.device)] = torch.nan
+        lost = (status != 0).to(x.device).reshape(-1, *[1] * (x.ndim - 1))
+        x = x.masked_fill(lost, torch.nan)
         return Step(x, h.abs().min() * way.sign(), Tally(nfe, status.to(x.device)))
 
     def factor(self, error: Tensor, before: Tensor, accepted: Tensor) -> Tensor:
@@ -159,4 +161,4 @@ class Adaptive(Solver):
         if self.clock != "t":
             assert isinstance(p.sde, LinearSDE)
             at = p.sde.time(at)
-        return p.sde(at.clamp(s.t, t.t))
+        return p.sde(between(at, t, s))

@@ -12,6 +12,7 @@ from torch import Tensor
 from sdegen.reverse import Reverse
 from sdegen.score import one_of
 from sdegen.sde import Instant
+from sdegen.solvers.classical import between
 from sdegen.solvers.multistep import whole
 from sdegen.solvers.solver import Preset, Solver, Status, Step, Tally
 
@@ -122,7 +123,7 @@ class TorchDiffEq(Solver):
         from torchdiffeq import odeint
 
         def field(time: Tensor, y: Tensor) -> Tensor:
-            inside = time.detach().cpu().double().clamp(s.t, t.t)
+            inside = between(time.detach().cpu().double(), t, s)
             return p.drift(y, p.sde(inside))
 
         ends = torch.stack([t.t, s.t]).to(x.device)
@@ -190,7 +191,7 @@ class SciPy(Solver):
         from scipy.integrate import solve_ivp
 
         def field(time: float, y: Any) -> Any:
-            at = p.sde(torch.tensor(float(time), dtype=torch.float64).clamp(s.t, t.t))
+            at = p.sde(between(torch.tensor(float(time), dtype=torch.float64), t, s))
             state = torch.as_tensor(y).to(x.device).reshape(x.shape)
             drift = p.drift(state, at).cpu().double().numpy().ravel()
             if not math.isfinite(abs(drift).sum()):
@@ -223,7 +224,7 @@ class TorchSDE(Solver):
     """
 
     method: str = "srk"
-    eta, any_eta, nonlinear = 1.0, True, THEIRS
+    eta, any_eta, nonlinear, upward = 1.0, True, THEIRS, False
     presets: ClassVar = {
         "torchsde": Preset({}, "torchsde's stochastic Runge-Kutta"),
         "torchsde_euler": Preset({"method": "euler"}, "torchsde"),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from sdegen.reverse import Reverse
@@ -18,6 +19,11 @@ def reading(clock: Clock, level: Instant) -> Tensor:
     """What a clock shows at a level."""
     value: Tensor = getattr(level, clock)
     return value
+
+
+def between(time: Tensor, t: Instant, s: Instant) -> Tensor:
+    """A time, never outside the step from t to s."""
+    return time.clamp(torch.minimum(t.t, s.t), torch.maximum(t.t, s.t))
 
 
 def level_at(p: Reverse, clock: Clock, u: Tensor) -> Instant:

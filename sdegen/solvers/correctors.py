@@ -27,7 +27,7 @@ class Corrector(Solver):
     1 - beta_i of DDPM; 1 for VE, and where the SDE has no alpha.
     """
 
-    order, eta, weak, strong = 0, 1.0, 0.0, 0.0
+    order, eta, weak, strong, upward = 0, 1.0, 0.0, 0.0, False
 
     @abstractmethod
     def size(self, score: Tensor, z: Tensor, at: Instant, a: Tensor | float) -> Tensor:
@@ -106,7 +106,7 @@ class PredictorCorrector(Solver):
     corrector: Corrector = field(default_factory=Langevin)
     n: int = 1
     when: Literal["after", "before"] = "after"
-    order, weak, strong = 0, 0.0, 0.0
+    order, weak, strong, upward = 0, 0.0, 0.0, False
     presets: ClassVar = {
         "predictor_corrector": Preset({}, "Song et al. (2021), alg. 1"),
         "corrector_predictor": Preset({"when": "before"}, "Song et al. (2021), its code"),

@@ -81,6 +81,8 @@ class Solver(ABC):
     """Why its steps are not linear in states, outputs and noise; "" where they are (trace.py)."""
     own_times: tuple[float, ...] | None = None
     """The walk that it comes with, where it can take no other."""
+    upward: ClassVar[bool] = True
+    """True when it can follow the probability flow from data to noise too."""
     pure_noise: ClassVar[bool] = False
     """True when it works in alpha and sigma and may yet start where alpha is zero."""
     presets: ClassVar[Mapping[str, Preset]] = {}
@@ -119,16 +121,18 @@ def walked(
     x: Tensor,
     walk: Sequence[Instant],
     keep: Callable[[Step], Step] = lambda step: step,
+    upward: bool = False,
 ) -> Iterator[Step]:
     """Every step of a walk, the next made from what ``keep`` returns of the one before.
 
-    Down is the solver's job; up, where a walk climbs, is the SDE's own forward step.
+    Down is the solver's job; up, where a walk climbs, is the SDE's own forward step, unless the
+    solver follows the flow ``upward``.
     """
     stops = list(pairwise(walk))
     times = torch.stack([level.t for level in walk]).reshape(len(walk), -1)[:, 0].tolist()
     memory = None
     for q, (t, s), (a, b) in zip(p.each(len(stops)), stops, pairwise(times), strict=True):
-        up = b > a
+        up = b > a and not upward
         step = keep(Step(climb(q, x, t, s)) if up else solver.step(q, x, t, s, memory))  # type: ignore[arg-type]
         yield step
         x, memory = step.x, step.memory

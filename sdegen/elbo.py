@@ -1,0 +1,232 @@
+"""The variational side: bounds on the likelihood from denoising alone, no divergence, no solver.
+
+log p(x) >= -(prior + diffusion + reconstruction), Kingma et al. (2021), eq. 11, in nats:
+
+    prior           KL of x_T given x against the SDE's prior
+    diffusion       INT of E |eps - eps_hat|^2 over lam, from T to t_min, their eqs. 17-18; or the
+                    sum over n steps of DDPM, Ho et al. (2020), eq. 5
+    reconstruction  E of -log p(x | x_t) at t_min
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sdegen.bits import check_images
+from sdegen.flow import bottom, start_of
+from sdegen.grids import Grid, log_snr
+from sdegen.march import plan
+from sdegen.noise import Noise, Seeded
+from sdegen.score import ScoreModel, linear
+from sdegen.sde import Instant, Level, LinearSDE, clock, expand
+from sdegen.solvers import DDIM
+
+
+@dataclass(frozen=True, eq=False)
+class Elbo:
+    """The three terms of a batch of b, nats, (b,) each in float64, and the sum's standard error."""
+
+    prior: Tensor
+    diffusion: Tensor
+    reconstruction: Tensor
+    error: Tensor
+    nfe: int
+
+    @property
+    def value(self) -> Tensor:
+        """The bound on log p(x), (b,)."""
+        return -(self.prior + self.diffusion + self.reconstruction)
+
+    def bits(self, d: int) -> Tensor:
+        """Bits per dimension of d, (b,)."""
+        return -self.value / (d * math.log(2))
+
+
+@dataclass(frozen=True, eq=False)
+class LamTimes:
+    """Times for the diffusion integral, by a density over lam that is constant on k equal bins.
+
+    weights: of the bins, (k,), any positive numbers. The best are proportional to the root of the
+    mean square of the integrand there: ``fitted`` measures it.
+    """
+
+    weights: Tensor
+
+    def __call__(self, u: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        """lam and the density there, for u in [0, 1] of any shape, on [first, last]."""
+        p = (self.weights / self.weights.sum()).to(u)
+        k = len(p)
+        edges = torch.cat([p.new_zeros(1), p.cumsum(0)])
+        edges[-1] = 1.0
+        i = (torch.searchsorted(edges, u.contiguous(), right=True) - 1).clamp(0, k - 1)
+        inside = ((u - edges[i]) / p[i]).clamp(0, 1)
+        return first + (last - first) * (i + inside) / k, p[i] * k / (last - first)
+
+
+def fitted(
+    model: ScoreModel, x: Tensor, *, bins: int = 32, draws: int = 128, seed: int = 0
+) -> LamTimes:
+    """The times that cut the variance of this model's bound most, measured on data x (b, *)."""
+    even = LamTimes(torch.ones(bins, dtype=torch.float64))
+    lam, _, values = integrand(model, start_of(model, x, False), even, draws, Seeded(seed))
+    first, last = ends(model.sde)
+    place = ((lam - first.lam) / (last.lam - first.lam) * bins).long().clamp(0, bins - 1).flatten()
+    total = torch.zeros(bins, dtype=torch.float64).index_add_(0, place, values.square().flatten())
+    count = torch.bincount(place, minlength=bins).clamp(min=1)
+    root = (total / count).sqrt()
+    return LamTimes(root.clamp(min=1e-3 * float(root.max())))
+
+
+def elbo(
+    model: ScoreModel,
+    x: Tensor,
+    *,
+    draws: int = 32,
+    times: LamTimes | None = None,
+    levels: int | None = None,
+    seed: int | Sequence[int] = 0,
+) -> Elbo:
+    """The continuous-time bound of data x (b, *), for any linear SDE.  Kingma et al. (2021).
+
+    draws:  network calls, at stratified times: sample i's j-th is uniform in the j-th of ``draws``
+            equal parts of ``times``' distribution; the error is that of unstratified draws, and so
+            an upper bound.
+    times:  default uniform in lam; ``fitted`` makes better ones.
+    levels: None: x is real data, p(x | x_t) = N(x_t / alpha, rho^2), the bound is on its density.
+            Otherwise x is torch.uint8 below levels, 2 k / (levels - 1) - 1 to the model, p(x | x_t)
+            the softmax of the bins' Gaussian log-densities, and the bound is on the probability.
+
+    ValueError for an SDE without marginals, draws < 2, and data of another type.
+    """
+    times = LamTimes(torch.ones(1, dtype=torch.float64)) if times is None else times
+    if draws < 2:
+        raise ValueError(f"draws must be at least 2, to tell an error, but draws = {draws}.")
+    x0, noise, before = states(model, x, levels), Seeded(seed), model.nfe
+    _, density, values = integrand(model, x0, times, draws, noise)
+    each = values / density
+    return Elbo(
+        prior_term(model, x0),
+        each.mean(0),
+        reconstruction_term(model, x0, levels, noise.stream("reconstruction")),
+        each.std(0) / math.sqrt(draws),
+        model.nfe - before,
+    )
+
+
+@torch.no_grad()
+def integrand(
+    model: ScoreModel, x0: Tensor, times: LamTimes, draws: int, noise: Noise
+) -> tuple[Tensor, Tensor, Tensor]:
+    """lam, its density, and |eps - eps_hat|^2 there, (draws, b) each."""
+    first, last = ends(model.sde)
+    now, one = bottom(model.sde), x0.new_zeros(len(x0), 1)
+    z = torch.cat([noise.stream(f"times {j}")(one, now, now) for j in range(draws)], 1).T
+    u = 0.5 * torch.erfc(-z.cpu() / math.sqrt(2))
+    u = (torch.arange(draws, dtype=torch.float64)[:, None] + u) / draws
+    lam, density = times(u, first.lam, last.lam)
+    assert isinstance(model.sde, LinearSDE)
+    values = []
+    for j, at in enumerate(lam):
+        t = model.sde.time(at).clamp(model.sde.t_min, model.sde.T)
+        level = model.sde(t)
+        eps = noise.stream(f"noise {j}")(x0, now, now)
+        off = model(model.sde.mix(x0, level, eps), level).eps - eps
+        values.append(off.reshape(len(x0), -1).square().sum(1).cpu())
+    return lam, density, torch.stack(values)
+
+
+@torch.no_grad()
+def discrete_elbo(
+    model: ScoreModel,
+    x: Tensor,
+    *,
+    steps: int | None = None,
+    walk: str | Grid | Tensor | Sequence[float] | None = log_snr,
+    variance: Literal["small", "large"] = "small",
+    levels: int | None = None,
+    seed: int | Sequence[int] = 0,
+) -> Elbo:
+    """The bound of DDPM on a walk of n steps, one network call each.  Ho et al. (2020), eq. 5.
+
+    Step from t to s: KL of q(x_s | x_t, x) against N(mu_hat, v), both Gaussian: with the posterior's
+    own variance ("small") (e^{2 lam_s} - e^{2 lam_t}) |x - x0_hat|^2 / 2; "large": v is that of the
+    forward kernel, improved DDPM's upper end, Nichol & Dhariwal (2021), sec. 3.1. ``error`` is 0:
+    all steps are summed, each with one draw.  Otherwise as ``elbo``.
+    """
+    if variance not in ("small", "large"):
+        raise ValueError(f"variance must be 'small' or 'large', but it is {variance!r}.")
+    x0, noise, before = states(model, x, levels), Seeded(seed), model.nfe
+    stops = plan(model.sde, DDIM(), steps, None, walk)
+    now, d = bottom(model.sde), x0[0].numel()
+    total = torch.zeros(len(x0), dtype=torch.float64)
+    for j in range(len(stops) - 1):
+        t, s = (linear(model.sde(stops[k])) for k in (j, j + 1))
+        eps = noise.stream(f"noise {j}")(x0, now, now)
+        seen = model(model.sde.mix(x0, t, eps), t)
+        off = (seen.x0 - x0).reshape(len(x0), -1).square().sum(1).cpu()
+        term = 0.5 * ((2 * s.lam).exp() - (2 * t.lam).exp()) * off
+        if variance == "large":
+            r = s.sigma**2 / t.sigma**2  # small over large
+            term = r * term + d / 2 * (r - 1 - r.log())
+        total = total + term
+    return Elbo(
+        prior_term(model, x0),
+        total,
+        reconstruction_term(model, x0, levels, noise.stream("reconstruction")),
+        torch.zeros_like(total),
+        model.nfe - before,
+    )
+
+
+# ------------------------------------------------------------------------------------- the terms
+
+
+def ends(sde: object) -> tuple[Level, Level]:
+    """The levels at T and t_min; ValueError for an SDE without marginals."""
+    if not isinstance(sde, LinearSDE):
+        raise ValueError(
+            f"A variational bound needs alpha and sigma, which {type(sde).__name__} has not: "
+            "log_prob needs none."
+        )
+    return sde(clock(sde.T)), sde(clock(sde.t_min))
+
+
+def states(model: ScoreModel, x: Tensor, levels: int | None) -> Tensor:
+    """Data as the model sees it, (b, *) in float64."""
+    ends(model.sde)
+    if levels is None:
+        return start_of(model, x, False)
+    check_images(x, levels)
+    return x.to(model.device).double() * (2 / (levels - 1)) - 1
+
+
+def prior_term(model: ScoreModel, x0: Tensor) -> Tensor:
+    """KL of N(alpha x, sigma^2) at T against the prior N(0, std^2), (b,)."""
+    top = ends(model.sde)[0]
+    std = torch.as_tensor(model.sde.prior.std, dtype=torch.float64)
+    mean = expand(top.alpha, x0) * x0
+    ratio = (top.sigma / std) ** 2
+    kl = 0.5 * (ratio - 1 - ratio.log() + (mean / std.to(mean)).square())
+    return kl.reshape(len(x0), -1).sum(1).cpu()
+
+
+def reconstruction_term(model: ScoreModel, x0: Tensor, levels: int | None, noise: Noise) -> Tensor:
+    """E of -log p(x | x_t) at t_min, (b,); of bins by one draw."""
+    at = ends(model.sde)[1]
+    if levels is None:
+        # Of a Gaussian the expectation is its entropy, the same for all.
+        each = 0.5 * math.log(2 * math.pi * math.e) - at.lam
+        return x0[0].numel() * each.expand(len(x0))
+    now: Instant = at
+    y = x0 + expand(at.rho, x0) * noise(x0, now, now)
+    grid = torch.arange(levels, dtype=y.dtype, device=y.device) * (2 / (levels - 1)) - 1
+    logits = -0.5 * (y[..., None] - grid) ** 2 / at.rho.to(y.device) ** 2
+    k = ((x0 + 1) * (levels - 1) / 2).round().long()
+    log_p = logits.log_softmax(-1).gather(-1, k[..., None])
+    return -log_p.reshape(len(x0), -1).sum(1).cpu()

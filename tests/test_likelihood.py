@@ -1,0 +1,409 @@
+"""Likelihoods against closed form, estimators against their own error, encodings both ways."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from conftest import EVERY_SOLVER, MIXTURE, Smooth, close, normal, refused, sdes
+from torch import Tensor
+
+import sdegen as sg
+from sdegen.analytic import Empirical, Gaussian, Mixture, exact_model
+from sdegen.divergence import Divergence
+from sdegen.flow import bottom, decode, encode, slerp
+from sdegen.likelihood import log_prob
+
+FINE = {"solver": sg.AdaptiveRK(clock="lam", rtol=1e-8, atol=1e-8), "divergence": "exact"}
+
+
+def gaussian(d: int) -> Gaussian:
+    """Correlated, in d dimensions."""
+    half = normal(d, d, seed=3) / d**0.5
+    return Gaussian(normal(d, seed=4) / 2, half @ half.T + 0.1 * torch.eye(d, dtype=torch.float64))
+
+
+def ends(sde: sg.SDE) -> tuple[sg.Level, sg.Level]:
+    at: Any = sde(torch.tensor([sde.T, sde.t_min], dtype=torch.float64)).unbind()
+    return at
+
+
+def model_density(data: Gaussian, sde: sg.LinearSDE, x: Tensor) -> Tensor:
+    """log p of the model with this exact score: the flow of a Gaussian is linear, its end known.
+
+    The prior is not the data's own law at T, and this is the density that it leads to.
+    """
+    top, at = ends(sde)
+    z = data.flow(at.alpha * x, at, top)
+    d = x.shape[1]
+    gain = data.log_prob(at.alpha * x, at) - data.log_prob(z, top)
+    return sde.prior.log_prob(z) + gain + d * at.alpha.log()
+
+
+# ----------------------------------------------------------------------------------- closed form
+
+
+@sdes
+@pytest.mark.parametrize("d", [1, 3, 12])
+def test_gaussians(sde: sg.LinearSDE, d: int) -> None:
+    data = gaussian(d)
+    x = data.sample(5, torch.Generator().manual_seed(0))
+    found = log_prob(exact_model(data, sde), x, **FINE)  # type: ignore[arg-type]
+    close(found.value, model_density(data, sde, x), rtol=0, atol=1e-4)
+    assert found.error.tolist() == [0.0] * 5 and found.failed == []
+
+
+@sdes
+def test_mixtures(sde: sg.LinearSDE) -> None:
+    """Against the density of the model by another way: SciPy's end of the flow."""
+    model, x = exact_model(MIXTURE, sde), MIXTURE.sample(4, torch.Generator().manual_seed(0))
+    found = log_prob(model, x, **FINE)  # type: ignore[arg-type]
+    top, at = ends(sde)
+    z = encode(model, x, solver=sg.SciPy("DOP853", rtol=1e-10, atol=1e-10))
+    exact = (
+        MIXTURE.log_prob(at.alpha * x, at)
+        - MIXTURE.log_prob(z, top)
+        + sde.prior.log_prob(z)
+        + 2 * at.alpha.log()
+    )
+    close(found.value, exact, rtol=0, atol=1e-4)
+    # As the prior becomes right, the model's density is the data's own, smoothed by rho.
+    smooth = MIXTURE.log_prob(at.alpha * x, at) + 2 * at.alpha.log()
+    assert (found.value - smooth).abs().max() < 0.05
+
+
+def test_empirical_data() -> None:
+    """A density of five smeared points in 2 x 3 dimensions."""
+    data, sde = Empirical(normal(5, 2, 3)), sg.EDM(T=1e4, t_min=0.4)
+    x = normal(3, 2, 3, seed=1)
+    found = log_prob(exact_model(data, sde), x, **FINE)  # type: ignore[arg-type]
+    close(found.value, data.log_prob(x, ends(sde)[1]), rtol=0, atol=1e-3)
+
+
+def test_every_sde_gives_the_same_likelihood() -> None:
+    """Where they leave the same noise, rho, in the data, and end in noise alone."""
+    rho = 0.05
+    at = -torch.log(torch.tensor(rho, dtype=torch.float64))
+    made = {
+        "vp": sg.VPSDE(beta_max=40.0, t_min=float(sg.VPSDE(beta_max=40.0).time(at))),
+        "subvp": sg.SubVPSDE(beta_max=40.0, t_min=float(sg.SubVPSDE(beta_max=40.0).time(at))),
+        "ve": sg.VESDE(sigma_max=1e4, t_min=float(sg.VESDE(sigma_max=1e4).time(at))),
+        "cosine": sg.Cosine(t_min=float(sg.Cosine().time(at)), T=0.9995),
+        "edm": sg.EDM(T=1e4, t_min=rho),
+        "flow": sg.Flow(T=0.9999, t_min=float(sg.Flow().time(at))),
+    }
+    x = MIXTURE.sample(6, torch.Generator().manual_seed(1))
+    smeared = Mixture(
+        MIXTURE.means, [(s**2 + rho**2) ** 0.5 for s in MIXTURE.stds], MIXTURE.weights
+    )
+    for name, sde in made.items():
+        found = log_prob(exact_model(MIXTURE, sde), x, **FINE)  # type: ignore[arg-type]
+        assert (found.value - smeared.log_prob(x)).abs().max() < 1e-3, name
+
+
+def test_the_density_at_t_min_is_that_of_smoothed_data() -> None:
+    """Off from the data's own by rho^2 / 2 times the Laplacian of p, over p."""
+    data, x = gaussian(2), normal(4, 2) / 2
+    errors = []
+    for t_min in (0.01, 0.02):
+        sde = sg.EDM(T=1e6, t_min=t_min)
+        value = log_prob(exact_model(data, sde), x, **FINE).value  # type: ignore[arg-type]
+        precision = torch.linalg.inv(torch.as_tensor(data.cov))
+        slope = (x - torch.as_tensor(data.mean)) @ precision
+        laplacian = slope.square().sum(1) - precision.diagonal().sum()
+        close(value - data.log_prob(x), t_min**2 / 2 * laplacian, rtol=0.1, atol=1e-5)
+        errors.append((value - data.log_prob(x)).abs().max())
+    assert 3.5 < errors[1] / errors[0] < 4.5
+
+
+def test_song_s_convention() -> None:
+    """x itself as a state at t_min."""
+    sde, data, x = sg.VPSDE(), gaussian(2), normal(4, 2)
+    at = ends(sde)[1]
+    model = exact_model(data, sde)
+    found = log_prob(model, x, scaled=False, **FINE)  # type: ignore[arg-type]
+    close(found.value, log_prob(model, x / at.alpha, **FINE).value - 2 * at.alpha.log(), rtol=1e-6)  # type: ignore[arg-type]
+    assert (found.value - data.log_prob(x, at)).abs().max() < 0.02
+
+
+# --------------------------------------------------------------------------------- every solver
+
+BOTH_WAYS = {
+    name: solver
+    for name, solver in EVERY_SOLVER.items()
+    if solver.upward and (solver.any_eta or solver.eta == 0)
+}
+
+
+@pytest.mark.parametrize("name", BOTH_WAYS)
+def test_every_ode_solver_gives_a_likelihood(name: str) -> None:
+    solver, sde = BOTH_WAYS[name], sg.VPSDE()
+    data = gaussian(3)
+    x = data.sample(3, torch.Generator().manual_seed(0))
+    model, exact = exact_model(data, sde), model_density(data, sde, x)
+    if solver.adaptive:
+        solver = {"gotta_go_fast": sg.GottaGoFast(1e-3, 1e-3)}.get(name, solver)
+        found = log_prob(model, x, solver=solver, divergence="exact", probes=1)
+        assert (found.value - exact).abs().max() < 0.2
+        return
+    off = [
+        (log_prob(model, x, solver=solver, divergence="exact", steps=n).value - exact).abs().max()
+        for n in (60, 240)
+    ]
+    assert off[1] < 0.6 * off[0] or off[1] < 1e-3
+
+
+@pytest.mark.parametrize("name", sorted(set(EVERY_SOLVER) - set(BOTH_WAYS)))
+def test_a_solver_that_adds_noise_is_refused(name: str) -> None:
+    model = exact_model(MIXTURE, sg.VPSDE())
+    for go in (log_prob, encode):
+        with refused("does not follow the probability flow"):
+            go(model, normal(2, 2), solver=EVERY_SOLVER[name], steps=3)
+
+
+class Slope(sg.SDE):
+    """VP's equation, said without its marginals."""
+
+    T, t_min = 1.0, 1e-3
+    inner = sg.VPSDE()
+
+    def drift(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.inner.drift(x, t)
+
+    def diffusion(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.inner.diffusion(x, t)
+
+    @property
+    def prior(self) -> Any:
+        return self.inner.prior
+
+
+def test_an_sde_without_marginals() -> None:
+    sde, data, x = sg.VPSDE(), gaussian(3), normal(4, 3)
+    exact = exact_model(data, sde)
+    model = sg.ScoreModel(lambda x, t: exact(x, sde(t)).score, Slope(), "score")
+    solver = sg.AdaptiveRK(clock="t", rtol=1e-8, atol=1e-8)
+    for kind in ("exact", "rademacher"):
+        mine, theirs = (
+            log_prob(each, x, solver=solver, divergence=kind, scaled=False)  # type: ignore[arg-type]
+            for each in (model, exact)
+        )
+        close(mine.value, theirs.value, rtol=0, atol=1e-5)
+        close(mine.z, theirs.z, rtol=0, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------ estimators
+
+
+@pytest.mark.parametrize("kind", ["rademacher", "gaussian", "hutch++"])
+def test_estimators_are_right_and_know_their_error(kind: Any) -> None:
+    """Over many seeds: unbiased, and as far off as they say."""
+    sde, data = sg.VPSDE(), gaussian(8)
+    model, x = exact_model(data, sde), data.sample(1, torch.Generator().manual_seed(0))
+    exact = log_prob(model, x, **FINE).value  # type: ignore[arg-type]
+    many = 400
+    found = log_prob(
+        model,
+        x.expand(many, -1),
+        divergence=kind,
+        probes=3,
+        seed=1,
+        solver=sg.AdaptiveRK(clock="lam", rtol=1e-6, atol=1e-6),
+    )
+    off = found.value - exact
+    true = off.square().mean().sqrt()
+    assert off.mean().abs() < 3.5 * true / many**0.5
+    assert found.error.square().mean().sqrt() / true == pytest.approx(1, abs=0.15)
+    assert (off.abs() < 3 * found.error).double().mean() > 0.85  # few probes: heavy tails
+    if kind != "exact":
+        one = log_prob(model, x, divergence=kind, probes=1)
+        assert one.error.isnan().all() and one.value.isfinite().all()
+
+
+def test_hutch_plus_plus_is_better_where_a_jacobian_is_of_low_rank() -> None:
+    """At equal work: a sketch and its square beside as many plain probes as backward passes."""
+    direction = normal(40, seed=5)
+    cov = torch.outer(direction, direction) + 0.01 * torch.eye(40, dtype=torch.float64)
+    data = Gaussian(torch.zeros(40), cov)
+    model = exact_model(data, sg.VPSDE())
+    x = data.sample(1, torch.Generator().manual_seed(0)).expand(60, -1)
+    plain = log_prob(model, x, divergence="rademacher", probes=6, seed=0).value.std()
+    better = log_prob(model, x, divergence="hutch++", probes=2, seed=0).value.std()
+    assert better < 0.3 * plain
+
+
+def test_the_divergence_of_a_field() -> None:
+    """Each kind on a field whose Jacobian is known; chunks make no difference."""
+    A = normal(2, 6, 6)
+    x = normal(2, 2, 3).requires_grad_()
+    out = torch.einsum("bij,bj->bi", A, x.reshape(2, 6)).reshape(2, 2, 3) + x.sin()
+    exact = A.diagonal(dim1=1, dim2=2).sum(1) + x.detach().cos().flatten(1).sum(1)
+    for chunk in (1, 4, 64):
+        field = Divergence("exact", chunk=chunk)
+        got = field(out, x, field.draw(x, sg.Seeded(0), sg.VPSDE()(0.5)))
+        assert got.shape == (2, 1, 2, 3)
+        close(got.sum((2, 3))[:, 0], exact)
+    field = Divergence("hutch++", probes=5)
+    got = field(out, x, field.draw(x.detach(), sg.Seeded(0), sg.VPSDE()(0.5)))
+    assert got.shape == (2, 5, 2, 3)
+
+
+@dataclass
+class Counted:
+    """A network and how often it was asked."""
+
+    calls: int = 0
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        self.calls += 1
+        return torch.tanh(x) * 0.5
+
+
+def test_one_network_call_for_drift_and_divergence() -> None:
+    net = Counted()
+    model, x = sg.ScoreModel(net, sg.VPSDE()), normal(3, 4)
+    for kind in ("rademacher", "hutch++", "exact"):
+        net.calls = 0
+        found = log_prob(model, x, solver=sg.Heun("lam"), steps=10, divergence=kind)  # type: ignore[arg-type]
+        assert net.calls == 20 and found.nfe.tolist() == [20] * 3
+
+
+def test_a_sample_s_value_is_its_own() -> None:
+    model, x = sg.ScoreModel(Smooth(), sg.VPSDE()), normal(6, 2)
+    solver = sg.AdaptiveRK(clock="lam", rtol=1e-4, atol=1e-4, per_sample=True)
+    seeds = [5, 3, 9, 2, 8, 7]
+    whole = log_prob(model, x, solver=solver, seed=seeds)
+    order = torch.tensor([4, 1, 3])
+    part = log_prob(model, x[order], solver=solver, seed=[seeds[int(i)] for i in order])
+    close(part.value, whole.value[order], rtol=1e-12)
+    assert part.nfe.tolist() == whole.nfe[order].tolist()
+    shared = log_prob(model, x, seed=seeds)
+    close(shared.value, whole.value, rtol=0, atol=1e-2)
+
+
+def test_a_float32_network_is_integrated_in_float64() -> None:
+    single, double = (
+        sg.ScoreModel(Smooth(dtype=dtype), sg.VPSDE()) for dtype in (torch.float32, torch.float64)
+    )
+    x = normal(4, 2, dtype=torch.float32)
+    mine, theirs = (log_prob(model, x, divergence="exact") for model in (single, double))
+    assert mine.value.dtype == torch.float64
+    close(mine.value, theirs.value, rtol=0, atol=1e-3)
+
+
+# ------------------------------------------------------------------------------------- gradients
+
+
+@pytest.mark.parametrize(
+    "solver", [sg.RK4("lam"), sg.AdaptiveRK(clock="lam", rtol=1e-7, atol=1e-7)]
+)
+def test_gradients_are_those_of_the_closed_form(solver: sg.Solver) -> None:
+    sde, data = sg.VPSDE(), gaussian(3)
+    x = normal(3, 3).requires_grad_()
+    steps = None if solver.adaptive else 60
+    found = log_prob(exact_model(data, sde), x, solver=solver, steps=steps, divergence="exact")
+    (mine,) = torch.autograd.grad(found.value.sum(), x)
+    (exact,) = torch.autograd.grad(model_density(data, sde, x).sum(), x)
+    close(mine, exact, rtol=1e-4, atol=1e-4)
+    assert not log_prob(exact_model(data, sde), x.detach()).value.requires_grad
+
+
+# -------------------------------------------------------------------------------------- failures
+
+
+def test_a_failed_sample_leaves_the_others_alone() -> None:
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        bad = (x[:, :1] > 50).any(1, keepdim=True)
+        return torch.where(bad, torch.nan, torch.tanh(x))
+
+    model, x = sg.ScoreModel(net, sg.VPSDE()), normal(4, 2)
+    alone = log_prob(model, x[[0, 2]], seed=[0, 2])
+    x[1] = 100.0
+    with pytest.warns(UserWarning, match=r"samples \[1\] are NaN: NONFINITE"):
+        found = log_prob(model, x[:3], seed=[0, 1, 2])
+    assert found.failed == [1] and found.value.isfinite().tolist() == [True, False, True]
+    close(found.value[[0, 2]], alone.value, rtol=0, atol=1e-3)
+
+
+def test_what_has_no_likelihood_is_refused() -> None:
+    model, x = exact_model(MIXTURE, sg.VPSDE()), normal(3, 2)
+    with refused("integer images first, or use bits_per_dim|use bits_per_dim"):
+        log_prob(model, torch.zeros(3, 2, dtype=torch.uint8))
+    for probes in (0, -1, 1.5):
+        with refused("probes must be a whole number >= 1"):
+            log_prob(model, x, probes=probes)  # type: ignore[arg-type]
+    with refused("Unknown divergence"):
+        log_prob(model, x, divergence="hutchinson")  # type: ignore[arg-type]
+    with refused("hutch\\+\\+ with 2 probes sketches all 2 dimensions"):
+        log_prob(model, x, divergence="hutch++")
+    detached = sg.ScoreModel(lambda x, t: x.detach(), sg.VPSDE())
+    with refused("no gradient with respect to its input"):
+        log_prob(detached, x)
+    with refused("seed or a noise source"):
+        log_prob(model, x, seed=1, noise=sg.Seeded(1))
+    with refused("this one climbs"):
+        log_prob(model, x, solver=sg.DDIM(), walk=[1.0, 0.3, 0.5, 0.001])
+    with refused("exactly one of steps and nfe"):
+        log_prob(model, x, solver=sg.DDIM())
+
+
+# ------------------------------------------------------------------------------------- encodings
+
+
+@sdes
+def test_there_and_back(sde: sg.LinearSDE) -> None:
+    model, x = exact_model(MIXTURE, sde), MIXTURE.sample(16, torch.Generator().manual_seed(0))
+    z = encode(model, x, steps=400)
+    assert (decode(model, z, steps=400) - x).abs().max() < 1e-6
+    coarse = encode(model, x, solver=sg.DDIM(), steps=50)  # DDIM inversion
+    back = decode(model, coarse, solver=sg.DDIM(), steps=50)
+    assert 1e-6 < (back - x).abs().max() < 0.5
+
+
+def test_encoding_is_sampling_backwards() -> None:
+    sde = sg.VPSDE()
+    model, z = exact_model(MIXTURE, sde), normal(5, 2)
+    fine = sg.AdaptiveRK(clock="lam", rtol=1e-9, atol=1e-9)
+    x = sg.sample(model, z, solver=fine)
+    at = bottom(sde)
+    assert isinstance(at, sg.Level)
+    close(encode(model, x / at.alpha, solver=fine), z, rtol=0, atol=1e-6)
+    close(decode(model, z, solver=fine), x / at.alpha, rtol=1e-9)
+    cold = decode(model, z, solver=fine, temperature=0.5)
+    close(cold, decode(model, 0.5 * z, solver=fine), rtol=1e-12)
+
+
+def test_float32_data_comes_back_as_float32() -> None:
+    model = sg.ScoreModel(Smooth(dtype=torch.float32), sg.EDM())
+    x = normal(3, 2, dtype=torch.float32)
+    z = encode(model, x)
+    assert z.dtype == torch.float32 and decode(model, z).dtype == torch.float32
+
+
+def test_slerp() -> None:
+    a, b = normal(4, 3, 5), normal(4, 3, 5, seed=1)
+    close(slerp(a, b, 0.0), a, rtol=1e-10)
+    close(slerp(a, b, 1.0), b, rtol=1e-10, atol=1e-12)
+    half = slerp(a, b, 0.5)
+    long = [v.flatten(1).norm(dim=1) for v in (a, b, half)]
+    close(long[2], (long[0] + long[1]) / 2)
+    cos = torch.nn.functional.cosine_similarity
+    close(cos(half.flatten(1), a.flatten(1)), cos(half.flatten(1), b.flatten(1)))
+    per_sample = slerp(a, b, torch.tensor([0.0, 0.25, 0.5, 1.0]))
+    close(per_sample[2], half[2])
+    close(slerp(a, a, 0.3), a, rtol=1e-10)
+    with refused("temperature"):
+        decode(exact_model(MIXTURE, sg.VPSDE()), normal(2, 2), temperature=0.0)
+
+
+def test_other_processes_give_other_encodings_of_one_code() -> None:
+    """z / sigma_T is the same whatever the SDE, as far as no signal is left: Song et al., 4.3."""
+    x = MIXTURE.sample(8, torch.Generator().manual_seed(2))
+    codes = []
+    for sde in (sg.VPSDE(), sg.EDM(), sg.Flow()):
+        fine = sg.AdaptiveRK(clock="lam", rtol=1e-8, atol=1e-8)
+        codes.append(encode(exact_model(MIXTURE, sde), x, solver=fine) / ends(sde)[0].sigma)
+    for code in codes[1:]:
+        assert (code - codes[0]).abs().max() < 0.02
