@@ -5,11 +5,17 @@ it on, solvers of the reverse equation, and the walk they take from noise to dat
 """
 
 from sdegen import recipes
+from sdegen.bits import Bits, bits_per_dim, dequantised
 from sdegen.brownian import Brownian
 from sdegen.capture import Captured
 from sdegen.catalogue import catalogue
+from sdegen.divergence import Divergence
+from sdegen.elbo import Elbo, LamTimes, discrete_elbo, elbo, fitted
+from sdegen.flow import decode, encode, slerp
 from sdegen.grids import karras, levels, log_snr, quadratic, uniform
 from sdegen.learn import tune
+from sdegen.learned import LearnedVP, vdm_loss
+from sdegen.likelihood import LogProb, log_prob
 from sdegen.losses import (
     EDMWeighting,
     LogNormalTime,
@@ -95,6 +101,7 @@ __all__ = [
     "AdaptiveRK",
     "Ancestral",
     "AnnealedLangevin",
+    "Bits",
     "Brownian",
     "Captured",
     "Choice",
@@ -104,7 +111,9 @@ __all__ = [
     "DPMSolverPP",
     "DPMSolverPPSinglestep",
     "DiscreteVPSDE",
+    "Divergence",
     "EDMWeighting",
+    "Elbo",
     "Euler",
     "EulerMaruyama",
     "Flow",
@@ -113,11 +122,14 @@ __all__ = [
     "GottaGoFast",
     "Heun",
     "Instant",
+    "LamTimes",
     "Langevin",
+    "LearnedVP",
     "Level",
     "LinearMultistep",
     "LinearSDE",
     "LogNormalTime",
+    "LogProb",
     "MarginalSDE",
     "MinSNR",
     "Multistep",
@@ -149,14 +161,22 @@ __all__ = [
     "Tuned",
     "UniPC",
     "ancestral",
+    "bits_per_dim",
     "catalogue",
     "choose",
     "churn",
+    "decode",
+    "dequantised",
+    "discrete_elbo",
     "dsm_loss",
+    "elbo",
+    "encode",
+    "fitted",
     "independent",
     "karras",
     "levels",
     "likelihood_time",
+    "log_prob",
     "log_snr",
     "low_discrepancy",
     "march",
@@ -166,11 +186,13 @@ __all__ = [
     "repaint",
     "restart",
     "sample",
+    "slerp",
     "solve",
     "tabulate",
     "traced",
     "tune",
     "uniform",
     "uniform_time",
+    "vdm_loss",
     "zigzag",
 ]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdegen.likelihood import log_prob
-from sdegen.noise import Noise, Seeded
+from sdegen.likelihood import log_prob, source_of
+from sdegen.noise import Noise
 from sdegen.score import ScoreModel, one_of
 from sdegen.sde import Instant, clock
 from sdegen.solvers import AdaptiveRK
@@ -96,9 +96,7 @@ def bits_per_dim(
     for name, value in (("repeats", repeats), ("importance", importance)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a whole number >= 1, but it is {value!r}.")
-    if seed is not None and noise is not None:
-        raise ValueError("Give a seed or a noise source, not both.")
-    source = Seeded(0 if seed is None else seed) if noise is None else noise
+    source = source_of(seed, noise)
     d, now = x[0].numel(), model.sde(clock(model.sde.T))
     like = torch.empty(x.shape, dtype=torch.float64, device=model.device)
     places, width = bins(levels, centred)
@@ -110,18 +108,28 @@ def bits_per_dim(
             y = places(x.to(like) + uniform(own.stream("dequantise"), like, now))
             found.append(log_prob(model, y, noise=own, **given))
             calls += found[-1].nfe
-        value = torch.stack([each.value for each in found])
-        weight = value.softmax(0)
-        passes.append(value.logsumexp(0) - math.log(importance))
+        logs = torch.stack([each.value for each in found])
+        weight = logs.softmax(0)
+        passes.append(logs.logsumexp(0) - math.log(importance))
         errors.append((weight * torch.stack([each.error for each in found])).norm(dim=0))
-    unit = d * math.log(2)
-    value = torch.stack(passes)
-    error = (
-        torch.stack(errors).norm(dim=0) / repeats
-        if repeats == 1
-        else value.std(0) / math.sqrt(repeats)
-    )
-    return Bits(-(value.mean(0) / unit) - math.log2(width), error / unit, calls)
+    unit, nats = d * math.log(2), torch.stack(passes)
+    error = errors[0] if repeats == 1 else nats.std(0) / math.sqrt(repeats)
+    return Bits(-(nats.mean(0) / unit) - math.log2(width), error / unit, calls)
+
+
+def dequantised(
+    model: ScoreModel,
+    x0: Tensor,
+    *,
+    levels: int,
+    loss: Callable[[ScoreModel, Tensor], Tensor],
+) -> Tensor:
+    """A loss (b,) of data spread over its bins: x0 + u, u uniform over a bin around 0.
+
+    A density of data that has ``levels`` values in [-1, 1] is without bound at them: what is to
+    have a likelihood in ``bits_per_dim`` (centred) is trained on this.
+    """
+    return loss(model, x0 + (torch.rand_like(x0) - 0.5) * (2 / (levels - 1)))
 
 
 def bins(levels: int, centred: bool) -> tuple[Any, float]:

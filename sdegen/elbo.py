@@ -21,16 +21,17 @@ from torch import Tensor
 from sdegen.bits import check_images
 from sdegen.flow import bottom, start_of
 from sdegen.grids import Grid, log_snr
+from sdegen.likelihood import source_of
 from sdegen.march import plan
 from sdegen.noise import Noise, Seeded
-from sdegen.score import ScoreModel, linear
+from sdegen.score import ScoreModel
 from sdegen.sde import Instant, Level, LinearSDE, clock, expand
 from sdegen.solvers import DDIM
 
 
 @dataclass(frozen=True, eq=False)
 class Elbo:
-    """The three terms of a batch of b, nats, (b,) each in float64, and the sum's standard error."""
+    """The three terms of a batch of b, nats, (b,) each in float64; the sum's standard error."""
 
     prior: Tensor
     diffusion: Tensor
@@ -83,6 +84,7 @@ def fitted(
     return LamTimes(root.clamp(min=1e-3 * float(root.max())))
 
 
+@torch.no_grad()
 def elbo(
     model: ScoreModel,
     x: Tensor,
@@ -90,7 +92,8 @@ def elbo(
     draws: int = 32,
     times: LamTimes | None = None,
     levels: int | None = None,
-    seed: int | Sequence[int] = 0,
+    seed: int | Sequence[int] | None = None,
+    noise: Noise | None = None,
 ) -> Elbo:
     """The continuous-time bound of data x (b, *), for any linear SDE.  Kingma et al. (2021).
 
@@ -98,16 +101,16 @@ def elbo(
             equal parts of ``times``' distribution; the error is that of unstratified draws, and so
             an upper bound.
     times:  default uniform in lam; ``fitted`` makes better ones.
-    levels: None: x is real data, p(x | x_t) = N(x_t / alpha, rho^2), the bound is on its density.
-            Otherwise x is torch.uint8 below levels, 2 k / (levels - 1) - 1 to the model, p(x | x_t)
-            the softmax of the bins' Gaussian log-densities, and the bound is on the probability.
+    levels: None: x is real data, p(x | x_t) = N(x_t / alpha, rho^2), a bound on its density.
+            Otherwise x is torch.uint8 below levels, 2 k / (levels - 1) - 1 to the model, and
+            p(x | x_t) the softmax of the values' Gaussian log-densities: on its probability.
 
     ValueError for an SDE without marginals, draws < 2, and data of another type.
     """
     times = LamTimes(torch.ones(1, dtype=torch.float64)) if times is None else times
     if draws < 2:
         raise ValueError(f"draws must be at least 2, to tell an error, but draws = {draws}.")
-    x0, noise, before = states(model, x, levels), Seeded(seed), model.nfe
+    x0, noise, before = states(model, x, levels), source_of(seed, noise), model.nfe
     _, density, values = integrand(model, x0, times, draws, noise)
     each = values / density
     return Elbo(
@@ -130,13 +133,12 @@ def integrand(
     u = 0.5 * torch.erfc(-z.cpu() / math.sqrt(2))
     u = (torch.arange(draws, dtype=torch.float64)[:, None] + u) / draws
     lam, density = times(u, first.lam, last.lam)
-    assert isinstance(model.sde, LinearSDE)
-    values = []
+    sde, values = model.sde, []
+    assert isinstance(sde, LinearSDE)
     for j, at in enumerate(lam):
-        t = model.sde.time(at).clamp(model.sde.t_min, model.sde.T)
-        level = model.sde(t)
+        level = sde(sde.time(at).clamp(sde.t_min, sde.T))
         eps = noise.stream(f"noise {j}")(x0, now, now)
-        off = model(model.sde.mix(x0, level, eps), level).eps - eps
+        off = model(sde.mix(x0, level, eps), level).eps - eps
         values.append(off.reshape(len(x0), -1).square().sum(1).cpu())
     return lam, density, torch.stack(values)
 
@@ -150,25 +152,27 @@ def discrete_elbo(
     walk: str | Grid | Tensor | Sequence[float] | None = log_snr,
     variance: Literal["small", "large"] = "small",
     levels: int | None = None,
-    seed: int | Sequence[int] = 0,
+    seed: int | Sequence[int] | None = None,
+    noise: Noise | None = None,
 ) -> Elbo:
     """The bound of DDPM on a walk of n steps, one network call each.  Ho et al. (2020), eq. 5.
 
-    Step from t to s: KL of q(x_s | x_t, x) against N(mu_hat, v), both Gaussian: with the posterior's
-    own variance ("small") (e^{2 lam_s} - e^{2 lam_t}) |x - x0_hat|^2 / 2; "large": v is that of the
-    forward kernel, improved DDPM's upper end, Nichol & Dhariwal (2021), sec. 3.1. ``error`` is 0:
-    all steps are summed, each with one draw.  Otherwise as ``elbo``.
+    Step from t to s: KL of q(x_s | x_t, x) against N(mu_hat, v), both Gaussian. variance: "small",
+    v is the posterior's own, and a step (e^{2 lam_s} - e^{2 lam_t}) |x - x0_hat|^2 / 2; "large",
+    that of the forward kernel: the two ends of Nichol & Dhariwal (2021), sec. 3.1. ``error`` is
+    NaN: all steps are summed, each with one draw.  Otherwise as ``elbo``.
     """
     if variance not in ("small", "large"):
         raise ValueError(f"variance must be 'small' or 'large', but it is {variance!r}.")
-    x0, noise, before = states(model, x, levels), Seeded(seed), model.nfe
-    stops = plan(model.sde, DDIM(), steps, None, walk)
-    now, d = bottom(model.sde), x0[0].numel()
+    x0, noise, before = states(model, x, levels), source_of(seed, noise), model.nfe
+    sde, stops = model.sde, plan(model.sde, DDIM(), steps, None, walk)
+    assert isinstance(sde, LinearSDE)
+    now, d = bottom(sde), x0[0].numel()
     total = torch.zeros(len(x0), dtype=torch.float64)
     for j in range(len(stops) - 1):
-        t, s = (linear(model.sde(stops[k])) for k in (j, j + 1))
+        t, s = sde(stops[j]), sde(stops[j + 1])
         eps = noise.stream(f"noise {j}")(x0, now, now)
-        seen = model(model.sde.mix(x0, t, eps), t)
+        seen = model(sde.mix(x0, t, eps), t)
         off = (seen.x0 - x0).reshape(len(x0), -1).square().sum(1).cpu()
         term = 0.5 * ((2 * s.lam).exp() - (2 * t.lam).exp()) * off
         if variance == "large":
@@ -179,7 +183,7 @@ def discrete_elbo(
         prior_term(model, x0),
         total,
         reconstruction_term(model, x0, levels, noise.stream("reconstruction")),
-        torch.zeros_like(total),
+        torch.full_like(total, math.nan),
         model.nfe - before,
     )
 

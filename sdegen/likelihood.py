@@ -89,11 +89,8 @@ def log_prob(
     sde, trace = model.sde, Divergence(divergence, probes, chunk)
     solver = default_solver(sde) if solver is None else solver
     at = bottom(sde)
-    if seed is not None and noise is not None:
-        raise ValueError("Give a seed or a noise source, not both.")
-    source = Seeded(0 if seed is None else seed) if noise is None else noise
     y = start_of(model, x, scaled)
-    lifted = lift(model, trace, y, source.stream("probe"), at)
+    lifted = lift(model, trace, y, source_of(seed, noise).stream("probe"), at)
     before = model.nfe
     with torch.set_grad_enabled(x.requires_grad):
         state = torch.cat([y[:, None], y.new_zeros(len(y), trace.estimates, *y.shape[1:])], 1)
@@ -110,6 +107,13 @@ def log_prob(
             stacklevel=2,
         )
     return found
+
+
+def source_of(seed: int | Sequence[int] | None, noise: Noise | None) -> Noise:
+    """A source of probes and of what else a likelihood draws: seeded, with 0 by default."""
+    if seed is not None and noise is not None:
+        raise ValueError("Give a seed or a noise source, not both.")
+    return Seeded(0 if seed is None else seed) if noise is None else noise
 
 
 def default_solver(sde: SDE) -> Solver:
@@ -154,10 +158,11 @@ def grown(model: ScoreModel, x: Tensor, t: Any) -> tuple[Any, Tensor, bool]:
 
 @dataclass(frozen=True, eq=False)
 class Lifted:
-    """A score model of states (b, 1 + k, *): the sample, and alpha times what its density gained.
+    """A score model of states (b, 1 + k, *): the sample, and n times what its density gained.
 
-    The gain is measured beside that of standard normal data, d/2 log(1 + rho^2), whose part in a
-    solver's error is thereby none.
+    n^2 = alpha^2 + sigma^2, so that the parts are no worse conditioned than the sample. The gain
+    is measured beside that of standard normal data, d/2 log(1 + rho^2), whose part in a solver's
+    error is thereby none. It is said by its velocity, to which x0 and eps follow.
     """
 
     model: ScoreModel
@@ -179,16 +184,29 @@ class Lifted:
         return replace(self, model=self.model.rows(index, b), probes=self.probes[index])
 
     def __call__(self, x: Tensor, t: Any) -> LinearPrediction:
-        """eps of the sample, and of each part: alpha tr(d eps / dx) - d rho / (1 + rho^2)."""
+        """Velocities: of the sample, and of n l, where dl/drho is
+
+        alpha tr(d eps / dx) - d rho / (1 + rho^2), the same share of it at every coordinate.
+        """
         seen, y, graph = grown(self.model, x[:, 0], t)
         level = linear(seen.level)
-        usual = level.rho / (1 + level.rho**2)
+        alpha, sigma, d_alpha, d_sigma = level.alpha, level.sigma, level.d_alpha, level.d_sigma
+        n2 = alpha**2 + sigma**2
         with torch.enable_grad():
-            rest = expand(level.alpha, y) * seen.eps - expand(usual, y) * y
-        parts = self.trace(rest, y, self.probes, graph)
-        eps = torch.cat([seen.eps[:, None], parts], 1)
-        eps = eps if graph else eps.detach()
-        return LinearPrediction(x, eps, level, 0.0, 1.0)
+            rest = expand(alpha, y) * seen.eps - expand(alpha * sigma / n2, y) * y
+        parts = shared(self.trace(rest, y, self.probes, graph))
+        d_rho = (alpha * d_sigma - sigma * d_alpha) / alpha**2
+        d_n = (alpha * d_alpha + sigma * d_sigma) / n2  # over n
+        parts = expand(n2.sqrt() * d_rho, x) * parts + expand(d_n, x) * x[:, 1:]
+        velocity = torch.cat([seen.velocity[:, None], parts], 1)
+        velocity = velocity if graph else velocity.detach()
+        return LinearPrediction(x, velocity, level, d_alpha, d_sigma)
+
+
+def shared(parts: Tensor) -> Tensor:
+    """Parts (b, k, *) with their mean at every coordinate: errors there make good one another."""
+    mean = parts.flatten(2).mean(2)
+    return mean.reshape(*mean.shape, *[1] * (parts.ndim - 2)).expand_as(parts)
 
 
 @dataclass(frozen=True)
@@ -207,7 +225,7 @@ class LiftedFlow(Reverse):
         seen, y, graph = grown(self.model, x[:, 0], t)
         with torch.enable_grad():
             v = seen.drift(0.0)
-        both = torch.cat([v[:, None], self.trace(v, y, self.probes, graph)], 1)
+        both = torch.cat([v[:, None], shared(self.trace(v, y, self.probes, graph))], 1)
         return both if graph else both.detach()
 
 
@@ -219,4 +237,4 @@ def gained(sde: SDE, w: Tensor, at: Instant, top: Instant, n: int, scaled: bool)
     usual = n / 2 * (log1p(last.rho**2) - log1p(first.rho**2))
     # In y = x / alpha; x_T and, unless y itself is asked for, x_t have densities of their own.
     change = n * last.alpha.log() - (0.0 if scaled else n * first.alpha.log())
-    return w / last.alpha + usual + change
+    return w / (last.alpha**2 + last.sigma**2).sqrt() + usual + change

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +91,34 @@ def save_curve(
         axes.set_yscale("log")
     axes.set_xlabel("step", size=LABEL, color=INK)
     axes.set_ylabel(ylabel, size=LABEL, color=INK)
+    axes.set_title(title, size=TITLE, color=INK)
+    return _write(figure, path)
+
+
+def save_histogram(
+    groups: Mapping[str, Sequence[float]], path: str | Path, xlabel: str, title: str = ""
+) -> Path:
+    """Named groups of values as histograms over one axis; values that are not finite left out.
+
+    Raises ValueError where no value is finite.
+    """
+    import numpy as np
+
+    known = {name: np.asarray(values, dtype=float) for name, values in groups.items()}
+    known = {name: values[np.isfinite(values)] for name, values in known.items()}
+    every = np.concatenate(list(known.values())) if known else np.zeros(0)
+    if not len(every):
+        raise ValueError("A histogram needs one finite value at least.")
+    figure = _figure(864, 504)
+    axes = figure.add_axes((0.1, 0.13, 0.86, 0.76))
+    _frame(axes, ("left", "bottom"))
+    edges = np.histogram_bin_edges(every, bins=min(60, max(10, len(every) // 15))).tolist()
+    for name, values in known.items():
+        axes.hist(values, bins=edges, alpha=0.6, label=name)
+    if len(known) > 1:
+        axes.legend(frameon=False)
+    axes.set_xlabel(xlabel, size=LABEL, color=INK)
+    axes.set_ylabel("samples", size=LABEL, color=INK)
     axes.set_title(title, size=TITLE, color=INK)
     return _write(figure, path)
 

@@ -89,7 +89,7 @@ def test_times_stay_inside_and_the_end_is_hit(name: str, sde: sg.LinearSDE) -> N
 def test_own_steps_make_a_sample_its_own(name: str) -> None:
     """Alone, in a batch, in another order: the same bits, if no step is shared."""
     model = sg.ScoreModel(pointwise, sg.VPSDE(), "x0")
-    x, seeds = 3 * normal(4, 3), [5, 3, 11, 7]
+    x, seeds = normal(4, 3) * torch.tensor([[1.0], [3.0], [10.0], [30.0]]), [5, 3, 11, 7]
     solver = to(OWN[name], rough(name), per_sample=True)
     batch = sg.solve(model, x, solver=solver, seed=seeds)
     order = [2, 0, 3, 1]
@@ -241,3 +241,14 @@ def test_steps_are_fewer_where_nothing_happens() -> None:
     calm = sg.ScoreModel(lambda x, t: 0 * x, SDES["edm"], "eps")
     out = sg.solve(calm, normal(2, 2), solver=sg.AdaptiveRK("bosh3", clock="rho"))
     assert int(out.nfe.max()) < 20
+
+
+@pytest.mark.parametrize("clock", ["t", "lam", "rho"])
+@pytest.mark.parametrize("method", ["heun_euler", "bosh3", "dopri5"])
+def test_every_clock_comes_to_the_same_end(clock: Any, method: Any) -> None:
+    for sde in (sg.VPSDE(), sg.EDM(), sg.Flow()):
+        x, exact = exact_end(sde)
+        tol = 1e-5 if method == "heun_euler" else 1e-7
+        solver = sg.AdaptiveRK(method, clock=clock, rtol=tol, atol=tol, max_nfe=100_000)
+        end = sg.solve(exact_model(MIXTURE, sde), x, solver=solver).x
+        assert (end - exact).abs().max() < 1e-2

@@ -62,9 +62,10 @@ def gather(data: Any, most: int = 5000) -> ArrayData:
     """A data set, or its first samples, as one array."""
     if isinstance(data, ArrayData):
         return data
+    levels = getattr(data, "levels", 0)
     pairs = [data[i] for i in range(min(len(data), most))]
     labels = torch.stack([y for _, y in pairs]) if data.classes else None
-    return ArrayData(torch.stack([x for x, _ in pairs]), labels)
+    return ArrayData(torch.stack([x for x, _ in pairs]), labels, levels)
 
 
 def class_labels(n: int, classes: int) -> torch.Tensor | None:

@@ -36,14 +36,15 @@ class ArrayData(Dataset[tuple[Tensor, Tensor]]):
     """A data set that is one tensor x (n, *shape), with labels y (n,) or without.
 
     `.x` (float32) and `.y` (int64) hold all of it, for metrics. `classes` is the largest label
-    plus one, 0 when unlabelled; then `.y` is all zeros.
+    plus one, 0 when unlabelled; then `.y` is all zeros. `levels` says of how many values, spread
+    evenly over [-1, 1], data that is discrete has been made: 256 of bytes, 0 of real data.
 
     Raises ValueError where x is not of floats, is empty, has no dimension beside n, or has an
     entry that is not finite in float32, and where y is not int64 (n,) or has a negative entry.
     """
 
-    def __init__(self, x: Tensor, y: Tensor | None = None) -> None:
-        self.x = _checked_data(x)
+    def __init__(self, x: Tensor, y: Tensor | None = None, levels: int = 0) -> None:
+        self.x, self.levels = _checked_data(x), levels
         unlabelled = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.y = unlabelled if y is None else _checked_labels(y, x)
         self.shape: tuple[int, ...] = tuple(x.shape[1:])

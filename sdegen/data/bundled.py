@@ -23,7 +23,7 @@ def digits(split: str = "train", seed: int = 0) -> ArrayData:
     y = torch.tensor(bunch.target, dtype=torch.int64)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     part = {"train": order[:899], "test": order[899:], "all": order}[split]
-    return ArrayData(x[part], y[part])
+    return ArrayData(x[part], y[part], levels=17)
 
 
 def photo_patches(
@@ -55,7 +55,7 @@ def photo_patches(
     x = from_uint8(torch.cat(grids))
     y = torch.arange(2).repeat_interleave(torch.tensor([len(grid) for grid in grids]))
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    return ArrayData(x[order], y[order])
+    return ArrayData(x[order], y[order], levels=256)
 
 
 def _patches(region: Tensor, size: int, stride: int) -> Tensor:

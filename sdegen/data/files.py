@@ -43,7 +43,7 @@ class ImageFolder(Dataset[tuple[Tensor, Tensor]]):
         folders = [file.relative_to(self.root).parts[0] for file in self.files]
         labelled = all(file.parent != self.root for file in self.files)
         number = {name: k for k, name in enumerate(sorted(set(folders)))} if labelled else {}
-        self.classes = len(number)
+        self.classes, self.levels = len(number), 256
         self.labels = [number.get(folder, 0) for folder in folders]
 
     def __len__(self) -> int:
@@ -111,7 +111,8 @@ def from_file(path: str | Path, key: str | None = None, labels: str | None = Non
     x, y = _load(path, key, labels)
     if y is not None and y.dtype.kind not in "iu":
         raise ValueError(f"the labels {labels!r} are {y.dtype}, but they must be integers")
-    return ArrayData(_as_data(x), None if y is None else torch.from_numpy(y.astype("int64")))
+    labelled = None if y is None else torch.from_numpy(y.astype("int64"))
+    return ArrayData(_as_data(x), labelled, levels=256 if x.dtype.kind == "u" else 0)
 
 
 def _load(

@@ -1,0 +1,181 @@
+"""``sdegen-evaluate``: bits per dimension, or log-likelihood, of a trained run on data."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sdegen.cli.main import hydra_main
+
+PARTS = "parts.jsonl"
+
+
+def main() -> None:
+    """The command."""
+    hydra_main(evaluate, "evaluate")
+
+
+def evaluate(cfg: Any) -> None:
+    """The Hydra task."""
+    from omegaconf import OmegaConf
+
+    config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    run(config)
+
+
+def run(config: dict[str, Any]) -> None:
+    """Evaluate batch by batch, each recorded when done: the same command goes on from there."""
+    from tqdm import tqdm
+
+    from sdegen.cli.build import build_data
+    from sdegen.cli.report import gather
+    from sdegen.cli.sample import load
+    from sdegen.plots import save_histogram
+    from sdegen.training.files import claim, write_json
+
+    source = Path(config["run"])
+    model, trained, shape, classes = load(source, config["packages"], config["device"])
+    about = {**trained, "packages": config["packages"]}
+    if config.get("data"):
+        about["data"] = config["data"]
+    pair = dict(zip(("train", "test"), build_data(about), strict=True))
+    if config["split"] not in pair:
+        raise ValueError(f"split must be 'train' or 'test', but it is {config['split']!r}.")
+    data = gather(pair[config["split"]], config["n"] or 10**9)
+    x, y = data.x[: config["n"]], data.y[: config["n"]]
+    check(x, shape, data.levels)
+    if not config["batch"] >= 1:
+        raise ValueError(f"batch must be at least 1, but it is {config['batch']!r}.")
+    folder = source / config["name"]
+    claim(folder)
+    done = resumed(folder, config, len(x))
+    with (
+        tqdm(total=len(x), initial=len(done), unit="sample", leave=False) as bar,
+        (folder / PARTS).open("a", encoding="utf-8") as parts,
+    ):
+        for first in range(len(done), len(x), config["batch"]):
+            rows = slice(first, first + config["batch"])
+            given = model.given(y=y[rows].to(model.device)) if classes else model
+            found = measure(given, x[rows], data.levels, config, first)
+            parts.writelines(json.dumps(row) + "\n" for row in found)
+            parts.flush()
+            done += found
+            bar.update(len(found))
+    values = {name: [row[name] for row in done] for name in done[0]}
+    summary = {name: mean_of(column) for name, column in values.items() if name != "error"}
+    unit = "bits per dimension" if data.levels else "nats"
+    result = {"config": config, "n": len(done), "unit": unit, "mean": summary, "samples": values}
+    write_json(folder / "result.json", result)
+    shown = {name: v for name, v in values.items() if name not in ("error", "nfe")}
+    save_histogram(shown, folder / "histogram.png", unit, f"{source.name}, {config['split']}")
+    print(table(summary, unit, len(done)))
+    print(f"Result, histogram and values of all samples are in {folder}")
+
+
+def check(x: Any, shape: list[int], levels: int) -> None:
+    """Refuse data of another kind than the model was trained on."""
+    if list(x.shape[1:]) != shape:
+        raise ValueError(
+            f"The run was trained on samples of shape {tuple(shape)}, but these are of "
+            f"{tuple(x.shape[1:])}."
+        )
+    if levels and float(x.abs().max()) > 1 + 1e-6:
+        raise ValueError(
+            f"Images are in [-1, 1], as the model was trained on them, but these reach "
+            f"{float(x.abs().max()):g}."
+        )
+
+
+def resumed(folder: Path, config: dict[str, Any], n: int) -> list[dict[str, float]]:
+    """The samples done before by the same settings; ValueError where the folder holds others."""
+    from sdegen.training.files import write_json
+
+    path, same = folder / "settings.json", {k: v for k, v in config.items() if k != "batch"}
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != same:
+        raise ValueError(
+            f"{folder} holds an evaluation with other settings: give name=... for this one."
+        )
+    write_json(path, same)
+    if not (folder / PARTS).is_file():
+        return []
+    lines = (folder / PARTS).read_text(encoding="utf-8").split("\n")
+    whole = [json.loads(line) for line in lines[:-1]]  # the last is empty, or was cut short
+    (folder / PARTS).write_text("".join(json.dumps(row) + "\n" for row in whole), encoding="utf-8")
+    return whole[:n]
+
+
+def measure(
+    model: Any, x: Any, levels: int, config: Mapping[str, Any], first: int
+) -> list[dict[str, float]]:
+    """One batch: numbers by name for each sample. Sample i of the data has stream (seed, i)."""
+    from sdegen.bits import bits_per_dim
+    from sdegen.cli.build import build, build_walk
+    from sdegen.elbo import discrete_elbo, elbo
+    from sdegen.likelihood import log_prob
+    from sdegen.noise import Seeded
+
+    keys = ("steps", "nfe", "divergence", "probes")
+    how: dict[str, Any] = {key: config[key] for key in keys}
+    how["walk"] = build_walk(dict(config))
+    if config.get("solver"):
+        how["solver"] = build(config["solver"], config["packages"])
+    d, noise = x[0].numel(), Seeded(config["seed"], first)
+    k = ((x + 1) * (levels - 1) / 2).round() if levels else x
+    columns: dict[str, Any] = {}
+    if levels:
+        import torch
+
+        k = k.to(torch.uint8)
+        if config["protocol"] is not None:
+            how = {}
+        passes = {key: config[key] for key in ("repeats", "importance", "protocol")}
+        found = bits_per_dim(model, k, levels=levels, noise=noise, **passes, **how)
+        columns["flow"], columns["error"] = found.value, found.error
+    else:
+        flow = log_prob(model, x, noise=noise, **how)
+        columns["flow"], columns["error"] = flow.value, flow.error
+        found = flow  # type: ignore[assignment]
+    columns["nfe"] = found.nfe
+    discrete: dict[str, Any] = {"levels": levels or None, "noise": noise}
+    if config["elbo_draws"]:
+        bound = elbo(model, k, draws=config["elbo_draws"], **discrete)
+        columns["elbo"] = bound.bits(d) if levels else bound.value
+    if config["ddpm_steps"]:
+        bound = discrete_elbo(model, k, steps=config["ddpm_steps"], **discrete)
+        columns["ddpm"] = bound.bits(d) if levels else bound.value
+    return [
+        dict(zip(columns, map(float, row), strict=True))
+        for row in zip(*(column.tolist() for column in columns.values()), strict=True)
+    ]
+
+
+def mean_of(values: list[float]) -> dict[str, float]:
+    """Mean and standard error over the finite values, and how many were not."""
+    known = [v for v in values if math.isfinite(v)]
+    n = max(len(known), 1)
+    mean = sum(known) / n
+    spread = sum((v - mean) ** 2 for v in known) / max(n - 1, 1)
+    return {"mean": mean, "error": math.sqrt(spread / n), "failed": len(values) - len(known)}
+
+
+NAMES = {
+    "flow": "probability flow",
+    "elbo": "continuous bound",
+    "ddpm": "discrete bound",
+    "nfe": "network calls",
+}
+
+
+def table(summary: Mapping[str, Mapping[str, float]], unit: str, n: int) -> str:
+    """The means, with their standard errors, as lines."""
+    lines = [f"{f'{unit}, {n} samples':28s}{'mean':>10s}{'+-':>9s}{'failed':>8s}", "-" * 55]
+    for name, row in summary.items():
+        digits = 1 if name == "nfe" else 4
+        lines.append(
+            f"{NAMES[name]:28s}{row['mean']:10.{digits}f}{row['error']:9.{digits}f}"
+            f"{row['failed']:8.0f}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,230 @@
+"""Bits per dimension and variational bounds, against closed form and against one another."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from conftest import MIXTURE, close, normal, refused, sdes
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+import sdegen as sg
+from sdegen.analytic import Empirical, Gaussian, exact_model
+from sdegen.bits import bits_per_dim
+from sdegen.data import from_uint8
+from sdegen.elbo import discrete_elbo, elbo, fitted
+from sdegen.likelihood import log_prob
+
+LINE = Gaussian([0.1, -0.3], [0.04, 0.09])
+"""Independent coordinates, so that a bin's probability is a product."""
+SHARP = sg.EDM(T=1e4, t_min=1e-3)
+IMAGES = torch.tensor([[3, 5], [8, 4], [6, 6]], dtype=torch.uint8)
+EXACT = {"divergence": "exact", "solver": sg.AdaptiveRK(clock="lam", rtol=1e-6, atol=1e-6)}
+
+
+def spread() -> Normal:
+    std = (torch.tensor([0.04, 0.09], dtype=torch.float64) + SHARP.t_min**2).sqrt()
+    return Normal(torch.tensor([0.1, -0.3], dtype=torch.float64), std)
+
+
+def centre(k: Tensor, levels: int) -> Tensor:
+    return 2 * k.double() / (levels - 1) - 1
+
+
+def test_uniform_dequantisation_by_quadrature() -> None:
+    model, levels, width = exact_model(LINE, SHARP), 11, 2 / 10
+    u = (torch.arange(400, dtype=torch.float64) + 0.5) / 400 - 0.5
+    density = spread().log_prob(centre(IMAGES, levels)[..., None].mT + u[:, None] * width)
+    exact = -(density.mean(1).sum(1) / 2 + math.log(width)) / math.log(2)
+    found = bits_per_dim(model, IMAGES, levels=levels, repeats=40, **EXACT)
+    assert ((found.value - exact).abs() < 4 * found.error).all()
+    assert found.error.max() < 0.1
+    assert found.mean == pytest.approx(float(found.value.mean()))
+
+
+def test_importance_weights_tighten_the_bound() -> None:
+    """Towards the probability of the bin itself."""
+    model, levels, width = exact_model(LINE, SHARP), 11, 2 / 10
+    low, high = (centre(IMAGES, levels) + end * width / 2 for end in (-1, 1))
+    exact = -(spread().cdf(high) - spread().cdf(low)).log2().mean(1)
+    plain, some, many = (
+        bits_per_dim(model, IMAGES, levels=levels, repeats=16 // m, importance=m, **EXACT)
+        for m in (1, 4, 16)
+    )
+    assert exact.mean() - 0.1 < many.mean < some.mean < plain.mean
+    assert many.mean - exact.mean() < 0.3 * (plain.mean - exact.mean())
+
+
+def test_song_s_protocol_by_name() -> None:
+    """Their numbers, made here by their own formulas from the same draws' average."""
+    sde = sg.VPSDE(t_min=1e-5)
+    model = exact_model(LINE, sde)
+    found = bits_per_dim(model, IMAGES, levels=16, protocol="song", divergence="exact", repeats=60)
+    u = (torch.arange(200, dtype=torch.float64) + 0.5) / 200
+    x = 2 * (IMAGES.double()[:, None, :] + u[:, None]) / 16 - 1
+    at = sde(torch.tensor(1e-5))
+    density = Normal(
+        at.alpha * torch.tensor([0.1, -0.3]),
+        (at.alpha**2 * torch.tensor([0.04, 0.09]) + at.sigma**2).sqrt(),
+    ).log_prob(x)
+    exact = -(density.mean(1).sum(1) / 2) / math.log(2) + math.log2(16) - 1
+    assert ((found.value - exact).abs() < 4 * found.error + 1e-2).all()
+    assert found.nfe.min() > 60 * 20  # the first steps of t at 1e-5 are short
+
+
+def test_passes_are_a_sample_s_own() -> None:
+    model = exact_model(LINE, sg.VPSDE())
+    solver = sg.AdaptiveRK(clock="lam", per_sample=True)
+    whole = bits_per_dim(model, IMAGES, levels=11, repeats=2, seed=[4, 5, 6], solver=solver)
+    part = bits_per_dim(model, IMAGES[1:], levels=11, repeats=2, seed=[5, 6], solver=solver)
+    close(part.value, whole.value[1:], rtol=1e-10)
+    close(part.error, whole.error[1:], rtol=1e-6)
+    one = bits_per_dim(model, IMAGES, levels=11, solver=solver)
+    assert one.error.isfinite().all()
+
+
+def test_bytes_are_where_the_data_has_them() -> None:
+    k = torch.arange(256, dtype=torch.uint8)
+    close(centre(k, 256), from_uint8(k), rtol=0, atol=1e-6)
+
+
+def test_images_that_are_none_are_refused() -> None:
+    model = exact_model(LINE, sg.VPSDE())
+    with refused("torch.uint8, but these are torch.float32"):
+        bits_per_dim(model, torch.zeros(2, 2))
+    with refused("the largest is 8"):
+        bits_per_dim(model, IMAGES, levels=8)
+    with refused("levels must be from 2 to 256"):
+        bits_per_dim(model, IMAGES, levels=1)
+    for name in ("repeats", "importance"):
+        with refused(f"{name} must be a whole number >= 1"):
+            bits_per_dim(model, IMAGES, levels=11, **{name: 0})  # type: ignore[arg-type]
+    with refused("Unknown protocol"):
+        bits_per_dim(model, IMAGES, protocol="yang")
+    with refused("torch.uint8"):
+        elbo(model, torch.zeros(2, 2), levels=11)
+    with refused("use bits_per_dim"):
+        log_prob(model, IMAGES)
+
+
+# ----------------------------------------------------------------------------- variational bounds
+
+
+@sdes
+def test_with_the_exact_score_the_bound_is_tight(sde: sg.LinearSDE) -> None:
+    """But for the prior and p(x | x_t) at the ends: near the data's density, on average below."""
+    data = Gaussian([0.3, -0.2], [[1.0, 0.5], [0.5, 0.6]])
+    x = data.sample(8, torch.Generator().manual_seed(0))
+    found = elbo(exact_model(data, sde), x, draws=800)
+    assert found.nfe == 800
+    exact = data.log_prob(x)
+    assert ((found.value - exact).abs() < 4 * found.error + 0.12).all()
+    assert float((exact - found.value).mean()) > -4 * float(found.error.norm()) / 8
+    close(found.bits(2), -found.value / (2 * math.log(2)))
+
+
+def test_a_wrong_model_has_a_lower_bound() -> None:
+    """By the difference of the scores: the bound falls, and so does the likelihood."""
+    sde, data = sg.VPSDE(), Gaussian([0.3, -0.2], [0.5, 0.7])
+    wrong = Gaussian([0.6, -0.2], [0.5, 0.3])
+    x = data.sample(400, torch.Generator().manual_seed(0))
+    true, false = (elbo(exact_model(each, sde), x, draws=40) for each in (data, wrong))
+    lower = log_prob(exact_model(wrong, sde), x, divergence="exact").value
+    assert true.value.mean() > false.value.mean() + 0.1
+    assert false.value.mean() < lower.mean() + 0.05
+
+
+def test_a_bound_on_probabilities_of_values() -> None:
+    """On values whose probabilities are known: an empirical distribution on the grid."""
+    points = torch.tensor([[0, 1], [2, 2], [2, 0], [1, 1]])
+    data = Empirical(centre(points, 3))
+    x = torch.tensor([[0, 1], [2, 2], [1, 1]], dtype=torch.uint8)
+    sde = sg.EDM(T=1e3, t_min=0.05)
+    found = elbo(exact_model(data, sde), x, draws=4000, levels=3)
+    assert ((found.value + math.log(4)).abs() < 3.5 * found.error).all()
+    assert found.error.max() < 0.25
+    assert found.reconstruction.abs().max() < 1e-6  # the values are far apart
+
+
+def terms(variance: str, n: int) -> tuple[Tensor, Tensor]:
+    """DDPM's bound for one x: ours over many draws, and torch's KL of the Gaussians in between."""
+    sde, mean, var, x0 = sg.VPSDE(), 0.2, 0.3, 0.7
+    model = exact_model(Gaussian([mean], [var]), sde)
+    x = torch.full((4000, 1), x0, dtype=torch.float64)
+    ours = discrete_elbo(model, x, steps=n, variance=variance).diffusion  # type: ignore[arg-type]
+    walk = sg.levels(sde, sg.log_snr(sde, n))
+    z = torch.linspace(-6, 6, 4001, dtype=torch.float64)
+    weight = torch.softmax(-z.square() / 2, 0)
+    total = torch.zeros((), dtype=torch.float64)
+    for t, s in pairwise(walk):
+        assert isinstance(t, sg.Level) and isinstance(s, sg.Level)
+        x_t = t.alpha * x0 + t.sigma * z
+        guess = mean + t.alpha * var / (t.alpha**2 * var + t.sigma**2) * (x_t - t.alpha * mean)
+        a = t.alpha / s.alpha
+        beta = t.sigma**2 - a**2 * s.sigma**2
+        small = beta * s.sigma**2 / t.sigma**2
+
+        def mu(x0: Tensor | float) -> Tensor:
+            return (a * s.sigma**2 * x_t + s.alpha * beta * x0) / t.sigma**2  # noqa: B023
+
+        std = (small if variance == "small" else beta).sqrt()
+        kl = kl_divergence(Normal(mu(x0), small.sqrt()), Normal(mu(guess), std))
+        total = total + (weight * kl).sum()
+    return ours, total
+
+
+@pytest.mark.parametrize("variance", ["small", "large"])
+@pytest.mark.parametrize("n", [5, 40])
+def test_the_discrete_bound_is_a_sum_of_kl_divergences(variance: str, n: int) -> None:
+    ours, exact = terms(variance, n)
+    error = ours.std() / len(ours) ** 0.5
+    assert (ours.mean() - exact).abs() < 4 * error
+
+
+def test_the_discrete_bound_tends_to_the_continuous_one_from_below() -> None:
+    sde = sg.VPSDE()
+    model, x = exact_model(MIXTURE, sde), MIXTURE.sample(300, torch.Generator().manual_seed(0))
+    whole = elbo(model, x, draws=300)
+    gaps = [
+        whole.value.mean() - discrete_elbo(model, x, steps=n).value.mean() for n in (16, 64, 256)
+    ]
+    assert gaps[0] > gaps[1] > gaps[2] > 0
+    assert 3 < gaps[1] / gaps[2] < 5
+    assert discrete_elbo(model, x, steps=16).prior.equal(whole.prior)
+    assert discrete_elbo(model, x, steps=16).nfe == 16
+    with refused("'small' or 'large'"):
+        discrete_elbo(model, x, steps=3, variance="learned")  # type: ignore[arg-type]
+
+
+def test_fitted_times_cut_the_variance() -> None:
+    """And leave the mean as it is."""
+    sde = sg.VPSDE()
+    model, x = exact_model(MIXTURE, sde), MIXTURE.sample(200, torch.Generator().manual_seed(0))
+    times = fitted(model, x)
+    even, better = (elbo(model, x, draws=16, times=each, seed=3) for each in (None, times))
+    assert better.error.square().mean() < 0.6 * even.error.square().mean()
+    many, fine = (elbo(model, x, draws=400, times=each) for each in (None, times))
+    noise = (many.error.square() + fine.error.square()).mean().sqrt() / len(x) ** 0.5
+    assert (many.value.mean() - fine.value.mean()).abs() < 4 * noise
+
+
+def test_bounds_without_marginals_are_refused() -> None:
+    class Plain(sg.SDE):
+        T, t_min = 1.0, 1e-3
+        prior = sg.Prior()
+
+        def drift(self, x: Tensor, t: Tensor) -> Tensor:
+            return -x
+
+        def diffusion(self, x: Tensor, t: Tensor) -> Tensor:
+            return torch.ones_like(x)
+
+    model = sg.ScoreModel(lambda x, t: -x, Plain(), "score")
+    for bound in (elbo, discrete_elbo):
+        with refused("which Plain has not"):
+            bound(model, normal(2, 2))
+    with refused("draws must be at least 2"):
+        elbo(exact_model(MIXTURE, sg.VPSDE()), normal(2, 2), draws=1)
