@@ -13,7 +13,7 @@ from torch import Tensor
 from sdegen.likelihood import log_prob, source_of
 from sdegen.noise import Noise
 from sdegen.score import ScoreModel, one_of
-from sdegen.sde import Instant, clock
+from sdegen.sde import clock
 from sdegen.solvers import AdaptiveRK
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -97,15 +97,13 @@ def bits_per_dim(
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a whole number >= 1, but it is {value!r}.")
     source = source_of(seed, noise)
-    d, now = x[0].numel(), model.sde(clock(model.sde.T))
-    like = torch.empty(x.shape, dtype=torch.float64, device=model.device)
-    places, width = bins(levels, centred)
+    d = x[0].numel()
     passes, errors, calls = [], [], torch.zeros(len(x), dtype=torch.int64)
     for r in range(repeats):
         found = []
         for k in range(importance):
             own = source.stream(f"pass {r}.{k}")
-            y = places(x.to(like) + uniform(own.stream("dequantise"), like, now))
+            y, more = spread(model, x, levels, own, centred)
             found.append(log_prob(model, y, noise=own, **given))
             calls += found[-1].nfe
         logs = torch.stack([each.value for each in found])
@@ -114,7 +112,7 @@ def bits_per_dim(
         errors.append((weight * torch.stack([each.error for each in found])).norm(dim=0))
     unit, nats = d * math.log(2), torch.stack(passes)
     error = errors[0] if repeats == 1 else nats.std(0) / math.sqrt(repeats)
-    return Bits(-(nats.mean(0) / unit) - math.log2(width), error / unit, calls)
+    return Bits(-(nats.mean(0) / unit) - more, error / unit, calls)
 
 
 def dequantised(
@@ -132,18 +130,15 @@ def dequantised(
     return loss(model, x0 + (torch.rand_like(x0) - 0.5) * (2 / (levels - 1)))
 
 
-def bins(levels: int, centred: bool) -> tuple[Any, float]:
-    """Where k + u is in the model's units, for u in [0, 1], and the width of a bin there."""
-    if centred:
-        width = 2 / (levels - 1)
-        return lambda k: (k - 0.5) * width - 1, width
-    width = 2 / levels
-    return lambda k: k * width - 1, width
-
-
-def uniform(noise: Noise, like: Tensor, at: Instant) -> Tensor:
-    """Uniform draws in [0, 1], like a tensor, of each sample's own stream."""
-    return 0.5 * torch.erfc(-noise(like, at, at) / math.sqrt(2))
+def spread(
+    model: ScoreModel, x: Tensor, levels: int, noise: Noise, centred: bool = True
+) -> tuple[Tensor, float]:
+    """Values x (b, *) somewhere in their bins, as the model sees them; log2 of a bin's width."""
+    at, like = model.sde(clock(model.sde.T)), torch.empty(x.shape, dtype=torch.float64)
+    z = noise.stream("dequantise")(like.to(model.device), at, at)
+    k = x.to(z) + 0.5 * torch.erfc(-z / math.sqrt(2))  # a normal draw's own quantile is uniform
+    width = 2 / (levels - 1) if centred else 2 / levels
+    return (k - 0.5 if centred else k) * width - 1, math.log2(width)
 
 
 def check_images(x: Tensor, levels: int) -> None:

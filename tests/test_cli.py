@@ -151,6 +151,47 @@ def test_tune_says_what_is_wrong(finished: Path) -> None:
         assert code == 1 and reason in err and "Traceback" not in err, err
 
 
+def test_a_run_is_evaluated_and_goes_on_where_it_stopped(finished: Path) -> None:
+    few = ["run=outputs/digits", "n=7", "solver=unipc", "steps=4", "batch=3", "device=cpu"]
+    more = ["elbo_draws=2", "ddpm_steps=3"]
+    code, out, err = run("evaluate", *few, *more, cwd=finished)
+    assert code == 0, err
+    assert "bits per dimension, 7 samples" in out and "discrete bound" in out
+    folder = finished / "outputs" / "digits" / "likelihood"
+    result = json.loads((folder / "result.json").read_text())
+    values = result["samples"]
+    assert set(values) == {"flow", "error", "nfe", "elbo", "ddpm"}
+    assert all(len(column) == 7 for column in values.values()) and values["nfe"] == [4.0] * 7
+    assert (folder / "histogram.png").stat().st_size > 5000
+    # Cut short in the middle of a line: the same command ends with the same values.
+    lines = (folder / "parts.jsonl").read_text().splitlines(keepends=True)
+    (folder / "parts.jsonl").write_text("".join(lines[:3]) + lines[3][:20])
+    code, out, err = run("evaluate", *few, *more, cwd=finished)
+    assert code == 0, err
+    again = json.loads((folder / "result.json").read_text())["samples"]
+    for name, column in values.items():
+        assert again[name] == pytest.approx(column, rel=1e-4), name
+    code, _, err = run("evaluate", *few, "probes=3", cwd=finished)
+    assert code == 1 and "give name=" in err and len(err.strip().splitlines()) == 1
+    for wrong, reason in (
+        (["solver=ddpm", "steps=3"], "does not follow the probability flow"),
+        (["probes=0"], "probes must be a whole number >= 1"),
+        (["data=photo_patches"], "trained on samples of shape (1, 8, 8)"),
+        (["split=valid"], "'train' or 'test'"),
+        (["protocol=yang"], "Unknown protocol"),
+    ):
+        code, _, err = run("evaluate", "run=outputs/digits", "name=w", "n=2", *wrong, cwd=finished)
+        assert code == 1 and reason in err and "Traceback" not in err, err
+
+
+def test_points_of_the_plane_have_a_likelihood_in_nats(tmp_path: Path) -> None:
+    code, _, err = run("train", *TINY, "train.steps=2", "name=toy", cwd=tmp_path)
+    assert code == 0, err
+    how = ["run=outputs/toy", "n=20", "divergence=exact", "solver=heun", "steps=5"]
+    code, out, err = run("evaluate", *how, "device=cpu", cwd=tmp_path)
+    assert code == 0 and "nats, 20 samples" in out, err
+
+
 WRONG = {
     "sde.beta_mim=3": ["no setting sde.beta_mim", "beta_max, beta_min"],
     "steps=3": ["no setting steps"],

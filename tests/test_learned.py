@@ -64,7 +64,7 @@ def test_the_loss_is_the_bound() -> None:
 def test_learning_cuts_the_variance_and_improves_the_bound() -> None:
     """With the exact denoiser only the schedule is left to learn."""
     torch.manual_seed(0)
-    sde = sg.LearnedVP(first=2.0, last=-1.0)  # too short: the ends must move
+    sde = sg.LearnedVP(first=2.0, last=-1.0)  # too short at the data's end
     model = exact_model(MIXTURE, sde)
     x = MIXTURE.sample(20_000, torch.Generator().manual_seed(0))
     optimizer = torch.optim.Adam(sde.parameters(), lr=0.05)
@@ -82,7 +82,7 @@ def test_learning_cuts_the_variance_and_improves_the_bound() -> None:
     after = spread()
     assert after[0] < before[0] - 0.01
     first, last = sde.ends.tolist()
-    assert first > 2.3 and last < -1.1
+    assert first > 2.5
     # Between the same ends, the straight schedule's estimates are wider spread.
     straight = sg.LearnedVP(first, last)
     even = torch.cat([sg.vdm_loss(exact_model(MIXTURE, straight), p) for p in x.split(500)])

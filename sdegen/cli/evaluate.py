@@ -11,6 +11,8 @@ from typing import Any
 from sdegen.cli.main import hydra_main
 
 PARTS = "parts.jsonl"
+Row = dict[str, float | None]
+"""Numbers by name; None for what could not be computed."""
 
 
 def main() -> None:
@@ -69,7 +71,11 @@ def run(config: dict[str, Any]) -> None:
     unit = "bits per dimension" if data.levels else "nats"
     result = {"config": config, "n": len(done), "unit": unit, "mean": summary, "samples": values}
     write_json(folder / "result.json", result)
-    shown = {name: v for name, v in values.items() if name not in ("error", "nfe")}
+    shown = {
+        name: [v for v in column if v is not None]
+        for name, column in values.items()
+        if name not in ("error", "nfe")
+    }
     save_histogram(shown, folder / "histogram.png", unit, f"{source.name}, {config['split']}")
     print(table(summary, unit, len(done)))
     print(f"Result, histogram and values of all samples are in {folder}")
@@ -89,33 +95,31 @@ def check(x: Any, shape: list[int], levels: int) -> None:
         )
 
 
-def resumed(folder: Path, config: dict[str, Any], n: int) -> list[dict[str, float]]:
+def resumed(folder: Path, config: dict[str, Any], n: int) -> list[Row]:
     """The samples done before by the same settings; ValueError where the folder holds others."""
     from sdegen.training.files import write_json
 
     path, same = folder / "settings.json", {k: v for k, v in config.items() if k != "batch"}
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != same:
+    parts = folder / PARTS
+    lines = parts.read_text(encoding="utf-8").split("\n") if parts.is_file() else [""]
+    if len(lines) > 1 and json.loads(path.read_text(encoding="utf-8")) != same:
         raise ValueError(
             f"{folder} holds an evaluation with other settings: give name=... for this one."
         )
     write_json(path, same)
-    if not (folder / PARTS).is_file():
-        return []
-    lines = (folder / PARTS).read_text(encoding="utf-8").split("\n")
     whole = [json.loads(line) for line in lines[:-1]]  # the last is empty, or was cut short
-    (folder / PARTS).write_text("".join(json.dumps(row) + "\n" for row in whole), encoding="utf-8")
+    parts.write_text("".join(json.dumps(row) + "\n" for row in whole), encoding="utf-8")
     return whole[:n]
 
 
-def measure(
-    model: Any, x: Any, levels: int, config: Mapping[str, Any], first: int
-) -> list[dict[str, float]]:
+def measure(model: Any, x: Any, levels: int, config: Mapping[str, Any], first: int) -> list[Row]:
     """One batch: numbers by name for each sample. Sample i of the data has stream (seed, i)."""
-    from sdegen.bits import bits_per_dim
+    from sdegen.bits import bits_per_dim, spread
     from sdegen.cli.build import build, build_walk
     from sdegen.elbo import discrete_elbo, elbo
     from sdegen.likelihood import log_prob
     from sdegen.noise import Seeded
+    from sdegen.score import one_of
 
     keys = ("steps", "nfe", "divergence", "probes")
     how: dict[str, Any] = {key: config[key] for key in keys}
@@ -139,22 +143,28 @@ def measure(
         columns["flow"], columns["error"] = flow.value, flow.error
         found = flow  # type: ignore[assignment]
     columns["nfe"] = found.nfe
-    discrete: dict[str, Any] = {"levels": levels or None, "noise": noise}
-    if config["elbo_draws"]:
-        bound = elbo(model, k, draws=config["elbo_draws"], **discrete)
-        columns["elbo"] = bound.bits(d) if levels else bound.value
-    if config["ddpm_steps"]:
-        bound = discrete_elbo(model, k, steps=config["ddpm_steps"], **discrete)
-        columns["ddpm"] = bound.bits(d) if levels else bound.value
+    bounds = {
+        "elbo": (elbo, "draws", "elbo_draws"),
+        "ddpm": (discrete_elbo, "steps", "ddpm_steps"),
+    }
+    if one_of(config["bounds_on"], "bounds_on", {"values": True, "dequantised": False}):
+        y, given, more = k, levels or None, 0.0
+    else:
+        y, more = spread(model, x=k, levels=levels, noise=noise) if levels else (x, 0.0)
+        given = None
+    for name, (bound, key, setting) in bounds.items():
+        if config[setting]:
+            terms = bound(model, y, levels=given, noise=noise, **{key: config[setting]})  # type: ignore[operator]
+            columns[name] = terms.bits(d) - more if levels else terms.value
     return [
-        dict(zip(columns, map(float, row), strict=True))
+        {name: v if math.isfinite(v) else None for name, v in zip(columns, row, strict=True)}
         for row in zip(*(column.tolist() for column in columns.values()), strict=True)
     ]
 
 
-def mean_of(values: list[float]) -> dict[str, float]:
-    """Mean and standard error over the finite values, and how many were not."""
-    known = [v for v in values if math.isfinite(v)]
+def mean_of(values: list[float | None]) -> dict[str, float]:
+    """Mean and standard error over the values there are, and how many there are not."""
+    known = [v for v in values if v is not None]
     n = max(len(known), 1)
     mean = sum(known) / n
     spread = sum((v - mean) ** 2 for v in known) / max(n - 1, 1)
