@@ -35,7 +35,7 @@ BUDGETS = (5, 8, 10)
 def problems(run: str | None, quick: bool) -> Iterator[tuple[str, sg.ScoreModel, Any, int, int]]:
     """Name, model, shape, seeds and iterations."""
     for sde in (sg.VPSDE(), sg.EDM(), sg.Flow()):
-        yield "mixture", exact_model(mixture(), sde), (2,), *((100, 20) if quick else (256, 240))
+        yield "mixture", exact_model(mixture(), sde), (2,), *((100, 20) if quick else (384, 240))
     x = digits("train").x
     for sde in (sg.VPSDE(), sg.EDM()):
         size = (16, 20) if quick else (128, 240)

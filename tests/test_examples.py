@@ -127,3 +127,14 @@ def test_example_learns(cld: ModuleType) -> None:
     for name, distance in trained.items():
         assert distance < 0.65 * none[name], name
     assert max(trained.values()) - min(trained.values()) < floor
+
+
+def test_digits_are_told_from_what_is_none() -> None:
+    path = PATH.parent / "out_of_distribution.py"
+    spec = importlib.util.spec_from_file_location("out_of_distribution", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    areas = module.main(steps=60, n=16)
+    assert areas["shuffled digits"] > 0.9 and areas["photo patches"] > 0.9
+    assert 0.4 < areas["digits"] < 0.5  # a picture is not less likely than itself
