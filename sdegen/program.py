@@ -114,6 +114,9 @@ class Program:
         buffers: list[Tensor | None] = [None] * self.buffers
         dtype = model.dtype or x.dtype
         exact, labels = label_dtype(dtype), model.labels(self.clock)
+        # All labels at once where that is a copy within the host's memory; a fill each elsewhere.
+        rows = torch.tensor(labels, dtype=exact)[:, None].repeat(1, len(x)).unbind()
+        ready = rows if x.device.type == "cpu" else None
         scales = model.c_in(self.clock)
         c_in = None if scales is None else scales.tolist()
         wide = torch.empty_like(x, dtype=torch.float32) if x.element_size() < 4 else None
@@ -127,8 +130,9 @@ class Program:
                 values[line.out] = out
             elif isinstance(line, Ask):
                 state = values[line.input]
-                label = x.new_full((b,), labels[line.i], dtype=exact)
-                F = model.evaluate(state if c_in is None else state * c_in[line.i], label, dtype)
+                i = line.i
+                label = x.new_full((b,), labels[i], dtype=exact) if ready is None else ready[i]
+                F = model.evaluate(state if c_in is None else state * c_in[i], label, dtype)
                 # A network may hand back (a view of) the state, which will be written into.
                 alias = 0 <= F.data_ptr() - state.data_ptr() < size
                 values[line.out] = F.clone() if alias else F
