@@ -48,6 +48,14 @@ TINY = [
 ]
 
 
+FEW = {
+    "sdegen-train": TINY,
+    "sdegen-sample": ["n=8"],
+    "sdegen-evaluate": ["n=8"],
+    "sdegen-tune": ["seeds=40", "iterations=4", "fine=10"],
+}
+
+
 def test_commands_of_the_experiment_page_run(tmp_path: Path) -> None:
     """Each as it is printed, in order, with overrides that make it small."""
     lines = "\n".join(blocks(ROOT / "docs" / "add-an-experiment.md", "bash")).splitlines()
@@ -62,9 +70,7 @@ def test_commands_of_the_experiment_page_run(tmp_path: Path) -> None:
     }
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     for command in commands:
-        small = TINY if command[0] == "sdegen-train" and "--cfg" not in command else []
-        if command[0] == "sdegen-sample":
-            small = ["n=8"]
+        small = FEW[command[0]] if "--cfg" not in command else []
         done = subprocess.run(
             [*command, *small], cwd=tmp_path, env=env, capture_output=True, text=True
         )
