@@ -148,14 +148,14 @@ def figure(record: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     tables = record["microseconds per step"]
-    fig, axes = plt.subplots(1, len(tables), figsize=(4 * len(tables), 3.6), layout="constrained")
+    fig, axes = plt.subplots(1, len(tables), figsize=(4 * len(tables), 4), layout="constrained")
     for ax, (size, methods) in zip(axes, tables.items(), strict=True):
         names = list(dict.fromkeys(name for rows in methods.values() for name in rows))
         wide = 0.8 / len(names)
         for k, name in enumerate(names):
             found = [(i, rows[name]) for i, rows in enumerate(methods.values()) if name in rows]
             color = "black" if name == "by hand" else "tab:orange" if name == "sdegen" else None
-            grey = 0.45 + 0.09 * k
+            grey = 0.3 + 0.09 * k
             ax.bar(
                 [i + (k - len(names) / 2 + 0.5) * wide for i, _ in found],
                 [row["microseconds"] for _, row in found],
@@ -166,7 +166,10 @@ def figure(record: dict[str, Any], path: Path) -> None:
         ax.set(yscale="log", title=size, xticks=range(len(methods)), ylabel="µs per step")
         ax.set_xticklabels(methods, rotation=20, ha="right", fontsize=8)
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(fontsize=7, frameon=False)
+    handles, names = axes[-1].get_legend_handles_labels()
+    fig.legend(
+        handles, names, loc="outside lower center", ncol=len(names), fontsize=8, frameon=False
+    )
     fig.suptitle(record["on"], fontsize=9)
     fig.savefig(path, metadata={"Date": None})
     plt.close(fig)
