@@ -32,7 +32,7 @@ def test_step_cost(tmp_path: Path) -> None:
         ours = methods["DPM-Solver++(2M)"]["sdegen"]
         theirs = methods["DPM-Solver++(2M)"]["diffusers"]
         assert ours["kernels"] < theirs["kernels"] and ours["host reads"] == 0
-        assert ours["states"] <= 3 and methods["DDIM"]["sdegen"]["kernels"] == 2
+        assert ours["states"] <= 3 and 2 <= methods["DDIM"]["sdegen"]["kernels"] < 2.1
     assert len(record["verdict"]) == 6
     assert (tmp_path / "step_cost.svg").read_text().count("DPM-Solver") >= 1
 
@@ -47,7 +47,7 @@ def test_tuning(tmp_path: Path) -> None:
     out = tmp_path / "tuning.json"
     assert "walk and weights" in bench("tuning", "--quick", "--out", str(out))
     rows = json.loads(out.read_text())["rows"]
-    assert len(rows) == 10 and all(0 < row["ratio"] < 1.5 for row in rows)
+    assert len(rows) == 10 and all(0 < row["tuned"] < 1 for row in rows)
 
 
 def test_what_the_watch_counts() -> None:

@@ -178,6 +178,7 @@ class Plain(sg.SDE):
     """An SDE without marginals."""
 
     T, t_min = 1.0, 1e-3
+    prior = sg.Prior()
 
     def drift(self, x: Tensor, t: Tensor) -> Tensor:
         return -x
