@@ -167,8 +167,6 @@ def azula(method: str, n: int, output: Tensor) -> Loop:
 def torchdiffeq(method: str, n: int, output: Tensor) -> Loop:
     """Its fixed-grid Euler and Heun on the probability flow."""
     names = {"DDIM": "euler", "Heun": "heun2"}
-    if method not in names:
-        raise NotImplementedError
     from torchdiffeq import odeint
 
     times = torch.linspace(1.0, 1e-3, n + 1, device=output.device)
@@ -177,8 +175,6 @@ def torchdiffeq(method: str, n: int, output: Tensor) -> Loop:
 
 def torchsde(method: str, n: int, output: Tensor) -> Loop:
     """Its Euler, with its own Brownian motion, on states (b, d)."""
-    if method != "ancestral":
-        raise NotImplementedError
     from torchsde import sdeint
 
     class Free(torch.nn.Module):
@@ -205,16 +201,20 @@ MAKERS = {
 }
 
 
+ONLY = {"torchdiffeq": ("DDIM", "Heun"), "torchsde": ("ancestral",)}
+"""The methods of libraries that do not have all."""
+
+
 def loops(method: str, n: int, output: Tensor) -> tuple[dict[str, Loop], list[str]]:
     """Every library's loop of a method on states of output's shape, and the libraries missing."""
     found, missing = dict[str, Loop](), list[str]()
     for name, make in MAKERS.items():
+        if method not in ONLY.get(name, METHODS):
+            continue
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found[name] = make(method, n, output)
         except ImportError:
             missing.append(name)
-        except NotImplementedError:  # it has no such method
-            pass
     return found, missing

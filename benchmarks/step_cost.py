@@ -4,6 +4,9 @@
     python benchmarks/step_cost.py --device cuda    the same on a GPU, CUDA graphs too
     python benchmarks/step_cost.py --quick --out d  a look, in seconds, into the folder d
 
+The others are an optional installation: diffusers, k-diffusion (tests/peers.txt), azula,
+torchdiffeq, torchsde; the run says which were missing.
+
 A network that costs nothing, float32, 50 steps, one CPU thread. Every library's loop of a method
 is timed in turn, in one process, and the order goes round; figures are medians over the repeats.
 "By hand" is the tightest loop there is, and does no bookkeeping at all. Kernels, host reads
@@ -25,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from loops import METHODS, SDE, Loop, loops
+from loops import METHODS, OURS, SDE, Loop, loops
 from torch import Tensor
 from watch import Watch
 
@@ -60,8 +63,6 @@ def measured(method: str, shape: tuple[int, ...], device: str, repeats: int) -> 
         ours, plain = every["sdegen"](x), every["by hand"](x)
         assert float((ours - plain).abs().max() / plain.abs().max()) < 1e-4, method
     if device == "cuda" and method != "Heun":
-        from loops import OURS
-
         solver, predicts = OURS[method]
         model = sg.ScoreModel(lambda x, t: output, SDE, predicts)
         graph = sg.Captured(model, x, solver=solver, steps=STEPS)

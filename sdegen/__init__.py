@@ -6,15 +6,13 @@ it on, solvers of the reverse equation, and the walk they take from noise to dat
 
 from sdegen import recipes
 from sdegen.bits import Bits, bits_per_dim, dequantised
+from sdegen.bounds import Elbo, LamTimes, discrete_elbo, elbo, fitted
 from sdegen.brownian import Brownian
 from sdegen.capture import Captured
 from sdegen.catalogue import catalogue
 from sdegen.divergence import Divergence
-from sdegen.elbo import Elbo, LamTimes, discrete_elbo, elbo, fitted
 from sdegen.flow import decode, encode, slerp
 from sdegen.grids import karras, levels, log_snr, quadratic, uniform
-from sdegen.learn import tune
-from sdegen.learned import LearnedVP, vdm_loss
 from sdegen.likelihood import LogProb, log_prob
 from sdegen.losses import (
     EDMWeighting,
@@ -46,6 +44,7 @@ from sdegen.solvers import (
     RK5,
     SRA1,
     AdaptiveDPM,
+    AdaptiveMultistep,
     AdaptiveRK,
     Ancestral,
     AnnealedLangevin,
@@ -78,6 +77,8 @@ from sdegen.solvers import (
 from sdegen.table import Table, tabulate
 from sdegen.trace import NotLinear
 from sdegen.tuned import Gain, Tuned
+from sdegen.tuning import tune
+from sdegen.vdm import LearnedVP, vdm_loss
 from sdegen.walks import ancestral, churn, repaint, restart, zigzag
 
 __version__ = "0.1.0"
@@ -98,6 +99,7 @@ __all__ = [
     "VESDE",
     "VPSDE",
     "AdaptiveDPM",
+    "AdaptiveMultistep",
     "AdaptiveRK",
     "Ancestral",
     "AnnealedLangevin",

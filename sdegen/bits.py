@@ -60,9 +60,9 @@ def bits_per_dim(
     x: Tensor,
     *,
     levels: int = 256,
-    repeats: int = 1,
+    repeats: int | None = None,
     importance: int = 1,
-    centred: bool = True,
+    centred: bool | None = None,
     protocol: str | None = None,
     seed: int | Sequence[int] | None = None,
     noise: Noise | None = None,
@@ -75,8 +75,8 @@ def bits_per_dim(
     the bin, and the logarithm of the bin's volume in the units that the model sees, [-1, 1].
 
     centred:    value k is 2 k / (levels - 1) - 1, as ``from_uint8`` has it, in the middle of its
-                bin. False: bins fill [-1, 1], as Song et al. have it.
-    repeats:    passes with other u and probes, averaged.
+                bin (default). False: bins fill [-1, 1], as Song et al. have it.
+    repeats:    passes with other u and probes, averaged; default 1.
     importance: u's of one pass, of which log-mean-exp gives a tighter bound, Burda et al. (2016).
     protocol:   "song" for the settings of Song et al. (2021); each can be overridden.
     how:        ``log_prob``'s settings.
@@ -84,13 +84,10 @@ def bits_per_dim(
     ValueError for anything but torch.uint8, values that are not below ``levels``, and numbers of
     passes below 1.
     """
-    given = {"repeats": repeats, "centred": centred, **how}
-    if protocol is not None:
-        preset = one_of(protocol, "protocol", PROTOCOLS)
-        changed = {
-            k: v for k, v in given.items() if (k, v) not in (("repeats", 1), ("centred", True))
-        }
-        given = {**preset, **changed}
+    preset = {} if protocol is None else one_of(protocol, "protocol", PROTOCOLS)
+    chosen = {"repeats": repeats, "centred": centred, **how}
+    given = {"repeats": 1, "centred": True, **preset}
+    given |= {name: value for name, value in chosen.items() if value is not None}
     repeats, centred = given.pop("repeats"), given.pop("centred")
     check_images(x, levels)
     for name, value in (("repeats", repeats), ("importance", importance)):

@@ -1,8 +1,4 @@
-"""The divergence of a vector field, exactly or by probes, from one evaluation of the field.
-
-Every estimate is spread over the coordinates it comes from, (b, k, *): its sum over them is the
-divergence. So an integrator that watches coordinates watches the divergence as well.
-"""
+"""The divergence of a vector field, exactly or by probes, from one evaluation of the field."""
 
 from __future__ import annotations
 
@@ -66,7 +62,7 @@ class Divergence:
         return z if self.kind == "gaussian" else torch.where(z < 0, -1.0, 1.0).to(z)
 
     def __call__(self, out: Tensor, x: Tensor, probes: Tensor, graph: bool = False) -> Tensor:
-        """The trace of d out / d x (b, *), as k estimates spread over coordinates, (b, k, *).
+        """k estimates of the trace of d out / d x, (b, k), at states x (b, *).
 
         out: the field at x, made with gradients; a sample's depends on its own x alone.
         graph: the estimates shall have gradients themselves.
@@ -78,9 +74,10 @@ class Divergence:
             return g
 
         if self.kind == "exact":
-            return self.diagonal(out, x, graph)[:, None]
+            return self.trace(out, x, graph)[:, None]
         if self.kind != "hutch++":
-            return torch.stack([v * pulled(v) for v in probes.unbind(1)], 1)
+            found = [(v * pulled(v)).flatten(1).sum(1) for v in probes.unbind(1)]
+            return torch.stack(found, 1)
         return self.sketched(pulled, probes)
 
     def sketched(self, pulled: Callable[[Tensor], Tensor], probes: Tensor) -> Tensor:
@@ -100,13 +97,12 @@ class Divergence:
         m = (first * Y).mean((1, 2), keepdim=True)
         Y = Y - m * first
         A, B = projection(Y)
-        known = m[:, 0] + ((B @ Y) * (J(Y) - m * Y)).sum(1)
+        known = rest.shape[2] * m[:, :, 0] + ((B @ Y) * (J(Y) - m * Y)).sum((1, 2))[:, None]
         rest = rest - rest @ Y.mT @ A @ Y
-        found = known[:, None] + rest * (J(rest) - m * rest)
-        return found.reshape(probes[:, k:].shape)
+        return known + (rest * (J(rest) - m * rest)).sum(2)
 
-    def diagonal(self, out: Tensor, x: Tensor, graph: bool) -> Tensor:
-        """J's diagonal, (b, *), from ``chunk`` of its rows at a time."""
+    def trace(self, out: Tensor, x: Tensor, graph: bool) -> Tensor:
+        """The sum of J's diagonal, (b,), from ``chunk`` of its rows at a time."""
         n, found = math.prod(x.shape[1:]), []
         for first in range(0, n, self.chunk):
             rows = torch.arange(first, min(n, first + self.chunk), device=x.device)
@@ -120,9 +116,8 @@ class Divergence:
                 create_graph=graph,
                 is_grads_batched=True,
             )
-            places = rows.reshape(-1, 1, 1).expand(-1, len(x), 1)
-            found.append(g.reshape(len(rows), len(x), n).gather(2, places)[..., 0].T)
-        return torch.cat(found, 1).reshape(x.shape)
+            found.append((g.reshape(units.shape) * units).sum((0, 2)))
+        return torch.stack(found).sum(0)
 
 
 def projection(Y: Tensor) -> tuple[Tensor, Tensor]:

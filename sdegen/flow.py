@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sdegen.grids import Grid, levels
-from sdegen.march import plan, spent
+from sdegen.march import plan
 from sdegen.reverse import Reverse
 from sdegen.score import ScoreModel
 from sdegen.sde import SDE, Instant, Level, expand
@@ -150,9 +150,3 @@ def follow(
         if step.tally is not None:
             tallies.append(step.tally)
     return x, tallies, stops[0]
-
-
-def sound(value: Tensor, tallies: Sequence[Tally], nfe: int) -> tuple[Tensor, Tensor]:
-    """Status and calls (b,) of values (b,)."""
-    calls, status = spent(value.detach()[:, None], tallies, nfe, 0)
-    return status.to(torch.int64), calls

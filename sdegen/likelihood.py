@@ -3,8 +3,8 @@
 Along dx/dt = v(x, t) a sample's log-density falls by div v. In y = x / alpha, rho = sigma / alpha
 every linear SDE has the flow dy/drho = eps, so that  d log p / drho = -alpha tr(d eps / dx).
 A state here is a sample and, beside it, what its density gained: (b, 1 + k, *), one part for each
-of k estimates of the divergence. To a solver that is a state like any other, of a model whose eps
-has these parts too: so every ODE solver, in any clock, gives a likelihood.
+of k estimates of the divergence. To a solver that is a state like any other, of a model that
+predicts these parts too: so every ODE solver, in any clock, gives a likelihood.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, log1p
 
 from sdegen.divergence import Divergence, Kind
-from sdegen.flow import bottom, follow, sound, start_of
+from sdegen.flow import bottom, follow, start_of
 from sdegen.grids import Grid
+from sdegen.march import spent
 from sdegen.noise import Noise, Seeded
 from sdegen.reverse import Reverse
 from sdegen.score import LinearPrediction, ScoreModel, linear
-from sdegen.sde import SDE, Instant, LinearSDE, expand
-from sdegen.solvers import AdaptiveRK, Solver
+from sdegen.sde import NO_SIGNAL, SDE, Instant, LinearSDE, expand
+from sdegen.solvers import AdaptiveMultistep, AdaptiveRK, Solver
 from sdegen.solvers.solver import Status
 
 
@@ -69,13 +70,13 @@ def log_prob(
 ) -> LogProb:
     """log p(x) in nats of data x (b, *) under the model's flow.  Song et al. (2021), app. D.2.
 
-    solver: any that follows the flow; default ``AdaptiveRK`` in lam (in t where the SDE has no
-            marginals) to 1e-5. Fixed solvers take steps, nfe or walk as ``solve`` does, here from
-            t_min up to T.
+    solver: any that follows the flow; default ``AdaptiveMultistep`` to 1e-5, or, where the SDE has
+            no marginals, ``AdaptiveRK`` in t. Fixed solvers take steps, nfe or walk as ``solve``
+            does, here from t_min up to T.
     divergence, probes, chunk: see ``Divergence``. Probes stay the same along a solve.
     seed:   of the probes, default 0: an int (sample i has stream (seed, i)) or one int per sample,
             whose value then does not depend on the batch around it (nor do its steps, with
-            ``AdaptiveRK(per_sample=True)``); or ``noise``, a source.
+            ``per_sample=True``); or ``noise``, a source.
     scaled: the flow ends at t_min, where x_t = alpha x0 + sigma z. True: the density at x of
             x0 + rho z, rho = sigma / alpha: the data's own, smoothed by the noise that is left,
             which is off by rho^2 / 2 times the Laplacian of p. False: that of x_t at x itself, as
@@ -97,7 +98,7 @@ def log_prob(
         end, tallies, top = follow(lifted, state, solver, steps, nfe, walk, upward=True)
         z, gains = end[:, 0], end[:, 1:].reshape(len(x), trace.estimates, -1).sum(2)
         value = sde.prior.log_prob(z)[:, None] + gained(sde, gains, at, top, y[0].numel(), scaled)
-    status, calls = sound(value.sum(1), tallies, model.nfe - before)
+    calls, status = spent(value.detach(), tallies, model.nfe - before, 0)
     value = value.masked_fill((status != 0)[:, None], math.nan)
     found = LogProb(value.mean(1), standard_error(value, trace), z, calls, status)
     if found.failed:
@@ -117,8 +118,9 @@ def source_of(seed: int | Sequence[int] | None, noise: Noise | None) -> Noise:
 
 
 def default_solver(sde: SDE) -> Solver:
-    """Dormand and Prince's method, to Song et al.'s tolerances."""
-    return AdaptiveRK(clock="lam" if isinstance(sde, LinearSDE) else "t", rtol=1e-5, atol=1e-5)
+    """To Song et al.'s tolerances: their Dormand-Prince where there are no marginals, elsewhere
+    Adams' methods in lam, which need fewer calls and are closer."""
+    return AdaptiveMultistep() if isinstance(sde, LinearSDE) else AdaptiveRK()
 
 
 def standard_error(values: Tensor, trace: Divergence) -> Tensor:
@@ -194,7 +196,7 @@ class Lifted:
         n2 = alpha**2 + sigma**2
         with torch.enable_grad():
             rest = expand(alpha, y) * seen.eps - expand(alpha * sigma / n2, y) * y
-        parts = shared(self.trace(rest, y, self.probes, graph))
+        parts = shared(self.trace(rest, y, self.probes, graph), y)
         d_rho = (alpha * d_sigma - sigma * d_alpha) / alpha**2
         d_n = (alpha * d_alpha + sigma * d_sigma) / n2  # over n
         parts = expand(n2.sqrt() * d_rho, x) * parts + expand(d_n, x) * x[:, 1:]
@@ -203,10 +205,13 @@ class Lifted:
         return LinearPrediction(x, velocity, level, d_alpha, d_sigma)
 
 
-def shared(parts: Tensor) -> Tensor:
-    """Parts (b, k, *) with their mean at every coordinate: errors there make good one another."""
-    mean = parts.flatten(2).mean(2)
-    return mean.reshape(*mean.shape, *[1] * (parts.ndim - 2)).expand_as(parts)
+def shared(total: Tensor, x: Tensor) -> Tensor:
+    """Sums (b, k) as states (b, k, *), the same share at every coordinate of x (b, *).
+
+    So that a tolerance of the solver's means nats per dimension.
+    """
+    share = total.to(x) / x[0].numel()
+    return share.reshape(*share.shape, *[1] * (x.ndim - 1)).expand(*share.shape, *x.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -225,7 +230,7 @@ class LiftedFlow(Reverse):
         seen, y, graph = grown(self.model, x[:, 0], t)
         with torch.enable_grad():
             v = seen.drift(0.0)
-        both = torch.cat([v[:, None], shared(self.trace(v, y, self.probes, graph))], 1)
+        both = torch.cat([v[:, None], shared(self.trace(v, y, self.probes, graph), y)], 1)
         return both if graph else both.detach()
 
 
@@ -234,6 +239,11 @@ def gained(sde: SDE, w: Tensor, at: Instant, top: Instant, n: int, scaled: bool)
     if not isinstance(sde, LinearSDE):
         return w
     first, last = linear(at), linear(top)
+    if float(last.lam) < NO_SIGNAL:
+        raise ValueError(
+            f"At t = {float(top.t):g} no signal is left of the data, whose density the flow then "
+            "cannot carry: end the SDE earlier, as Flow(T=0.999) does."
+        )
     usual = n / 2 * (log1p(last.rho**2) - log1p(first.rho**2))
     # In y = x / alpha; x_T and, unless y itself is asked for, x_t have densities of their own.
     change = n * last.alpha.log() - (0.0 if scaled else n * first.alpha.log())

@@ -52,9 +52,9 @@ def attempt_order(solver: Adaptive, sde: LinearSDE, steps: Sequence[int] = (128,
     exact, p = solve(model, x, solver=RK5("lam"), steps=1024).x, Reverse(model)
     errors = []
     for n in steps:
-        y = x
+        y, known = x, None
         for t, s in pairwise(levels(sde, log_snr(sde, n))):
-            y = solver.attempt(p, y, t, s, None).x
+            y, _, _, known, _ = solver.attempt(p, y, t, s, known)
         errors.append(rms(y - exact))
     return slope(errors)
 

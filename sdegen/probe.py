@@ -107,7 +107,7 @@ def automatic(model: ScoreModel, shape: Sequence[int], nfe: int) -> Choice:
 
 
 def auto() -> str:
-    """ "auto", as a configuration asks for it."""
+    """What a configuration says to have ``choose`` asked: solver="auto"."""
     return "auto"
 
 

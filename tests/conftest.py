@@ -121,6 +121,19 @@ class Replay(Noise):
         return next(self.draws)
 
 
+class Plain(sg.SDE):
+    """An SDE without marginals."""
+
+    T, t_min = 1.0, 1e-3
+    prior = sg.Prior()
+
+    def drift(self, x: Tensor, t: Tensor) -> Tensor:
+        return -x
+
+    def diffusion(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.ones_like(x)
+
+
 class Smooth(torch.nn.Module):
     """A small network of no meaning: any deterministic function of (x, label) in float64."""
 

@@ -126,10 +126,10 @@ def test_a_sick_sample_leaves_and_touches_no_other(name: str, per_sample: bool) 
 @modes
 def test_a_spent_budget_is_a_status(name: str, per_sample: bool) -> None:
     model = sg.ScoreModel(pointwise, sg.VPSDE(), "x0")
-    solver = to(OWN[name], 1e-6, max_nfe=40, per_sample=per_sample)
+    solver = to(OWN[name], 1e-6, max_nfe=20, per_sample=per_sample)
     out = sg.solve(model, normal(3, 2), solver=solver, seed=0)
     assert out.status.tolist() == [sg.Status.BUDGET] * 3
-    assert bool((out.nfe <= 40).all() and (out.nfe > 30).all() and out.x.isnan().all())
+    assert bool((out.nfe <= 20).all() and (out.nfe > 12).all() and out.x.isnan().all())
 
 
 @own

@@ -7,15 +7,15 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import MIXTURE, close, normal, refused, sdes
+from conftest import MIXTURE, Plain, close, normal, refused, sdes
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 import sdegen as sg
 from sdegen.analytic import Empirical, Gaussian, exact_model
 from sdegen.bits import bits_per_dim
+from sdegen.bounds import discrete_elbo, elbo, fitted
 from sdegen.data import from_uint8
-from sdegen.elbo import discrete_elbo, elbo, fitted
 from sdegen.likelihood import log_prob
 
 LINE = Gaussian([0.1, -0.3], [0.04, 0.09])
@@ -43,6 +43,7 @@ def test_uniform_dequantisation_by_quadrature() -> None:
     assert ((found.value - exact).abs() < 4 * found.error).all()
     assert found.error.max() < 0.1
     assert found.mean == pytest.approx(float(found.value.mean()))
+    assert found.mean_error == pytest.approx(float(found.value.std()) / 3**0.5)
 
 
 def test_importance_weights_tighten_the_bound() -> None:
@@ -73,6 +74,10 @@ def test_song_s_protocol_by_name() -> None:
     exact = -(density.mean(1).sum(1) / 2) / math.log(2) + math.log2(16) - 1
     assert ((found.value - exact).abs() < 4 * found.error + 1e-2).all()
     assert found.nfe.min() > 60 * 20  # the first steps of t at 1e-5 are short
+    one, five = (
+        bits_per_dim(model, IMAGES, levels=16, protocol="song", repeats=n).nfe for n in (1, None)
+    )
+    assert 4 * one[0] < five[0] < 6 * one[0]  # what is given overrides, be it a default too
 
 
 def test_passes_are_a_sample_s_own() -> None:
@@ -212,16 +217,6 @@ def test_fitted_times_cut_the_variance() -> None:
 
 
 def test_bounds_without_marginals_are_refused() -> None:
-    class Plain(sg.SDE):
-        T, t_min = 1.0, 1e-3
-        prior = sg.Prior()
-
-        def drift(self, x: Tensor, t: Tensor) -> Tensor:
-            return -x
-
-        def diffusion(self, x: Tensor, t: Tensor) -> Tensor:
-            return torch.ones_like(x)
-
     model = sg.ScoreModel(lambda x, t: -x, Plain(), "score")
     for bound in (elbo, discrete_elbo):
         with refused("which Plain has not"):

@@ -179,8 +179,10 @@ def test_a_run_is_evaluated_and_goes_on_where_it_stopped(finished: Path) -> None
         (["data=photo_patches"], "trained on samples of shape (1, 8, 8)"),
         (["split=valid"], "'train' or 'test'"),
         (["protocol=yang"], "Unknown protocol"),
+        (["protocol=song", "solver=ddpm", "steps=2"], "does not follow the probability flow"),
+        (["n=0"], "n must be at least 1"),
     ):
-        code, _, err = run("evaluate", "run=outputs/digits", "name=w", "n=2", *wrong, cwd=finished)
+        code, _, err = run("evaluate", "run=outputs/digits", "name=w", *wrong, cwd=finished)
         assert code == 1 and reason in err and "Traceback" not in err, err
 
 
@@ -190,6 +192,8 @@ def test_points_of_the_plane_have_a_likelihood_in_nats(tmp_path: Path) -> None:
     how = ["run=outputs/toy", "n=20", "divergence=exact", "solver=heun", "steps=5"]
     code, out, err = run("evaluate", *how, "device=cpu", cwd=tmp_path)
     assert code == 0 and "nats, 20 samples" in out, err
+    code, _, err = run("evaluate", *how, "name=w", "protocol=song", "device=cpu", cwd=tmp_path)
+    assert code == 1 and "are for images" in err
 
 
 WRONG = {

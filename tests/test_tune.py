@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import MIXTURE, Smooth, close, normal, refused
+from conftest import MIXTURE, Plain, Smooth, close, normal, refused
 from torch import Tensor
 
 import sdegen as sg
@@ -172,19 +172,6 @@ def test_what_cannot_be_tuned_is_refused() -> None:
     other = sg.ScoreModel(lambda x, t: -x, Plain(), "score")
     with refused("LinearSDE, which Plain is not"):
         sg.tune(other, nfe=3, shape=(2,))
-
-
-class Plain(sg.SDE):
-    """An SDE without marginals."""
-
-    T, t_min = 1.0, 1e-3
-    prior = sg.Prior()
-
-    def drift(self, x: Tensor, t: Tensor) -> Tensor:
-        return -x
-
-    def diffusion(self, x: Tensor, t: Tensor) -> Tensor:
-        return torch.ones_like(x)
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,7 @@ Row = dict[str, float | None]
 
 def main() -> None:
     """The command."""
-    hydra_main(evaluate, "evaluate")
-
-
-def evaluate(cfg: Any) -> None:
-    """The Hydra task."""
-    from omegaconf import OmegaConf
-
-    config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    run(config)
+    hydra_main(run, "evaluate")
 
 
 def run(config: dict[str, Any]) -> None:
@@ -38,6 +30,9 @@ def run(config: dict[str, Any]) -> None:
     from sdegen.plots import save_histogram
     from sdegen.training.files import claim, write_json
 
+    for name in ("batch", "n"):
+        if config[name] is not None and not config[name] >= 1:
+            raise ValueError(f"{name} must be at least 1, but it is {config[name]!r}.")
     source = Path(config["run"])
     model, trained, shape, classes = load(source, config["packages"], config["device"])
     about = {**trained, "packages": config["packages"]}
@@ -49,8 +44,6 @@ def run(config: dict[str, Any]) -> None:
     data = gather(pair[config["split"]], config["n"] or 10**9)
     x, y = data.x[: config["n"]], data.y[: config["n"]]
     check(x, shape, data.levels)
-    if not config["batch"] >= 1:
-        raise ValueError(f"batch must be at least 1, but it is {config['batch']!r}.")
     folder = source / config["name"]
     claim(folder)
     done = resumed(folder, config, len(x))
@@ -97,7 +90,7 @@ def check(x: Any, shape: list[int], levels: int) -> None:
 
 def resumed(folder: Path, config: dict[str, Any], n: int) -> list[Row]:
     """The samples done before by the same settings; ValueError where the folder holds others."""
-    from sdegen.training.files import write_json
+    from sdegen.training.files import write_json, write_text
 
     path, same = folder / "settings.json", {k: v for k, v in config.items() if k != "batch"}
     parts = folder / PARTS
@@ -108,41 +101,38 @@ def resumed(folder: Path, config: dict[str, Any], n: int) -> list[Row]:
         )
     write_json(path, same)
     whole = [json.loads(line) for line in lines[:-1]]  # the last is empty, or was cut short
-    parts.write_text("".join(json.dumps(row) + "\n" for row in whole), encoding="utf-8")
+    write_text(parts, "".join(json.dumps(row) + "\n" for row in whole))
     return whole[:n]
 
 
 def measure(model: Any, x: Any, levels: int, config: Mapping[str, Any], first: int) -> list[Row]:
     """One batch: numbers by name for each sample. Sample i of the data has stream (seed, i)."""
+    import torch
+
     from sdegen.bits import bits_per_dim, spread
+    from sdegen.bounds import discrete_elbo, elbo
     from sdegen.cli.build import build, build_walk
-    from sdegen.elbo import discrete_elbo, elbo
     from sdegen.likelihood import log_prob
     from sdegen.noise import Seeded
     from sdegen.score import one_of
 
+    d, noise = x[0].numel(), Seeded(config["seed"], first)
     keys = ("steps", "nfe", "divergence", "probes")
-    how: dict[str, Any] = {key: config[key] for key in keys}
-    how["walk"] = build_walk(dict(config))
+    how = {key: config[key] for key in keys if config[key] is not None}
+    walk = build_walk(dict(config))
+    how |= {} if walk is None else {"walk": walk}
     if config.get("solver"):
         how["solver"] = build(config["solver"], config["packages"])
-    d, noise = x[0].numel(), Seeded(config["seed"], first)
-    k = ((x + 1) * (levels - 1) / 2).round() if levels else x
-    columns: dict[str, Any] = {}
-    if levels:
-        import torch
-
-        k = k.to(torch.uint8)
-        if config["protocol"] is not None:
-            how = {}
-        passes = {key: config[key] for key in ("repeats", "importance", "protocol")}
-        found = bits_per_dim(model, k, levels=levels, noise=noise, **passes, **how)
-        columns["flow"], columns["error"] = found.value, found.error
-    else:
-        flow = log_prob(model, x, noise=noise, **how)
-        columns["flow"], columns["error"] = flow.value, flow.error
-        found = flow  # type: ignore[assignment]
-    columns["nfe"] = found.nfe
+    passes = {key: config[key] for key in ("repeats", "importance", "protocol")}
+    k = ((x + 1) * (levels - 1) / 2).round().to(torch.uint8) if levels else x
+    if not levels and any(value not in (None, 1) for value in passes.values()):
+        raise ValueError(f"{', '.join(passes)} are for images; this data is of real numbers.")
+    found: Any = (
+        bits_per_dim(model, k, levels=levels, noise=noise, **passes, **how)
+        if levels
+        else log_prob(model, x, noise=noise, **how)
+    )
+    columns = {"flow": found.value, "error": found.error, "nfe": found.nfe}
     bounds = {
         "elbo": (elbo, "draws", "elbo_draws"),
         "ddpm": (discrete_elbo, "steps", "ddpm_steps"),

@@ -11,10 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 
-def hydra_main(task: Callable[[Any], None], config_name: str) -> None:
-    """Run a task under Hydra; what a user got wrong ends in one sentence, not in a traceback."""
+def hydra_main(task: Callable[[dict[str, Any]], None], config_name: str) -> None:
+    """Run a task on its resolved configuration, under Hydra.
+
+    What a user got wrong ends in one sentence, not in a traceback.
+    """
     import hydra
     from hydra.errors import HydraException
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     store_groups()
@@ -24,7 +28,8 @@ def hydra_main(task: Callable[[Any], None], config_name: str) -> None:
     @functools.wraps(task)
     def spoken(cfg: Any) -> None:
         try:
-            task(cfg)
+            config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+            task(config)
         except (OmegaConfBaseException, ValueError, OSError) as error:
             sys.exit(f"sdegen: {explain(error)}")
 

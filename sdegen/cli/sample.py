@@ -10,15 +10,7 @@ from sdegen.cli.main import hydra_main
 
 def main() -> None:
     """The command."""
-    hydra_main(sample, "sample")
-
-
-def sample(cfg: Any) -> None:
-    """The Hydra task."""
-    from omegaconf import OmegaConf
-
-    config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    run(config)
+    hydra_main(run, "sample")
 
 
 def run(config: dict[str, Any]) -> None:

@@ -14,12 +14,10 @@ def main() -> None:
     hydra_main(train, "train")
 
 
-def train(cfg: Any) -> None:
+def train(config: dict[str, Any]) -> None:
     """The Hydra task: everything that can be wrong is refused before the first step."""
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
 
-    config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     folder = Path(HydraConfig.get().runtime.output_dir)
     stopped = run(config, folder)
     if stopped:

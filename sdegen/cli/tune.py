@@ -10,15 +10,7 @@ from sdegen.cli.main import hydra_main
 
 def main() -> None:
     """The command."""
-    hydra_main(tune_run, "tune")
-
-
-def tune_run(cfg: Any) -> None:
-    """The Hydra task."""
-    from omegaconf import OmegaConf
-
-    config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    run(config)
+    hydra_main(run, "tune")
 
 
 def run(config: dict[str, Any]) -> None:
@@ -27,7 +19,7 @@ def run(config: dict[str, Any]) -> None:
 
     from sdegen.cli.report import class_labels
     from sdegen.cli.sample import load
-    from sdegen.learn import tune
+    from sdegen.tuning import tune
 
     folder = Path(config["run"])
     model, _, shape, classes = load(folder, config["packages"], config["device"])

@@ -1,5 +1,6 @@
 """Solvers, one file a family: each takes a state from one level to the next."""
 
+from sdegen.solvers.adams import AdaptiveMultistep
 from sdegen.solvers.backends import SciPy, TorchDiffEq, TorchSDE
 from sdegen.solvers.classical import RK3, RK4, RK5, Euler, Heun, RungeKutta
 from sdegen.solvers.correctors import AnnealedLangevin, Corrector, Langevin, PredictorCorrector
@@ -35,6 +36,7 @@ __all__ = [
     "RK5",
     "SRA1",
     "AdaptiveDPM",
+    "AdaptiveMultistep",
     "AdaptiveRK",
     "Ancestral",
     "AnnealedLangevin",

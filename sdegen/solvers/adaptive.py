@@ -19,27 +19,41 @@ FIRST, SHORTEST = 1e-2, 1e-9
 """Of a step, as parts of the whole way.  Below the shortest, the tolerance cannot be met."""
 
 
+Known = tuple[Tensor, ...]
+"""What a method knows at a place and need not ask the network for, (k, *) each."""
+
+
 class Attempt(NamedTuple):
     """A step that may yet be rejected: all of shape (k, *).
 
-    x: where it ended.  error: an estimate of its error.  first: its first stage, with which
-    another try from the same place begins.  last: the first stage of the next step, if known.
+    x: where it ended.  error: an estimate of its error.  here: what is known where it began, with
+    which another try from there begins.  there: what is known where it ended, if anything is.
+    order: the power of the step's length by which the error falls, a number or (k,), if it is not
+    the solver's ``error_order``.
     """
 
     x: Tensor
     error: Tensor
-    first: Tensor
-    last: Tensor | None = None
+    here: Known
+    there: Known | None = None
+    order: float | Tensor | None = None
 
-    def begins(self, accepted: Tensor, together: bool) -> Tensor | None:
-        """The first stage of each sample's next attempt (k, *), None if one is not known.
+    def begins(self, accepted: Tensor, together: bool) -> Known | None:
+        """What each sample's next attempt begins with, None if the network has to be asked.
 
-        Samples with steps of their own know theirs only if all do, whatever became of the others.
+        Samples with steps of their own know it only if all do, whatever became of the others.
         """
-        if self.last is None:
-            return self.first if together and not bool(accepted.any()) else None
-        mine = accepted.to(self.x.device).reshape(-1, *[1] * (self.x.ndim - 1))
-        return torch.where(mine, self.last, self.first)
+        if self.there is None:
+            return self.here if together and not bool(accepted.any()) else None
+        return tuple(
+            torch.where(accepted.to(new.device).reshape(-1, *[1] * (new.ndim - 1)), new, old)
+            for new, old in zip(self.there, self.here, strict=True)
+        )
+
+
+def some(known: Known | None, rows: Tensor) -> Known | None:
+    """Of some samples."""
+    return None if known is None else tuple(each[rows.to(each.device)] for each in known)
 
 
 class Adaptive(Solver):
@@ -72,7 +86,9 @@ class Adaptive(Solver):
             raise ValueError(f"max_nfe must be at least 1, but it is {self.max_nfe!r}.")
 
     stages: int
-    """Network calls of an attempt whose first stage is not known."""
+    """Network calls of an attempt that begins with nothing known."""
+    longest = LARGEST
+    """How much longer than a step the next may be."""
     clock: Clock
     """What steps are measured in."""
 
@@ -83,7 +99,7 @@ class Adaptive(Solver):
 
     @abstractmethod
     def attempt(
-        self, p: Reverse, x: Tensor, t: Instant, s: Instant, first: Tensor | None
+        self, p: Reverse, x: Tensor, t: Instant, s: Instant, known: Known | None
     ) -> Attempt:
         """One step from t to s for samples x (k, *), at levels of shape () or (k,)."""
 
@@ -105,27 +121,26 @@ class Adaptive(Solver):
         u, h = start.repeat(b), (FIRST * way if memory is None else memory).repeat(b)
         before = torch.ones(b, dtype=torch.float64)
         nfe, status = torch.zeros(b, dtype=torch.int64), torch.zeros(b, dtype=torch.int8)
-        active, first = torch.arange(b), None
+        active, known = torch.arange(b), None
         while len(active):
             there = u[active] + h[active]
             last = (end - there) / way < SHORTEST
             there = torch.where(last, end, there)
-            cost = self.stages - (first is not None)
+            cost = self.stages - (known is not None)
             stopped = torch.where(nfe[active] + cost > self.max_nfe, int(Status.BUDGET), 0)
             stuck = ~last & (h[active] / way < SHORTEST)
             stopped[stuck] = int(Status.STALLED)
             if bool(stopped.any()):
                 status[active] = stopped.to(torch.int8)
                 going = stopped == 0
-                first = None if first is None else first[going.to(x.device)]
-                active = active[going]
+                known, active = some(known, going), active[going]
                 continue
             rows = active.to(x.device)
             everyone = len(active) == b
             q, y = (p, x) if everyone else (p.rows(rows, b), x[rows])
             calls = p.model.nfe
             trial = self.attempt(
-                q, y, self.level(p, u[active], t, s), self.level(p, there, t, s), first
+                q, y, self.level(p, u[active], t, s), self.level(p, there, t, s), known
             )
             nfe[active] += p.model.nfe - calls
             error = self.errors(y, trial)
@@ -135,28 +150,30 @@ class Adaptive(Solver):
             fine = error <= 1
             # Not in place: a gradient may want the states that were.
             x = x.index_copy(0, rows[fine.to(x.device)], trial.x[fine.to(x.device)])
-            first = trial.begins(fine, not self.per_sample)
-            grow = self.factor(error.clamp(1e-8, 1e8), before[active], fine)
+            known = trial.begins(fine, not self.per_sample)
+            order = self.error_order if trial.order is None else trial.order
+            grow = self.factor(error.clamp(1e-8, 1e8), before[active], fine, order)
             h[active] = (there - u[active]) * grow
             u[active] = torch.where(fine, there, u[active])
             before[active] = torch.where(fine, error.clamp(min=1e-8), before[active])
             status[active] = torch.where(alive, 0, int(Status.NONFINITE)).to(torch.int8)
             going = alive & ~(fine & last)
-            first = None if first is None else first[going.to(x.device)]
-            active = active[going]
+            known, active = some(known, going), active[going]
         lost = (status != 0).to(x.device).reshape(-1, *[1] * (x.ndim - 1))
         x = x.masked_fill(lost, torch.nan)
         return Step(x, h.abs().min() * way.sign(), Tally(nfe, status.to(x.device)))
 
-    def factor(self, error: Tensor, before: Tensor, accepted: Tensor) -> Tensor:
-        """How much longer each next step is, (k,)."""
-        power = 1 / self.error_order
+    def factor(
+        self, error: Tensor, before: Tensor, accepted: Tensor, order: float | Tensor
+    ) -> Tensor:
+        """How much longer each next step is, (k,), for errors that fall by this order."""
+        power = 1 / torch.as_tensor(order, dtype=error.dtype)
         # Errors settle at safety^order, where a step is 0.9 of the longest; with the factor
         # outside they would at a sixth of the tolerance.
-        goal = SAFETY**self.error_order
+        goal = SAFETY ** (1 / power)
         pi = (error / goal) ** (-0.7 * power) * (before / goal) ** (0.4 * power)
         again = SAFETY * error ** (-power)
-        return torch.where(accepted, pi.clamp(SMALLEST, LARGEST), again.clamp(SMALLEST, 1.0))
+        return torch.where(accepted, pi.clamp(SMALLEST, self.longest), again.clamp(SMALLEST, 1.0))
 
     def level(self, p: Reverse, u: Tensor, t: Instant, s: Instant) -> Instant:
         """The level where the clock shows u, never outside the step; one for all if shared."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from sdegen.reverse import Reverse
 from sdegen.score import one_of
 from sdegen.sde import Instant, Level, LinearSDE
-from sdegen.solvers.adaptive import Adaptive, Attempt
+from sdegen.solvers.adaptive import Adaptive, Attempt, Known
 from sdegen.solvers.classical import RK3, RK5, Heun, RungeKutta, reach, stages
 from sdegen.solvers.exponential import Clock, NoiseForm, advance, lagrange, middle
 from sdegen.solvers.solver import Preset
@@ -85,18 +85,18 @@ class AdaptiveRK(Adaptive):
         return self.clock != "t"
 
     def attempt(
-        self, p: Reverse, x: Tensor, t: Instant, s: Instant, first: Tensor | None
+        self, p: Reverse, x: Tensor, t: Instant, s: Instant, known: Known | None
     ) -> Attempt:
         """The method's step; its error is the difference to the companion's."""
         pair, clock = PAIRS[self.method], self.clock
         c, a, b = pair.method.c, pair.method.a, pair.method.b
         if len(pair.low) > len(b):
             c, a, b = (*c, 1.0), (*a, b), (*b, 0.0)
-        k = stages(p, clock, x, t, s, c, a, first)
+        k = stages(p, clock, x, t, s, c, a, None if known is None else known[0])
         off = tuple(high - low for high, low in zip(b, pair.low, strict=True))
         error = reach(clock, torch.zeros_like(x), t, s, s, k, off)
-        ends = k[-1] if len(b) > len(pair.method.b) else None
-        return Attempt(reach(clock, x, t, s, s, k, b), error, k[0], ends)
+        ends = (k[-1],) if len(b) > len(pair.method.b) else None
+        return Attempt(reach(clock, x, t, s, s, k, b), error, (k[0],), ends)
 
 
 @dataclass(frozen=True)
@@ -134,24 +134,24 @@ class AdaptiveDPM(Adaptive):
         return (self.rtol * torch.maximum(x.abs(), trial.x.abs())).clamp(min=self.atol)
 
     def attempt(
-        self, p: Reverse, x: Tensor, t: Instant, s: Instant, first: Tensor | None
+        self, p: Reverse, x: Tensor, t: Instant, s: Instant, known: Known | None
     ) -> Attempt:
         """Both members share their evaluations."""
         assert isinstance(p.sde, LinearSDE) and isinstance(t, Level) and isinstance(s, Level)
         form, clock, h = NoiseForm(), p.sde, s.lam - t.lam
-        eps = p.model(x, t).eps if first is None else first
+        eps = p.model(x, t).eps if known is None else known[0]
         a = clock(clock.time(t.lam + h / self.order))
         x_a = advance(p, form, x, t, a, [form.total(p, t, a)], [eps])
         eps_a = p.model(x_a, a).eps
         second = advance(p, form, x, t, s, middle(p, form, a, t, s), [eps, eps_a])
         if self.order == 2:
             low = advance(p, form, x, t, s, [form.total(p, t, s)], [eps])
-            return Attempt(second, second - low, eps)
+            return Attempt(second, second - low, (eps,))
         b = clock(clock.time(t.lam + 2 * h / 3))
         x_b = advance(p, form, x, t, b, lagrange(p, form, [t, a], t, b), [eps, eps_a])
         eps_b = p.model(x_b, b).eps
         third = advance(p, form, x, t, s, lagrange(p, form, [t, b], t, s), [eps, eps_b])
-        return Attempt(third, third - second, eps)
+        return Attempt(third, third - second, (eps,))
 
 
 @dataclass(frozen=True)
@@ -183,9 +183,9 @@ class GottaGoFast(Adaptive):
         return (self.rtol * torch.maximum(x.abs(), trial.x.abs())).clamp(min=self.atol)
 
     def attempt(
-        self, p: Reverse, x: Tensor, t: Instant, s: Instant, first: Tensor | None
+        self, p: Reverse, x: Tensor, t: Instant, s: Instant, known: Known | None
     ) -> Attempt:
         """One step of stochastic Heun."""
-        drift = p.drift(x, t) if first is None else first
+        drift = p.drift(x, t) if known is None else known[0]
         once, mean = heun_pair(p, x, t, s, drift)
-        return Attempt(mean, mean - once, drift)
+        return Attempt(mean, mean - once, (drift,))

@@ -155,7 +155,7 @@ def tune(
     learners = rivals(model, compared(model, held, known, nfe), coefficients)
     for k, learner in enumerate(learners):
         for i in chain([0], fit(learner, x, exact, iterations, batch)):
-            error = score(learner, held, known)
+            error = median_error(learner, held, known)
             if watch is not None:
                 watch(k * iterations + i, len(learners) * iterations, error)
             if error < best:
@@ -177,7 +177,7 @@ def rivals(model: ScoreModel, choice: Choice, coefficients: bool) -> list[Learne
 
 
 @torch.no_grad()
-def score(learner: Learner, x: Tensor, exact: Tensor) -> float:
+def median_error(learner: Learner, x: Tensor, exact: Tensor) -> float:
     """The median error; infinite where there is none."""
     median = float(errors(learner.run(learner.model, x), exact).median())
     return median if median == median else float("inf")

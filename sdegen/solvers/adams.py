@@ -1,0 +1,114 @@
+"""Adaptive Adams methods: steps that follow the error, one network call each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sdegen.quadrature import points
+from sdegen.reverse import Reverse
+from sdegen.sde import Instant, Level
+from sdegen.solvers.adaptive import Adaptive, Attempt, Known
+from sdegen.solvers.exponential import Form, FormName, advance, form_of
+from sdegen.solvers.multistep import whole
+from sdegen.solvers.solver import Preset
+
+
+@dataclass(frozen=True)
+class AdaptiveMultistep(Adaptive):
+    """Exponential Adams-Bashforth-Moulton with steps of any length, one network call a step.
+
+    The predictor goes through the last ``order`` values of Q; the network is asked where it ends;
+    the corrector, with that value and ``order`` more, is kept. Its error is measured by what the
+    oldest value changes, which is the error of the corrector without it. Steps begin with one
+    value, short and of order 1. Weights are exact integrals for every spacing, so a change of
+    step costs nothing. Hairer, Norsett & Wanner, III.5 (variable steps, predict-evaluate-correct);
+    ``Multistep`` for what is integrated.
+
+    order:      values of the predictor.  prediction: Q, "x0", "eps" or "F", as in ``Multistep``.
+    See ``Adaptive`` for the rest.
+    """
+
+    order: int = 4
+    prediction: FormName = "F"
+    sigma_data: float = 0.5
+    rtol: float = 1e-5
+    atol: float = 1e-5
+    max_nfe: int = 10_000
+    per_sample: bool = False
+    clock = "lam"  # type: ignore[assignment]
+    stages, marginals, longest = 2, True, 2.0
+    presets: ClassVar = {
+        "adaptive_multistep": Preset({}, "Adams-Bashforth-Moulton 5(4) in F, steps in lam"),
+        "adaptive_multistep_x0": Preset({"prediction": "x0"}, "the same in x0"),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("AdaptiveMultistep's order", self.order, 1)
+        form_of(self.prediction, self.sigma_data)
+
+    @property
+    def flow(self) -> float:
+        """Of the corrector."""
+        return self.order + 1
+
+    @property
+    def error_order(self) -> float:
+        """Of a step of the corrector without its oldest value."""
+        return self.order + 1
+
+    def attempt(
+        self, p: Reverse, x: Tensor, t: Instant, s: Instant, known: Known | None
+    ) -> Attempt:
+        """Predict, evaluate, correct.  Known are the last values of Q, (k, order, *), the newest
+        first, and the lam of each, (k, order), NaN where there is none yet."""
+        assert isinstance(t, Level) and isinstance(s, Level)
+        form = form_of(self.prediction, self.sigma_data)
+        if known is None:
+            known = self.begin(form.view(p.model(x, t)), t)
+        q, lams = known
+        now = lams if self.per_sample else lams[0]  # one set of weights for all
+        guess = advance(p, form, x, t, s, weights(p, form, now, t, s), q.unbind(1))
+        new = form.view(p.model(guess, s))
+        q_s = torch.cat([new.unsqueeze(1), q], 1)
+        lam_s = s.lam.reshape(-1, 1).expand(len(lams), 1)
+        lams_s = torch.cat([lam_s, lams], 1)
+        now = lams_s if self.per_sample else lams_s[0]
+        count = (~now.isnan()).sum(-1)
+        oldest = torch.arange(now.shape[-1]) == (count - 1).unsqueeze(-1)
+        kept = weights(p, form, now, t, s)
+        less = weights(p, form, now.masked_fill(oldest, torch.nan), t, s)
+        x_s = advance(p, form, x, t, s, kept, q_s.unbind(1))
+        off = torch.stack(kept, -1) - torch.stack(less, -1)
+        scale = off.to(x).reshape(-1, off.shape[-1], *[1] * (x.ndim - 1))
+        error = (scale * q_s).sum(1)
+        there = q_s[:, : self.order], lams_s[:, : self.order]
+        return Attempt(x_s, error, known, there, count.to(torch.float64))
+
+    def begin(self, value: Tensor, t: Level) -> Known:
+        """A first value and no others."""
+        b = len(value)
+        q = torch.cat(
+            [value.unsqueeze(1), value.new_zeros(b, self.order - 1, *value.shape[1:])], 1
+        )
+        lams = torch.full((b, self.order), torch.nan, dtype=torch.float64)
+        lams[:, 0] = t.lam
+        return q, lams
+
+
+def weights(p: Reverse, form: Form, lams: Tensor, t: Level, s: Level) -> list[Tensor]:
+    """``lagrange`` through the values at lams (*, n), of which those at NaN are none."""
+    lam, w = points(t.lam, s.lam)
+    mass = w * form.density(p, lam, s)
+    none = lams.isnan()
+    knots = lams.masked_fill(none, 0.0)
+    gaps = knots.unsqueeze(-1) - knots.unsqueeze(-2)
+    apart = (gaps != 0) & ~none.unsqueeze(-2)
+    factor = (lam.unsqueeze(-1) - knots.unsqueeze(-2)).unsqueeze(-3) / gaps.unsqueeze(-2)
+    basis = torch.where(apart.unsqueeze(-2), factor, 1.0).prod(-1)
+    found = (mass.unsqueeze(-2) * basis).sum(-1).masked_fill(none, 0.0)
+    return list(found.unbind(-1))
