@@ -85,6 +85,8 @@ def compare(model: sg.ScoreModel, x: Tensor, repeats: int, steps: int) -> dict[s
     cases: dict[str, Callable[[], tuple[Tensor, int]]] = {
         "score_sde's scheme": lambda: theirs(model, x, v.to(x), 1e-5),
         "log_prob": ours(None, None),
+        "log_prob, to 3e-5": ours(sg.AdaptiveMultistep(rtol=3e-5, atol=3e-5), None),
+        "log_prob, AdaptiveRK in lam": ours(sg.AdaptiveRK(clock="lam"), None),
         f"log_prob, RK4 in lam, {steps} steps": ours(sg.RK4("lam"), steps),
         f"log_prob, UniPC-3, {4 * steps} steps": ours(sg.UniPC(3), 4 * steps),
     }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,9 +15,19 @@ from sdegen.score import ScoreModel
 from sdegen.sde import Level, LinearSDE, expand
 
 
-def exact_model(problem: Gaussian | Mixture | Empirical, sde: LinearSDE) -> ScoreModel:
+def exact_model(problem: Problem, sde: LinearSDE) -> ScoreModel:
     """The problem's exact denoiser as a score model of any linear SDE: counted, without error."""
     return ScoreModel(lambda x, t: problem.denoise(x, sde(t)), sde, predicts="x0")
+
+
+class Problem(Protocol):
+    """A distribution whose denoiser is known exactly."""
+
+    def denoise(self, x: Tensor, level: Level, /) -> Tensor:
+        """E[x0 | x_t = x], for x (b, *)."""
+
+    def sample(self, n: int, generator: torch.Generator | None = None, /) -> Tensor:
+        """n draws (n, *) in float64."""
 
 
 def matrix(values: Sequence[Sequence[float]] | Tensor) -> Tensor:
@@ -119,6 +130,73 @@ class Mixture:
         k = torch.multinomial(weights, n, replacement=True, generator=generator)
         z = torch.randn(n, means.shape[1], dtype=torch.float64, generator=generator)
         return means[k] + stds[k, None] * z
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankMixture:
+    """Gaussians that are wide in r directions each and narrow in all others, in many dimensions.
+
+    Component k is N(mean_k, axes_k diag(vars_k) axes_k^T + std^2 I); weights (k,), means (k, d),
+    axes (k, d, r) with orthonormal columns, vars (k, r). No (d, d) matrix is ever made: a call
+    takes the time and the memory of b x k x d x r and b x d numbers.
+    """
+
+    means: Tensor
+    axes: Tensor
+    vars: Tensor
+    weights: Tensor
+    std: float
+
+    def __post_init__(self) -> None:
+        k, d, r = self.axes.shape
+        shapes = tuple(self.means.shape), tuple(self.vars.shape), tuple(self.weights.shape)
+        if shapes != ((k, d), (k, r), (k,)):
+            raise ValueError(
+                "A low-rank mixture has axes (k, d, r), means (k, d), vars (k, r) and weights "
+                f"(k,), but they are {tuple(self.axes.shape)}, {', '.join(map(str, shapes))}."
+            )
+
+    def _parts(self, x: Tensor, a: Tensor, v: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of each component: log(weight N(x)) (b,), and its posterior mean of x0 (b, d)."""
+        d, narrow = x.shape[1], a**2 * self.std**2 + v
+        for m, U, var, w in zip(self.means, self.axes, self.vars, self.weights, strict=True):
+            m, U, var = m.to(x), U.to(x), var.to(x)
+            off = x - a * m
+            y = off @ U
+            wide = narrow + a**2 * var
+            square = (off.square().sum(1) - y.square().sum(1)) / narrow[:, 0]
+            square = square + (y**2 / wide).sum(1)
+            logdet = (d - len(var)) * narrow[:, 0].log() + wide.log().sum(1)
+            log_weight = w.to(x).log() - 0.5 * (square + logdet + d * math.log(2 * math.pi))
+            # Off the axes the gain is that of std^2 alone; along them the rest is added.
+            gain = a * self.std**2 / narrow
+            more = a * (var + self.std**2) / wide - gain
+            yield log_weight, m + gain * off + (more * y) @ U.T
+
+    def denoise(self, x: Tensor, level: Level) -> Tensor:
+        """E[x0 | x_t = x], x (b, d)."""
+        a, v = (
+            torch.as_tensor(c).to(x).reshape(-1, 1).expand(len(x), 1)
+            for c in (level.alpha, level.sigma**2)
+        )
+        logs, each = zip(*self._parts(x, a, v), strict=True)
+        shares = torch.stack(logs, 1).softmax(1)
+        return sum(share[:, None] * one for share, one in zip(shares.T, each, strict=True))  # type: ignore[return-value]
+
+    def log_prob(self, x: Tensor, level: Level | None = None) -> Tensor:
+        """Log-density of x (b, d), (b,): of the data, or of x_t at a level."""
+        one = torch.ones_like(x[:, :1])
+        a, v = (one, 0 * one) if level is None else (level.alpha * one, level.sigma**2 * one)
+        logs = [log for log, _ in self._parts(x, a, v)]
+        return torch.stack(logs, 1).logsumexp(1)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n draws (n, d) in float64."""
+        k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        d, r = self.axes.shape[1:]
+        z, y = (torch.randn(n, m, dtype=torch.float64, generator=generator) for m in (d, r))
+        wide = torch.einsum("nr,ndr->nd", self.vars[k].sqrt() * y, self.axes[k])
+        return self.means[k] + self.std * z + wide
 
 
 @dataclass(frozen=True, eq=False)

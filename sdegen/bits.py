@@ -15,6 +15,7 @@ from sdegen.noise import Noise
 from sdegen.score import ScoreModel, one_of
 from sdegen.sde import clock
 from sdegen.solvers import AdaptiveRK
+from sdegen.solvers.multistep import whole
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "song": {
@@ -77,12 +78,13 @@ def bits_per_dim(
     centred:    value k is 2 k / (levels - 1) - 1, as ``from_uint8`` has it, in the middle of its
                 bin (default). False: bins fill [-1, 1], as Song et al. have it.
     repeats:    passes with other u and probes, averaged; default 1.
-    importance: u's of one pass, of which log-mean-exp gives a tighter bound, Burda et al. (2016).
+    importance: u's of one pass, of which log-mean-exp gives a tighter bound, Burda et al. (2016);
+                with the exact divergence alone, since it would count a probe's luck as likelihood.
     protocol:   "song" for the settings of Song et al. (2021); each can be overridden.
     how:        ``log_prob``'s settings.
 
-    ValueError for anything but torch.uint8, values that are not below ``levels``, and numbers of
-    passes below 1.
+    ValueError for anything but torch.uint8, values that are not below ``levels``, numbers of
+    passes below 1, and importance weights of estimated likelihoods.
     """
     preset = {} if protocol is None else one_of(protocol, "protocol", PROTOCOLS)
     chosen = {"repeats": repeats, "centred": centred, **how}
@@ -91,8 +93,12 @@ def bits_per_dim(
     repeats, centred = given.pop("repeats"), given.pop("centred")
     check_images(x, levels)
     for name, value in (("repeats", repeats), ("importance", importance)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number >= 1, but it is {value!r}.")
+        whole(name, value, 1)
+    if importance > 1 and given.get("divergence") != "exact":
+        raise ValueError(
+            "importance > 1 averages likelihoods, not their logarithms: of estimates that is no "
+            'bound. Give divergence="exact".'
+        )
     source = source_of(seed, noise)
     d = x[0].numel()
     passes, errors, calls = [], [], torch.zeros(len(x), dtype=torch.int64)
@@ -140,12 +146,12 @@ def spread(
 
 def check_images(x: Tensor, levels: int) -> None:
     """Refuse what is not whole numbers from 0 to levels - 1."""
-    if x.dtype != torch.uint8:
+    if x.dtype != torch.uint8 or x.ndim < 2 or x.numel() == 0:
         raise ValueError(
-            f"bits_per_dim takes images in torch.uint8, but these are {x.dtype}: to_uint8 maps "
-            "[-1, 1] to bytes; of data that is not discrete use log_prob."
+            f"Images of whole numbers are torch.uint8 (b, *) with b >= 1, but these are {x.dtype} "
+            f"of shape {tuple(x.shape)}: to_uint8 maps [-1, 1] to bytes; of data that is not "
+            "discrete use log_prob, or elbo without levels."
         )
-    if not 2 <= levels <= 256:
-        raise ValueError(f"levels must be from 2 to 256, but levels = {levels!r}.")
-    if x.numel() and int(x.max()) >= levels:
+    whole("levels", levels, 2, 256)
+    if int(x.max()) >= levels:
         raise ValueError(f"Values are below levels = {levels}, but the largest is {int(x.max())}.")

@@ -19,14 +19,15 @@ import torch
 from torch import Tensor
 
 from sdegen.bits import check_images
-from sdegen.flow import bottom, start_of
+from sdegen.flow import bottom, entire, start_of
 from sdegen.grids import Grid, log_snr
 from sdegen.likelihood import source_of
 from sdegen.march import plan
 from sdegen.noise import Noise, Seeded
 from sdegen.score import ScoreModel
-from sdegen.sde import Instant, Level, LinearSDE, clock, expand
+from sdegen.sde import Level, LinearSDE, clock, expand
 from sdegen.solvers import DDIM
+from sdegen.solvers.multistep import whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,12 @@ class LamTimes:
 def fitted(
     model: ScoreModel, x: Tensor, *, bins: int = 32, draws: int = 128, seed: int = 0
 ) -> LamTimes:
-    """The times that cut the variance of this model's bound most, measured on data x (b, *)."""
+    """The times that cut the variance of this model's bound most, measured on data x (b, *).
+
+    Its network calls are ``draws`` of the batch, at least one for each of the bins.
+    """
+    whole("bins", bins, 1)
+    whole("draws", draws, bins)
     even = LamTimes(torch.ones(bins, dtype=torch.float64))
     lam, _, values = integrand(model, start_of(model, x, False), even, draws, Seeded(seed))
     first, last = ends(model.sde)
@@ -97,9 +103,9 @@ def elbo(
 ) -> Elbo:
     """The continuous-time bound of data x (b, *), for any linear SDE.  Kingma et al. (2021).
 
-    draws:  network calls, at stratified times: sample i's j-th is uniform in the j-th of ``draws``
-            equal parts of ``times``' distribution; the error is that of unstratified draws, and so
-            an upper bound.
+    draws:  network calls, at stratified times, and of the reconstruction as many draws: sample
+            i's j-th time is uniform in the j-th of ``draws`` equal parts of ``times``'
+            distribution; the error is that of unstratified ones, and so an upper bound.
     times:  default uniform in lam; ``fitted`` makes better ones.
     levels: None: x is real data, p(x | x_t) = N(x_t / alpha, rho^2), a bound on its density.
             Otherwise x is torch.uint8 below levels, 2 k / (levels - 1) - 1 to the model, and
@@ -108,16 +114,15 @@ def elbo(
     ValueError for an SDE without marginals, draws < 2, and data of another type.
     """
     times = LamTimes(torch.ones(1, dtype=torch.float64)) if times is None else times
-    if draws < 2:
-        raise ValueError(f"draws must be at least 2, to tell an error, but draws = {draws}.")
+    whole("draws", draws, 2)  # of one alone there is no telling the error
     x0, noise, before = states(model, x, levels), source_of(seed, noise), model.nfe
     _, density, values = integrand(model, x0, times, draws, noise)
-    each = values / density
+    each, last = values / density, reconstruction_term(model, x0, levels, noise, draws)
     return Elbo(
         prior_term(model, x0),
         each.mean(0),
-        reconstruction_term(model, x0, levels, noise.stream("reconstruction")),
-        each.std(0) / math.sqrt(draws),
+        last.mean(0),
+        ((each.var(0) + last.var(0)) / draws).sqrt(),
         model.nfe - before,
     )
 
@@ -165,7 +170,7 @@ def discrete_elbo(
     if variance not in ("small", "large"):
         raise ValueError(f"variance must be 'small' or 'large', but it is {variance!r}.")
     x0, noise, before = states(model, x, levels), source_of(seed, noise), model.nfe
-    sde, stops = model.sde, plan(model.sde, DDIM(), steps, None, walk)
+    sde, stops = model.sde, entire(model.sde, plan(model.sde, DDIM(), steps, None, walk))
     assert isinstance(sde, LinearSDE)
     now, d = bottom(sde), x0[0].numel()
     total = torch.zeros(len(x0), dtype=torch.float64)
@@ -182,7 +187,7 @@ def discrete_elbo(
     return Elbo(
         prior_term(model, x0),
         total,
-        reconstruction_term(model, x0, levels, noise.stream("reconstruction")),
+        reconstruction_term(model, x0, levels, noise, 1)[0],
         torch.full_like(total, math.nan),
         model.nfe - before,
     )
@@ -220,17 +225,21 @@ def prior_term(model: ScoreModel, x0: Tensor) -> Tensor:
     return kl.reshape(len(x0), -1).sum(1).cpu()
 
 
-def reconstruction_term(model: ScoreModel, x0: Tensor, levels: int | None, noise: Noise) -> Tensor:
-    """E of -log p(x | x_t) at t_min, (b,); of bins by one draw."""
-    at = ends(model.sde)[1]
+def reconstruction_term(
+    model: ScoreModel, x0: Tensor, levels: int | None, noise: Noise, draws: int
+) -> Tensor:
+    """Draws (draws, b) of -log p(x | x_t) at t_min."""
+    at: Level = ends(model.sde)[1]
     if levels is None:
         # Of a Gaussian the expectation is its entropy, the same for all.
         each = 0.5 * math.log(2 * math.pi * math.e) - at.lam
-        return x0[0].numel() * each.expand(len(x0))
-    now: Instant = at
-    y = x0 + expand(at.rho, x0) * noise(x0, now, now)
-    grid = torch.arange(levels, dtype=y.dtype, device=y.device) * (2 / (levels - 1)) - 1
-    logits = -0.5 * (y[..., None] - grid) ** 2 / at.rho.to(y.device) ** 2
-    k = ((x0 + 1) * (levels - 1) / 2).round().long()
-    log_p = logits.log_softmax(-1).gather(-1, k[..., None])
-    return -log_p.reshape(len(x0), -1).sum(1).cpu()
+        return x0[0].numel() * each.expand(draws, len(x0))
+    grid = torch.arange(levels, dtype=x0.dtype, device=x0.device) * (2 / (levels - 1)) - 1
+    k, own = ((x0 + 1) * (levels - 1) / 2).round().long(), noise.stream("reconstruction")
+    found = []
+    for _ in range(draws):
+        y = x0 + expand(at.rho, x0) * own(x0, at, at)
+        logits = -0.5 * (y[..., None] - grid) ** 2 / at.rho.to(y.device) ** 2
+        log_p = logits.log_softmax(-1).gather(-1, k[..., None])
+        found.append(-log_p.reshape(len(x0), -1).sum(1).cpu())
+    return torch.stack(found)

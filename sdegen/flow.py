@@ -29,14 +29,14 @@ def encode(
 
     solver: any that follows the flow upward, default UniPC-3 (in 100 steps); DDIM() is DDIM
             inversion, Song, Meng & Ermon (2021), sec. 4.3. steps, nfe and walk as ``solve``'s,
-            here run from t_min up to T; data is alpha x at t_min.
+            here run from t_min up to T; data is alpha x at t_min. In float32 at least.
 
     With a score that is exact the encoding is the data's own, whatever the network: Song et al.
     (2021), sec. 4.3. ValueError for a stochastic solver and for data that is not floating.
     """
     solver, steps = defaults(solver, steps, nfe, walk)
     with torch.no_grad():
-        y = start_of(model, x, scaled=True).to(x.dtype)
+        y = start_of(model, x, scaled=True).to(torch.promote_types(x.dtype, torch.float32))
         return follow(Reverse(model), y, solver, steps, nfe, walk, upward=True)[0]
 
 
@@ -58,7 +58,7 @@ def decode(
         raise ValueError(f"temperature must be > 0, but it is {temperature!r}.")
     solver, steps = defaults(solver, steps, nfe, walk)
     with torch.no_grad():
-        start = temperature * z
+        start = temperature * z.to(torch.promote_types(z.dtype, torch.float32))
         x = follow(Reverse(model), start, solver, steps, nfe, walk, upward=False)[0]
         at = bottom(model.sde)
         return x / expand(at.alpha, x) if isinstance(at, Level) else x
@@ -110,10 +110,23 @@ def start_of(model: ScoreModel, x: Tensor, scaled: bool) -> Tensor:
     if not x.is_floating_point() or x.ndim < 1 or len(x) == 0:
         raise ValueError(
             f"Data is a floating-point tensor (b, *) with b >= 1, but it is {x.dtype} of shape "
-            f"{tuple(x.shape)}; scale integer images first, or use bits_per_dim."
+            f"{tuple(x.shape)}; integer images: use bits_per_dim, or elbo with levels."
         )
     at, y = bottom(model.sde), x.to(model.device, torch.float64)
     return expand(at.alpha, y) * y if scaled and isinstance(at, Level) else y
+
+
+def entire(sde: SDE, times: Tensor) -> Tensor:
+    """The times of a walk; ValueError unless they fall all the way from T to t_min."""
+    climbs = bool((times.diff() > 0).any())
+    ends = times[[0, -1]] - times.new_tensor([sde.T, sde.t_min])
+    if climbs or bool((ends.abs() > 1e-9 * sde.T).any()):
+        how = "climbs" if climbs else f"goes from {float(times[0]):g} to {float(times[-1]):g}"
+        raise ValueError(
+            f"A walk along the flow falls all the way from T = {sde.T:g} to t_min = "
+            f"{sde.t_min:g}; this one {how}."
+        )
+    return times
 
 
 def follow(
@@ -127,7 +140,8 @@ def follow(
 ) -> tuple[Tensor, list[Tally], Instant]:
     """States x (b, *) along the flow, up from t_min to T or down: the end, and what it took.
 
-    The level is the highest of the walk. ValueError for a solver that adds noise.
+    The level is that of T. ValueError for a solver that adds noise, and for a walk of part of the
+    way.
     """
     if not solver.upward or (solver.eta != 0 and not solver.any_eta):
         raise ValueError(
@@ -137,11 +151,7 @@ def follow(
     check(solver, p)
     if solver.adaptive and steps is None and nfe is None and walk is None:
         steps = 1
-    times = plan(p.sde, solver, steps, nfe, walk)
-    if bool((times.diff() > 0).any()):
-        raise ValueError(
-            "A walk along the flow falls all the way from T to t_min; this one climbs."
-        )
+    times = entire(p.sde, plan(p.sde, solver, steps, nfe, walk))
     stops = levels(p.sde, times)
     check_levels(solver, p, stops)
     path, tallies = stops[::-1] if upward else stops, []

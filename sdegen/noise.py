@@ -131,7 +131,11 @@ class Seeded(Noise):
 
 def whole_seed(seed: int | Sequence[int]) -> int | list[int]:
     """A seed, or one per sample, as Python's integers."""
-    return int(seed) if isinstance(seed, int | Integral) else [int(s) for s in seed]
+    if isinstance(seed, int | Integral):
+        return int(seed)
+    if isinstance(seed, float | str):
+        raise ValueError(f"A seed is a whole number, or one for each sample, not {seed!r}.")
+    return [int(s) for s in seed]
 
 
 def pairs(keys: Tensor, number: Tensor | int, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -43,14 +43,14 @@ class LearnedVP(nn.Module, LinearSDE):
         return ((now - low) * w).sum(-1), (STEEP * now * (1 - now) * w).sum(-1)
 
     def lam(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """lam and d lam / dt at t."""
-        part, slope = self.shape(t)
+        """lam and d lam / dt at t, where t is: the parameters may be on another device."""
+        part, slope = self.shape(t.to(self.ends.device))
         way = self.ends[1] - self.ends[0]
-        return self.ends[0] + way * part, way * slope
+        return (self.ends[0] + way * part).to(t.device), (way * slope).to(t.device)
 
     def __call__(self, t: Tensor | float) -> Level:  # type: ignore[override]
         """The level at time t."""
-        t = clock(t).to(self.ends.device if isinstance(t, Tensor) and t.ndim else "cpu")
+        t = clock(t)
         return self.level(t, *self.lam(t))
 
     def level(self, t: Tensor, lam: Tensor, slope: Tensor) -> Level:

@@ -98,15 +98,21 @@ def test_bytes_are_where_the_data_has_them() -> None:
 
 def test_images_that_are_none_are_refused() -> None:
     model = exact_model(LINE, sg.VPSDE())
-    with refused("torch.uint8, but these are torch.float32"):
+    with refused("with b >= 1, but these are torch.float32 of shape"):
         bits_per_dim(model, torch.zeros(2, 2))
     with refused("the largest is 8"):
         bits_per_dim(model, IMAGES, levels=8)
-    with refused("levels must be from 2 to 256"):
+    with refused("levels must be a whole number from 2 to 256"):
         bits_per_dim(model, IMAGES, levels=1)
     for name in ("repeats", "importance"):
         with refused(f"{name} must be a whole number >= 1"):
             bits_per_dim(model, IMAGES, levels=11, **{name: 0})  # type: ignore[arg-type]
+    with refused("uint8 of shape \\(0, 2\\)"):
+        bits_per_dim(model, IMAGES[:0])
+    with refused("of estimates that is no bound"):
+        bits_per_dim(model, IMAGES, importance=2)
+    with refused("A seed is a whole number"):
+        bits_per_dim(model, IMAGES, seed=1.5)  # type: ignore[arg-type]
     with refused("Unknown protocol"):
         bits_per_dim(model, IMAGES, protocol="yang")
     with refused("torch.uint8"):
@@ -216,10 +222,29 @@ def test_fitted_times_cut_the_variance() -> None:
     assert (many.value.mean() - fine.value.mean()).abs() < 4 * noise
 
 
+def test_the_reconstruction_is_part_of_the_error() -> None:
+    """And more draws make it smaller: at t_min = 0.05 much of the bound is that term."""
+    model, levels = exact_model(LINE, sg.VPSDE(t_min=0.05)), 11
+    seen = torch.stack(
+        [elbo(model, IMAGES, draws=16, levels=levels, seed=s).value for s in range(80)]
+    )
+    claimed = elbo(model, IMAGES, draws=16, levels=levels).error
+    assert (seen.std(0) < 1.4 * claimed).all()
+    more = elbo(model, IMAGES, draws=256, levels=levels).error
+    assert ((more / claimed - 0.25).abs() < 0.12).all()
+
+
 def test_bounds_without_marginals_are_refused() -> None:
     model = sg.ScoreModel(lambda x, t: -x, Plain(), "score")
     for bound in (elbo, discrete_elbo):
         with refused("which Plain has not"):
             bound(model, normal(2, 2))
-    with refused("draws must be at least 2"):
+    model = exact_model(MIXTURE, sg.VPSDE())
+    with refused("goes from 0.5 to 0.1"):
+        discrete_elbo(model, normal(2, 2), walk=torch.linspace(0.5, 0.1, 9))
+    with refused("this one climbs"):
+        discrete_elbo(model, normal(2, 2), walk=[1.0, 0.3, 0.5, 0.001])
+    with refused("draws must be a whole number >= 32"):
+        fitted(model, normal(2, 2), draws=31)
+    with refused("draws must be a whole number >= 2"):
         elbo(exact_model(MIXTURE, sg.VPSDE()), normal(2, 2), draws=1)

@@ -173,7 +173,13 @@ def test_a_run_is_evaluated_and_goes_on_where_it_stopped(finished: Path) -> None
         assert again[name] == pytest.approx(column, rel=1e-4), name
     code, _, err = run("evaluate", *few, "probes=3", cwd=finished)
     assert code == 1 and "give name=" in err and len(err.strip().splitlines()) == 1
+    # Other weights, as after training on: not the same evaluation.
+    settings = json.loads((folder / "settings.json").read_text())
+    (folder / "settings.json").write_text(json.dumps({**settings, "of": "0"}))
+    code, _, err = run("evaluate", *few, *more, cwd=finished)
+    assert code == 1 and "other settings, weights or data" in err
     for wrong, reason in (
+        (["importance=2"], "of estimates that is no bound"),
         (["solver=ddpm", "steps=3"], "does not follow the probability flow"),
         (["probes=0"], "probes must be a whole number >= 1"),
         (["data=photo_patches"], "trained on samples of shape (1, 8, 8)"),

@@ -344,6 +344,8 @@ def test_what_has_no_likelihood_is_refused() -> None:
         log_prob(model, x, seed=1, noise=sg.Seeded(1))
     with refused("this one climbs"):
         log_prob(model, x, solver=sg.DDIM(), walk=[1.0, 0.3, 0.5, 0.001])
+    with refused("from T = 1 to t_min = 0.001; this one goes from 0.5 to 0.1"):
+        log_prob(model, x, solver=sg.DDIM(), walk=torch.linspace(0.5, 0.1, 9))
     with refused("exactly one of steps and nfe"):
         log_prob(model, x, solver=sg.DDIM())
     whole = exact_model(MIXTURE, sg.Flow(T=1.0))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ def run(config: dict[str, Any]) -> None:
     from tqdm import tqdm
 
     from sdegen.cli.build import build_data
-    from sdegen.cli.report import gather
+    from sdegen.cli.report import WEIGHTS, gather
     from sdegen.cli.sample import load
     from sdegen.plots import save_histogram
     from sdegen.training.files import claim, write_json
@@ -46,7 +48,9 @@ def run(config: dict[str, Any]) -> None:
     check(x, shape, data.levels)
     folder = source / config["name"]
     claim(folder)
-    done = resumed(folder, config, len(x))
+    # Other weights or other data under the same settings are another evaluation.
+    digest = hashlib.sha256((source / WEIGHTS).read_bytes() + x.contiguous().numpy().tobytes())
+    done = resumed(folder, {**config, "of": digest.hexdigest()}, len(x))
     with (
         tqdm(total=len(x), initial=len(done), unit="sample", leave=False) as bar,
         (folder / PARTS).open("a", encoding="utf-8") as parts,
@@ -97,7 +101,8 @@ def resumed(folder: Path, config: dict[str, Any], n: int) -> list[Row]:
     lines = parts.read_text(encoding="utf-8").split("\n") if parts.is_file() else [""]
     if len(lines) > 1 and json.loads(path.read_text(encoding="utf-8")) != same:
         raise ValueError(
-            f"{folder} holds an evaluation with other settings: give name=... for this one."
+            f"{folder} holds an evaluation with other settings, weights or data: give name=... "
+            "for this one."
         )
     write_json(path, same)
     whole = [json.loads(line) for line in lines[:-1]]  # the last is empty, or was cut short
@@ -152,13 +157,13 @@ def measure(model: Any, x: Any, levels: int, config: Mapping[str, Any], first: i
     ]
 
 
-def mean_of(values: list[float | None]) -> dict[str, float]:
-    """Mean and standard error over the values there are, and how many there are not."""
+def mean_of(values: list[float | None]) -> dict[str, float | None]:
+    """Mean and standard error over the values there are, None where they are too few to tell."""
     known = [v for v in values if v is not None]
-    n = max(len(known), 1)
-    mean = sum(known) / n
-    spread = sum((v - mean) ** 2 for v in known) / max(n - 1, 1)
-    return {"mean": mean, "error": math.sqrt(spread / n), "failed": len(values) - len(known)}
+    n = len(known)
+    mean = statistics.fmean(known) if known else None
+    error = statistics.stdev(known) / math.sqrt(n) if n > 1 else None
+    return {"mean": mean, "error": error, "failed": len(values) - n}
 
 
 NAMES = {
@@ -169,13 +174,11 @@ NAMES = {
 }
 
 
-def table(summary: Mapping[str, Mapping[str, float]], unit: str, n: int) -> str:
+def table(summary: Mapping[str, Mapping[str, float | None]], unit: str, n: int) -> str:
     """The means, with their standard errors, as lines."""
     lines = [f"{f'{unit}, {n} samples':28s}{'mean':>10s}{'+-':>9s}{'failed':>8s}", "-" * 55]
     for name, row in summary.items():
         digits = 1 if name == "nfe" else 4
-        lines.append(
-            f"{NAMES[name]:28s}{row['mean']:10.{digits}f}{row['error']:9.{digits}f}"
-            f"{row['failed']:8.0f}"
-        )
+        cells = ("-" if v is None else f"{v:.{digits}f}" for v in (row["mean"], row["error"]))
+        lines.append("{:28s}{:>10s}{:>9s}{:8d}".format(NAMES[name], *cells, row["failed"]))
     return "\n".join(lines)
