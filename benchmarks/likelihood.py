@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
-from watch import Watch
 
 import sdegen as sg
+from watch import Watch
 from sdegen.cli.sample import load
 from sdegen.data import digits, photo_patches
 from sdegen.networks import UNet

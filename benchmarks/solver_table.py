@@ -36,7 +36,7 @@ Every solver there is, by the name it has in configurations (`solver=unipc`) and
 
 - **flow**: order of the path at eta = 0, claimed and measured: the lowest and highest slope over
   VP, sub-VP, VE, cosine, EDM and flow, on a mixture with exact score, 128 to 256 equal steps of
-  lam (32 to 64 where the order is 5). Of an adaptive solver it is its own step that is measured
+  lam (64 to 128 where the order is 5). Of an adaptive solver it is its own step that is measured
   so, without control; where the steps are another library's, the error and the calls on VP.
 - **weak**: order of the law at the solver's own eta, or eta = 1, on Gaussian data, measured
   exactly on VP, 128 to 256 steps.
@@ -57,7 +57,7 @@ def flow(entry: Entry) -> tuple[str, str]:
     solver = entry.build()
     if not (solver.any_eta or solver.eta == 0) or not solver.flow:
         return "", ""
-    steps = (128, 256) if solver.flow < 5 else (32, 64)
+    steps = (128, 256) if solver.flow < 5 else (64, 128)
     if isinstance(solver, Adaptive):
         slopes = [orders.attempt_order(solver, sde, steps) for sde in SDES.values()]
     elif solver.adaptive:
