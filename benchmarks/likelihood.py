@@ -28,7 +28,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 import sdegen as sg
-from watch import Watch
+from sdegen.bench.watch import Watch
 from sdegen.cli.sample import load
 from sdegen.data import digits, photo_patches
 from sdegen.networks import UNet

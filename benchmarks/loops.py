@@ -6,19 +6,15 @@ says so.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import warnings
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import sdegen as sg
+from sdegen.bench.peers import k_sampling
 
 Loop = Callable[[Tensor], Tensor]
 SDE = sg.VPSDE()
@@ -107,24 +103,6 @@ def diffusers(method: str, n: int, output: Tensor) -> Loop:
         return x
 
     return loop
-
-
-@cache
-def k_sampling() -> ModuleType:
-    """k_diffusion/sampling.py alone: the package around it imports what it does not need."""
-    package = importlib.util.find_spec("k_diffusion")
-    if package is None or not package.submodule_search_locations:
-        raise ImportError("k_diffusion is not installed")
-    parent, utils = ModuleType("k_alone"), ModuleType("k_alone.utils")
-    utils.append_dims = lambda x, n: x.reshape(*x.shape, *[1] * (n - x.ndim))  # type: ignore[attr-defined]
-    parent.utils = utils  # type: ignore[attr-defined]
-    sys.modules.update({"k_alone": parent, "k_alone.utils": utils})
-    path = Path(package.submodule_search_locations[0]) / "sampling.py"
-    spec = importlib.util.spec_from_file_location("k_alone.sampling", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def k_diffusion(method: str, n: int, output: Tensor) -> Loop:

@@ -30,9 +30,9 @@ from typing import Any
 import torch
 from loops import METHODS, OURS, SDE, Loop, loops
 from torch import Tensor
-from watch import Watch
 
 import sdegen as sg
+from sdegen.bench.watch import Watch
 from sdegen.networks import UNet
 
 SIZES, STEPS, REPEATS = ((64, 2), (64, 3, 32, 32), (16, 3, 256, 256)), 50, 9

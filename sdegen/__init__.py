@@ -5,6 +5,7 @@ it on, solvers of the reverse equation, and the walk they take from noise to dat
 """
 
 from sdegen import recipes
+from sdegen.analytic_dpm import AnalyticDPM, analytic_dpm
 from sdegen.bits import Bits, bits_per_dim, dequantised
 from sdegen.bounds import Elbo, LamTimes, discrete_elbo, elbo, fitted
 from sdegen.brownian import Brownian
@@ -12,7 +13,7 @@ from sdegen.capture import Captured
 from sdegen.catalogue import catalogue
 from sdegen.divergence import Divergence
 from sdegen.flow import decode, encode, slerp
-from sdegen.grids import karras, levels, log_snr, quadratic, uniform
+from sdegen.grids import focused, karras, levels, log_snr, quadratic, uniform
 from sdegen.likelihood import LogProb, log_prob
 from sdegen.losses import (
     EDMWeighting,
@@ -101,6 +102,7 @@ __all__ = [
     "AdaptiveDPM",
     "AdaptiveMultistep",
     "AdaptiveRK",
+    "AnalyticDPM",
     "Ancestral",
     "AnnealedLangevin",
     "Bits",
@@ -162,6 +164,7 @@ __all__ = [
     "TorchSDE",
     "Tuned",
     "UniPC",
+    "analytic_dpm",
     "ancestral",
     "bits_per_dim",
     "catalogue",
@@ -174,6 +177,7 @@ __all__ = [
     "elbo",
     "encode",
     "fitted",
+    "focused",
     "independent",
     "karras",
     "levels",

@@ -36,10 +36,10 @@ class Entry:
         return node(self.build())
 
 
-def node(solver: Solver) -> dict[str, Any]:
-    """A solver, and the solvers it is made of, as Hydra nodes."""
+def node(solver: Any) -> dict[str, Any]:
+    """A solver or another frozen dataclass, and the solvers it is made of, as Hydra nodes."""
     made: dict[str, Any] = {"_target_": f"{type(solver).__module__}.{type(solver).__qualname__}"}
-    for each in fields(solver):  # type: ignore[arg-type]
+    for each in fields(solver):
         value = getattr(solver, each.name)
         if isinstance(value, Solver):
             made[each.name] = node(value)

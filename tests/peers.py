@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
 import sdegen as sg
@@ -17,28 +15,9 @@ import sdegen as sg
 Output = Callable[[Tensor, sg.Level], Tensor]
 
 
-class Double(Tensor):
-    """A float64 state that stays one where a scheduler "upcasts" its sample to float32."""
-
-    def to(self, *args: Any, **kwargs: Any) -> Tensor:
-        """As any tensor's, but for float32."""
-        return self if args == (torch.float32,) else super().to(*args, **kwargs)
-
-
 def plain(x: Tensor) -> Tensor:
     """The state as an ordinary tensor."""
     return x.as_subclass(Tensor)
-
-
-@contextmanager
-def float64() -> Iterator[None]:
-    """Tensors that others make of Python numbers are float64 here."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def scheduler(name: str, n: int, **config: Any) -> Any:

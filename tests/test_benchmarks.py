@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import BENCHMARKS
-from watch import Watch
+
+from sdegen.bench.watch import Watch
 
 
 def bench(name: str, *arguments: str) -> str:

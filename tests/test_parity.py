@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from conftest import MIXTURE, Replay, Smooth, close, normal, run
-from loops import k_sampling
-from peers import Double, float64, follow, scheduler
+from peers import follow, scheduler
 from torch import Tensor
 
 import sdegen as sg
 from sdegen.analytic import exact_model
+from sdegen.bench.peers import Double, float64, k_sampling
 from sdegen.grids import leading, linspace
 from sdegen.reverse import Reverse
 from sdegen.sde import Level

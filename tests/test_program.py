@@ -11,9 +11,9 @@ import torch
 from conftest import EVERY, EVERY_SOLVER, FIXED, Smooth, every_sde, normal, pointwise, refused
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from watch import Watch
 
 import sdegen as sg
+from sdegen.bench.watch import Watch
 from sdegen.program import Combine, programmed
 
 LINEAR = {name: solver for name, solver in FIXED.items() if not solver.nonlinear}

@@ -131,6 +131,11 @@ class Multistep(LinearMultistep):
         "multistep_eps": Preset({"prediction": "eps"}, "exponential Adams-Bashforth in eps"),
         "multistep_f": Preset({"prediction": "F"}, "exponential Adams-Bashforth in F"),
         "multistep_pc": Preset({"corrector": 4}, "exponential Adams-Bashforth-Moulton in x0"),
+        "multistep_pc_2": Preset({"order": 2, "corrector": 3}, "the same of one order less"),
+        "multistep_pc_4": Preset({"order": 4, "corrector": 5}, "the same of one order more"),
+        "multistep_f_pc_4": Preset(
+            {"order": 4, "corrector": 5, "prediction": "F"}, "the same in F, of one order more"
+        ),
     }
 
     def __post_init__(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -21,10 +23,20 @@ class Watch(TorchDispatchMode):
     """
 
     def __init__(self, numel: int, device: str = "cpu") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.numel, self.device = numel, device
         self.kernels = self.small = self.reads = self.alive = self.peak = 0
         self.known: set[int] = set()
+        self.resting = False
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count nothing: what a network does is its own affair."""
+        before, self.resting = self.resting, True
+        try:
+            yield
+        finally:
+            self.resting = before
 
     def forget(self, key: int) -> None:
         """A tensor's memory is given back."""
@@ -34,6 +46,8 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count, and let it happen."""
         out = func(*args, **(kwargs or {}))
+        if self.resting:
+            return out
         name = func.overloadpacket.__name__
         if name in READS:
             self.reads += any(isinstance(a, Tensor) and a.device.type == self.device for a in args)

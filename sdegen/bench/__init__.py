@@ -1,0 +1,1 @@
+"""Work-precision benchmarks: problems, references, peers, errors, and the page that shows them."""

@@ -1,0 +1,94 @@
+"""The jobs of a sweep in several processes, with a progress bar, as a Hydra launcher.
+
+Hydra takes launchers from the package hydra_plugins alone: this file is installed as part of it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+@dataclass
+class ProcessesConfig:
+    """Of ``hydra/launcher=processes``; null: one process for each core."""
+
+    _target_: str = "hydra_plugins.sdegen_processes.Processes"
+    processes: int | None = None
+
+
+def one_thread() -> None:
+    """Of a worker: the processes share the cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def attempt(task: Callable[[dict[str, Any]], None], config: dict[str, Any]) -> str | None:
+    """A job in a worker: None, or the sentence it failed with.  Other errors are bugs."""
+    try:
+        task(config)
+    except (ValueError, OSError) as error:
+        return " ".join(str(error).split())
+    return None
+
+
+class Processes(Launcher):
+    """Each job gets the resolved configuration, with the names that were chosen in ``choices``.
+
+    A job that fails says so; the others go on.
+    """
+
+    def __init__(self, processes: int | None = None) -> None:
+        if processes is not None and processes < 1:
+            raise ValueError(f"hydra.launcher.processes must be >= 1, not {processes!r}.")
+        self.processes = processes or len(os.sched_getaffinity(0))
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """What Hydra hands over."""
+        self.context, self.config = hydra_context, config
+        self.task = task_function.__wrapped__  # type: ignore[attr-defined]  # ours, see hydra_main
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """All jobs, as many at once as there are processes."""
+        from tqdm import tqdm
+
+        spawn = multiprocessing.get_context("spawn")
+        returns, futures = list[JobReturn](), {}
+        with (
+            ProcessPoolExecutor(self.processes, spawn, one_thread) as pool,
+            tqdm(total=len(job_overrides), unit="job", disable=None) as bar,
+        ):
+            for overrides in job_overrides:
+                futures[pool.submit(attempt, self.task, self.resolved(overrides))] = overrides
+            for future in as_completed(futures):
+                failed, overrides = future.result(), list(futures[future])
+                if failed:
+                    bar.write(f"{' '.join(overrides)}: {failed}", file=sys.stderr)
+                done = JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
+                returns.append(done)
+                bar.update()
+        return returns
+
+    def resolved(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """A job's configuration as plain values."""
+        config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+        choices = dict(config.hydra.runtime.choices)
+        OmegaConf.set_struct(config, False)
+        del config["hydra"]
+        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return {**plain, "choices": choices}

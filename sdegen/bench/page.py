@@ -1,0 +1,327 @@
+"""The report: one self-contained HTML page, readable on a phone and on paper."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import sdegen.solvers as our
+from sdegen.bench import figures
+from sdegen.bench.results import (
+    SDES,
+    Cell,
+    Choice,
+    Results,
+    best,
+    cells_of,
+    choice_of,
+    fixed,
+)
+from sdegen.grids import focused
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; margin: 0 auto;
+  max-width: 62rem; padding: 1rem 1.2rem 4rem; }
+h1 { font-size: 1.7rem; line-height: 1.2; } h2 { margin-top: 2.6rem; font-size: 1.25rem; }
+h3 { font-size: 1.02rem; margin-bottom: .3rem; }
+svg { width: 100%; height: auto; } figure { margin: 1rem 0; break-inside: avoid; }
+figcaption, small, .note { color: #555; font-size: .88rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .86rem; margin: .6rem 0; }
+th, td { padding: .22rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
+th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 1px solid #888; }
+td.no { color: #a3122b; font-weight: 600; } tr.ours td:first-child { color: #0b62a4; }
+code { font-size: .9em; background: #f4f4f4; padding: 0 .25em; }
+.wide { min-width: 40rem; }
+@media print { body { max-width: none; font-size: 10pt; } h2 { break-after: avoid; } }
+"""
+SHOWN = {
+    "DDIM": (our.DDIM(), "log_snr"),
+    "DPM-Solver++(2M)": (our.DPMSolverPP(2), "log_snr"),
+    "Multistep(3, corrector 4)": (our.Multistep(3, 4), focused),
+}
+
+
+def write_page(results: Results, out: Path, default: str | None, run: str | None = None) -> Path:
+    """The page of all that the points say, written to ``out``.  ValueError for an unknown
+    default."""
+    import matplotlib
+
+    from sdegen.training.files import write_text
+
+    matplotlib.use("svg")
+    errors = results.errors()
+    cells = cells_of(errors)
+    ranking = fixed(errors, cells)
+    chosen = pick(errors, ranking, default)
+    parts = [
+        head(results),
+        summary(errors, cells, ranking, chosen),
+        ranking_table(results, errors, cells, chosen),
+        *(problem_part(results, errors, name, chosen) for name in names(cells)),
+        law_part(results),
+        cost_part(results),
+        pictures(Path(run) if run else None),
+        holes(results),
+    ]
+    text = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>sdegen: work and precision</title><style>{STYLE}</style></head><body>"
+        f"{''.join(parts)}</body></html>\n"
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, text)
+    return out
+
+
+def pick(errors: Any, ranking: Sequence[Any], default: str | None) -> Choice | None:
+    """The choice to hold against all: the one named, or the best of ours."""
+    if default is None:
+        return next((f.choice for f in ranking if f.choice.ours), None)
+    known = {str(choice).replace(" ", ""): choice for choice in errors}
+    if default.replace(" ", "") not in known:
+        raise ValueError(
+            f"default names a solver and a walk that ran, as 'unipc/log_snr', but it is "
+            f"{default!r}."
+        )
+    return known[default.replace(" ", "")]
+
+
+def names(cells: Iterable[Cell]) -> list[str]:
+    """The problems, in order."""
+    return list(dict.fromkeys(cell.problem for cell in cells))
+
+
+def number(value: float) -> str:
+    """Two digits."""
+    return f"{value:.2g}" if 1e-3 <= value < 1e3 else f"{value:.1e}"
+
+
+def table(rows: Sequence[Sequence[str]], header: Sequence[str], ours: Sequence[bool] = ()) -> str:
+    """An HTML table; cells are HTML."""
+    body = "".join(
+        f'<tr class="{"ours" if i < len(ours) and ours[i] else ""}">'
+        + "".join(f"<td>{cell}</td>" if cell[:3] != "!!!" else f'<td class="no">{cell[3:]}</td>'
+                  for cell in row)
+        + "</tr>"
+        for i, row in enumerate(rows)
+    )  # fmt: skip
+    top = "".join(f"<th>{cell}</th>" for cell in header)
+    whole = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="scroll">{whole}</div>'
+
+
+def head(results: Results) -> str:
+    """What this is and what it was made with."""
+    about = sorted({" · ".join(f"{k} {v}" for k, v in p["about"].items()) for p in results.points})
+    return (
+        "<h1>Work and precision of diffusion solvers</h1>"
+        "<p>Every solver starts from the same states and is held against the exact end of the "
+        "probability flow, found by two independent integrators; errors are root mean squares per "
+        "coordinate of a sample, their median over the samples. Work is network calls. Other "
+        "libraries run on the same model, states and times, in float64.</p>"
+        f'<p class="note">{len(results.points)} points. {"; ".join(map(html.escape, about))}. '
+        f"Libraries beside sdegen: {', '.join(results.libraries()) or 'none'}.</p>"
+    )
+
+
+def summary(
+    errors: Any, cells: Sequence[Cell], ranking: Sequence[Any], chosen: Choice | None
+) -> str:
+    """The two questions: is the best of ours the best, and what is the price of one choice."""
+    pairs = [(best(errors, c, True), best(errors, c, False), c) for c in cells]
+    both = [(mine.error / other.error, c) for mine, other, c in pairs if mine and other]
+    if not both:
+        return "<p>No other library took part.</p>"
+    behind = sorted((r, c) for r, c in both if r > 1)
+    ratio = math.exp(sum(math.log(r) for r, _ in both) / len(both))
+    text = (
+        f"<p><b>With hindsight</b>, at {len(both)} combinations of problem, SDE and budget: the "
+        f"best of sdegen has {number(ratio)} times the error of the best of the others (geometric "
+        f"mean), and is behind in {len(behind)}"
+        + (
+            ": "
+            + "; ".join(f"{c.problem} {c.sde} {c.nfe} ({r:.2f})" for r, c in behind[::-1][:24])
+            + ("; ..." if len(behind) > 24 else "")
+            if behind
+            else ""
+        )
+        + ".</p>"
+    )
+    other = next((f for f in ranking if not f.choice.ours), None)
+    mine = next((f for f in ranking if f.choice == chosen), None)
+    if mine and other:
+        text += (
+            f"<p><b>One choice for everything</b>: <code>{mine.choice}</code> has "
+            f"{number(mine.ratio)} times the error of the best with hindsight; of the others the "
+            f"best single choice is <code>{other.choice}</code> ({other.choice.library}) with "
+            f"{number(other.ratio)}: {number(mine.ratio / other.ratio)} of its error.</p>"
+        )
+    return text
+
+
+def ranking_table(
+    results: Results, errors: Any, cells: Sequence[Cell], chosen: Choice | None
+) -> str:
+    """Single choices, over all cells and by budget."""
+    spans = {"5-10": (0, 10), "11-20": (11, 20), "21-50": (21, 50), "51-100": (51, 100)}
+    columns = {"all": list(cells)}
+    columns |= {
+        name: [c for c in cells if low <= c.nfe <= high] for name, (low, high) in spans.items()
+    }
+    columns = {name: part for name, part in columns.items() if part}
+    ratios = {
+        name: {f.choice: f.ratio for f in fixed(errors, part)} for name, part in columns.items()
+    }
+    order = [f.choice for f in fixed(errors, cells)]
+    others = [c for c in order if not c.ours][:8]
+    shown = [c for c in order if c in order[:14] or c in others or c == chosen]
+    rows = [
+        [html.escape(str(c)) + (" *" if c == chosen else ""), c.library]
+        + [number(ratios[name][c]) if c in ratios[name] else "-" for name in columns]
+        for c in shown
+    ]
+    return (
+        "<h2>One choice for everything</h2><p>Each method with one walk, chosen before anything "
+        "was seen: geometric mean of its error beside the best of all methods in each "
+        "combination. * is drawn in red below.</p>"
+        + table(rows, ["solver / walk", "library", *columns], [c.ours for c in shown])
+    )
+
+
+def problem_part(results: Results, errors: Any, problem: str, chosen: Choice | None) -> str:
+    """Curves, and who is best at each budget."""
+    sdes = [s for s in SDES if any(c.problem == problem and c.sde == s for c in cells_of(errors))]
+    budgets = results.budgets
+    figure = figures.work_precision(errors, problem, sdes, budgets, chosen)
+    rows = []
+    for sde in sdes:
+        for ours in (True, False):
+            row = [f"{sde}, {'sdegen' if ours else 'others'}"]
+            for nfe in budgets:
+                found = best(errors, Cell(problem, sde, nfe), ours)
+                rival = best(errors, Cell(problem, sde, nfe), not ours)
+                if found is None:
+                    row.append("-")
+                    continue
+                behind = ours and rival is not None and found.error > rival.error
+                cell = (
+                    f'<span title="{html.escape(str(found.choice))}">{number(found.error)}</span>'
+                )
+                row.append(("!!!" if behind else "") + cell)
+            rows.append(row)
+    winners = table(winner_rows(errors, problem, sdes, budgets), ["SDE", *map(str, budgets)])
+    agreement = max(
+        (p["agreement"] for p in results.of("path") if p["settings"]["problem"] == problem),
+        default=math.nan,
+    )
+    return (
+        f"<h2>{problem}</h2><figure>{figure}<figcaption>Thin lines: every sdegen solver and walk "
+        "in blue, the others in grey. The reference's two integrators agree to "
+        f"{agreement:.0e}.</figcaption></figure>"
+        + table(rows, ["median error at", *map(str, budgets)])
+        + f"<details><summary>Which solver it was</summary>{winners}</details>"
+    )
+
+
+def winner_rows(
+    errors: Any, problem: str, sdes: Sequence[str], budgets: Sequence[int]
+) -> list[list[str]]:
+    """The best method's name at each budget."""
+    rows = []
+    for sde in sdes:
+        row = [sde]
+        for nfe in budgets:
+            found = best(errors, Cell(problem, sde, nfe))
+            row.append(html.escape(str(found.choice)) if found else "-")
+        rows.append(row)
+    return rows
+
+
+def law_part(results: Results) -> str:
+    """Samplers with noise."""
+    points = results.of("law")
+    if not points:
+        return ""
+    text = (
+        "<h2>Samplers with noise</h2><p>Sliced Wasserstein distance between their samples and "
+        "exact draws of x at t_min; dashed, what two sets of exact draws are apart.</p>"
+    )
+    for problem in names(Cell(p["settings"]["problem"], "", 0) for p in points):
+        here = {p["settings"]["sde"] for p in points if p["settings"]["problem"] == problem}
+        picture = figures.laws(results, problem, [s for s in SDES if s in here])
+        text += f"<h3>{problem}</h3><figure>{picture}</figure>"
+    return text
+
+
+def cost_part(results: Results) -> str:
+    """What a network call costs beside the network."""
+    timed = [p for p in results.points if "cost" in p]
+    if not timed:
+        return ""
+    groups: dict[Choice, list[Any]] = {}
+    for point in timed:
+        groups.setdefault(choice_of(point)._replace(walk=None), []).append(point)
+
+    def column(points: list[Any], key: str) -> float:
+        return median(p["cost"][key] for p in points)
+
+    rows = sorted(
+        (
+            median(p["cost"]["solver seconds"] / p["nfe"] for p in points),
+            choice,
+            [column(points, k) for k in ("kernels per call", "small kernels per call",
+                                         "reads per call", "states alive")],
+        )
+        for choice, points in groups.items()
+    )  # fmt: skip
+    cells = [
+        [choice.solver, choice.library, f"{1e6 * own:.0f}", *(f"{v:.1f}" for v in counts)]
+        for own, choice, counts in rows
+    ]
+    return "<h2>Beside the network</h2><p>Per network call.</p>" + table(
+        cells,
+        ["solver", "library", "microseconds", "kernels", "small kernels", "host reads",
+         "states alive"],
+        [choice.ours for _, choice, _ in rows],
+    )  # fmt: skip
+
+
+def pictures(run: Path | None) -> str:
+    """Paths in the plane and digits."""
+    text = "<h2>What it looks like</h2>"
+    for problem in ("mixture", "stiff"):
+        drawn = figures.trajectories(problem, SHOWN)
+        text += (
+            f"<figure>{drawn}<figcaption>{problem}, VP, scaled to variance one; grey: the exact "
+            "paths and the data; blue: the solver; red: where it ends.</figcaption></figure>"
+        )
+    grids = figures.digit_grids(SHOWN, (5, 8, 10, 20), run)
+    whose = "a trained network" if run else "the exact denoiser of the training digits"
+    return text + f"<figure>{grids}<figcaption>Digits by {whose}, VP.</figcaption></figure>"
+
+
+def holes(results: Results) -> str:
+    """Points that could not be, by reason."""
+    if not results.holes:
+        return "<h2>Holes</h2><p>None.</p>"
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for point in results.holes:
+        s = point["settings"]
+        budget = next(f"{k} {s[k]}" for k in ("nfe", "steps", "tol") if k in s)
+        reasons.setdefault((s["solver"], point["failed"]), []).append(
+            f"{s['problem']} {s['sde']} {budget}"
+        )
+    rows = [
+        [html.escape(solver), str(len(where)), html.escape(why), html.escape("; ".join(where[:3]))]
+        for (solver, why), where in sorted(reasons.items())
+    ]
+    return f"<h2>Holes</h2><p>{len(results.holes)} points failed.</p>" + table(
+        rows, ["solver", "points", "reason", "as at"]
+    )

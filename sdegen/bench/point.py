@@ -1,0 +1,204 @@
+"""One point of a work-precision curve: a solver on a problem at a budget, errors and work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdegen.bench.errors import distances, pathwise
+from sdegen.bench.peers import Peer
+from sdegen.bench.problems import Problem
+from sdegen.bench.reference import reference
+from sdegen.bench.tuned import TunedHere
+from sdegen.bench.watch import Watch
+from sdegen.march import plan, sample
+from sdegen.score import ScoreModel
+from sdegen.sde import LinearSDE
+from sdegen.solvers import DDIM
+from sdegen.solvers.backends import SciPy, TorchDiffEq, TorchSDE
+from sdegen.solvers.solver import Solver
+
+VERSION = 1
+"""Of the JSON files; a report refuses those of another."""
+BACKENDS = {TorchDiffEq: "torchdiffeq", TorchSDE: "torchsde", SciPy: "SciPy"}
+
+
+Method = Solver | Peer | TunedHere
+
+
+def library_of(solver: Method) -> str:
+    """Whose the method is."""
+    if isinstance(solver, Peer):
+        return solver.library
+    return next((name for cls, name in BACKENDS.items() if isinstance(solver, cls)), "sdegen")
+
+
+class Stopwatch:
+    """A network that notes what it takes and, while it runs, is not watched."""
+
+    def __init__(self, net: Any) -> None:
+        self.net, self.seconds, self.watch = net, 0.0, Watch(0)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The network's output."""
+        begun = time.perf_counter()
+        with self.watch.paused():
+            out: Tensor = self.net(*args, **kwargs)
+        self.seconds += time.perf_counter() - begun
+        return out
+
+
+def run(
+    solver: Solver | Peer,
+    model: ScoreModel,
+    x: Tensor,
+    *,
+    walk: Any,
+    nfe: int | None,
+    steps: int | None,
+    tol: float | None,
+    seed: int,
+) -> Tensor:
+    """The final states; those that did not arrive are not finite.  ValueError for a budget that
+    is too small."""
+    if solver.adaptive != (tol is not None):
+        takes = "a tolerance, tol" if solver.adaptive else "a budget, nfe or steps, and no tol"
+        raise ValueError(f"{solver} takes {takes}.")
+    if isinstance(solver, Peer):
+        if solver.adaptive:
+            steps, nfe = 1, None
+        if nfe is not None:
+            steps, nfe = nfe // solver.calls(1), None
+            if steps < 1:
+                raise ValueError(f"{solver} needs at least {solver.calls(1)} network calls.")
+        times = plan(model.sde, DDIM(), steps, None, walk)
+        with torch.random.fork_rng(), warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            torch.manual_seed(seed)
+            return solver.solve(model, x, times, tol)
+    if solver.adaptive:
+        solver = replace(solver, rtol=tol, atol=tol)  # type: ignore[type-var]
+        nfe = steps = walk = None
+    return sample(model, x, solver=solver, nfe=nfe, steps=steps, walk=walk, seed=seed)
+
+
+def measure(
+    problem: Problem,
+    sde: LinearSDE,
+    solver: Method,
+    *,
+    folder: Path,
+    walk: Any = None,
+    nfe: int | None = None,
+    steps: int | None = None,
+    tol: float | None = None,
+    n: int = 48,
+    draws: int = 2048,
+    seed: int = 0,
+    dtype: str = "float64",
+    repeats: int = 0,
+) -> dict[str, Any]:
+    """Errors first; then, where ``repeats`` asks for it, what it costs.
+
+    A solver of the flow is held against the reference from n common starts, path by path; one that
+    adds noise against exact draws of x at t_min, in distribution, with the floor that two sets of
+    exact draws have.
+    """
+    if isinstance(solver, TunedHere):
+        solver, walk = solver.fit(problem, sde, nfe), None
+    noisy = solver.eta != 0
+    watch = Stopwatch(None)
+
+    def wrapped(net: Any) -> Stopwatch:
+        watch.net = net
+        return watch
+
+    model = problem.model(sde, wrapped)
+    top, bottom = (sde(torch.tensor(t, dtype=torch.float64)) for t in (sde.T, sde.t_min))
+    precision = {"float64": torch.float64, "float32": torch.float32}[dtype]
+    row: dict[str, Any] = {"kind": "law" if noisy else "path"}
+    if noisy:
+        start = problem.noised(top, draws, seed)
+    else:
+        exact = reference(problem, sde, n, seed, folder / "references")
+        start, row["agreement"] = exact.starts, exact.agreement
+    start = start.to(precision)
+    how: dict[str, Any] = {"walk": walk, "nfe": nfe, "steps": steps, "tol": tol, "seed": seed}
+    begun = time.perf_counter()
+    end = run(solver, model, start, **how)
+    row["seconds"] = time.perf_counter() - begun
+    row["nfe"] = calls = model.nfe
+    lost = int((~end.reshape(len(end), -1).isfinite().all(1)).sum())
+    if lost:
+        return {**row, "failed": f"{lost} of {len(end)} samples did not arrive"}
+    if noisy:
+        one, other = (problem.noised(bottom, draws, seed + k) for k in (101, 102))
+        row["errors"], row["floor"] = distances(end.double(), one), distances(other, one)
+    else:
+        row["errors"] = pathwise(end.double(), exact.ends)
+    if repeats:
+        row["cost"] = cost(solver, model, watch, start, how, repeats, calls)
+    return row
+
+
+def cost(
+    solver: Solver | Peer,
+    model: ScoreModel,
+    stop: Stopwatch,
+    start: Tensor,
+    how: Mapping[str, Any],
+    repeats: int,
+    calls: int,
+) -> dict[str, float]:
+    """Medians of seconds, in all and beside the network's; then kernels, reads and memory."""
+    whole, own = [], []
+    for _ in range(repeats):
+        stop.seconds, begun = 0.0, time.perf_counter()
+        run(solver, model, start, **how)  # type: ignore[arg-type]
+        whole.append(time.perf_counter() - begun)
+        own.append(whole[-1] - stop.seconds)
+    with Watch(start.numel()) as watch:
+        stop.watch = watch
+        run(solver, model, start, **how)  # type: ignore[arg-type]
+    stop.watch = Watch(0)
+    return {
+        "seconds": median(whole),
+        "fastest": min(whole),
+        "solver seconds": median(own),
+        "kernels per call": watch.kernels / calls,
+        "small kernels per call": watch.small / calls,
+        "reads per call": watch.reads / calls,
+        "states alive": watch.peak,
+    }
+
+
+# ---------------------------------------------------------------------------------------- files
+
+
+def key_of(settings: Mapping[str, Any]) -> str:
+    """The name of a point's file: what it depends on, hashed."""
+    text = json.dumps({"version": VERSION, **settings}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def about() -> dict[str, Any]:
+    """What the numbers were made with."""
+    import sdegen
+
+    return {
+        "sdegen": sdegen.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s)",
+    }

@@ -1,0 +1,150 @@
+"""What a folder of points says: curves, the best at every budget, and choices held fixed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sdegen.bench.point import VERSION
+
+PROBLEMS = ("gaussian", "mixture", "stiff", "low_rank", "digits", "photo_patches", "run")
+SDES = ("vp", "subvp", "cosine", "ve", "edm", "flow")
+"""The order of panels."""
+
+
+class Choice(NamedTuple):
+    """A method as one would choose it beforehand."""
+
+    library: str
+    solver: str
+    walk: str | None
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is one of sdegen's."""
+        return self.library == "sdegen"
+
+    def __str__(self) -> str:
+        return self.solver if self.walk is None else f"{self.solver} / {self.walk}"
+
+
+class Cell(NamedTuple):
+    """A problem under an SDE with a budget of network calls."""
+
+    problem: str
+    sde: str
+    nfe: int
+
+
+@dataclass(frozen=True)
+class Results:
+    """points: all that succeeded.  holes: those that did not, each with its reason."""
+
+    points: list[dict[str, Any]]
+    holes: list[dict[str, Any]]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """Those of "path" or "law"."""
+        return [point for point in self.points if point["kind"] == kind]
+
+    @cached_property
+    def budgets(self) -> list[int]:
+        """The numbers of network calls that were asked for."""
+        asked = {p["settings"]["nfe"] for p in self.of("path") if "nfe" in p["settings"]}
+        return sorted(asked)
+
+    def errors(self, measure: str = "median") -> dict[Choice, dict[Cell, float]]:
+        """Each choice's error at each budget; of adaptive solvers the best within it."""
+        found: dict[Choice, dict[Cell, float]] = defaultdict(dict)
+        for point in self.of("path"):
+            s, error = point["settings"], point["errors"][measure]
+            choice = choice_of(point)
+            if s["dtype"] != "float64":
+                continue
+            if "nfe" in s:
+                found[choice][Cell(s["problem"], s["sde"], s["nfe"])] = error
+            elif "tol" in s:
+                for nfe in self.budgets:
+                    cell = Cell(s["problem"], s["sde"], nfe)
+                    if point["nfe"] <= nfe:
+                        found[choice][cell] = min(error, found[choice].get(cell, math.inf))
+        return dict(found)
+
+    def libraries(self) -> list[str]:
+        """The other libraries that took part."""
+        return sorted({p["library"] for p in self.points} - {"sdegen"})
+
+
+def choice_of(point: Mapping[str, Any]) -> Choice:
+    """The method of a point."""
+    s = point["settings"]
+    return Choice(point["library"], s["solver"], s["walk"])
+
+
+def load(folder: Path) -> Results:
+    """All points of a folder; ValueError if there are none, or of another version."""
+    paths = sorted((folder / "points").glob("*.json"))
+    if not paths:
+        raise ValueError(f"There are no points in {folder}: run sdegen-bench first.")
+    points, holes = list[dict[str, Any]](), list[dict[str, Any]]()
+    for path in paths:
+        point = json.loads(path.read_text(encoding="utf-8"))
+        if point.get("version") != VERSION:
+            raise ValueError(
+                f"{path} is of version {point.get('version')!r}, but this is {VERSION}: make it "
+                "anew."
+            )
+        (holes if "failed" in point else points).append(point)
+    return Results(points, holes)
+
+
+class Best(NamedTuple):
+    """Who was best in a cell, and its error."""
+
+    choice: Choice
+    error: float
+
+
+def best(
+    errors: Mapping[Choice, Mapping[Cell, float]], cell: Cell, ours: bool | None = None
+) -> Best | None:
+    """Of sdegen's (True), of the others' (False), or of all (None)."""
+    known = [
+        Best(choice, row[cell])
+        for choice, row in errors.items()
+        if cell in row and math.isfinite(row[cell]) and ours in (None, choice.ours)
+    ]
+    return min(known, key=lambda b: b.error, default=None)
+
+
+class Fixed(NamedTuple):
+    """A choice held fixed: its error beside the best in hindsight, as geometric means."""
+
+    choice: Choice
+    ratio: float
+    cells: int
+
+
+def fixed(errors: Mapping[Choice, Mapping[Cell, float]], cells: Iterable[Cell]) -> list[Fixed]:
+    """Every choice that solved all the cells, from the best on."""
+    cells = list(cells)
+    hindsight = {cell: best(errors, cell) for cell in cells}
+    found = []
+    for choice, row in errors.items():
+        if cells and all(cell in row and math.isfinite(row[cell]) for cell in cells):
+            logs = [math.log(row[c] / hindsight[c].error) for c in cells]  # type: ignore[union-attr]
+            found.append(Fixed(choice, math.exp(sum(logs) / len(logs)), len(cells)))
+    return sorted(found, key=lambda f: f.ratio)
+
+
+def cells_of(errors: Mapping[Choice, Mapping[Cell, float]]) -> list[Cell]:
+    """All the cells, problems and SDEs in the order of panels."""
+    order = {name: i for i, name in enumerate((*PROBLEMS, *SDES))}
+    every = {cell for row in errors.values() for cell in row}
+    return sorted(every, key=lambda c: (order.get(c.problem, 99), order.get(c.sde, 99), c.nfe))

@@ -1,0 +1,145 @@
+"""``sdegen-bench``: points of work-precision curves; ``sdegen-bench report``: the page of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sdegen.cli.main import hydra_main
+
+
+def main() -> None:
+    """The command."""
+    if sys.argv[1:2] == ["report"]:
+        del sys.argv[1]
+        return hydra_main(report, "bench_report")
+    store_bench()
+    hydra_main(run, "bench")
+
+
+def store_bench() -> None:
+    """The peers beside our solvers, and the launcher's settings."""
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+    from hydra_plugins.sdegen_processes import Processes, ProcessesConfig
+
+    from sdegen.bench.peers import PEERS
+    from sdegen.bench.tuned import TunedHere
+    from sdegen.catalogue import node
+
+    store = ConfigStore.instance()
+    Plugins.instance().register(Processes)  # its own search misses editable installations
+    for name, coefficients in (("tuned_walk", False), ("tuned_weights", True)):
+        store.store(group="solver", name=name, node=node(TunedHere(coefficients)))
+    store.store(group="hydra/launcher", name="processes", node=ProcessesConfig)
+    for name, peer in PEERS.items():
+        store.store(group="solver", name=name, node=node(peer))
+
+
+def run(config: dict[str, Any]) -> None:
+    """All budgets of one problem, SDE, solver and walk; what the folder holds is not done again.
+
+    ValueError, when the others are done, for a point that could not be.
+    """
+    from sdegen.bench.point import VERSION, about, key_of, library_of, measure
+    from sdegen.bench.tuned import TunedHere
+    from sdegen.cli.build import build, build_walk
+    from sdegen.training.files import write_json
+
+    choices, folder = chosen(config), Path(config["folder"])
+    claimed(folder, VERSION)
+    packages = config["packages"]
+    problem, sde = build(config["problem"], packages), build(config["sde"], packages)
+    solver, walk = build(config["solver"], packages), build_walk(config)
+    common = {key: config[key] for key in ("n", "draws", "seed", "dtype", "repeats")}
+    for key in ("n", "draws"):
+        if not config[key] >= 2:
+            raise ValueError(f"{key} must be at least 2, but it is {config[key]!r}.")
+    gridded = not solver.adaptive and not isinstance(solver, TunedHere)
+    refused = []
+    for budget in budgets(config, solver.adaptive):
+        named = {
+            "problem": choices["problem"],
+            "sde": choices["sde"],
+            "solver": choices["solver"],
+            "walk": choices["walk"] if gridded else None,
+            **budget,
+            **common,
+        }
+        parts = {key: config[key] for key in ("problem", "sde", "solver")}
+        parts["walk"] = config["walk"] if gridded else None
+        path = folder / "points" / f"{key_of({**named, 'parts': parts})}.json"
+        if path.is_file():
+            continue
+        try:
+            found = measure(problem, sde, solver, folder=folder, walk=walk, **budget, **common)
+        except ValueError as error:
+            found = {"failed": " ".join(str(error).split())}
+        if "failed" in found:
+            refused.append(found["failed"])
+        path.parent.mkdir(exist_ok=True)
+        point = {"version": VERSION, "library": library_of(solver), "settings": named}
+        write_json(path, {**point, "parts": parts, "about": about(), **found})
+        if "choices" not in config:  # a sweep has a progress bar
+            print(line(named, found))
+    if refused:
+        raise ValueError(refused[0])
+
+
+def chosen(config: dict[str, Any]) -> dict[str, str]:
+    """The names that the groups were chosen by."""
+    from hydra.core.hydra_config import HydraConfig
+
+    names = config.get("choices") or HydraConfig.get().runtime.choices
+    return {group: names[group] for group in ("problem", "sde", "solver", "walk")}
+
+
+def budgets(config: dict[str, Any], adaptive: bool) -> Iterator[dict[str, Any]]:
+    """One after the other: nfe, steps or tol.  ValueError for one that nothing can meet."""
+    key = "tol" if adaptive else "nfe" if config["steps"] is None else "steps"
+    values = config[key] if isinstance(config[key], list) else [config[key]]
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise ValueError(f"{key} must be a positive number, or some, but it is {value!r}.")
+        if not adaptive and not isinstance(value, int):
+            raise ValueError(f"{key} must be a whole number, but it is {value!r}.")
+        yield {key: value}
+
+
+def claimed(folder: Path, version: int) -> None:
+    """A folder of results of this version; ValueError if it holds those of another."""
+    from sdegen.training.files import write_json
+
+    path = folder / "bench.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if held is None:
+        write_json(path, {"version": version})
+    elif held != {"version": version}:
+        raise ValueError(
+            f"{folder} holds results of version {held.get('version')!r}, but this is {version}: "
+            "give another folder=..."
+        )
+
+
+def line(named: dict[str, Any], found: dict[str, Any]) -> str:
+    """A point for the terminal."""
+    where = " ".join(f"{key}={named[key]}" for key in ("problem", "sde", "solver", "walk"))
+    budget = next(f"{key}={named[key]}" for key in ("nfe", "steps", "tol") if key in named)
+    if "failed" in found:
+        return f"{where} {budget}: failed, {found['failed']}"
+    errors = "  ".join(f"{name} {value:.3g}" for name, value in found["errors"].items())
+    return f"{where} {budget}: {errors}  ({found['nfe']} calls)"
+
+
+def report(config: dict[str, Any]) -> None:
+    """Figures and one page of what a folder holds."""
+    from sdegen.bench.page import write_page
+    from sdegen.bench.results import load
+
+    results = load(Path(config["folder"]))
+    path = write_page(results, Path(config["out"]), config["default"])
+    print(f"{len(results.points)} points, {len(results.holes)} holes: {path}")

@@ -1,0 +1,312 @@
+"""The benchmark's parts: problems, references, peers, errors, and what is made of points."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import SDES, close, normal, refused, sdes
+from torch import Tensor
+
+import sdegen as sg
+from sdegen.analytic import LowRankMixture
+from sdegen.bench import problems
+from sdegen.bench.errors import energy_distance, mmd, pathwise
+from sdegen.bench.peers import PEERS, SUPPORTED, KDiffusion, Peer, need
+from sdegen.bench.point import VERSION, library_of, measure
+from sdegen.bench.reference import dop853, reference
+from sdegen.bench.results import Cell, Choice, best, cells_of, fixed, load
+
+# Of the libraries that the test command installs.
+HERE = {n: p for n, p in PEERS.items() if p.library in ("diffusers", "k-diffusion")}
+FLOW = {n: p for n, p in HERE.items() if p.eta == 0}
+
+# --------------------------------------------------------------------------------------- problems
+
+
+def low_rank() -> tuple[LowRankMixture, torch.distributions.Distribution]:
+    """Two components in five dimensions, and the same with their covariances written out."""
+    axes = torch.linalg.qr(normal(2, 5, 2)).Q
+    var, weights = torch.tensor([[0.8, 0.1], [0.3, 0.5]]), torch.tensor([0.3, 0.7])
+    means = normal(2, 5, seed=1)
+    var, weights = var.double(), weights.double()
+    cov = axes @ torch.diag_embed(var) @ axes.mT + 0.2**2 * torch.eye(5, dtype=torch.float64)
+    whole = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(weights),
+        torch.distributions.MultivariateNormal(means, cov),
+    )
+    return LowRankMixture(means, axes, var, weights, 0.2), whole
+
+
+def test_a_low_rank_mixture_is_one_of_full_covariances() -> None:
+    data, whole = low_rank()
+    x = data.sample(4000, torch.Generator().manual_seed(0))
+    close(data.log_prob(x), whole.log_prob(x), rtol=1e-10)
+    for moment in (1, 2):
+        far = (x**moment).mean(0) - (whole.sample((40000,)) ** moment).mean(0)
+        assert far.abs().max() < 0.1
+
+
+@sdes
+def test_its_denoiser_is_tweedies(sde: sg.LinearSDE) -> None:
+    data, _ = low_rank()
+    for t in (0.9 * sde.T, 0.1 * sde.T):
+        level = sde(torch.tensor(t, dtype=torch.float64))
+        x = (2 * level.sigma * normal(6, 5, seed=2)).requires_grad_()
+        (score,) = torch.autograd.grad(data.log_prob(x, level).sum(), x)
+        found = data.denoise(x.detach(), level)
+        close(found, ((x + level.sigma**2 * score) / level.alpha).detach(), rtol=1e-6, atol=1e-7)
+
+
+def test_problems_are_told_apart_and_are_always_the_same() -> None:
+    made = [problems.gaussian, problems.mixture, problems.stiff, problems.digits]
+    prints = [make().fingerprint() for make in made]
+    assert len(set(prints)) == 4 and prints == [make().fingerprint() for make in made]
+    assert problems.gaussian(condition=10.0).fingerprint() != prints[0]
+
+
+def test_starts_have_the_variance_of_their_level() -> None:
+    problem, sde = problems.gaussian(d=3, condition=4.0), sg.VPSDE()
+    level = sde(torch.tensor(0.3, dtype=torch.float64))
+    x = problem.noised(level, 40000, 0)
+    var = torch.linalg.eigvalsh(torch.cov(x.T))
+    exact = level.alpha**2 * torch.tensor([0.25, 0.5, 1.0]) + level.sigma**2
+    close(var, exact, rtol=0.05)
+
+
+# ------------------------------------------------------------------------------------- references
+
+
+def test_references_agree_are_kept_and_are_refused(tmp_path: Path) -> None:
+    problem, sde = problems.gaussian(), sg.EDM()
+    first = reference(problem, sde, 4, 0, tmp_path)
+    assert first.agreement < 1e-9
+    top, bottom = (sde(torch.tensor(t, dtype=torch.float64)) for t in (sde.T, sde.t_min))
+    exact: Any = problem.exact
+    close(first.ends, exact.flow(first.starts, top, bottom), rtol=0, atol=1e-9)
+    kept = list(tmp_path.iterdir())
+    again = reference(problem, sde, 4, 0, tmp_path)
+    assert list(tmp_path.iterdir()) == kept and again.ends.equal(first.ends)
+    reference(problem, sde, 4, 1, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    with refused("disagree by"):
+        reference(problem, sde, 4, 2, tmp_path, limit=1e-20)
+
+
+@sdes
+def test_scipys_reference_is_the_gaussians_flow(sde: sg.LinearSDE) -> None:
+    problem = problems.gaussian(d=4)
+    top, bottom = (sde(torch.tensor(t, dtype=torch.float64)) for t in (sde.T, sde.t_min))
+    x, exact = problem.noised(top, 3, 0), problem.exact
+    assert isinstance(exact, sg.analytic.Gaussian)
+    close(dop853(problem.model(sde), x), exact.flow(x, top, bottom), rtol=0, atol=1e-8)
+
+
+# ------------------------------------------------------------------------------------------ peers
+
+
+def end_of(solver: sg.Solver | Peer, sde: sg.LinearSDE, n: int) -> tuple[Tensor, int]:
+    """Where a method ends on the mixture, and its network calls."""
+    problem = problems.mixture()
+    model = problem.model(sde)
+    x = problem.noised(sde(torch.tensor(sde.T, dtype=torch.float64)), 8, 0)
+    times = sg.log_snr(sde, n)
+    if isinstance(solver, Peer):
+        return solver.solve(model, x, times, None), model.nfe
+    return sg.solve(model, x, solver=solver, walk=times).x, model.nfe
+
+
+@sdes
+@pytest.mark.parametrize(
+    ("peer", "ours"),
+    [
+        ("k_euler", sg.DDIM()),
+        ("k_heun", sg.Heun("rho")),
+        ("k_dpmpp_2m", sg.DPMSolverPP(2)),
+        ("diffusers_deis_3", sg.Multistep(3, prediction="eps")),
+        ("diffusers_dpmpp_2m", sg.DPMSolverPP(2)),
+        ("diffusers_dpm_3m", sg.DPMSolverMultistep(3, published=True)),
+    ],
+)
+def test_adapters_run_the_method_they_name(sde: sg.LinearSDE, peer: str, ours: sg.Solver) -> None:
+    """On every SDE: 16 steps, from which on diffusers does not lower the last order."""
+    theirs, calls = end_of(PEERS[peer], sde, 16)
+    mine, _ = end_of(ours, sde, 16)
+    close(theirs, mine, rtol=0, atol=1e-8)
+    assert calls == PEERS[peer].calls(16)
+
+
+@pytest.mark.parametrize("name", [n for n, p in FLOW.items() if not p.adaptive])
+def test_peers_converge_and_their_calls_are_as_said(name: str) -> None:
+    peer, sde = FLOW[name], sg.VPSDE()
+    exact, _ = end_of(sg.RK5("lam"), sde, 200)
+    errors = []
+    for n in (24, 96):
+        end, calls = end_of(peer, sde, n)
+        assert end.dtype == torch.float64 and calls == peer.calls(n)
+        errors.append(float((end - exact).square().mean().sqrt()))
+    assert errors[1] < errors[0] / 3
+
+
+def test_libraries_that_are_missing_or_strange_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SUPPORTED, "nosuchlibrary", "1.0")
+    with refused("nosuchlibrary is not installed"):
+        need("nosuchlibrary")
+    monkeypatch.setitem(SUPPORTED, "diffusers", "0.0")
+    with refused("diffusers 0.42.* is not supported: the comparison knows 0.0"):
+        need("diffusers")
+
+
+# ----------------------------------------------------------------------------------------- errors
+
+
+def test_pathwise_errors_are_those_of_the_samples() -> None:
+    found = pathwise(torch.tensor([[3.0, 4.0], [0.0, 0.0], [1.0, 1.0]]), torch.zeros(3, 2))
+    assert found["median"] == pytest.approx(1)
+    assert found["rms"] == pytest.approx(((12.5 + 0 + 1) / 3) ** 0.5)
+    assert found["q90"] == pytest.approx(1 + 0.8 * (12.5**0.5 - 1))
+
+
+def test_distances_between_gaussians_are_those_in_closed_form() -> None:
+    """Of N(0, 1) and N(m, 1) on the line: E|x| of normals, and a Gaussian kernel's integrals."""
+    m, n = 1.0, 4000
+    a, b = normal(n, 1), normal(n, 1, seed=1) + m
+    unit = torch.distributions.Normal(0.0, 1.0)
+
+    def spread(mean: float) -> float:  # E|y| of y ~ N(mean, 2)
+        s, at = 2**0.5, torch.tensor(mean / 2**0.5)
+        return float(2 * s * unit.log_prob(at).exp() + mean * (2 * unit.cdf(at) - 1))
+
+    exact = (2 * spread(m) - 2 * spread(0.0)) ** 0.5
+    assert energy_distance(a, b) == pytest.approx(exact, rel=0.06)
+    w2 = float(torch.cdist(b, b).median()) ** 2
+    kernel = [
+        (w2 / (w2 + 2)) ** 0.5 * torch.tensor(-(d**2) / (2 * (w2 + 2))).exp() for d in (0, m)
+    ]
+    assert mmd(a, b) == pytest.approx(float(2 * kernel[0] - 2 * kernel[1]) ** 0.5, rel=0.06)
+    assert energy_distance(a, normal(n, 1, seed=2)) < 0.1 and mmd(a, normal(n, 1, seed=2)) < 0.05
+
+
+# ----------------------------------------------------------------------------------------- points
+
+
+def test_a_point_holds_errors_calls_and_costs(tmp_path: Path) -> None:
+    problem, sde = problems.mixture(), sg.VPSDE()
+    how: dict[str, Any] = {"folder": tmp_path, "n": 8, "draws": 64}
+    point = measure(problem, sde, sg.DDIM(), walk="log_snr", nfe=10, repeats=1, **how)
+    assert point["kind"] == "path" and point["nfe"] == 10
+    assert 0 < point["errors"]["median"] < point["errors"]["q90"] < 1
+    cost = point["cost"]
+    assert cost["reads per call"] < 0.3 and cost["kernels per call"] == pytest.approx(2, abs=1)
+    assert 0 < cost["solver seconds"] < cost["seconds"]
+    more = measure(problem, sde, sg.DDIM(), walk="log_snr", nfe=80, **how)
+    assert more["errors"]["median"] < point["errors"]["median"] / 4
+    law = measure(problem, sde, sg.Ancestral(), walk="log_snr", nfe=20, **how)
+    assert law["kind"] == "law" and set(law["errors"]) == set(law["floor"])
+    adaptive = measure(problem, sde, sg.AdaptiveMultistep(), tol=1e-4, **how)
+    assert adaptive["errors"]["rms"] < 1e-2 and adaptive["nfe"] > 20
+    single = measure(problem, sde, sg.DDIM(), walk="log_snr", nfe=10, dtype="float32", **how)
+    assert single["errors"]["median"] == pytest.approx(point["errors"]["median"], rel=1e-3)
+
+
+def test_budgets_and_tolerances_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    problem, sde = problems.mixture(), sg.VPSDE()
+    for solver, how, why in (
+        (sg.DDIM(), {"tol": 1e-3}, "takes a budget"),
+        (sg.AdaptiveMultistep(), {"nfe": 5}, "takes a tolerance"),
+        (sg.Heun(), {"nfe": 1}, "at least 2 network calls"),
+        (KDiffusion("heun", evals=2), {"nfe": 1}, "at least 2 network calls"),
+    ):
+        with refused(why):
+            measure(problem, sde, solver, folder=tmp_path, n=4, **how)  # type: ignore[arg-type]
+
+
+class Broken(Peer):
+    """One sample does not arrive."""
+
+    library = "nobody's"
+
+    def solve(self, model: sg.ScoreModel, x: Tensor, times: Tensor, tol: float | None) -> Tensor:
+        """NaN for the first."""
+        model(x, times[0])
+        return torch.cat([x[:1] * torch.nan, x[1:]])
+
+
+def test_a_failed_solve_is_said(tmp_path: Path) -> None:
+    point = measure(problems.mixture(), sg.EDM(), Broken(), folder=tmp_path, nfe=4, n=3)
+    assert point["failed"] == "1 of 3 samples did not arrive" and "errors" not in point
+
+
+def test_whose_a_method_is() -> None:
+    assert library_of(sg.DDIM()) == "sdegen" and library_of(sg.SciPy()) == "SciPy"
+    assert library_of(sg.TorchDiffEq()) == "torchdiffeq"
+    assert library_of(PEERS["k_heun"]) == "k-diffusion"
+
+
+# ---------------------------------------------------------------------------------------- results
+
+
+def written(folder: Path, **points: dict[str, Any]) -> Path:
+    """A folder of points by name."""
+    (folder / "points").mkdir(parents=True)
+    for name, point in points.items():
+        (folder / "points" / f"{name}.json").write_text(json.dumps(point))
+    return folder
+
+
+def point(library: str, solver: str, nfe: int, error: float, **more: Any) -> dict[str, Any]:
+    """One that was made up."""
+    settings = {"problem": "mixture", "sde": "vp", "solver": solver, "walk": "log_snr"}
+    settings |= {"nfe": nfe, "dtype": "float64", **more.pop("settings", {})}
+    made = {"version": VERSION, "library": library, "kind": "path", "settings": settings}
+    errors = {name: error for name in ("rms", "median", "q90")}
+    return {**made, "errors": errors, "nfe": nfe, "about": {}, "agreement": 0.0, **more}
+
+
+def test_the_best_and_the_fixed_choice(tmp_path: Path) -> None:
+    a, b, c = (
+        Choice(*names) for names in
+        (("sdegen", "a", "log_snr"), ("sdegen", "b", "log_snr"), ("other", "c", "log_snr"))
+    )  # fmt: skip
+    adaptive = point("sdegen", "d", 7, 0.2)
+    adaptive["settings"] |= {"walk": None, "tol": 0.1}
+    del adaptive["settings"]["nfe"]
+    results = load(
+        written(
+            tmp_path,
+            p1=point("sdegen", "a", 5, 1.0),
+            p2=point("sdegen", "a", 10, 0.4),
+            p3=point("sdegen", "b", 5, 2.0),
+            p4=point("sdegen", "b", 10, 0.1),
+            p5=point("other", "c", 5, 0.5),
+            p6=point("other", "c", 10, 0.2),
+            p7=adaptive,
+            p8={**point("other", "e", 5, 0.0), "failed": "no way"},
+        )
+    )
+    assert results.budgets == [5, 10] and results.libraries() == ["other"]
+    assert [hole["failed"] for hole in results.holes] == ["no way"]
+    errors = results.errors()
+    five, ten = Cell("mixture", "vp", 5), Cell("mixture", "vp", 10)
+    assert cells_of(errors) == [five, ten]
+    assert best(errors, five) == (c, 0.5) and best(errors, five, True) == (a, 1.0)
+    assert best(errors, ten) == (b, 0.1) and best(errors, ten, False) == (c, 0.2)
+    # The adaptive one is within ten calls, not within five.
+    assert errors[Choice("sdegen", "d", None)] == {ten: 0.2}
+    ranking = fixed(errors, [five, ten])
+    assert [f.choice for f in ranking] == [c, b, a]
+    assert [f.ratio for f in ranking] == pytest.approx([2**0.5, 2, 8**0.5])
+
+
+def test_folders_without_points_or_of_another_version_are_refused(tmp_path: Path) -> None:
+    with refused("no points in"):
+        load(tmp_path)
+    old = {**point("sdegen", "a", 5, 1.0), "version": VERSION + 1}
+    with refused(f"of version {VERSION + 1}, but this is {VERSION}"):
+        load(written(tmp_path, p=old))
+
+
+assert SDES

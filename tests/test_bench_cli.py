@@ -1,0 +1,81 @@
+"""sdegen-bench as a person types it: points, a sweep, its page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_cli import run
+
+from sdegen.bench.results import best, cells_of, load
+
+QUICK = ["n=4", "nfe=[4,6]"]
+
+
+def points(cwd: Path, folder: str = "outputs/bench") -> list[dict[str, Any]]:
+    """All that a folder holds."""
+    paths = sorted((cwd / folder / "points").glob("*.json"))
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def test_points_are_made_once_and_holes_have_a_reason(tmp_path: Path) -> None:
+    code, out, err = run("bench", *QUICK, "solver=ddim", cwd=tmp_path)
+    assert code == 0 and out.count("solver=ddim") == 2, err
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "outputs").rglob("*.json")}
+    code, out, _ = run("bench", *QUICK, "solver=ddim", cwd=tmp_path)
+    assert code == 0 and out == ""
+    assert made == {p: p.stat().st_mtime_ns for p in (tmp_path / "outputs").rglob("*.json")}
+    code, out, err = run("bench", "n=4", "nfe=[1,4]", "solver=heun", cwd=tmp_path)
+    assert code == 1 and "at least 2 network calls" in err and "nfe=4: rms" in out
+    found = points(tmp_path)
+    assert len(found) == 4 and sum("failed" in point for point in found) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["problem=nosuch"], "Could not find 'problem/nosuch'"),
+        (["solver=nosuch"], "Could not find 'solver/nosuch'"),
+        (["nfe=0"], "nfe must be a positive number"),
+        (["nfe=[5,x]"], "nfe must be a positive number"),
+        (["nfe=2.5"], "nfe must be a whole number"),
+        (["n=1"], "n must be at least 2"),
+        (["problem=run", "problem.path=nowhere"], "There is no checkpoint"),
+        (["report", "folder=nowhere"], "There are no points in nowhere"),
+    ],
+)
+def test_wrong_commands_end_in_a_sentence(
+    tmp_path: Path, arguments: list[str], reason: str
+) -> None:
+    code, _, err = run("bench", *arguments, cwd=tmp_path)
+    assert code == 1 and reason in err and "Traceback" not in err, err
+
+
+def test_a_folder_of_another_version_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "bench.json").write_text('{"version": 0}')
+    code, _, err = run("bench", *QUICK, "folder=old", cwd=tmp_path)
+    assert code == 1 and "holds results of version 0" in err
+
+
+def test_the_whole_chain_and_sdegen_is_not_behind(tmp_path: Path) -> None:
+    """The smoke sweep and its page; at every budget the best of sdegen is the best."""
+    code, out, err = run("bench", "-m", "+sweep=smoke", cwd=tmp_path)
+    assert code == 0, err
+    results = load(tmp_path / "outputs" / "smoke")
+    assert not results.holes and results.libraries() == ["diffusers", "k-diffusion"]
+    errors = results.errors()
+    cells = cells_of(errors)
+    assert len(cells) == 2 * 2 * 4
+    for cell in cells:
+        ours, theirs = best(errors, cell, True), best(errors, cell, False)
+        assert ours is not None and theirs is not None and ours.error <= theirs.error, cell
+    code, out, err = run("bench", "report", "folder=outputs/smoke", cwd=tmp_path)
+    assert code == 0 and "report.html" in out, err
+    page = (tmp_path / "outputs" / "smoke" / "report.html").read_text()
+    assert page.count("<svg") == 2 + 2 + 3 and "k_heun" in page
+    assert "http://" not in page.replace("http://www.w3.org", "") and "<script" not in page
+    code, _, err = run("bench", "report", "folder=outputs/smoke", "default=x/y", cwd=tmp_path)
+    assert code == 1 and "default names a solver and a walk" in err
