@@ -46,14 +46,14 @@ class Gaussian:
     cov: Sequence[Sequence[float]] | Sequence[float] | Tensor
 
     @cached_property
-    def _spectrum(self) -> tuple[Tensor, Tensor, Tensor]:
+    def spectrum(self) -> tuple[Tensor, Tensor, Tensor]:
         """Mean (d,), variances (d,) and axes (d, d), x = mean + axes y."""
         cov = matrix(self.cov)  # type: ignore[arg-type]
         var, axes = torch.linalg.eigh(torch.diag(cov) if cov.ndim == 1 else cov)
         return matrix(self.mean), var.clamp(min=0), axes  # type: ignore[arg-type]
 
     def _like(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mean, var, axes = self._spectrum
+        mean, var, axes = self.spectrum
         return mean.to(x), var.to(x), axes.to(x)
 
     def denoise(self, x: Tensor, level: Level) -> Tensor:
@@ -80,7 +80,7 @@ class Gaussian:
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws (n, d) in float64."""
-        mean, var, axes = self._spectrum
+        mean, var, axes = self.spectrum
         z = torch.randn(n, len(mean), dtype=torch.float64, generator=generator)
         return mean + (var.sqrt() * z) @ axes.T
 

@@ -92,28 +92,36 @@ def strong_order(
     return slope([float((end(n) - exact).norm(dim=1).median()) for n in steps])
 
 
-def law(solver: Solver, sde: LinearSDE, n: int, eta: Eta | None = None) -> tuple[Tensor, Tensor]:
-    """Exact errors of a sampler's mean (2,) and, relative, variance (2,) on Gaussian data.
+def law(
+    solver: Solver,
+    sde: LinearSDE,
+    walk: int | Tensor,
+    eta: Eta | None = None,
+    mean: Sequence[float] = (0.3, -0.2),
+    var: Sequence[float] = (0.25, 1e-4),
+) -> tuple[Tensor, Tensor]:
+    """Exact errors of a sampler's mean (d,) and, relative, variance (d,) on Gaussian data.
 
     On a Gaussian a sampler is affine in x_T and in each of its draws: row 0 of a batch starts at
     zero, row 1 at one, and row k + 2 gets draw k alone. Their differences are its coefficients,
-    and so its law. One coordinate is wide, one narrow: the narrow one shows errors made at small
-    sigma.
+    and so its law. Of the two coordinates by default one is wide, one narrow: the narrow one shows
+    errors made at small sigma. walk: times, or a number of equal steps in lam.
     """
-    mean, var = (torch.tensor(v, dtype=torch.float64) for v in ((0.3, -0.2), (0.25, 1e-4)))
-    model, walk = exact_model(Gaussian(mean, var), sde), log_snr(sde, n)
+    m, v = (torch.tensor(each, dtype=torch.float64) for each in (mean, var))
+    model = exact_model(Gaussian(m, v), sde)
+    times = log_snr(sde, walk) if isinstance(walk, int) else walk
     top, bottom = ends(sde)
     count, probe = Impulses(), Impulses()
-    one = torch.zeros(1, 2, dtype=torch.float64)
+    one = torch.zeros(1, len(m), dtype=torch.float64)
     solve(model, one, solver=solver, eta=eta, steps=2, noise=count)
-    x = torch.zeros(count.k * n // 2 + 2, 2, dtype=torch.float64)
+    x = torch.zeros(count.k * (len(times) - 1) // 2 + 2, len(m), dtype=torch.float64)
     x[1] = 1
-    y = solve(model, x, solver=solver, eta=eta, walk=walk, noise=probe).x
+    y = solve(model, x, solver=solver, eta=eta, walk=times, noise=probe).x
     unit = y[1:] - y[0]
-    got_mean = y[0] + unit[0] * top.alpha * mean
-    got_var = unit[0] ** 2 * (top.alpha**2 * var + top.sigma**2) + unit[1:].square().sum(0)
-    exact_var = bottom.alpha**2 * var + bottom.sigma**2
-    return got_mean - bottom.alpha * mean, got_var / exact_var - 1
+    got_mean = y[0] + unit[0] * top.alpha * m
+    got_var = unit[0] ** 2 * (top.alpha**2 * v + top.sigma**2) + unit[1:].square().sum(0)
+    exact_var = bottom.alpha**2 * v + bottom.sigma**2
+    return got_mean - bottom.alpha * m, got_var / exact_var - 1
 
 
 class Impulses(Noise):

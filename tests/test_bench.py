@@ -20,9 +20,7 @@ from sdegen.bench.point import VERSION, library_of, measure
 from sdegen.bench.reference import dop853, reference
 from sdegen.bench.results import Cell, Choice, best, cells_of, fixed, load
 
-# Of the libraries that the test command installs.
-HERE = {n: p for n, p in PEERS.items() if p.library in ("diffusers", "k-diffusion")}
-FLOW = {n: p for n, p in HERE.items() if p.eta == 0}
+FLOW = {n: p for n, p in PEERS.items() if p.eta == 0 and not p.adaptive}
 
 # --------------------------------------------------------------------------------------- problems
 
@@ -129,6 +127,9 @@ def end_of(solver: sg.Solver | Peer, sde: sg.LinearSDE, n: int) -> tuple[Tensor,
         ("diffusers_deis_3", sg.Multistep(3, prediction="eps")),
         ("diffusers_dpmpp_2m", sg.DPMSolverPP(2)),
         ("diffusers_dpm_3m", sg.DPMSolverMultistep(3, published=True)),
+        ("azula_heun", sg.Heun("rho")),
+        ("azula_xab_3", sg.Multistep(3)),
+        ("azula_zab_3", sg.Multistep(3, prediction="eps")),
     ],
 )
 def test_adapters_run_the_method_they_name(sde: sg.LinearSDE, peer: str, ours: sg.Solver) -> None:
@@ -139,7 +140,7 @@ def test_adapters_run_the_method_they_name(sde: sg.LinearSDE, peer: str, ours: s
     assert calls == PEERS[peer].calls(16)
 
 
-@pytest.mark.parametrize("name", [n for n, p in FLOW.items() if not p.adaptive])
+@pytest.mark.parametrize("name", FLOW)
 def test_peers_converge_and_their_calls_are_as_said(name: str) -> None:
     peer, sde = FLOW[name], sg.VPSDE()
     exact, _ = end_of(sg.RK5("lam"), sde, 200)
@@ -149,6 +150,28 @@ def test_peers_converge_and_their_calls_are_as_said(name: str) -> None:
         assert end.dtype == torch.float64 and calls == peer.calls(n)
         errors.append(float((end - exact).square().mean().sqrt()))
     assert errors[1] < errors[0] / 3
+
+
+@pytest.mark.parametrize("name", [n for n, p in PEERS.items() if p.adaptive])
+def test_peers_with_steps_of_their_own_follow_the_tolerance(name: str) -> None:
+    problem, sde = problems.mixture(), sg.VPSDE()
+    model = problem.model(sde)
+    x = problem.noised(sde(torch.tensor(sde.T, dtype=torch.float64)), 8, 0)
+    exact, times = sg.solve(model, x, solver=sg.RK5("lam"), steps=200).x, sg.log_snr(sde, 1)
+    errors = []
+    for tol in (1e-2, 1e-5):
+        end = PEERS[name].solve(model, x, times, tol)
+        errors.append(float((end - exact).square().mean().sqrt()))
+    assert errors[1] < errors[0] / 10 and errors[1] < 1e-3
+
+
+@pytest.mark.parametrize("name", [n for n, p in PEERS.items() if p.eta == 1])
+def test_peers_that_add_noise_sample_the_mixture(name: str, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"folder": tmp_path, "draws": 512, "walk": "log_snr"}
+    found = measure(problems.mixture(), sg.EDM(), PEERS[name], nfe=60, **how)
+    again = measure(problems.mixture(), sg.EDM(), PEERS[name], nfe=60, **how)
+    assert found["errors"]["sliced"] < 3 * found["floor"]["sliced"]
+    assert found["errors"] == again["errors"]
 
 
 def test_libraries_that_are_missing_or_strange_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,7 @@ FEW = {
     "sdegen-train": TINY,
     "sdegen-sample": ["n=8"],
     "sdegen-evaluate": ["n=8"],
+    "sdegen-bench": ["n=4"],
     "sdegen-tune": ["seeds=40", "iterations=4", "fine=10"],
 }
 

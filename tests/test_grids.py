@@ -15,7 +15,7 @@ from torch import Tensor
 import sdegen as sg
 from sdegen.grids import GRIDS, check_walk
 
-ANYWHERE = ("karras", "log_snr", "quadratic", "uniform")
+ANYWHERE = ("focused", "karras", "log_snr", "quadratic", "uniform")
 """The grids that are not picked from DDPM's own steps."""
 
 N = (1, 2, 7, 50)
@@ -35,6 +35,9 @@ def test_steps_are_equal_in_the_grids_own_clock(sde: sg.LinearSDE, n: int) -> No
     equal_steps(sde(sg.log_snr(sde, n)).lam)
     equal_steps(sde(sg.karras(sde, n)).rho ** (1 / 7))
     equal_steps(sde(sg.karras(sde, n, power=3.0)).rho ** (1 / 3))
+    lam = sde(sg.focused(sde, n)).lam
+    equal_steps(lam + 2 * 2.5 * torch.tanh((lam - 2) / 2.5))
+    close(sde(sg.focused(sde, n, strength=0.0)).lam, sde(sg.log_snr(sde, n)).lam, 0, 1e-8)
 
 
 @pytest.mark.parametrize("n", N)

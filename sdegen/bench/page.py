@@ -63,6 +63,7 @@ def write_page(results: Results, out: Path, default: str | None, run: str | None
         head(results),
         summary(errors, cells, ranking, chosen),
         ranking_table(results, errors, cells, chosen),
+        advice(results, errors, cells),
         *(problem_part(results, errors, name, chosen) for name in names(cells)),
         law_part(results),
         cost_part(results),
@@ -192,6 +193,37 @@ def ranking_table(
         "was seen: geometric mean of its error beside the best of all methods in each "
         "combination. * is drawn in red below.</p>"
         + table(rows, ["solver / walk", "library", *columns], [c.ours for c in shown])
+    )
+
+
+def advice(results: Results, errors: Any, cells: Sequence[Cell]) -> str:
+    """Of sdegen's, the choice that is best over all problems, for each SDE and budget."""
+    ours = {choice: row for choice, row in errors.items() if choice.ours}
+    others = {choice: row for choice, row in errors.items() if not choice.ours}
+    rows = []
+    for sde in [*(s for s in SDES if any(c.sde == s for c in cells)), None]:
+        row = ["all" if sde is None else sde]
+        for nfe in results.budgets:
+            part = [c for c in cells if c.nfe == nfe and sde in (None, c.sde)]
+            mine, theirs = single(errors, ours, part), single(errors, others, part)
+            text = "-" if mine is None else html.escape(str(mine.choice))
+            if mine and theirs:
+                text += f"<br><small>{number(mine.ratio / theirs.ratio)}</small>"
+            row.append(text)
+        rows.append(row)
+    return (
+        "<h2>What to take</h2><p>The one choice of sdegen that is best over all problems at a "
+        "number of network calls, tuned solvers apart; below it, its error beside that of the "
+        "other libraries' best single choice.</p>"
+        + table(rows, ["SDE", *map(str, results.budgets)])
+    )
+
+
+def single(errors: Any, among: Any, cells: Sequence[Cell]) -> Any:
+    """The best single choice among some, measured by the best of all; tuned ones apart."""
+    ranked = fixed(errors, cells)
+    return next(
+        (f for f in ranked if f.choice in among and not f.choice.solver.startswith("tuned")), None
     )
 
 

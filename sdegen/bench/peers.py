@@ -166,6 +166,7 @@ class Diffusers(Peer):
         need(self.library)
         import diffusers
 
+        diffusers.utils.logging.set_verbosity_error()  # it warns of its own defaults
         sde = linear(model)
         stops = sde(times)
         norm = (stops.alpha**2 + stops.sigma**2).sqrt()

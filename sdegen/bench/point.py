@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import time
 import warnings
@@ -16,13 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdegen.analytic import Gaussian
 from sdegen.bench.errors import distances, pathwise
 from sdegen.bench.peers import Peer
 from sdegen.bench.problems import Problem
-from sdegen.bench.reference import reference
+from sdegen.bench.reference import reference, strong_reference
 from sdegen.bench.tuned import TunedHere
 from sdegen.bench.watch import Watch
+from sdegen.brownian import Brownian
 from sdegen.march import plan, sample
+from sdegen.orders import law
 from sdegen.score import ScoreModel
 from sdegen.sde import LinearSDE
 from sdegen.solvers import DDIM
@@ -31,6 +35,8 @@ from sdegen.solvers.solver import Solver
 
 VERSION = 1
 """Of the JSON files; a report refuses those of another."""
+SMALL = 16
+"""Values of a sample up to which strong errors are measured: a Brownian path is slow."""
 BACKENDS = {TorchDiffEq: "torchdiffeq", TorchSDE: "torchsde", SciPy: "SciPy"}
 
 
@@ -147,9 +153,38 @@ def measure(
         row["errors"], row["floor"] = distances(end.double(), one), distances(other, one)
     else:
         row["errors"] = pathwise(end.double(), exact.ends)
+    if noisy and isinstance(solver, Solver) and not solver.adaptive:
+        times = plan(sde, solver, steps, nfe, walk)
+        if isinstance(problem.exact, Gaussian):
+            row["weak"] = weak(problem.exact, solver, sde, times)
+        if math.prod(problem.shape) <= SMALL:
+            row["strong"] = strong(problem, solver, sde, times, n, seed, folder)
     if repeats:
         row["cost"] = cost(solver, model, watch, start, how, repeats, calls)
     return row
+
+
+def weak(exact: Gaussian, solver: Solver, sde: LinearSDE, times: Tensor) -> dict[str, float]:
+    """The largest errors of mean and, relative, variance along the Gaussian's axes: exactly."""
+    mean, var, axes = exact.spectrum
+    off, ratio = law(solver, sde, times, None, (mean @ axes).tolist(), var.tolist())
+    return {"mean": float(off.abs().max()), "variance": float(ratio.abs().max())}
+
+
+def strong(
+    problem: Problem,
+    solver: Solver,
+    sde: LinearSDE,
+    times: Tensor,
+    n: int,
+    seed: int,
+    folder: Path,
+) -> dict[str, float]:
+    """Path by path on one Brownian motion, whose increments no step size changes."""
+    exact = strong_reference(problem, sde, solver.eta, n, seed, folder / "references")
+    noise = Brownian(seed, sde.T)
+    end = sample(problem.model(sde), exact.starts, solver=solver, walk=times, noise=noise)
+    return {**pathwise(end, exact.ends), "agreement": exact.agreement}
 
 
 def cost(

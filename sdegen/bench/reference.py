@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sdegen.bench.problems import Problem
-from sdegen.march import solve
+from sdegen.brownian import Brownian
+from sdegen.march import sample, solve
+from sdegen.reverse import Eta
 from sdegen.score import ScoreModel
 from sdegen.sde import LinearSDE, expand
-from sdegen.solvers import AdaptiveRK
+from sdegen.solvers import SRA1, AdaptiveRK, DPMSolverPP
+from sdegen.solvers.solver import Solver
 
+Integrator = Callable[[ScoreModel, Tensor], Tensor]
 VERSION = 1
 """Of what a reference is; a change makes all cached ones another."""
 
@@ -35,33 +43,57 @@ def reference(
     problem: Problem, sde: LinearSDE, n: int, seed: int, folder: Path, limit: float = 1e-6
 ) -> Reference:
     """From the cache, or made and kept there.  ValueError if the integrators disagree by more."""
+    return kept(problem, sde, n, seed, folder, {}, runge_kutta, dop853, limit)
+
+
+def strong_reference(
+    problem: Problem, sde: LinearSDE, eta: Eta, n: int, seed: int, folder: Path
+) -> Reference:
+    """The same of the reverse SDE on the Brownian motion of ``seed``: SRA1, of strong order 3/2,
+    and exponential Euler, both in 400 equal steps of lam; they agree as far as the latter can."""
+
+    def along(solver: Solver, model: ScoreModel, x: Tensor) -> Tensor:
+        noise = Brownian(seed, sde.T)
+        return sample(model, x, solver=solver, steps=400, eta=eta, noise=noise)
+
+    first, second = partial(along, DPMSolverPP(1)), partial(along, SRA1())
+    return kept(problem, sde, n, seed, folder, {"eta": str(eta)}, first, second, math.inf)
+
+
+def kept(
+    problem: Problem,
+    sde: LinearSDE,
+    n: int,
+    seed: int,
+    folder: Path,
+    more: dict[str, Any],
+    first: Integrator,
+    second: Integrator,
+    limit: float,
+) -> Reference:
+    """What the second integrator says, if the first agrees; from the folder if it is there."""
     from sdegen.training.files import read_tensors, write_tensors
 
-    about = {
-        "version": VERSION,
-        "problem": problem.fingerprint(),
-        "sde": str(sde),
-        "n": n,
-        "seed": seed,
-    }
+    about = {"version": VERSION, "problem": problem.fingerprint(), "sde": str(sde), **more}
+    about |= {"n": n, "seed": seed}
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{key}.safetensors"
     if path.is_file():
-        kept, said = read_tensors(path)
-        return Reference(kept["starts"], kept["ends"], said["agreement"])
+        tensors, said = read_tensors(path)
+        return Reference(tensors["starts"], tensors["ends"], said["agreement"])
     model = problem.model(sde)
     top = sde(torch.tensor(sde.T, dtype=torch.float64))
     starts = problem.noised(top, n, seed)
-    ours, theirs = runge_kutta(model, starts), dop853(model, starts)
-    agreement = float((ours - theirs).reshape(n, -1).square().mean(1).sqrt().max())
+    one, other = first(model, starts), second(model, starts)
+    agreement = float((one - other).reshape(n, -1).square().mean(1).sqrt().max())
     if not agreement <= limit:
         raise ValueError(
             f"The two reference integrators disagree by {agreement:.2g} (limit {limit:g}) under "
             f"{sde}: there is nothing to compare solvers with."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, {"starts": starts, "ends": theirs}, {**about, "agreement": agreement})
-    return Reference(starts, theirs, agreement)
+    write_tensors(path, {"starts": starts, "ends": other}, {**about, "agreement": agreement})
+    return Reference(starts, other, agreement)
 
 
 def runge_kutta(model: ScoreModel, x: Tensor) -> Tensor:

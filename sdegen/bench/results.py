@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import json
 import math
 from collections import defaultdict
@@ -102,6 +105,28 @@ def load(folder: Path) -> Results:
             )
         (holes if "failed" in point else points).append(point)
     return Results(points, holes)
+
+
+COLUMNS = ("problem", "sde", "solver", "walk", "nfe", "steps", "tol", "dtype")
+
+
+def write_csv(results: Results, path: Path) -> None:
+    """All points, one line each, gzipped: what a reader needs who wants other figures."""
+    errors = ("rms", "median", "q90", "sliced", "energy", "mmd")
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(["library", *COLUMNS, "calls", *errors, "failed"])
+    for point in [*results.points, *results.holes]:
+        known = point.get("errors", {})
+        table.writerow(
+            [point["library"]]
+            + [point["settings"].get(name, "") for name in COLUMNS]
+            + [point.get("nfe", "")]
+            + [f"{known[name]:.4g}" if name in known else "" for name in errors]
+            + [point.get("failed", "")]
+        )
+    # No name and no time in its head: the same points make the same file.
+    path.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
 
 
 class Best(NamedTuple):

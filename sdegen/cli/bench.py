@@ -138,8 +138,9 @@ def line(named: dict[str, Any], found: dict[str, Any]) -> str:
 def report(config: dict[str, Any]) -> None:
     """Figures and one page of what a folder holds."""
     from sdegen.bench.page import write_page
-    from sdegen.bench.results import load
+    from sdegen.bench.results import load, write_csv
 
     results = load(Path(config["folder"]))
-    path = write_page(results, Path(config["out"]), config["default"])
+    path = write_page(results, Path(config["out"]), config["default"], config["run"])
+    write_csv(results, path.with_name("points.csv.gz"))
     print(f"{len(results.points)} points, {len(results.holes)} holes: {path}")

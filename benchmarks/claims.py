@@ -1,0 +1,98 @@
+"""Headline claims of papers as rows: on exact scores of digits, and on a trained network.
+
+    python benchmarks/claims.py --run outputs/plain     writes benchmarks/claims.json
+    python benchmarks/claims.py --quick --out x.json    a look, in seconds
+
+Each row is a sampler at a number of network calls, in float32 from the prior, under VP with equal
+steps in t as in the papers: Frechet distance of a classifier's features and sliced Wasserstein
+distance to held-out digits; of exact scores, whose samples are the training digits, to those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import sdegen as sg
+from sdegen.analytic import Empirical, exact_model
+from sdegen.bench.errors import energy_distance
+from sdegen.cli.sample import load
+from sdegen.data import digits
+from sdegen.evaluate import Quality
+
+OUT = Path(__file__).with_suffix(".json")
+PC = sg.PredictorCorrector()
+
+
+def rows(model: sg.ScoreModel, x0: torch.Tensor) -> Iterator[tuple[str, str, sg.Solver, int]]:
+    """Claim, sampler's name, sampler, network calls."""
+    for nfe in (10, 20, 50, 100):
+        yield "DDIM at 50, DDPM at 1,000", "DDIM", sg.DDIM(), nfe
+    for nfe in (50, 100, 1000):
+        yield "DDIM at 50, DDPM at 1,000", "DDPM", sg.Ancestral(), nfe
+    for nfe in (10, 15, 20):
+        yield "DPM-Solver at 10-20, DDIM at 50-100", "DPM-Solver-3", sg.DPMSolver(3), nfe
+        yield "DPM-Solver at 10-20, DDIM at 50-100", "DPM-Solver++(2M)", sg.DPMSolverPP(2), nfe
+    best = sg.analytic_dpm(model, x0)
+    for nfe in (10, 25, 50, 100):
+        for name, solver in (
+            ("Analytic-DDPM", best),
+            ("DDPM, small variance", sg.Ancestral("small")),
+            ("DDPM, large variance", sg.Ancestral("large")),
+        ):
+            yield "Analytic-DPM's variance", name, solver, nfe
+    for nfe in (100, 400, 1000):
+        yield "predictor-corrector", "predictor-corrector", PC, nfe
+        yield "predictor-corrector", "predictor alone", sg.ReverseDiffusion(), nfe
+
+
+def main() -> None:
+    """Measure, write and print."""
+    parse = argparse.ArgumentParser(description=__doc__)
+    parse.add_argument("--run", help="the folder of a finished unconditional run on the digits")
+    parse.add_argument("--quick", action="store_true")
+    parse.add_argument("--out", type=Path, default=OUT)
+    args = parse.parse_args()
+    train, test = digits("train"), digits("test")
+    n = 64 if args.quick else 768
+    exact = exact_model(Empirical(train.x), sg.VPSDE())
+    cases = {"digits, exact denoiser": (exact, train)}
+    if args.run is not None:
+        model, _, _, classes = load(Path(args.run), [], "cpu")
+        if classes:
+            raise SystemExit("This comparison takes an unconditional run: conditional=false.")
+        cases["digits, trained network"] = (model, test)
+    found: dict[str, Any] = {}
+    for title, (model, real) in cases.items():
+        quality = Quality(train, test, n)
+        floor = quality.floor
+        found[title] = {"floor": [floor.frechet, floor.sliced], "rows": []}
+        print(f"\n{title}: floor {floor.frechet:.3f} {floor.sliced:.4f}")
+        for claim, name, solver, nfe in rows(model, train.x[:256]):
+            if args.quick and nfe > 20:
+                continue
+            with torch.no_grad():
+                x = sg.sample(
+                    model, (n, 1, 8, 8), solver=solver, nfe=nfe, walk="uniform", seed=0
+                ).float()
+            frechet, sliced = quality.distances(x)
+            energy = energy_distance(x, real.x)
+            row = {"claim": claim, "sampler": name, "nfe": nfe, "frechet": frechet}
+            found[title]["rows"].append({**row, "sliced": sliced, "energy": energy})
+            print(
+                f"{claim:38s}{name:24s}{nfe:5d} {frechet:9.3f} {sliced:8.4f} {energy:8.4f}",
+                flush=True,
+            )
+    about = {"torch": torch.__version__, "python": platform.python_version(), "samples": n}
+    about |= {"machine": "2-core x86-64 virtual machine"}
+    args.out.write_text(json.dumps({"about": about, "results": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
