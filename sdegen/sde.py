@@ -71,6 +71,11 @@ class Level(Instant):
         return self.sigma / self.alpha
 
     @cached_property
+    def tau(self) -> Tensor:
+        """sigma / (alpha + sigma): the time of the straight flow (1 - tau) x0 + tau eps."""
+        return self.sigma / (self.alpha + self.sigma)
+
+    @cached_property
     def d_sigma(self) -> Tensor:
         """d sigma / dt."""
         return self.d_var / (2 * self.sigma)

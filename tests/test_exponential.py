@@ -11,7 +11,19 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from conftest import FIXED, MIXTURE, Replay, Smooth, close, flow_errors, normal, run, sdes, slopes
+from conftest import (
+    FIXED,
+    MIXTURE,
+    Replay,
+    Smooth,
+    close,
+    exact_end,
+    flow_errors,
+    normal,
+    run,
+    sdes,
+    slopes,
+)
 from scipy.integrate import quad
 from torch import Tensor
 
@@ -20,10 +32,22 @@ from sdegen.analytic import Gaussian, exact_model
 from sdegen.noise import Noise
 from sdegen.quadrature import integrate, legendre
 from sdegen.reverse import Eta
-from sdegen.solvers.exponential import DataForm, Form, NoiseForm, ScaledForm, lagrange
+from sdegen.solvers.exponential import (
+    DataForm,
+    Form,
+    NoiseForm,
+    ScaledForm,
+    StraightForm,
+    lagrange,
+)
 
 NET = Smooth()
-FORMS: dict[str, Form] = {"x0": DataForm(), "eps": NoiseForm(), "F": ScaledForm(0.7)}
+FORMS: dict[str, Form] = {
+    "x0": DataForm(),
+    "eps": NoiseForm(),
+    "F": ScaledForm(0.7),
+    "straight": StraightForm(),
+}
 STEPS = (1e-12, 1e-9, 1e-6, 1e-3, 0.1, 1.0, 4.0, 10.0)
 mpmath.mp.dps = 40
 
@@ -68,6 +92,13 @@ def exact_density(name: str, eta: Callable[[Any], Any], u: Any, s: Any) -> Any:
         return (1 + eta(u) ** 2) * mpmath.exp(-(s - u) - lost(lambda v: eta(v) ** 2))
     if name == "eps":
         return -(1 + eta(u) ** 2) * mpmath.exp(-s) * mpmath.exp(s - u)
+
+    def tau(v: Any) -> Any:
+        return mpmath.exp(-v) / (1 + mpmath.exp(-v))
+
+    if name == "straight":
+        rate = (1 + eta(u) ** 2) * tau(u) * (1 - tau(u))
+        return -(1 + mpmath.exp(-s)) * rate * mpmath.exp(-lost(lambda v: eta(v) ** 2 * tau(v)))
 
     def sin2(v: Any) -> Any:
         return mpmath.exp(-2 * v) / (sd**2 + mpmath.exp(-2 * v))
@@ -135,10 +166,13 @@ def test_carry_and_noise_by_hand(name: str, eta: str, h: float) -> None:
 
     def scale2(u: Any) -> Any:
         sigma2 = mpmath.exp(-2 * u)
-        return {"x0": sigma2, "eps": mpmath.mpf(1), "F": mpmath.mpf(0.7) ** 2 + sigma2}[name]
+        scales = {"x0": sigma2, "eps": mpmath.mpf(1), "F": mpmath.mpf(0.7) ** 2 + sigma2}
+        return {**scales, "straight": (1 + mpmath.exp(-u)) ** 2}[name]
 
     def rate(u: Any) -> Any:
         """Of decay: eta^2 where sigma alone is divided by, none where alpha is."""
+        if name == "straight":
+            return exact_eta(u) ** 2 * mpmath.exp(-u) / (1 + mpmath.exp(-u))
         return exact_eta(u) ** 2 * (0 if name == "eps" else mpmath.exp(-2 * u) / scale2(u))
 
     with mpmath.workdps(20):
@@ -184,9 +218,27 @@ def test_data_scaled_form_is_exact_for_data_of_its_scale(sde: sg.LinearSDE, step
     assert not torch.allclose(other, gauss.flow(x, top, bottom), rtol=1e-4)
 
 
+@sdes
+def test_the_straight_flow_is_adams_bashforths_on_it(sde: sg.LinearSDE) -> None:
+    """Classical Adams-Bashforth in tau on y = x / (alpha + sigma), written out: two values."""
+    walk, model = sg.log_snr(sde, 9), exact_model(MIXTURE, sde)
+    x = exact_end(sde)[0]
+    solver = sg.Multistep(2, prediction="straight", clock="tau")
+    stops = sde(walk)
+    tau, scale = stops.sigma / (stops.alpha + stops.sigma), stops.alpha + stops.sigma
+    y, before = x / scale[0], None
+    for i in range(9):
+        seen = model(scale[i] * y, walk[i])
+        v = seen.eps - seen.x0
+        h = tau[i + 1] - tau[i]
+        bent = 0 if before is None else h / (2 * (tau[i] - tau[i - 1])) * (v - before)
+        y, before = y + h * (v + bent), v
+    close(sg.solve(model, x, solver=solver, walk=walk).x, scale[-1] * y, 1e-9, 1e-10)
+
+
 @pytest.mark.parametrize("nodes", [(0.2, 0.9), (0.4, 0.6), (0.1, 0.5), (0.5, 2 / 3)])
 def test_any_nodes_give_order_three(nodes: tuple[float, float]) -> None:
-    for prediction in ("x0", "eps", "F"):
+    for prediction in ("x0", "eps", "F", "straight"):
         solver = sg.Singlestep(3, nodes, prediction)  # type: ignore[arg-type]
         (slope,) = slopes(flow_errors(solver, sg.VPSDE(), (128, 256)))
         assert abs(slope - 3) < 0.15, (prediction, slope)

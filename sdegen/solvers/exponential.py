@@ -26,7 +26,9 @@ from sdegen.score import LinearPrediction, PredictEDM, one_of
 from sdegen.sde import Level, LinearSDE, expand
 
 Clock = Literal["lam", "t", "rho"]
-"""What a polynomial is a polynomial in."""
+"""What steps are measured in."""
+PolynomialClock = Literal["lam", "t", "rho", "tau"]
+"""What a polynomial is a polynomial in; tau = sigma / (alpha + sigma)."""
 
 
 class Form(ABC):
@@ -152,7 +154,44 @@ class ScaledForm(Form):
         return self.norm(s) * sqrt(-expm1(-2 * self.decay(p, t.lam, s.lam)))
 
 
-FormName = Literal["x0", "eps", "F"]
+class StraightForm(Form):
+    """Q = eps - x0, the straight flow's velocity; y = x / (alpha + sigma).
+
+    With tau = sigma / (alpha + sigma), y = (1 - tau) x0 + tau eps, and at eta = 0 dy / dtau = Q:
+    dy = [-(1 + eta^2) tau (1 - tau) Q - eta^2 tau y] dlam + sqrt(2) eta tau dW
+    """
+
+    def view(self, prediction: LinearPrediction) -> Tensor:
+        """eps - x0."""
+        one = torch.ones_like(prediction.level.alpha)
+        return prediction.view(-one, one)
+
+    def decay(self, p: Reverse, t: Tensor, s: Tensor) -> Tensor:
+        """INT eta^2 tau dlam."""
+        return integrate(lambda lam: p.eta2(lam) * sigmoid(-lam), t, s)
+
+    def carry(self, p: Reverse, t: Level, s: Level) -> Tensor:
+        """(alpha_s + sigma_s) / (alpha_t + sigma_t) exp(-INT eta^2 tau)."""
+        return (s.alpha + s.sigma) / (t.alpha + t.sigma) * exp(-self.decay(p, t.lam, s.lam))
+
+    def density(self, p: Reverse, lam: Tensor, s: Level) -> Tensor:
+        """-(alpha_s + sigma_s) (1 + eta^2) tau (1 - tau) exp(-INT eta^2 tau)."""
+        rate = (1 + p.eta2(lam)) * sigmoid(lam) * sigmoid(-lam)
+        return (
+            -(s.alpha + s.sigma).unsqueeze(-1)
+            * rate
+            * exp(-self.decay(p, lam, s.lam.unsqueeze(-1)))
+        )
+
+    def std(self, p: Reverse, t: Level, s: Level) -> Tensor:
+        """(alpha_s + sigma_s) sqrt(2 INT eta^2 tau^2 exp(-2 INT eta^2 tau))."""
+        lam, w = points(t.lam, s.lam)
+        left = exp(-2 * self.decay(p, lam, s.lam.unsqueeze(-1)))
+        var = (2 * w * p.eta2(lam) * sigmoid(-lam) ** 2 * left).sum(-1)
+        return (s.alpha + s.sigma) * sqrt(var)
+
+
+FormName = Literal["x0", "eps", "F", "straight"]
 
 
 def form_of(name: str, sigma_data: float = 0.5) -> Form:
@@ -160,21 +199,33 @@ def form_of(name: str, sigma_data: float = 0.5) -> Form:
     if not sigma_data > 0:
         raise ValueError(f"sigma_data must be positive, but it is {sigma_data!r}.")
     made: Form = one_of(
-        name, "form", {"x0": DataForm(), "eps": NoiseForm(), "F": ScaledForm(sigma_data)}
+        name,
+        "form",
+        {
+            "x0": DataForm(),
+            "eps": NoiseForm(),
+            "F": ScaledForm(sigma_data),
+            "straight": StraightForm(),
+        },
     )
     return made
 
 
-def clock_at(p: Reverse, clock: Clock, lam: Tensor) -> Tensor:
+def clock_at(p: Reverse, clock: PolynomialClock, lam: Tensor) -> Tensor:
     """A clock's reading wherever lam is."""
     if clock == "t":
         assert isinstance(p.sde, LinearSDE)
         return p.sde.time(lam)
-    return lam if clock == "lam" else exp(-lam)
+    return {"lam": lam, "rho": exp(-lam), "tau": sigmoid(-lam)}[clock]
 
 
 def lagrange(
-    p: Reverse, form: Form, nodes: Sequence[Level], t: Level, s: Level, clock: Clock = "lam"
+    p: Reverse,
+    form: Form,
+    nodes: Sequence[Level],
+    t: Level,
+    s: Level,
+    clock: PolynomialClock = "lam",
 ) -> list[Tensor]:
     """The weight of Q at each node: the density times the node's Lagrange polynomial, integrated.
 

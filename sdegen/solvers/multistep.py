@@ -13,11 +13,11 @@ from sdegen.quadrature import points
 from sdegen.reverse import Eta, Reverse
 from sdegen.sde import Level
 from sdegen.solvers.exponential import (
-    Clock,
     DataForm,
     Form,
     FormName,
     NoiseForm,
+    PolynomialClock,
     advance,
     form_of,
     lagrange,
@@ -116,14 +116,15 @@ class Multistep(LinearMultistep):
     """Exponential Adams of any order: exact for a Q that is a polynomial of degree order - 1.
 
     order:      values of the predictor;  corrector: values of the corrector, 0 for none.
-    prediction: Q, "x0", "eps" or "F" (EDM's, for data of std ``sigma_data``).
-    clock:      what Q is a polynomial in: "lam", "t" or "rho" = sigma / alpha.
+    prediction: Q, "x0", "eps", "F" (EDM's, for data of std ``sigma_data``), "straight": eps - x0.
+    clock:      what Q is a polynomial in: "lam", "t", "rho", sigma / alpha, or "tau", sigma /
+                (alpha + sigma).
     """
 
     order: int = 3
     corrector: int = 0
     prediction: FormName = "x0"
-    clock: Clock = "lam"
+    clock: PolynomialClock = "lam"
     sigma_data: float = 0.5
     presets: ClassVar = {
         "multistep": Preset({}, "exponential Adams-Bashforth in x0"),
@@ -133,6 +134,17 @@ class Multistep(LinearMultistep):
         "multistep_pc": Preset({"corrector": 4}, "exponential Adams-Bashforth-Moulton in x0"),
         "multistep_pc_2": Preset({"order": 2, "corrector": 3}, "the same of one order less"),
         "multistep_pc_4": Preset({"order": 4, "corrector": 5}, "the same of one order more"),
+        "multistep_straight": Preset(
+            {"prediction": "straight", "clock": "tau"}, "Adams-Bashforth of the straight flow"
+        ),
+        "multistep_straight_pc_4": Preset(
+            {"order": 4, "corrector": 5, "prediction": "straight", "clock": "tau"},
+            "Adams-Bashforth-Moulton of the straight flow",
+        ),
+        "multistep_pc_2_tau": Preset(
+            {"order": 2, "corrector": 3, "clock": "tau"},
+            "Adams-Bashforth-Moulton in x0, a polynomial in tau",
+        ),
         "multistep_f_pc_4": Preset(
             {"order": 4, "corrector": 5, "prediction": "F"}, "the same in F, of one order more"
         ),
@@ -141,8 +153,8 @@ class Multistep(LinearMultistep):
     def __post_init__(self) -> None:
         whole("Multistep's order", self.order, 1)
         check_corrector("Multistep", self.corrector)
-        if self.clock not in ("lam", "t", "rho"):
-            raise ValueError(f"clock must be 'lam', 't' or 'rho', but it is {self.clock!r}.")
+        if self.clock not in ("lam", "t", "rho", "tau"):
+            raise ValueError(f"clock is 'lam', 't', 'rho' or 'tau', but it is {self.clock!r}.")
         form_of(self.prediction, self.sigma_data)
 
     @property
