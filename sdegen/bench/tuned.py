@@ -20,8 +20,8 @@ class TunedHere:
     """
 
     coefficients: bool = True
-    iterations: int = 150
-    numbers: int = 1600
+    iterations: int = 80
+    numbers: int = 800
     adaptive, eta = False, 0.0
 
     def fit(self, problem: Problem, sde: LinearSDE, nfe: int | None) -> Tuned:
