@@ -40,13 +40,21 @@ def panels(n: int, width: float = 3.1, height: float = 2.5) -> tuple[Any, list[A
     columns = min(n, 3)
     rows = -(-n // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * width, rows * height), squeeze=False, sharex=True
+        rows, columns, figsize=(columns * width, rows * height), squeeze=False
     )
     flat = list(axes.flat)
     for axis in flat[n:]:
         axis.set_visible(False)
-    figure.subplots_adjust(hspace=0.32, wspace=0.3)
+    figure.subplots_adjust(hspace=0.34, wspace=0.28)
     return figure, flat[:n]
+
+
+def label(axes: Sequence[Any], x: str, y: str) -> None:
+    """Below the lowest axes and left of the first ones."""
+    for axis in axes[-3:]:
+        axis.set_xlabel(x)
+    for axis in axes[::3]:
+        axis.set_ylabel(y)
 
 
 def work_precision(
@@ -86,8 +94,7 @@ def work_precision(
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False, fontsize=8)
-    figure.supxlabel("network calls", y=0.0, fontsize=10)
-    figure.supylabel("median error per coordinate", x=0.03, fontsize=10)
+    label(axes, "network calls", "median error per coordinate")
     return svg(figure)
 
 
@@ -122,10 +129,11 @@ def laws(results: Results, problem: str, sdes: Sequence[str]) -> str:
         axis.set(xscale="log", yscale="log", title=sde)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
+    label(axes, "network calls", "sliced Wasserstein distance")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, frameon=False, fontsize=8, loc="upper center", ncol=4,
-        bbox_to_anchor=(0.5, 0.02),
+        bbox_to_anchor=(0.5, 0.0),
     )  # fmt: skip
     return svg(figure)
 
@@ -168,7 +176,7 @@ def digit_grids(
     problem = problems.digits() if run is None else problems.run(str(run))
     sde: Any = VPSDE() if problem.network is None else problem.network.sde
     model = problem.model(sde)
-    start = problem.noised(sde(torch.tensor(sde.T, dtype=torch.float64)), 10, 0)
+    start = problem.noised(sde(torch.tensor(sde.T, dtype=torch.float64)), 6, 0)
     figure, axes = panels(1)
     rows = []
     for solver, walk in solvers.values():

@@ -34,12 +34,14 @@ figcaption, small, .note { color: #555; font-size: .88rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .86rem; margin: .6rem 0; }
 th, td { padding: .22rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
-th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 1px solid #888; }
+th:first-child, td:first-child, .words td, .words th { text-align: left; }
+thead th { border-bottom: 1px solid #888; }
 td.no { color: #a3122b; font-weight: 600; } tr.ours td:first-child { color: #0b62a4; }
 code { font-size: .9em; background: #f4f4f4; padding: 0 .25em; }
 .wide { min-width: 40rem; }
 @media print { body { max-width: none; font-size: 10pt; } h2 { break-after: avoid; } }
 """
+LOOK: Any = {"backend": "svg", "font.size": 8.5, "axes.titlesize": 10, "axes.labelsize": 8.5}
 SHOWN = {
     "DDIM": (our.DDIM(), "log_snr"),
     "DPM-Solver++(2M)": (our.DPMSolverPP(2), "log_snr"),
@@ -54,22 +56,22 @@ def write_page(results: Results, out: Path, default: str | None, run: str | None
 
     from sdegen.training.files import write_text
 
-    matplotlib.use("svg")
     errors = results.errors()
     cells = cells_of(errors)
     ranking = fixed(errors, cells)
     chosen = pick(errors, ranking, default)
-    parts = [
-        head(results),
-        summary(errors, cells, ranking, chosen),
-        ranking_table(results, errors, cells, chosen),
-        advice(results, errors, cells),
-        *(problem_part(results, errors, name, chosen) for name in names(cells)),
-        law_part(results),
-        cost_part(results),
-        pictures(Path(run) if run else None),
-        holes(results),
-    ]
+    with matplotlib.rc_context(LOOK):
+        parts = [
+            head(results),
+            summary(errors, cells, ranking, chosen),
+            ranking_table(results, errors, cells, chosen),
+            advice(results, errors, cells),
+            *(problem_part(results, errors, name, chosen) for name in names(cells)),
+            law_part(results),
+            cost_part(results),
+            pictures(Path(run) if run else None),
+            holes(results),
+        ]
     text = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -104,8 +106,13 @@ def number(value: float) -> str:
     return f"{value:.2g}" if 1e-3 <= value < 1e3 else f"{value:.1e}"
 
 
-def table(rows: Sequence[Sequence[str]], header: Sequence[str], ours: Sequence[bool] = ()) -> str:
-    """An HTML table; cells are HTML."""
+def table(
+    rows: Sequence[Sequence[str]],
+    header: Sequence[str],
+    ours: Sequence[bool] = (),
+    words: bool = False,
+) -> str:
+    """An HTML table; cells are HTML, numbers unless they are words."""
     body = "".join(
         f'<tr class="{"ours" if i < len(ours) and ours[i] else ""}">'
         + "".join(f"<td>{cell}</td>" if cell[:3] != "!!!" else f'<td class="no">{cell[3:]}</td>'
@@ -114,7 +121,8 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str], ours: Sequence[b
         for i, row in enumerate(rows)
     )  # fmt: skip
     top = "".join(f"<th>{cell}</th>" for cell in header)
-    whole = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    kind = ' class="words"' if words else ""
+    whole = f"<table{kind}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div class="scroll">{whole}</div>'
 
 
@@ -215,7 +223,7 @@ def advice(results: Results, errors: Any, cells: Sequence[Cell]) -> str:
         "<h2>What to take</h2><p>The one choice of sdegen that is best over all problems at a "
         "number of network calls, tuned solvers apart; below it, its error beside that of the "
         "other libraries' best single choice.</p>"
-        + table(rows, ["SDE", *map(str, results.budgets)])
+        + table(rows, ["SDE", *map(str, results.budgets)], words=True)
     )
 
 
@@ -248,7 +256,9 @@ def problem_part(results: Results, errors: Any, problem: str, chosen: Choice | N
                 )
                 row.append(("!!!" if behind else "") + cell)
             rows.append(row)
-    winners = table(winner_rows(errors, problem, sdes, budgets), ["SDE", *map(str, budgets)])
+    winners = table(
+        winner_rows(errors, problem, sdes, budgets), ["SDE", *map(str, budgets)], words=True
+    )
     agreement = max(
         (p["agreement"] for p in results.of("path") if p["settings"]["problem"] == problem),
         default=math.nan,
@@ -355,5 +365,5 @@ def holes(results: Results) -> str:
         for (solver, why), where in sorted(reasons.items())
     ]
     return f"<h2>Holes</h2><p>{len(results.holes)} points failed.</p>" + table(
-        rows, ["solver", "points", "reason", "as at"]
+        rows, ["solver", "points", "reason", "as at"], words=True
     )
