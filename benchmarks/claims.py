@@ -70,7 +70,7 @@ def main() -> None:
         cases["digits, trained network"] = (model, test)
     found: dict[str, Any] = {}
     for title, (model, real) in cases.items():
-        quality = Quality(train, test, n)
+        quality = Quality(test, train, n) if real is train else Quality(train, test, n)
         floor = quality.floor
         found[title] = {"floor": [floor.frechet, floor.sliced], "rows": []}
         print(f"\n{title}: floor {floor.frechet:.3f} {floor.sliced:.4f}")

@@ -16,7 +16,7 @@ from sdegen.analytic import LowRankMixture
 from sdegen.bench import problems
 from sdegen.bench.errors import energy_distance, mmd, pathwise
 from sdegen.bench.peers import PEERS, SUPPORTED, KDiffusion, Peer, need
-from sdegen.bench.point import VERSION, library_of, measure
+from sdegen.bench.point import VERSION, library_of, measure, run
 from sdegen.bench.reference import dop853, reference
 from sdegen.bench.results import Cell, Choice, best, cells_of, fixed, load
 
@@ -174,6 +174,24 @@ def test_peers_that_add_noise_sample_the_mixture(name: str, tmp_path: Path) -> N
     assert found["errors"] == again["errors"]
 
 
+def test_peers_draw_nothing_that_the_start_was_made_of() -> None:
+    """With the same seed torch's generator would hand out the start's own noise again."""
+    drawn: list[Tensor] = []
+
+    class Drawing(Broken):
+        def solve(self, model: sg.ScoreModel, x: Tensor, times: Tensor, tol: Any) -> Tensor:
+            drawn.extend(torch.randn_like(x) for _ in range(3))
+            return x
+
+    problem, sde = problems.gaussian(), sg.VESDE()
+    start = problem.noised(sde(torch.tensor(sde.T, dtype=torch.float64)), 64, 0)
+    how: dict[str, Any] = {"walk": None, "nfe": 4, "steps": None, "tol": None, "seed": 0}
+    run(Drawing(), problem.model(sde), start, **how)
+    for z in drawn:
+        assert abs(float((z * start).mean() / start.std())) < 0.15
+    assert len(drawn) == 3
+
+
 def test_libraries_that_are_missing_or_strange_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SUPPORTED, "nosuchlibrary", "1.0")
     with refused("nosuchlibrary is not installed"):
@@ -242,6 +260,8 @@ def test_budgets_and_tolerances_that_do_not_fit_are_refused(tmp_path: Path) -> N
         (sg.AdaptiveMultistep(), {"nfe": 5}, "takes a tolerance"),
         (sg.Heun(), {"nfe": 1}, "at least 2 network calls"),
         (KDiffusion("heun", evals=2), {"nfe": 1}, "at least 2 network calls"),
+        (sg.DDIM(), {"nfe": 4, "dtype": "float16"}, "Unknown dtype"),
+        (PEERS["k_euler"], {"nfe": 4, "dtype": "float32"}, "Other libraries run in float64"),
     ):
         with refused(why):
             measure(problem, sde, solver, folder=tmp_path, n=4, **how)  # type: ignore[arg-type]
@@ -322,6 +342,35 @@ def test_the_best_and_the_fixed_choice(tmp_path: Path) -> None:
     ranking = fixed(errors, [five, ten])
     assert [f.choice for f in ranking] == [c, b, a]
     assert [f.ratio for f in ranking] == pytest.approx([2**0.5, 2, 8**0.5])
+
+
+def test_points_that_would_hide_one_another_are_refused(tmp_path: Path) -> None:
+    twice = {"a": point("sdegen", "a", 5, 1.0), "b": point("sdegen", "a", 5, 3.0)}
+    with refused("Two points are a / log_snr at mixture vp 5"):
+        load(written(tmp_path, **twice)).errors()
+
+
+def test_of_an_adaptive_solver_the_tightest_tolerance_counts(tmp_path: Path) -> None:
+    """Not the luckiest; and no error is smaller than what the reference is sure of."""
+    made = {}
+    for tol, nfe, error in ((1e-1, 4, 0.01), (1e-2, 5, 0.2), (1e-3, 9, 0.0)):
+        made[f"p{nfe}"] = point("sdegen", "d", nfe, error, agreement=1e-9)
+        made[f"p{nfe}"]["settings"] |= {"walk": None, "tol": tol}
+        del made[f"p{nfe}"]["settings"]["nfe"]
+    found = load(
+        written(tmp_path, **made, x=point("other", "c", 5, 1.0), y=point("other", "c", 10, 1.0))
+    )
+    (row,) = (row for choice, row in found.errors().items() if choice.ours)
+    assert list(row.values()) == [0.2, 1e-9]
+
+
+def test_tuned_solvers_are_no_blind_choice(tmp_path: Path) -> None:
+    made = {"a": point("sdegen", "tuned_weights", 5, 0.1), "b": point("sdegen", "b", 5, 0.2)}
+    errors = load(written(tmp_path, **made)).errors()
+    assert [f.choice.solver for f in fixed(errors, cells_of(errors))] == ["b"]
+    (cell,) = cells_of(errors)
+    found = best(errors, cell, True)
+    assert found is not None and found.choice.solver == "tuned_weights"
 
 
 def test_folders_without_points_or_of_another_version_are_refused(tmp_path: Path) -> None:

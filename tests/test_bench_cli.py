@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import run
+from test_cli import run, start
 
 from sdegen.bench.results import best, cells_of, load
 
@@ -31,6 +33,23 @@ def test_points_are_made_once_and_holes_have_a_reason(tmp_path: Path) -> None:
     assert code == 1 and "at least 2 network calls" in err and "nfe=4: rms" in out
     found = points(tmp_path)
     assert len(found) == 4 and sum("failed" in point for point in found) == 1
+    # A hole is tried again: a library may have been installed since.
+    code, _, err = run("bench", "n=4", "nfe=[1,4]", "solver=heun", cwd=tmp_path)
+    assert code == 1 and "at least 2 network calls" in err
+
+
+def test_a_sweep_goes_on_past_holes_and_stops_at_ctrl_c(tmp_path: Path) -> None:
+    some = ["n=4", "solver=heun,ddim", "problem=mixture,stiff"]
+    code, _, err = run("bench", "-m", *some, "nfe=[1,4]", cwd=tmp_path)
+    assert code == 1 and "2 of 4 jobs could not" in err and "Traceback" not in err
+    assert len(points(tmp_path)) == 8
+    slow = ["problem=low_rank", "sde=vp,ve,edm,flow,cosine,subvp", "solver=ddim,heun", "n=48"]
+    process = start("bench", "-m", *slow, cwd=tmp_path)
+    time.sleep(12)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGINT, err
+    assert not list((tmp_path / "outputs").rglob(".*-*.json"))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +60,11 @@ def test_points_are_made_once_and_holes_have_a_reason(tmp_path: Path) -> None:
         (["nfe=0"], "nfe must be a positive number"),
         (["nfe=[5,x]"], "nfe must be a positive number"),
         (["nfe=2.5"], "nfe must be a whole number"),
-        (["n=1"], "n must be at least 2"),
+        (["n=1"], "n must be a whole number >= 2"),
+        (["n=x"], "n must be a whole number >= 2"),
+        (["dtype=float16"], "Unknown dtype"),
+        (["solver=auto"], "none that can be compared by itself"),
+        (["solver=k_euler", "dtype=float32"], "Other libraries run in float64"),
         (["problem=run", "problem.path=nowhere"], "There is no checkpoint"),
         (["report", "folder=nowhere"], "There are no points in nowhere"),
     ],

@@ -12,7 +12,6 @@ from typing import Any
 import sdegen.solvers as our
 from sdegen.bench import figures
 from sdegen.bench.results import (
-    SDES,
     Cell,
     Choice,
     Results,
@@ -41,6 +40,8 @@ code { font-size: .9em; background: #f4f4f4; padding: 0 .25em; }
 .wide { min-width: 40rem; }
 @media print { body { max-width: none; font-size: 10pt; } h2 { break-after: avoid; } }
 """
+TIE = 1.001
+"""Methods that are the same formula differ in the last digits."""
 LOOK: Any = {"backend": "svg", "font.size": 8.5, "axes.titlesize": 10, "axes.labelsize": 8.5}
 SHOWN = {
     "DDIM": (our.DDIM(), "log_snr"),
@@ -144,35 +145,52 @@ def summary(
     errors: Any, cells: Sequence[Cell], ranking: Sequence[Any], chosen: Choice | None
 ) -> str:
     """The two questions: is the best of ours the best, and what is the price of one choice."""
+    every, blind = (
+        behind({c: row for c, row in errors.items() if blind <= c.blind}, cells)
+        for blind in (False, True)
+    )
+    if every is None or blind is None:
+        return "<p>No other library has points at a number of network calls.</p>"
+    text = (
+        f"<p><b>With hindsight</b>, at {every[0]} combinations of problem, SDE and budget, the "
+        f"best of sdegen has {number(every[1])} times the error of the best of the others "
+        f"(geometric mean), and is behind in {every[2]}{every[3]}. Without solvers that were tuned to the "
+        f"problem: {number(blind[1])} times, behind in {blind[2]}.</p>"
+    )
+    mine = next((f for f in ranking if f.choice == chosen), None)
+    others = [f for f in ranking if not f.choice.ours]
+    if mine is None or not others:
+        return text
+
+    def told(other: Any) -> str:
+        who = (
+            f"<code>{html.escape(str(other.choice))}</code> ({html.escape(other.choice.library)})"
+        )
+        part = number(mine.ratio / other.ratio)
+        return f"{who} with {number(other.ratio)}, of which ours has {part}"
+
+    text += (
+        f"<p><b>One choice for everything</b>: <code>{html.escape(str(mine.choice))}</code> has "
+        f"{number(mine.ratio)} times the error of the best with hindsight. Of the others the best "
+        f"single choice is {told(others[0])}."
+    )
+    own = next((f for f in others if f.choice.walk != "focused"), None)
+    if own is not None and own != others[0]:
+        text += f" On walks that they have themselves it is {told(own)}."
+    return text + "</p>"
+
+
+def behind(errors: Any, cells: Sequence[Cell]) -> tuple[int, float, int, str] | None:
+    """Cells in which both sides have points, the mean ratio, and those where ours is larger."""
     pairs = [(best(errors, c, True), best(errors, c, False), c) for c in cells]
     both = [(mine.error / other.error, c) for mine, other, c in pairs if mine and other]
     if not both:
-        return "<p>No other library took part.</p>"
-    behind = sorted((r, c) for r, c in both if r > 1)
-    ratio = math.exp(sum(math.log(r) for r, _ in both) / len(both))
-    text = (
-        f"<p><b>With hindsight</b>, at {len(both)} combinations of problem, SDE and budget: the "
-        f"best of sdegen has {number(ratio)} times the error of the best of the others (geometric "
-        f"mean), and is behind in {len(behind)}"
-        + (
-            ": "
-            + "; ".join(f"{c.problem} {c.sde} {c.nfe} ({r:.2f})" for r, c in behind[::-1][:24])
-            + ("; ..." if len(behind) > 24 else "")
-            if behind
-            else ""
-        )
-        + ".</p>"
-    )
-    other = next((f for f in ranking if not f.choice.ours), None)
-    mine = next((f for f in ranking if f.choice == chosen), None)
-    if mine and other:
-        text += (
-            f"<p><b>One choice for everything</b>: <code>{mine.choice}</code> has "
-            f"{number(mine.ratio)} times the error of the best with hindsight; of the others the "
-            f"best single choice is <code>{other.choice}</code> ({other.choice.library}) with "
-            f"{number(other.ratio)}: {number(mine.ratio / other.ratio)} of its error.</p>"
-        )
-    return text
+        return None
+    late = sorted(((r, c) for r, c in both if r > TIE), reverse=True)
+    where = [f"{c.problem} {c.sde} {c.nfe} ({r:.2f})" for r, c in late]
+    listed = f": {'; '.join(where[:24])}{'; ...' if len(where) > 24 else ''}" if where else ""
+    mean = math.exp(sum(math.log(r) for r, _ in both) / len(both))
+    return len(both), mean, len(late), html.escape(listed)
 
 
 def ranking_table(
@@ -197,8 +215,8 @@ def ranking_table(
         for c in shown
     ]
     return (
-        "<h2>One choice for everything</h2><p>Each method with one walk, chosen before anything "
-        "was seen: geometric mean of its error beside the best of all methods in each "
+        "<h2>One choice for everything</h2><p>Each method with one walk, taken before the problem "
+        "is seen: geometric mean of its error beside the best of all methods in each "
         "combination. * is drawn in red below.</p>"
         + table(rows, ["solver / walk", "library", *columns], [c.ours for c in shown])
     )
@@ -209,7 +227,7 @@ def advice(results: Results, errors: Any, cells: Sequence[Cell]) -> str:
     ours = {choice: row for choice, row in errors.items() if choice.ours}
     others = {choice: row for choice, row in errors.items() if not choice.ours}
     rows = []
-    for sde in [*(s for s in SDES if any(c.sde == s for c in cells)), None]:
+    for sde in [*dict.fromkeys(c.sde for c in cells), None]:
         row = ["all" if sde is None else sde]
         for nfe in results.budgets:
             part = [c for c in cells if c.nfe == nfe and sde in (None, c.sde)]
@@ -230,14 +248,12 @@ def advice(results: Results, errors: Any, cells: Sequence[Cell]) -> str:
 def single(errors: Any, among: Any, cells: Sequence[Cell]) -> Any:
     """The best single choice among some, measured by the best of all; tuned ones apart."""
     ranked = fixed(errors, cells)
-    return next(
-        (f for f in ranked if f.choice in among and not f.choice.solver.startswith("tuned")), None
-    )
+    return next((f for f in ranked if f.choice in among), None)
 
 
 def problem_part(results: Results, errors: Any, problem: str, chosen: Choice | None) -> str:
     """Curves, and who is best at each budget."""
-    sdes = [s for s in SDES if any(c.problem == problem and c.sde == s for c in cells_of(errors))]
+    sdes = list(dict.fromkeys(c.sde for c in cells_of(errors) if c.problem == problem))
     budgets = results.budgets
     figure = figures.work_precision(errors, problem, sdes, budgets, chosen)
     rows = []
@@ -250,7 +266,7 @@ def problem_part(results: Results, errors: Any, problem: str, chosen: Choice | N
                 if found is None:
                     row.append("-")
                     continue
-                behind = ours and rival is not None and found.error > rival.error
+                behind = ours and rival is not None and found.error > TIE * rival.error
                 cell = (
                     f'<span title="{html.escape(str(found.choice))}">{number(found.error)}</span>'
                 )
@@ -264,8 +280,8 @@ def problem_part(results: Results, errors: Any, problem: str, chosen: Choice | N
         default=math.nan,
     )
     return (
-        f"<h2>{problem}</h2><figure>{figure}<figcaption>Thin lines: every sdegen solver and walk "
-        "in blue, the others in grey. The reference's two integrators agree to "
+        f"<h2>{html.escape(problem)}</h2><figure>{figure}<figcaption>Thin lines: every sdegen "
+        "solver and walk in blue, the others in grey. The reference's two integrators agree to "
         f"{agreement:.0e}.</figcaption></figure>"
         + table(rows, ["median error at", *map(str, budgets)])
         + f"<details><summary>Which solver it was</summary>{winners}</details>"
@@ -297,8 +313,8 @@ def law_part(results: Results) -> str:
     )
     for problem in names(Cell(p["settings"]["problem"], "", 0) for p in points):
         here = {p["settings"]["sde"] for p in points if p["settings"]["problem"] == problem}
-        picture = figures.laws(results, problem, [s for s in SDES if s in here])
-        text += f"<h3>{problem}</h3><figure>{picture}</figure>"
+        picture = figures.laws(results, problem, sorted(here))
+        text += f"<h3>{html.escape(problem)}</h3><figure>{picture}</figure>"
     return text
 
 

@@ -13,7 +13,7 @@ import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -24,8 +24,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sdegen.bench.watch import Stopwatch
 from sdegen.score import ScoreModel
-from sdegen.sde import LinearSDE, expand
+from sdegen.sde import Level, LinearSDE, expand
 
 SUPPORTED = {"diffusers": "0.42", "k-diffusion": "0.1", "azula": "0.11", "torchode": "1.0"}
 """The releases whose insides the adapters know."""
@@ -59,6 +60,16 @@ class Peer(ABC):
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, tol: float | None) -> Tensor:
         """From x (b, *) at times[0] to times[-1], in float64; tol for those with steps of their
         own."""
+
+
+def level_at(model: ScoreModel, t: Tensor | None = None, rho: Tensor | None = None) -> Level:
+    """The level at a time, or at one rho (b,) for all: not counted as the library's work."""
+    watch, sde = model.net, linear(model)
+    with watch.aside() if isinstance(watch, Stopwatch) else nullcontext():
+        if rho is not None:
+            t = sde.time(-rho.reshape(-1)[0].cpu().log())
+        assert t is not None
+        return sde(t.cpu())
 
 
 def linear(model: ScoreModel) -> LinearSDE:
@@ -105,7 +116,7 @@ class KDiffusion(Peer):
         stops = sde(times)
 
         def denoise(y: Tensor, sigma: Tensor) -> Tensor:
-            level = sde(sde.time(-sigma.reshape(-1)[0].cpu().log()))
+            level = level_at(model, rho=sigma)
             return model(expand(level.alpha, y) * y, level).x0
 
         run = getattr(k_sampling(), f"sample_{self.method}")
@@ -183,7 +194,7 @@ class Diffusers(Peer):
             if self.scheduler == "DPMSolverSinglestep":
                 made.order_list = made.get_order_list(len(times) - 1)
             for i, t in enumerate(made.timesteps):
-                level = sde(times[i])
+                level = level_at(model, times[i])
                 eps = model(expand(norm[i], x) * y.as_subclass(Tensor), level).eps
                 y = made.step(eps.as_subclass(Double), t, y).prev_sample.as_subclass(Double)
         return y.as_subclass(Tensor) * expand(norm[-1], x)
@@ -209,18 +220,16 @@ class Azula(Peer):
         import azula.noise
         import azula.sample
 
-        sde = linear(model)
-
         class Ours(azula.noise.Schedule):  # type: ignore[misc]
             def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
-                level = sde(t.cpu())
+                level = level_at(model, t)
                 return level.alpha.to(t), level.sigma.to(t)
 
         class Denoiser(azula.denoise.Denoiser):  # type: ignore[misc]
             schedule = Ours()
 
             def forward(self, x: Tensor, t: Tensor) -> Any:
-                return azula.denoise.DiracPosterior(mean=model(x, sde(t.cpu())).x0)
+                return azula.denoise.DiracPosterior(mean=model(x, level_at(model, t)).x0)
 
         named = getattr(azula.sample, f"{self.sampler}Sampler")
         at_ours = type(named.__name__, (named,), {"timesteps": property(lambda self: times)})
@@ -252,7 +261,7 @@ class TorchODE(Peer):
         b, T = len(x), times[0].to(x)
 
         def slope(s: Tensor, y: Tensor) -> Tensor:
-            level = sde((T - s).clamp(sde.t_min, sde.T).cpu())
+            level = level_at(model, (T - s).clamp(sde.t_min, sde.T))
             return -model(y.reshape(x.shape), level).velocity.reshape(b, -1)
 
         assert tol is not None
@@ -267,6 +276,9 @@ class TorchODE(Peer):
 
 
 DPM = {"algorithm_type": "dpmsolver"}
+KEEP = {"lower_order_final": False}
+"""By default the last of fewer than 15 steps are of lower order, for the sake of a last sigma of
+zero; where it is not, that helps at 5 calls and costs at 10: both are here."""
 PEERS: dict[str, Peer] = {
     "k_euler": KDiffusion("euler"),
     "k_heun": KDiffusion("heun", evals=2),
@@ -292,6 +304,11 @@ PEERS: dict[str, Peer] = {
     ),
     "diffusers_deis_2": Diffusers("DEISMultistep"),
     "diffusers_deis_3": Diffusers("DEISMultistep", {"solver_order": 3}),
+    "diffusers_dpmpp_2m_keep": Diffusers("DPMSolverMultistep", KEEP),
+    "diffusers_dpmpp_3m_keep": Diffusers("DPMSolverMultistep", {"solver_order": 3, **KEEP}),
+    "diffusers_unipc_2_keep": Diffusers("UniPCMultistep", KEEP),
+    "diffusers_unipc_3_keep": Diffusers("UniPCMultistep", {"solver_order": 3, **KEEP}),
+    "diffusers_deis_3_keep": Diffusers("DEISMultistep", {"solver_order": 3, **KEEP}),
     "diffusers_sde_dpmpp_2m": Diffusers(
         "DPMSolverMultistep", {"algorithm_type": "sde-dpmsolver++"}, eta=1.0
     ),

@@ -23,11 +23,11 @@ from sdegen.bench.peers import Peer
 from sdegen.bench.problems import Problem
 from sdegen.bench.reference import reference, strong_reference
 from sdegen.bench.tuned import TunedHere
-from sdegen.bench.watch import Watch
+from sdegen.bench.watch import Stopwatch, Watch
 from sdegen.brownian import Brownian
 from sdegen.march import plan, sample
 from sdegen.orders import law
-from sdegen.score import ScoreModel
+from sdegen.score import ScoreModel, one_of
 from sdegen.sde import LinearSDE
 from sdegen.solvers import DDIM
 from sdegen.solvers.backends import SciPy, TorchDiffEq, TorchSDE
@@ -35,6 +35,7 @@ from sdegen.solvers.solver import Solver
 
 VERSION = 1
 """Of the JSON files; a report refuses those of another."""
+FAR = 1_000_003
 SMALL = 16
 """Values of a sample up to which strong errors are measured: a Brownian path is slow."""
 BACKENDS = {TorchDiffEq: "torchdiffeq", TorchSDE: "torchsde", SciPy: "SciPy"}
@@ -48,21 +49,6 @@ def library_of(solver: Method) -> str:
     if isinstance(solver, Peer):
         return solver.library
     return next((name for cls, name in BACKENDS.items() if isinstance(solver, cls)), "sdegen")
-
-
-class Stopwatch:
-    """A network that notes what it takes and, while it runs, is not watched."""
-
-    def __init__(self, net: Any) -> None:
-        self.net, self.seconds, self.watch = net, 0.0, Watch(0)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The network's output."""
-        begun = time.perf_counter()
-        with self.watch.paused():
-            out: Tensor = self.net(*args, **kwargs)
-        self.seconds += time.perf_counter() - begun
-        return out
 
 
 def run(
@@ -91,7 +77,7 @@ def run(
         times = plan(model.sde, DDIM(), steps, None, walk)
         with torch.random.fork_rng(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            torch.manual_seed(seed)
+            torch.manual_seed(FAR + seed)  # far from those of the starts, in its lower 32 bits
             return solver.solve(model, x, times, tol)
     if solver.adaptive:
         solver = replace(solver, rtol=tol, atol=tol)  # type: ignore[type-var]
@@ -132,7 +118,9 @@ def measure(
 
     model = problem.model(sde, wrapped)
     top, bottom = (sde(torch.tensor(t, dtype=torch.float64)) for t in (sde.T, sde.t_min))
-    precision = {"float64": torch.float64, "float32": torch.float32}[dtype]
+    precision = one_of(dtype, "dtype", {"float64": torch.float64, "float32": torch.float32})
+    if isinstance(solver, Peer) and dtype != "float64":
+        raise ValueError(f"Other libraries run in float64, but dtype = {dtype!r}.")
     row: dict[str, Any] = {"kind": "law" if noisy else "path"}
     if noisy:
         start = problem.noised(top, draws, seed)

@@ -33,6 +33,11 @@ class Choice(NamedTuple):
         """Whether it is one of sdegen's."""
         return self.library == "sdegen"
 
+    @property
+    def blind(self) -> bool:
+        """Whether it can be taken before the problem is seen."""
+        return not self.solver.startswith("tuned")
+
     def __str__(self) -> str:
         return self.solver if self.walk is None else f"{self.solver} / {self.walk}"
 
@@ -63,20 +68,31 @@ class Results:
         return sorted(asked)
 
     def errors(self, measure: str = "median") -> dict[Choice, dict[Cell, float]]:
-        """Each choice's error at each budget; of adaptive solvers the best within it."""
+        """Each choice's error at each budget, no smaller than what the reference is sure of.
+
+        Of an adaptive solver that of the tightest tolerance within it, which is no look at errors.
+        ValueError for points of a cell that differ in settings the names do not show.
+        """
         found: dict[Choice, dict[Cell, float]] = defaultdict(dict)
+        taken: dict[tuple[Choice, Cell], float] = {}
         for point in self.of("path"):
-            s, error = point["settings"], point["errors"][measure]
-            choice = choice_of(point)
-            if s["dtype"] != "float64":
+            s, choice = point["settings"], choice_of(point)
+            error = max(point["errors"][measure], point["agreement"], 1e-15)
+            if s["dtype"] != "float64" or "steps" in s:
                 continue
-            if "nfe" in s:
-                found[choice][Cell(s["problem"], s["sde"], s["nfe"])] = error
-            elif "tol" in s:
-                for nfe in self.budgets:
-                    cell = Cell(s["problem"], s["sde"], nfe)
-                    if point["nfe"] <= nfe:
-                        found[choice][cell] = min(error, found[choice].get(cell, math.inf))
+            for nfe in self.budgets if "tol" in s else [s["nfe"]]:
+                cell = Cell(s["problem"], s["sde"], nfe)
+                tightness = 1 / s["tol"] if "tol" in s else 0.0
+                known = taken.get((choice, cell), -1.0)
+                if known == tightness:
+                    raise ValueError(
+                        f"Two points are {choice} at {' '.join(map(str, cell))}: they differ in "
+                        "settings that have no name. Keep what is to be compared in a folder of "
+                        "its own."
+                    )
+                if ("tol" not in s or point["nfe"] <= nfe) and tightness > known:
+                    taken[choice, cell] = tightness
+                    found[choice][cell] = error
         return dict(found)
 
     def libraries(self) -> list[str]:
@@ -157,8 +173,8 @@ class Fixed(NamedTuple):
 
 
 def fixed(errors: Mapping[Choice, Mapping[Cell, float]], cells: Iterable[Cell]) -> list[Fixed]:
-    """Every choice that solved all the cells, from the best on."""
-    cells = list(cells)
+    """Every choice, made before the problem is seen, that solved all the cells; best first."""
+    cells, errors = list(cells), {c: row for c, row in errors.items() if c.blind}
     hindsight = {cell: best(errors, cell) for cell in cells}
     found = []
     for choice, row in errors.items():

@@ -44,9 +44,12 @@ def run(config: dict[str, Any]) -> None:
 
     ValueError, when the others are done, for a point that could not be.
     """
+    from sdegen.bench.peers import Peer
     from sdegen.bench.point import VERSION, about, key_of, library_of, measure
     from sdegen.bench.tuned import TunedHere
     from sdegen.cli.build import build, build_walk
+    from sdegen.solvers import Solver
+    from sdegen.solvers.multistep import whole
     from sdegen.training.files import write_json
 
     choices, folder = chosen(config), Path(config["folder"])
@@ -55,9 +58,10 @@ def run(config: dict[str, Any]) -> None:
     problem, sde = build(config["problem"], packages), build(config["sde"], packages)
     solver, walk = build(config["solver"], packages), build_walk(config)
     common = {key: config[key] for key in ("n", "draws", "seed", "dtype", "repeats")}
-    for key in ("n", "draws"):
-        if not config[key] >= 2:
-            raise ValueError(f"{key} must be at least 2, but it is {config[key]!r}.")
+    whole("n", config["n"], 2)
+    whole("draws", config["draws"], 2)
+    if not isinstance(solver, Solver | Peer | TunedHere):
+        raise ValueError(f"solver={choices['solver']} is none that can be compared by itself.")
     gridded = not solver.adaptive and not isinstance(solver, TunedHere)
     refused = []
     for budget in budgets(config, solver.adaptive):
@@ -72,7 +76,7 @@ def run(config: dict[str, Any]) -> None:
         parts = {key: config[key] for key in ("problem", "sde", "solver")}
         parts["walk"] = config["walk"] if gridded else None
         path = folder / "points" / f"{key_of({**named, 'parts': parts})}.json"
-        if path.is_file():
+        if path.is_file() and "failed" not in json.loads(path.read_text(encoding="utf-8")):
             continue
         try:
             found = measure(problem, sde, solver, folder=folder, walk=walk, **budget, **common)

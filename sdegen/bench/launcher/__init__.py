@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -27,26 +29,30 @@ class ProcessesConfig:
     processes: int | None = None
 
 
-def one_thread() -> None:
-    """Of a worker: the processes share the cores."""
+def prepare() -> None:
+    """Of a worker: the processes share the cores; Ctrl-C is the launcher's affair."""
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 
 def attempt(task: Callable[[dict[str, Any]], None], config: dict[str, Any]) -> str | None:
-    """A job in a worker: None, or the sentence it failed with.  Other errors are bugs."""
+    """A job in a worker: None, or the sentence it failed with."""
     try:
         task(config)
     except (ValueError, OSError) as error:
         return " ".join(str(error).split())
+    except Exception:  # a bug of one job is not to cost the others
+        return traceback.format_exc()
     return None
 
 
 class Processes(Launcher):
     """Each job gets the resolved configuration, with the names that were chosen in ``choices``.
 
-    A job that fails says so; the others go on.
+    A job that fails says so, and the others go on; ValueError at the end if there were any, after
+    all that could be done was. Ctrl-C ends the running jobs and starts no other.
     """
 
     def __init__(self, processes: int | None = None) -> None:
@@ -68,20 +74,28 @@ class Processes(Launcher):
         from tqdm import tqdm
 
         spawn = multiprocessing.get_context("spawn")
-        returns, futures = list[JobReturn](), {}
-        with (
-            ProcessPoolExecutor(self.processes, spawn, one_thread) as pool,
-            tqdm(total=len(job_overrides), unit="job", disable=None) as bar,
-        ):
-            for overrides in job_overrides:
-                futures[pool.submit(attempt, self.task, self.resolved(overrides))] = overrides
-            for future in as_completed(futures):
-                failed, overrides = future.result(), list(futures[future])
-                if failed:
-                    bar.write(f"{' '.join(overrides)}: {failed}", file=sys.stderr)
-                done = JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
-                returns.append(done)
-                bar.update()
+        pool = ProcessPoolExecutor(self.processes, spawn, prepare)
+        returns, futures, bad = list[JobReturn](), {}, 0
+        try:
+            with tqdm(total=len(job_overrides), unit="job", disable=None) as bar:
+                for overrides in job_overrides:
+                    futures[pool.submit(attempt, self.task, self.resolved(overrides))] = overrides
+                for future in as_completed(futures):
+                    failed, overrides = future.result(), list(futures[future])
+                    if failed:
+                        bad += 1
+                        bar.write(f"{' '.join(overrides)}: {failed}", file=sys.stderr)
+                    done = JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
+                    returns.append(done)
+                    bar.update()
+        except BaseException:
+            for process in list(pool._processes.values()):
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+        if bad:
+            raise ValueError(f"{bad} of {len(job_overrides)} jobs could not do all their points.")
         return returns
 
     def resolved(self, overrides: Sequence[str]) -> dict[str, Any]:
