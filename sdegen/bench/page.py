@@ -154,8 +154,8 @@ def summary(
     text = (
         f"<p><b>With hindsight</b>, at {every[0]} combinations of problem, SDE and budget, the "
         f"best of sdegen has {number(every[1])} times the error of the best of the others "
-        f"(geometric mean), and is behind in {every[2]}{every[3]}. Without solvers that were tuned to the "
-        f"problem: {number(blind[1])} times, behind in {blind[2]}.</p>"
+        f"(geometric mean), and is behind in {every[2]}{every[3]}. Without solvers that were "
+        f"tuned to the problem: {number(blind[1])} times, behind in {blind[2]}.</p>"
     )
     mine = next((f for f in ranking if f.choice == chosen), None)
     others = [f for f in ranking if not f.choice.ours]
