@@ -43,7 +43,7 @@ def node(solver: Any) -> dict[str, Any]:
         value = getattr(solver, each.name)
         if isinstance(value, Solver):
             made[each.name] = node(value)
-        elif isinstance(value, bool | int | float | str | tuple):
+        elif isinstance(value, bool | int | float | str | tuple | dict):
             made[each.name] = list(value) if isinstance(value, tuple) else value
     return made
 

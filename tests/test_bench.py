@@ -19,6 +19,8 @@ from sdegen.bench.peers import PEERS, SUPPORTED, KDiffusion, Peer, need
 from sdegen.bench.point import VERSION, library_of, measure, run
 from sdegen.bench.reference import dop853, reference
 from sdegen.bench.results import Cell, Choice, best, cells_of, fixed, load
+from sdegen.catalogue import node
+from sdegen.cli.build import build
 
 FLOW = {n: p for n, p in PEERS.items() if p.eta == 0 and not p.adaptive}
 
@@ -190,6 +192,11 @@ def test_peers_draw_nothing_that_the_start_was_made_of() -> None:
     for z in drawn:
         assert abs(float((z * start).mean() / start.std())) < 0.15
     assert len(drawn) == 3
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peers_are_the_same_when_built_from_a_configuration(name: str) -> None:
+    assert build(node(PEERS[name])) == PEERS[name]
 
 
 def test_libraries_that_are_missing_or_strange_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

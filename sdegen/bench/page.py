@@ -50,9 +50,13 @@ SHOWN = {
 }
 
 
-def write_page(results: Results, out: Path, default: str | None, run: str | None = None) -> Path:
-    """The page of all that the points say, written to ``out``.  ValueError for an unknown
-    default."""
+def write_page(
+    results: Results, costs: Results | None, out: Path, default: str | None, run: str | None
+) -> Path:
+    """The page of all that the points say, and those with costs, written to ``out``.
+
+    ValueError for an unknown default.
+    """
     import matplotlib
 
     from sdegen.training.files import write_text
@@ -69,7 +73,7 @@ def write_page(results: Results, out: Path, default: str | None, run: str | None
             advice(results, errors, cells),
             *(problem_part(results, errors, name, chosen) for name in names(cells)),
             law_part(results),
-            cost_part(results),
+            cost_part(costs) if costs else "",
             pictures(Path(run) if run else None),
             holes(results),
         ]

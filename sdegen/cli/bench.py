@@ -24,17 +24,17 @@ def store_bench() -> None:
     """The peers beside our solvers, and the launcher's settings."""
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
-    from hydra_plugins.sdegen_processes import Processes, ProcessesConfig
+    from hydra_plugins._sdegen import SETTINGS, Processes
 
     from sdegen.bench.peers import PEERS
     from sdegen.bench.tuned import TunedHere
     from sdegen.catalogue import node
 
     store = ConfigStore.instance()
-    Plugins.instance().register(Processes)  # its own search misses editable installations
+    Plugins.instance().register(Processes)
     for name, coefficients in (("tuned_walk", False), ("tuned_weights", True)):
         store.store(group="solver", name=name, node=node(TunedHere(coefficients)))
-    store.store(group="hydra/launcher", name="processes", node=ProcessesConfig)
+    store.store(group="hydra/launcher", name="processes", node=SETTINGS)
     for name, peer in PEERS.items():
         store.store(group="solver", name=name, node=node(peer))
 
@@ -145,6 +145,7 @@ def report(config: dict[str, Any]) -> None:
     from sdegen.bench.results import load, write_csv
 
     results = load(Path(config["folder"]))
-    path = write_page(results, Path(config["out"]), config["default"], config["run"])
+    costs = load(Path(config["costs"])) if config["costs"] else None
+    path = write_page(results, costs, Path(config["out"]), config["default"], config["run"])
     write_csv(results, path.with_name("points.csv.gz"))
     print(f"{len(results.points)} points, {len(results.holes)} holes: {path}")

@@ -1,6 +1,7 @@
 """The jobs of a sweep in several processes, with a progress bar, as a Hydra launcher.
 
-Hydra takes launchers from the package hydra_plugins alone: this file is installed as part of it.
+Hydra takes launchers from the package hydra_plugins alone: this file is installed as part of it,
+under a name that begins with _, so that no other program's Hydra loads it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -20,13 +20,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-
-@dataclass
-class ProcessesConfig:
-    """Of ``hydra/launcher=processes``; null: one process for each core."""
-
-    _target_: str = "hydra_plugins.sdegen_processes.Processes"
-    processes: int | None = None
+SETTINGS = {"_target_": "hydra_plugins._sdegen.Processes", "processes": None}
+"""Of ``hydra/launcher=processes``; null: one process for each core."""
 
 
 def prepare() -> None:
