@@ -141,9 +141,12 @@ class Multistep(LinearMultistep):
             {"order": 4, "corrector": 5, "prediction": "straight", "clock": "tau"},
             "Adams-Bashforth-Moulton of the straight flow",
         ),
+        "multistep_pc_tau": Preset(
+            {"corrector": 4, "clock": "tau"}, "Adams-Bashforth-Moulton in x0, a polynomial in tau"
+        ),
         "multistep_pc_2_tau": Preset(
             {"order": 2, "corrector": 3, "clock": "tau"},
-            "Adams-Bashforth-Moulton in x0, a polynomial in tau",
+            "the same of one order less",
         ),
         "multistep_f_pc_4": Preset(
             {"order": 4, "corrector": 5, "prediction": "F"}, "the same in F, of one order more"
