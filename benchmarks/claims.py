@@ -85,13 +85,18 @@ def main() -> None:
             energy = energy_distance(x, real.x)
             row = {"claim": claim, "sampler": name, "nfe": nfe, "frechet": frechet}
             found[title]["rows"].append({**row, "sliced": sliced, "energy": energy})
+            write(args.out, found, n)  # a run takes its time
             print(
                 f"{claim:38s}{name:24s}{nfe:5d} {frechet:9.3f} {sliced:8.4f} {energy:8.4f}",
                 flush=True,
             )
+
+
+def write(path: Path, found: dict[str, Any], n: int) -> None:
+    """What there is so far."""
     about = {"torch": torch.__version__, "python": platform.python_version(), "samples": n}
     about |= {"machine": "2-core x86-64 virtual machine"}
-    args.out.write_text(json.dumps({"about": about, "results": found}, indent=1) + "\n")
+    path.write_text(json.dumps({"about": about, "results": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

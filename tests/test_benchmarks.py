@@ -82,3 +82,12 @@ def test_what_is_recorded_is_complete(name: str) -> None:
             assert {"by hand", "sdegen", "diffusers", "k-diffusion", "azula"} <= set(
                 methods["DDIM"]
             )
+
+
+def test_claims(tmp_path: Path) -> None:
+    """Analytic-DPM's variance in few steps beats both of DDPM's on exact scores."""
+    out = tmp_path / "claims.json"
+    assert "Analytic-DDPM" in bench("claims", "--quick", "--out", str(out))
+    (found,) = json.loads(out.read_text())["results"].values()
+    ten = {row["sampler"]: row["energy"] for row in found["rows"] if row["nfe"] == 10}
+    assert ten["Analytic-DDPM"] < ten["DDPM, small variance"] < ten["DDPM, large variance"]
