@@ -18,7 +18,8 @@ from typing import Any, Literal
 from sdegen import walks
 from sdegen.grids import Grid, karras, leading, linspace
 from sdegen.noise import Fresh, Noise
-from sdegen.solvers import DDIM, Ancestral, Heun
+from sdegen.solvers import DDIM, Ancestral, Heun, Multistep
+from sdegen.solvers.multistep import whole
 
 
 def DDPM(variance: Literal["small", "large"] = "small") -> Ancestral:
@@ -76,6 +77,20 @@ def repaint(
     """
     by = partial(walks.repaint, jump_length=jump_length, resamplings=resamplings)
     return {"solver": DDPM(), **climbing(by, grid), **steps(n)}
+
+
+def recommended(nfe: int) -> dict[str, Any]:
+    """The solver of the flow and the walk for a number of network calls: not published, measured.
+
+    Up to 9 two values and a polynomial in tau, up to 25 three and one in lam, then four; corrected
+    each, on the focused walk. docs/benchmarks.md holds it against every other.
+    """
+    whole("nfe", nfe, 1)
+    if nfe < 10:
+        solver = Multistep(2, corrector=3, clock="tau")
+    else:
+        solver = Multistep(3, corrector=4) if nfe <= 25 else Multistep(4, corrector=5)
+    return {"solver": solver, "walk": "focused", "nfe": nfe}
 
 
 def steps(n: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from sdegen.bench.errors import distances, pathwise
 from sdegen.bench.peers import Peer
 from sdegen.bench.problems import Problem
 from sdegen.bench.reference import reference, strong_reference
-from sdegen.bench.tuned import TunedHere
+from sdegen.bench.tuned import Recommended, TunedHere
 from sdegen.bench.watch import Stopwatch, Watch
 from sdegen.brownian import Brownian
 from sdegen.march import plan, sample
@@ -41,7 +41,7 @@ SMALL = 16
 BACKENDS = {TorchDiffEq: "torchdiffeq", TorchSDE: "torchsde", SciPy: "SciPy"}
 
 
-Method = Solver | Peer | TunedHere
+Method = Solver | Peer | TunedHere | Recommended
 
 
 def library_of(solver: Method) -> str:
@@ -107,8 +107,10 @@ def measure(
     adds noise against exact draws of x at t_min, in distribution, with the floor that two sets of
     exact draws have.
     """
-    if isinstance(solver, TunedHere):
-        solver, walk = solver.fit(problem, sde, nfe), None
+    if isinstance(solver, TunedHere | Recommended):
+        if nfe is None:
+            raise ValueError(f"{solver} is for a number of network calls: give nfe.")
+        solver, walk = solver.choose(problem, sde, nfe)
     noisy = solver.eta != 0
     watch = Stopwatch(None)
 

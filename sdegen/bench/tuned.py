@@ -1,4 +1,4 @@
-"""A solver that is tuned to the problem it meets, for the budget it is given."""
+"""Solvers that are chosen for the budget they are given: by tuning, or by a rule."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 from sdegen.bench.problems import Problem
+from sdegen.recipes import recommended
 from sdegen.sde import LinearSDE
-from sdegen.tuned import Tuned
+from sdegen.solvers.solver import Solver
 from sdegen.tuning import tune
 
 
@@ -24,11 +25,9 @@ class TunedHere:
     numbers: int = 800
     adaptive, eta = False, 0.0
 
-    def fit(self, problem: Problem, sde: LinearSDE, nfe: int | None) -> Tuned:
-        """The tuned solver.  ValueError without a budget of network calls."""
-        if nfe is None:
-            raise ValueError("A solver is tuned for a number of network calls: give nfe.")
-        return tune(
+    def choose(self, problem: Problem, sde: LinearSDE, nfe: int) -> tuple[Solver, None]:
+        """The tuned solver, which has its own walk."""
+        tuned = tune(
             problem.model(sde),
             nfe=nfe,
             shape=problem.shape,
@@ -38,3 +37,16 @@ class TunedHere:
             fine=100,
             seed=1000,
         )
+        return tuned, None
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """``recipes.recommended``, which looks at the budget alone."""
+
+    adaptive, eta = False, 0.0
+
+    def choose(self, problem: Problem, sde: LinearSDE, nfe: int) -> tuple[Solver, str]:
+        """The solver and its walk."""
+        how = recommended(nfe)
+        return how["solver"], how["walk"]

@@ -27,13 +27,14 @@ def store_bench() -> None:
     from hydra_plugins._sdegen import SETTINGS, Processes
 
     from sdegen.bench.peers import PEERS
-    from sdegen.bench.tuned import TunedHere
+    from sdegen.bench.tuned import Recommended, TunedHere
     from sdegen.catalogue import node
 
     store = ConfigStore.instance()
     Plugins.instance().register(Processes)
     for name, coefficients in (("tuned_walk", False), ("tuned_weights", True)):
         store.store(group="solver", name=name, node=node(TunedHere(coefficients)))
+    store.store(group="solver", name="recommended", node=node(Recommended()))
     store.store(group="hydra/launcher", name="processes", node=SETTINGS)
     for name, peer in PEERS.items():
         store.store(group="solver", name=name, node=node(peer))
@@ -46,7 +47,7 @@ def run(config: dict[str, Any]) -> None:
     """
     from sdegen.bench.peers import Peer
     from sdegen.bench.point import VERSION, about, key_of, library_of, measure
-    from sdegen.bench.tuned import TunedHere
+    from sdegen.bench.tuned import Recommended, TunedHere
     from sdegen.cli.build import build, build_walk
     from sdegen.solvers import Solver
     from sdegen.solvers.multistep import whole
@@ -60,9 +61,9 @@ def run(config: dict[str, Any]) -> None:
     common = {key: config[key] for key in ("n", "draws", "seed", "dtype", "repeats")}
     whole("n", config["n"], 2)
     whole("draws", config["draws"], 2)
-    if not isinstance(solver, Solver | Peer | TunedHere):
+    if not isinstance(solver, Solver | Peer | TunedHere | Recommended):
         raise ValueError(f"solver={choices['solver']} is none that can be compared by itself.")
-    gridded = not solver.adaptive and not isinstance(solver, TunedHere)
+    gridded = not solver.adaptive and not isinstance(solver, TunedHere | Recommended)
     refused = []
     for budget in budgets(config, solver.adaptive):
         named = {
