@@ -86,7 +86,7 @@ def test_a_folder_of_another_version_is_left_alone(tmp_path: Path) -> None:
 
 def test_the_whole_chain_and_sdegen_is_not_behind(tmp_path: Path) -> None:
     """The smoke sweep and its page; at every budget the best of sdegen is the best."""
-    code, out, err = run("bench", "-m", "+sweep=smoke", cwd=tmp_path)
+    code, out, err = run("bench", "-m", "+sweep=smoke", cwd=tmp_path, seconds=1200)
     assert code == 0, err
     results = load(tmp_path / "outputs" / "smoke")
     assert not results.holes and results.libraries() == ["diffusers", "k-diffusion"]

@@ -35,9 +35,9 @@ def start(name: str, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
     )
 
 
-def run(name: str, *arguments: str, cwd: Path) -> tuple[int, str, str]:
+def run(name: str, *arguments: str, cwd: Path, seconds: int = 240) -> tuple[int, str, str]:
     process = start(name, *arguments, cwd=cwd)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=seconds)
     return process.returncode, out, err
 
 

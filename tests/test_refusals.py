@@ -63,7 +63,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "too small a budget": (sampling(solver=sg.Heun(), nfe=1), "at least 2 network calls"),
     "no budget left": (sampling(nfe=1, denoise=True), "at least 2 network calls"),
     "budget of an adaptive": (sampling(solver=sg.TorchDiffEq(), nfe=9), "takes no nfe"),
-    "unknown walk": (sampling(steps=2, walk="cubic"), "ddim_quadratic, karras, leading"),
+    "unknown walk": (sampling(steps=2, walk="cubic"), "ddim_quadratic, focused, karras, leading"),
     "walk and steps": (sampling(steps=2, walk=[1.0, 0.5]), "leave out steps"),
     "walk going up": (sampling(walk=[0.5, 1.0]), "ends below its start"),
     "walk standing still": (sampling(walk=[1.0, 0.5, 0.5, 0.1]), "0.5 is followed by 0.5"),
@@ -136,7 +136,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "form of UniPC": (lambda: sg.UniPC(prediction="F"), "'x0' or 'eps'"),  # type: ignore[arg-type]
     "form": (lambda: sg.Multistep(prediction="v"), "Unknown form 'v'"),  # type: ignore[arg-type]
     "data's std": (lambda: sg.Multistep(prediction="F", sigma_data=0.0), "must be positive"),
-    "clock": (lambda: sg.Multistep(clock="sigma"), "'lam', 't' or 'rho'"),  # type: ignore[arg-type]
+    "clock": (lambda: sg.Multistep(clock="sigma"), "'t', 'rho' or 'tau'"),  # type: ignore[arg-type]
     "clock of DEIS": (lambda: sg.DEIS(clock="lam"), "'t' or 'rho'"),  # type: ignore[arg-type]
     "clock of RK": (lambda: sg.RK4("s"), "'t', 'lam' or 'rho'"),  # type: ignore[arg-type]
     "clock of a pair": (lambda: sg.AdaptiveRK(clock="s"), "'lam'"),  # type: ignore[arg-type]
