@@ -82,14 +82,17 @@ def repaint(
 def recommended(nfe: int) -> dict[str, Any]:
     """The solver of the flow and the walk for a number of network calls: not published, measured.
 
-    Up to 9 two values and a polynomial in tau, up to 25 three and one in lam, then four; corrected
-    each, on the focused walk. docs/benchmarks.md holds it against every other.
+    Up to 9 two values and a polynomial in tau, up to 25 three and one in lam, the last steps of
+    lower order, then four; corrected each, on the focused walk. docs/benchmarks.md holds it
+    against every other.
     """
     whole("nfe", nfe, 1)
     if nfe < 10:
         solver = Multistep(2, corrector=3, clock="tau")
+    elif nfe <= 25:
+        solver = Multistep(3, corrector=5, lower_order_final=True)
     else:
-        solver = Multistep(3, corrector=4) if nfe <= 25 else Multistep(4, corrector=5)
+        solver = Multistep(4, corrector=5)
     return {"solver": solver, "walk": "focused", "nfe": nfe}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from numbers import Real
 
@@ -24,13 +25,15 @@ class Reverse:
 
     Every eta has the same marginals: eta = 1 is Anderson's reverse SDE, Song et al. (2021) eq. 6;
     eta = 0 the probability-flow ODE, eq. 13. eta is a number, a function of lam = log(alpha/sigma)
-    (float64, elementwise), or one number per step of the walk. ValueError for a number that is
-    not >= 0, and for a function where the SDE has no lam.
+    (float64, elementwise), or one number per step of the walk. left: how many steps of the walk
+    follow the one that is taken; None where nobody knows. ValueError for an eta that is not >= 0,
+    and for a function where the SDE has no lam.
     """
 
     model: ScoreModel
     eta: Eta = 0.0
     noise: Noise = field(default_factory=Fresh)
+    left: int | None = None
 
     def __post_init__(self) -> None:
         if hasattr(self.eta, "tolist"):  # an array or a tensor, of one number or one per step
@@ -67,12 +70,16 @@ class Reverse:
         return callable(self.eta) or self.eta != 0
 
     def each(self, n: int) -> list[Reverse]:
-        """The equation of each of n steps: the same, unless eta is one number per step."""
-        if not isinstance(self.eta, Sequence):
-            return [self] * n
-        if len(self.eta) != n:
-            raise ValueError(f"{len(self.eta)} values of eta were given for {n} steps.")
-        return [replace(self, eta=float(eta)) for eta in self.eta]
+        """The equation of each of n steps, which knows how many are left."""
+        listed = isinstance(self.eta, Sequence)
+        if listed and len(self.eta) != n:  # type: ignore[arg-type]
+            raise ValueError(f"{len(self.eta)} values of eta were given for {n} steps.")  # type: ignore[arg-type]
+        equations = [copy(self) for _ in range(n)]  # not made anew: eta has been looked at
+        for k, p in enumerate(equations):
+            object.__setattr__(p, "left", n - 1 - k)
+            if listed:
+                object.__setattr__(p, "eta", float(self.eta[k]))  # type: ignore[index]
+        return equations
 
     def rows(self, index: Tensor, b: int) -> Reverse:
         """The equation of some samples of a batch of b alone, by their places (k,)."""

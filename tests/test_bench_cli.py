@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +48,50 @@ def test_a_sweep_goes_on_past_holes_and_stops_at_ctrl_c(tmp_path: Path) -> None:
     assert len(points(tmp_path)) == 8
     slow = ["problem=low_rank", "sde=vp,ve,edm,flow,cosine,subvp", "solver=ddim,heun", "n=48"]
     process = start("bench", "-m", *slow, cwd=tmp_path)
-    time.sleep(12)
+    first_of(process, tmp_path)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGINT, err
     assert not list((tmp_path / "outputs").rglob(".*-*.json"))
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="counts processes in /proc")
+def test_workers_end_with_the_command_that_was_killed(tmp_path: Path) -> None:
+    slow = ["problem=low_rank", "sde=vp,ve,edm,flow,cosine,subvp", "solver=ddim,heun", "n=48"]
+    process = start("bench", "-m", *slow, cwd=tmp_path)
+    first_of(process, tmp_path)
+    workers = children(process.pid)
+    assert workers
+    process.kill()
+    process.communicate(timeout=30)
+    until(lambda: not any(alive(pid) for pid in workers))
+
+
+def first_of(process: subprocess.Popen[str], cwd: Path) -> None:
+    """Wait until a sweep has written something."""
+    before = len(list((cwd / "outputs").rglob("*.*")))
+    until(lambda: len(list((cwd / "outputs").rglob("*.*"))) > before)
+    assert process.poll() is None
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for it, five minutes at most."""
+    begun = time.monotonic()
+    while not true():
+        assert time.monotonic() < begun + 300
+        time.sleep(0.1)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs, and is not merely waited for."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.is_file() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +140,7 @@ def test_the_whole_chain_and_sdegen_is_not_behind(tmp_path: Path) -> None:
     code, out, err = run("bench", "report", "folder=outputs/smoke", cwd=tmp_path)
     assert code == 0 and "report.html" in out, err
     page = (tmp_path / "outputs" / "smoke" / "report.html").read_text()
-    assert page.count("<svg") == 2 + 2 + 3 and "k_heun" in page
+    assert page.count("<svg") == 2 + 1 + 2 + 3 and "k_heun" in page
     assert "http://" not in page.replace("http://www.w3.org", "") and "<script" not in page
     code, _, err = run("bench", "report", "folder=outputs/smoke", "default=x/y", cwd=tmp_path)
     assert code == 1 and "default names a solver and a walk" in err

@@ -236,6 +236,41 @@ def test_the_straight_flow_is_adams_bashforths_on_it(sde: sg.LinearSDE) -> None:
     close(sg.solve(model, x, solver=solver, walk=walk).x, scale[-1] * y, 1e-9, 1e-10)
 
 
+@sdes
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+def test_the_last_steps_have_the_order_that_is_left(sde: sg.LinearSDE, eta: float) -> None:
+    """Up to the last two steps nothing changes; those are of two values, and DDIM's."""
+    walk, model = sg.log_snr(sde, 8), exact_model(MIXTURE, sde)
+    x = exact_end(sde)[0]
+    noise = sg.Brownian(3, sde.T)
+    how: dict[str, Any] = {"walk": walk, "eta": eta, "noise": noise, "path": True}
+    low, high, two = (
+        sg.solve(model, x, solver=solver, **how).path
+        for solver in (sg.Multistep(3, lower_order_final=True), sg.Multistep(3), sg.Multistep(2))
+    )
+    assert low is not None and high is not None and two is not None
+    close(low.x[:-2], high.x[:-2], 1e-12, 1e-12)
+    stops, p = sde(walk).unbind(), sg.Reverse(model, eta, noise)
+    past = sg.Multistep(2).step(p, low.x[5], stops[5], stops[6]).memory  # has the value there
+    close(low.x[7], sg.Multistep(2).step(p, low.x[6], stops[6], stops[7], past).x, 1e-12, 1e-12)
+    close(low.x[8], sg.Multistep(1).step(p, low.x[7], stops[7], stops[8]).x, 1e-12, 1e-12)
+    assert not torch.allclose(low.x[7], high.x[7], rtol=1e-6)
+
+
+def test_stepped_by_hand_no_order_is_lowered() -> None:
+    """Who steps by hand says how many steps are left, or nothing is known of them."""
+    sde = sg.VPSDE()
+    p, stops = sg.Reverse(exact_model(MIXTURE, sde)), sde(sg.log_snr(sde, 4)).unbind()
+    ends = []
+    for solver in (sg.Multistep(2, lower_order_final=True), sg.Multistep(2)):
+        x, memory = exact_end(sde)[0], None
+        for t, s in pairwise(stops):
+            x, memory, _ = solver.step(p, x, t, s, memory)
+        ends.append(x)
+    assert torch.equal(*ends)
+    assert [q.left for q in p.each(3)] == [2, 1, 0] and p.left is None
+
+
 @pytest.mark.parametrize("nodes", [(0.2, 0.9), (0.4, 0.6), (0.1, 0.5), (0.5, 2 / 3)])
 def test_any_nodes_give_order_three(nodes: tuple[float, float]) -> None:
     for prediction in ("x0", "eps", "F", "straight"):

@@ -685,7 +685,7 @@ def test_what_cannot_be_walked_is_refused(wrong: Callable[[], Any], message: str
 @pytest.mark.parametrize(("nfe", "order"), [(1, 2), (9, 2), (10, 3), (25, 3), (26, 4), (100, 4)])
 def test_what_is_recommended_keeps_to_its_calls(nfe: int, order: int) -> None:
     how = recipes.recommended(nfe)
-    assert how["solver"].order == order and how["solver"].corrector == order + 1
+    assert how["solver"].order == order and how["solver"].corrector > order
     model = sg.ScoreModel(NET, sg.VPSDE())
     assert sg.solve(model, normal(2, 2), **how).nfe.tolist() == [nfe, nfe]
     with refused("nfe must be a whole number >= 1"):

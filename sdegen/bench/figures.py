@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,26 +11,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdegen.analytic import exact_model
 from sdegen.bench import problems
 from sdegen.bench.results import Cell, Choice, Results, best
 from sdegen.march import solve
+from sdegen.orders import mixture, rms, starts
 from sdegen.score import ScoreModel
 from sdegen.sde import VPSDE, LinearSDE, expand
-from sdegen.solvers import RK4
+from sdegen.solvers import RK4, RK5
 from sdegen.solvers.solver import Solver
 
 OURS, DEFAULT, OTHERS, FAINT = "#0b62a4", "#d1495b", "#333333", "#b8b8b8"
 
 
 def svg(figure: Any) -> str:
-    """A figure as an SVG element, without the file's head."""
+    """A figure as an SVG element, without the file's head and what it says about itself."""
     import matplotlib.pyplot as plt
 
     out = io.StringIO()
     with plt.rc_context({"svg.hashsalt": "sdegen", "svg.fonttype": "none"}):
         figure.savefig(out, format="svg", metadata={"Date": None}, bbox_inches="tight")
     plt.close(figure)
-    text = out.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", out.getvalue(), flags=re.DOTALL)
     return text[text.index("<svg") :]
 
 
@@ -95,6 +98,27 @@ def work_precision(
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False, fontsize=8)
     label(axes, "network calls", "median error per coordinate")
+    return svg(figure)
+
+
+def orders(solvers: Mapping[str, Solver], steps: Sequence[int] = (8, 16, 32, 64, 128)) -> str:
+    """Error over steps on a mixture's flow, with lines of slopes 1 to 4."""
+    sde = VPSDE()
+    model, x = exact_model(mixture(), sde), starts(sde, 16)
+    exact = solve(model, x, solver=RK5("lam"), steps=1024).x
+    figure, (axis,) = panels(1, 6.4, 4.2)
+    for power in (1, 2, 3, 4):
+        fall = [(steps[0] / n) ** power for n in steps]
+        axis.plot(steps, fall, "--", color=FAINT, lw=0.8)
+    for name, solver in solvers.items():
+        ends = [solve(model, x, solver=solver, steps=n, eta=0.0, seed=0).x for n in steps]
+        axis.plot(steps, [rms(end - exact) for end in ends], "o-", ms=3, lw=1.3, label=name)
+    axis.set(xscale="log", yscale="log", xlabel="steps", ylabel="root mean square error")
+    axis.set_xticks(steps, list(map(str, steps)))
+    axis.minorticks_off()
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return svg(figure)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import sdegen.solvers as our
 from sdegen.bench import figures
+from sdegen.bench.markup import STYLE, number, table
 from sdegen.bench.results import (
     Cell,
     Choice,
@@ -22,24 +23,6 @@ from sdegen.bench.results import (
 )
 from sdegen.grids import focused
 
-STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; margin: 0 auto;
-  max-width: 62rem; padding: 1rem 1.2rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.2; } h2 { margin-top: 2.6rem; font-size: 1.25rem; }
-h3 { font-size: 1.02rem; margin-bottom: .3rem; }
-svg { width: 100%; height: auto; } figure { margin: 1rem 0; break-inside: avoid; }
-figcaption, small, .note { color: #555; font-size: .88rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .86rem; margin: .6rem 0; }
-th, td { padding: .22rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
-th:first-child, td:first-child, .words td, .words th { text-align: left; }
-thead th { border-bottom: 1px solid #888; }
-td.no { color: #a3122b; font-weight: 600; } tr.ours td:first-child { color: #0b62a4; }
-code { font-size: .9em; background: #f4f4f4; padding: 0 .25em; }
-.wide { min-width: 40rem; }
-@media print { body { max-width: none; font-size: 10pt; } h2 { break-after: avoid; } }
-"""
 TIE = 1.001
 """Methods that are the same formula differ in the last digits."""
 LOOK: Any = {"backend": "svg", "font.size": 8.5, "axes.titlesize": 10, "axes.labelsize": 8.5}
@@ -47,6 +30,16 @@ SHOWN = {
     "DDIM": (our.DDIM(), "log_snr"),
     "DPM-Solver++(2M)": (our.DPMSolverPP(2), "log_snr"),
     "Multistep(3, corrector 4)": (our.Multistep(3, 4), focused),
+}
+LINES = {
+    "DDIM": our.DDIM(),
+    "Heun": our.Heun(),
+    "DPM-Solver++(2M)": our.DPMSolverPP(2),
+    "DPM-Solver++(3M), as published": our.DPMSolverPP(3, published=True),
+    "DPM-Solver++(3M), exact": our.DPMSolverPP(3),
+    "UniPC-3": our.UniPC(3),
+    "Multistep(3, corrector 4)": our.Multistep(3, 4),
+    "Multistep(4, corrector 5)": our.Multistep(4, 5),
 }
 
 
@@ -69,9 +62,10 @@ def write_page(
         parts = [
             head(results),
             summary(errors, cells, ranking, chosen),
-            ranking_table(results, errors, cells, chosen),
+            ranking_table(errors, cells, chosen),
             advice(results, errors, cells),
             *(problem_part(results, errors, name, chosen) for name in names(cells)),
+            order_part(),
             law_part(results),
             cost_part(costs) if costs else "",
             pictures(Path(run) if run else None),
@@ -104,31 +98,6 @@ def pick(errors: Any, ranking: Sequence[Any], default: str | None) -> Choice | N
 def names(cells: Iterable[Cell]) -> list[str]:
     """The problems, in order."""
     return list(dict.fromkeys(cell.problem for cell in cells))
-
-
-def number(value: float) -> str:
-    """Two digits."""
-    return f"{value:.2g}" if 1e-3 <= value < 1e3 else f"{value:.1e}"
-
-
-def table(
-    rows: Sequence[Sequence[str]],
-    header: Sequence[str],
-    ours: Sequence[bool] = (),
-    words: bool = False,
-) -> str:
-    """An HTML table; cells are HTML, numbers unless they are words."""
-    body = "".join(
-        f'<tr class="{"ours" if i < len(ours) and ours[i] else ""}">'
-        + "".join(f"<td>{cell}</td>" if cell[:3] != "!!!" else f'<td class="no">{cell[3:]}</td>'
-                  for cell in row)
-        + "</tr>"
-        for i, row in enumerate(rows)
-    )  # fmt: skip
-    top = "".join(f"<th>{cell}</th>" for cell in header)
-    kind = ' class="words"' if words else ""
-    whole = f"<table{kind}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="scroll">{whole}</div>'
 
 
 def head(results: Results) -> str:
@@ -197,9 +166,7 @@ def behind(errors: Any, cells: Sequence[Cell]) -> tuple[int, float, int, str] | 
     return len(both), mean, len(late), html.escape(listed)
 
 
-def ranking_table(
-    results: Results, errors: Any, cells: Sequence[Cell], chosen: Choice | None
-) -> str:
+def ranking_table(errors: Any, cells: Sequence[Cell], chosen: Choice | None) -> str:
     """Single choices, over all cells and by budget."""
     spans = {"5-10": (0, 10), "11-20": (11, 20), "21-50": (21, 50), "51-100": (51, 100)}
     columns = {"all": list(cells)}
@@ -270,11 +237,11 @@ def problem_part(results: Results, errors: Any, problem: str, chosen: Choice | N
                 if found is None:
                     row.append("-")
                     continue
-                behind = ours and rival is not None and found.error > TIE * rival.error
+                late = ours and rival is not None and found.error > TIE * rival.error
                 cell = (
                     f'<span title="{html.escape(str(found.choice))}">{number(found.error)}</span>'
                 )
-                row.append(("!!!" if behind else "") + cell)
+                row.append(("!!!" if late else "") + cell)
             rows.append(row)
     winners = table(
         winner_rows(errors, problem, sdes, budgets), ["SDE", *map(str, budgets)], words=True
@@ -306,6 +273,18 @@ def winner_rows(
     return rows
 
 
+def order_part() -> str:
+    """How fast the error falls."""
+    drawn = figures.orders(LINES)
+    return (
+        "<h2>Orders</h2><p>Error on the flow of a mixture over the number of equal steps in lam, "
+        "VP; dashed lines fall as the first, second, third and fourth power. The slopes of all "
+        "solvers on all SDEs are in docs/solvers.md.</p>"
+        f"<figure>{drawn}<figcaption>DPM-Solver++(3M) as published falls as a method of order 2."
+        "</figcaption></figure>"
+    )
+
+
 def law_part(results: Results) -> str:
     """Samplers with noise."""
     points = results.of("law")
@@ -319,6 +298,34 @@ def law_part(results: Results) -> str:
         here = {p["settings"]["sde"] for p in points if p["settings"]["problem"] == problem}
         picture = figures.laws(results, problem, sorted(here))
         text += f"<h3>{html.escape(problem)}</h3><figure>{picture}</figure>"
+    return text + weak_and_strong(points)
+
+
+def weak_and_strong(points: Sequence[Any]) -> str:
+    """Tables of the two errors that only sdegen's own samplers can be asked for."""
+    text = ""
+    for key, measure, title, told in (
+        ("weak", "variance", "Weak errors", "the largest relative error of a variance along the "
+         "axes of the Gaussian, exactly, without a sample"),
+        ("strong", "median", "Strong errors", "against the solution on the same Brownian path, "
+         "median over samples, per coordinate"),
+    ):  # fmt: skip
+        here = [p for p in points if key in p]
+        if not here:
+            continue
+        budgets = sorted({p["settings"]["nfe"] for p in here})
+        rows: dict[tuple[str, ...], dict[int, float]] = {}
+        for p in here:
+            s = p["settings"]
+            row = rows.setdefault((s["problem"], s["sde"], s["solver"]), {})
+            row[s["nfe"]] = p[key][measure]
+        lines = [
+            [" ".join(name), *(number(row[b]) if b in row else "-" for b in budgets)]
+            for name, row in sorted(rows.items())
+        ]
+        filled = table(lines, ["problem, SDE, sampler", *map(str, budgets)])
+        text += f"<h3>{title}</h3><p>{told.capitalize()}.</p>"
+        text += f"<details><summary>All {len(lines)} lines</summary>{filled}</details>"
     return text
 
 

@@ -129,9 +129,10 @@ COLUMNS = ("problem", "sde", "solver", "walk", "nfe", "steps", "tol", "dtype")
 def write_csv(results: Results, path: Path) -> None:
     """All points, one line each, gzipped: what a reader needs who wants other figures."""
     errors = ("rms", "median", "q90", "sliced", "energy", "mmd")
+    others = (("strong", "median"), ("weak", "mean"), ("weak", "variance"))
     text = io.StringIO(newline="")
     table = csv.writer(text)
-    table.writerow(["library", *COLUMNS, "calls", *errors, "failed"])
+    table.writerow(["library", *COLUMNS, "calls", *errors, *map(" ".join, others), "failed"])
     for point in [*results.points, *results.holes]:
         known = point.get("errors", {})
         table.writerow(
@@ -139,6 +140,7 @@ def write_csv(results: Results, path: Path) -> None:
             + [point["settings"].get(name, "") for name in COLUMNS]
             + [point.get("nfe", "")]
             + [f"{known[name]:.4g}" if name in known else "" for name in errors]
+            + [f"{point[kind][name]:.4g}" if kind in point else "" for kind, name in others]
             + [point.get("failed", "")]
         )
     # No name and no time in its head: the same points make the same file.
@@ -169,7 +171,6 @@ class Fixed(NamedTuple):
 
     choice: Choice
     ratio: float
-    cells: int
 
 
 def fixed(errors: Mapping[Choice, Mapping[Cell, float]], cells: Iterable[Cell]) -> list[Fixed]:
@@ -180,7 +181,7 @@ def fixed(errors: Mapping[Choice, Mapping[Cell, float]], cells: Iterable[Cell]) 
     for choice, row in errors.items():
         if cells and all(cell in row and math.isfinite(row[cell]) for cell in cells):
             logs = [math.log(row[c] / hindsight[c].error) for c in cells]  # type: ignore[union-attr]
-            found.append(Fixed(choice, math.exp(sum(logs) / len(logs)), len(cells)))
+            found.append(Fixed(choice, math.exp(sum(logs) / len(logs))))
     return sorted(found, key=lambda f: f.ratio)
 
 

@@ -56,11 +56,6 @@ class AdaptiveMultistep(Adaptive):
         """Of the corrector."""
         return self.order + 1
 
-    @property
-    def error_order(self) -> float:
-        """Of a step of the corrector without its oldest value."""
-        return self.order + 1
-
     def attempt(
         self, p: Reverse, x: Tensor, t: Instant, s: Instant, known: Known | None
     ) -> Attempt:

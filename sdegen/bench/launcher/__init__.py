@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,11 +26,21 @@ SETTINGS = {"_target_": "hydra_plugins._sdegen.Processes", "processes": None}
 
 
 def prepare() -> None:
-    """Of a worker: the processes share the cores; Ctrl-C is the launcher's affair."""
+    """Of a worker: the processes share the cores; Ctrl-C is the launcher's affair, and where that
+    one was killed nobody waits for this one."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def follow() -> None:
+    """End with the launcher."""
+    launcher = multiprocessing.parent_process()
+    assert launcher is not None
+    launcher.join()
+    os._exit(1)
 
 
 def attempt(task: Callable[[dict[str, Any]], None], config: dict[str, Any]) -> str | None:
