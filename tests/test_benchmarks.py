@@ -91,3 +91,24 @@ def test_claims(tmp_path: Path) -> None:
     (found,) = json.loads(out.read_text())["results"].values()
     ten = {row["sampler"]: row["energy"] for row in found["rows"] if row["nfe"] == 10}
     assert ten["Analytic-DDPM"] < ten["DDPM, small variance"] < ten["DDPM, large variance"]
+
+
+def test_eta(tmp_path: Path) -> None:
+    """On a Gaussian more noise is a larger error, at every number of calls."""
+    out = tmp_path / "eta.json"
+    assert "floor" in bench("eta", "--quick", "--out", str(out))
+    rows = json.loads(out.read_text())["rows"]
+    exact = [row["distance"] for row in rows if row["case"].startswith("gaussian")]
+    assert len(rows) == 18 and len(exact) == 6
+    assert all(row == sorted(row) for row in exact)
+
+
+def test_euler_grid(tmp_path: Path) -> None:
+    """All times end at the right deviation; on narrow data not at the same speed."""
+    out = tmp_path / "euler_grid.json"
+    bench("euler_grid", "--out", str(out))
+    rows = json.loads(out.read_text())["rows"]
+    found = {(row["s"], row["steps"], row["walk"]): row["deviation"] for row in rows}
+    for walk in ("score_sde", "uniform", "quadratic", "log_snr"):
+        assert abs(found[0.5, 1000, walk] - 1) < 0.005
+    assert found[0.001, 20, "score_sde"] > 1000 and found[0.001, 20, "log_snr"] < 2

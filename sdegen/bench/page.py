@@ -31,6 +31,18 @@ SHOWN = {
     "DPM-Solver++(2M)": (our.DPMSolverPP(2), "log_snr"),
     "Multistep(3, corrector 4)": (our.Multistep(3, 4), focused),
 }
+"""Whose paths are drawn: solver and walk."""
+DIGITS = {
+    "DDIM": (our.DDIM(), "log_snr"),
+    "Heun": (our.Heun("rho"), "karras"),
+    "DPM-Solver++(2M)": (our.DPMSolverPP(2), "log_snr"),
+    "UniPC-3": (our.UniPC(3), "log_snr"),
+    "Multistep(2, 3), tau": (our.Multistep(2, 3, clock="tau"), focused),
+    "Multistep(3, 5), lower": (our.Multistep(3, 5, lower_order_final=True), focused),
+    "DDPM": (our.Ancestral(), "log_snr"),
+    "Euler-Maruyama": (our.EulerMaruyama(), "log_snr"),
+}
+"""Whose digits are shown."""
 LINES = {
     "DDIM": our.DDIM(),
     "Heun": our.Heun(),
@@ -41,6 +53,7 @@ LINES = {
     "Multistep(3, corrector 4)": our.Multistep(3, 4),
     "Multistep(4, corrector 5)": our.Multistep(4, 5),
 }
+"""Whose orders are drawn."""
 
 
 def write_page(
@@ -371,7 +384,7 @@ def pictures(run: Path | None) -> str:
             f"<figure>{drawn}<figcaption>{problem}, VP, scaled to variance one; grey: the exact "
             "paths and the data; blue: the solver; red: where it ends.</figcaption></figure>"
         )
-    grids = figures.digit_grids(SHOWN, (5, 8, 10, 20), run)
+    grids = figures.digit_grids(DIGITS, (5, 8, 10, 20), run)
     whose = "a trained network" if run else "the exact denoiser of the training digits"
     return text + f"<figure>{grids}<figcaption>Digits by {whose}, VP.</figcaption></figure>"
 
