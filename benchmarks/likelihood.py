@@ -1,6 +1,7 @@
 """What a likelihood costs: ours beside the scheme of score_sde, same network, same tolerance.
 
     python benchmarks/likelihood.py --run outputs/digits    writes benchmarks/likelihood.json
+    python benchmarks/likelihood.py --device cuda           likelihood_cuda.json: the U-Net alone
     python benchmarks/likelihood.py --quick --out x.json    without a trained run, in seconds
 
 score_sde's scheme, written anew: SciPy's RK45 on the whole batch as one vector in t, tolerances
@@ -41,19 +42,19 @@ def theirs(model: sg.ScoreModel, x: Tensor, v: Tensor, tol: float) -> tuple[Tens
     sde, b, before = model.sde, len(x), model.nfe
 
     def drift(y: Tensor, t: float) -> Tensor:
-        return model(y, torch.full((b,), t, dtype=torch.float64)).drift(0.0)
+        return model(y, torch.full((b,), t, dtype=torch.float64, device=y.device)).drift(0.0)
 
     def field(t: float, state: Any) -> Any:
-        y = torch.from_numpy(state[: x.numel()]).to(x.dtype).reshape(x.shape)
+        y = torch.from_numpy(state[: x.numel()]).to(x).reshape(x.shape)
         with torch.no_grad():
             velocity = drift(y, t)
         with torch.enable_grad():
             y.requires_grad_()
             (g,) = torch.autograd.grad((drift(y, t) * v).sum(), y)
         div = (g * v).reshape(b, -1).sum(1)
-        return np.concatenate([velocity.numpy().ravel(), div.numpy()])
+        return np.concatenate([velocity.cpu().numpy().ravel(), div.cpu().numpy()])
 
-    start = np.concatenate([x.numpy().ravel(), np.zeros(b)])
+    start = np.concatenate([x.cpu().numpy().ravel(), np.zeros(b)])
     end = solve_ivp(field, (sde.t_min, sde.T), start, "RK45", rtol=tol, atol=tol).y[:, -1]
     z = torch.from_numpy(end[: x.numel()]).reshape(x.shape)
     return sde.prior.log_prob(z) + torch.from_numpy(end[x.numel() :]), model.nfe - before
@@ -90,7 +91,7 @@ def compare(model: sg.ScoreModel, x: Tensor, repeats: int, steps: int) -> dict[s
         f"log_prob, RK4 in lam, {steps} steps": ours(sg.RK4("lam"), steps),
         f"log_prob, UniPC-3, {4 * steps} steps": ours(sg.UniPC(3), 4 * steps),
     }
-    exact, _ = ours(sg.AdaptiveRK(clock="lam", rtol=1e-8, atol=1e-8), None)()
+    exact = ours(sg.AdaptiveRK(clock="lam", rtol=1e-8, atol=1e-8), None)()[0].cpu()
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     results = {}
     for _ in range(repeats):
@@ -100,12 +101,12 @@ def compare(model: sg.ScoreModel, x: Tensor, repeats: int, steps: int) -> dict[s
             seconds[name].append(time.perf_counter() - begun)
     rows = {}
     for name, (value, nfe) in results.items():
-        with Watch(x.numel()) as watch:
+        with Watch(x.numel(), x.device.type) as watch:
             cases[name]()
         rows[name] = {
             "seconds per image": statistics.median(seconds[name]) / len(x),
             "network calls": nfe,
-            "error, nats/dim": float((value - exact).square().mean().sqrt()) / x[0].numel(),
+            "error, nats/dim": float((value.cpu() - exact).square().mean().sqrt()) / x[0].numel(),
             "host reads": watch.reads,
         }
     first = rows["score_sde's scheme"]["seconds per image"]
@@ -118,10 +119,12 @@ def main() -> None:
     """Measure, write and print."""
     parse = argparse.ArgumentParser(description=__doc__)
     parse.add_argument("--run", help="the folder of a finished sdegen-train run on the digits")
+    parse.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parse.add_argument("--quick", action="store_true")
-    parse.add_argument("--out", type=Path, default=OUT)
+    parse.add_argument("--out", type=Path)
     args = parse.parse_args()
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False  # its rounding is above the tolerances
     found: dict[str, Any] = {}
     if args.run is not None:
         model, _, _, classes = load(Path(args.run), [], "cpu")
@@ -131,15 +134,20 @@ def main() -> None:
         found["digits, trained network"] = compare(model, x, 3, 20)
     torch.manual_seed(0)
     width, b, size = (8, 2, 8) if args.quick else (32, 4, 32)
+    if args.device == "cuda":
+        width, b = 64, 32
     net = UNet(channels=3, width=width).eval()
     for p in net.parameters():  # a network that is not zero, as it is when it is new
         p.data.add_(0.02 * torch.randn_like(p))
     patches = photo_patches(size=size).x[:b]
-    model = sg.ScoreModel(net, sg.VPSDE(), "edm")
-    found[f"U-Net, 3 x {size} x {size}"] = compare(model, patches, 1 if args.quick else 3, 20)
+    model = sg.ScoreModel(net.to(args.device), sg.VPSDE(), "edm")
+    rows = compare(model, patches.to(args.device), 1 if args.quick else 3, 20)
+    found[f"U-Net of width {width}, {b} x 3 x {size} x {size}"] = rows
     about = {"torch": torch.__version__, "python": platform.python_version()}
-    about |= {"processor": "one thread of a 2-core x86-64 virtual machine"}
-    args.out.write_text(json.dumps({"about": about, "rows": found}, indent=1) + "\n")
+    on = "one thread of a 2-core x86-64 virtual machine"
+    about["on"] = on if args.device == "cpu" else torch.cuda.get_device_name()
+    out = args.out or OUT.with_stem("likelihood" if args.device == "cpu" else "likelihood_cuda")
+    out.write_text(json.dumps({"about": about, "rows": found}, indent=1) + "\n")
     for title, rows in found.items():
         print(f"\n{title}")
         for name, row in rows.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,8 +36,29 @@ def matrix(values: Sequence[Sequence[float]] | Tensor) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float64)
 
 
+class Constant(ABC):
+    """What is made of constants, which are kept wherever states were: a copy for each device and
+    dtype, so that a loop on a GPU fetches nothing from the host."""
+
+    @cached_property
+    @abstractmethod
+    def constants(self) -> tuple[Tensor, ...]:
+        """In float64, on the CPU."""
+
+    @cached_property
+    def _copies(self) -> dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]]:
+        return {}
+
+    def like(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The constants where x is, as x is."""
+        where = x.device, x.dtype
+        if where not in self._copies:
+            self._copies[where] = tuple(part.to(x) for part in self.constants)
+        return self._copies[where]
+
+
 @dataclass(frozen=True, eq=False)
-class Gaussian:
+class Gaussian(Constant):
     """N(mean, cov) in d dimensions, closed form throughout; a zero covariance is a point mass.
 
     mean (d,), cov (d, d) or (d,) for a diagonal one; states are (b, d).
@@ -52,27 +74,28 @@ class Gaussian:
         var, axes = torch.linalg.eigh(torch.diag(cov) if cov.ndim == 1 else cov)
         return matrix(self.mean), var.clamp(min=0), axes  # type: ignore[arg-type]
 
-    def _like(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mean, var, axes = self.spectrum
-        return mean.to(x), var.to(x), axes.to(x)
+    @cached_property
+    def constants(self) -> tuple[Tensor, ...]:
+        """Mean, variances and axes."""
+        return self.spectrum
 
     def denoise(self, x: Tensor, level: Level) -> Tensor:
         """E[x0 | x_t = x]."""
-        mean, var, axes = self._like(x)
+        mean, var, axes = self.like(x)
         a, v = expand(level.alpha, x), expand(level.sigma**2, x)
         y = (x - a * mean) @ axes
         return mean + (a * var / (a**2 * var + v) * y) @ axes.T
 
     def flow(self, x: Tensor, t: Level, s: Level) -> Tensor:
         """The probability flow's exact map of x (b, d) from level t to level s."""
-        mean, var, axes = self._like(x)
+        mean, var, axes = self.like(x)
         y = (x - t.alpha * mean) @ axes
         gain = ((s.alpha**2 * var + s.sigma**2) / (t.alpha**2 * var + t.sigma**2)).sqrt()
         return s.alpha * mean + (gain * y) @ axes.T
 
     def log_prob(self, x: Tensor, level: Level | None = None) -> Tensor:
         """Log-density of x (b, d), (b,): of the data, or of x_t at a level."""
-        mean, var, axes = self._like(x)
+        mean, var, axes = self.like(x)
         if level is not None:
             mean, var = level.alpha * mean, level.alpha**2 * var + level.sigma**2
         y = (x - mean) @ axes
@@ -86,7 +109,7 @@ class Gaussian:
 
 
 @dataclass(frozen=True, eq=False)
-class Mixture:
+class Mixture(Constant):
     """Isotropic Gaussians: weights (k,), means (k, d), stds (k,); states are (b, d)."""
 
     means: Sequence[Sequence[float]] | Tensor
@@ -94,7 +117,8 @@ class Mixture:
     weights: Sequence[float] | Tensor
 
     @cached_property
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
+    def constants(self) -> tuple[Tensor, ...]:
+        """Means, standard deviations and weights."""
         parts = matrix(self.means), matrix(self.stds), matrix(self.weights)  # type: ignore[arg-type]
         if parts[0].ndim != 2 or not len(parts[0]) == len(parts[1]) == len(parts[2]):
             raise ValueError(
@@ -105,7 +129,7 @@ class Mixture:
 
     def denoise(self, x: Tensor, level: Level) -> Tensor:
         """E[x0 | x_t = x], each component's Gaussian mean weighted by its posterior."""
-        means, stds, weights = (part.to(x) for part in self._parts)
+        means, stds, weights = self.like(x)
         a, v = (torch.as_tensor(c).to(x).reshape(-1, 1) for c in (level.alpha, level.sigma**2))
         var = a**2 * stds**2 + v
         off = x[:, None, :] - a[..., None] * means
@@ -115,7 +139,7 @@ class Mixture:
 
     def log_prob(self, x: Tensor, level: Level | None = None) -> Tensor:
         """Log-density of x (b, d), (b,): of the data, or of x_t at a level."""
-        means, stds, weights = (part.to(x) for part in self._parts)
+        means, stds, weights = self.like(x)
         var = stds**2
         if level is not None:
             means, var = level.alpha * means, level.alpha**2 * var + level.sigma**2
@@ -126,14 +150,14 @@ class Mixture:
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws (n, d) in float64."""
-        means, stds, weights = self._parts
+        means, stds, weights = self.constants
         k = torch.multinomial(weights, n, replacement=True, generator=generator)
         z = torch.randn(n, means.shape[1], dtype=torch.float64, generator=generator)
         return means[k] + stds[k, None] * z
 
 
 @dataclass(frozen=True, eq=False)
-class LowRankMixture:
+class LowRankMixture(Constant):
     """Gaussians that are wide in r directions each and narrow in all others, in many dimensions.
 
     Component k is N(mean_k, axes_k diag(vars_k) axes_k^T + std^2 I); weights (k,), means (k, d),
@@ -156,18 +180,22 @@ class LowRankMixture:
                 f"(k,), but they are {tuple(self.axes.shape)}, {', '.join(map(str, shapes))}."
             )
 
+    @cached_property
+    def constants(self) -> tuple[Tensor, ...]:
+        """Means, axes, variances and weights."""
+        return self.means, self.axes, self.vars, self.weights
+
     def _parts(self, x: Tensor, a: Tensor, v: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Of each component: log(weight N(x)) (b,), and its posterior mean of x0 (b, d)."""
         d, narrow = x.shape[1], a**2 * self.std**2 + v
-        for m, U, var, w in zip(self.means, self.axes, self.vars, self.weights, strict=True):
-            m, U, var = m.to(x), U.to(x), var.to(x)
+        for m, U, var, w in zip(*self.like(x), strict=True):
             off = x - a * m
             y = off @ U
             wide = narrow + a**2 * var
             square = (off.square().sum(1) - y.square().sum(1)) / narrow[:, 0]
             square = square + (y**2 / wide).sum(1)
             logdet = (d - len(var)) * narrow[:, 0].log() + wide.log().sum(1)
-            log_weight = w.to(x).log() - 0.5 * (square + logdet + d * math.log(2 * math.pi))
+            log_weight = w.log() - 0.5 * (square + logdet + d * math.log(2 * math.pi))
             # Off the axes the gain is that of std^2 alone; along them the rest is added.
             gain = a * self.std**2 / narrow
             more = a * (var + self.std**2) / wide - gain
@@ -200,7 +228,7 @@ class LowRankMixture:
 
 
 @dataclass(frozen=True, eq=False)
-class Empirical:
+class Empirical(Constant):
     """A data set (n, *) as a distribution: each of its n points with weight 1 / n.
 
     chunk: points that are compared with all states at once, which bounds the memory to b x chunk.
@@ -217,9 +245,11 @@ class Empirical:
             )
 
     @cached_property
-    def _rows(self) -> Tensor:
-        """The points (n, d) in float64: at small sigma their logits differ in the last digits."""
-        return self.data.reshape(len(self.data), -1).double()
+    def constants(self) -> tuple[Tensor, ...]:
+        """The points (n, d) in float64, as at small sigma their logits differ in the last digits,
+        and half of their squares (n,)."""
+        rows = self.data.reshape(len(self.data), -1).to("cpu", torch.float64)
+        return rows, 0.5 * rows.square().sum(1)
 
     def denoise(self, x: Tensor, level: Level) -> Tensor:
         """E[x0 | x_t = x], a softmax over the data; x is (b, *)."""
@@ -227,8 +257,8 @@ class Empirical:
         a, v = (torch.as_tensor(c).to(y).reshape(-1, 1) for c in (level.alpha, level.sigma**2))
         top = y.new_full((len(y), 1), -torch.inf)
         total, mean = torch.zeros_like(top), torch.zeros_like(y)
-        for part in self._rows.to(y.device).split(self.chunk):
-            logits = (a * y @ part.T - 0.5 * a**2 * part.square().sum(1)) / v
+        for part, half in zip(*(c.split(self.chunk) for c in self.like(y)), strict=True):
+            logits = (a * y @ part.T - a**2 * half) / v
             new = torch.maximum(top, logits.detach().amax(1, keepdim=True))
             w, fade = (logits - new).exp(), (top - new).exp()
             total, mean, top = fade * total + w.sum(1, keepdim=True), fade * mean + w @ part, new
@@ -237,12 +267,14 @@ class Empirical:
     def log_prob(self, x: Tensor, level: Level) -> Tensor:
         """Log-density of x_t (b, *) at a level, (b,): a mixture of n Gaussians."""
         y, v = x.reshape(len(x), -1).double(), level.sigma**2
-        parts = self._rows.to(y.device).split(self.chunk)
+        rows, _ = self.like(y)
+        parts = rows.split(self.chunk)
         logits = [-0.5 * (y[:, None] - level.alpha * part).square().sum(2) / v for part in parts]
-        total = torch.cat(logits, 1).logsumexp(1) - math.log(len(self._rows))
+        total = torch.cat(logits, 1).logsumexp(1) - math.log(len(rows))
         return total - y.shape[1] / 2 * torch.log(2 * math.pi * v)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws (n, *), with replacement, in float64."""
         picks = torch.randint(len(self.data), (n,), generator=generator)
-        return self._rows.cpu()[picks].reshape(n, *self.data.shape[1:])
+        rows, _ = self.constants
+        return rows[picks].reshape(n, *self.data.shape[1:])

@@ -6,10 +6,12 @@ import hashlib
 import json
 import math
 import platform
+import subprocess
 import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,7 +25,7 @@ from sdegen.bench.peers import Peer
 from sdegen.bench.problems import Problem
 from sdegen.bench.reference import reference, strong_reference
 from sdegen.bench.tuned import Recommended, TunedHere
-from sdegen.bench.watch import Stopwatch, Watch
+from sdegen.bench.watch import Stopwatch, Watch, wait
 from sdegen.brownian import Brownian
 from sdegen.march import plan, sample
 from sdegen.orders import law
@@ -101,9 +103,11 @@ def measure(
     draws: int = 2048,
     seed: int = 0,
     dtype: str = "float64",
+    device: str = "cpu",
     repeats: int = 0,
 ) -> dict[str, Any]:
-    """Errors first; then, where ``repeats`` asks for it, what it costs.
+    """Errors first; then, where ``repeats`` asks for it, what it costs.  References and exact
+    draws are made on the CPU, whatever the device.
 
     A solver of the flow is held against the reference from n common starts, path by path; one that
     adds noise against exact draws of x at t_min, in distribution, with the floor that two sets of
@@ -131,10 +135,11 @@ def measure(
     else:
         exact = reference(problem, sde, n, seed, folder / "references")
         start, row["agreement"] = exact.starts, exact.agreement
-    start = start.to(precision)
+    start = start.to(usable(device), precision)
     how: dict[str, Any] = {"walk": walk, "nfe": nfe, "steps": steps, "tol": tol, "seed": seed}
     begun = time.perf_counter()
     end = run(solver, model, start, **how)
+    end = end.cpu()
     row["seconds"] = time.perf_counter() - begun
     row["nfe"] = calls = model.nfe
     lost = int((~end.reshape(len(end), -1).isfinite().all(1)).sum())
@@ -192,12 +197,23 @@ def cost(
 ) -> dict[str, float]:
     """Medians of seconds, in all and beside the network's; then kernels, reads and memory."""
     whole, own = [], []
-    for _ in range(repeats):
-        stop.seconds, begun = 0.0, time.perf_counter()
+    device = start.device.type
+
+    def clock() -> float:
+        begun = time.perf_counter()
         run(solver, model, start, **how)  # type: ignore[arg-type]
-        whole.append(time.perf_counter() - begun)
-        own.append(whole[-1] - stop.seconds)
-    with Watch(start.numel()) as watch:
+        wait(device)
+        return time.perf_counter() - begun
+
+    for _ in range(repeats):
+        wait(device)
+        whole.append(clock())
+        # On a GPU the network's share is known only if it is waited for, which costs time itself.
+        stop.seconds, stop.device = 0.0, device
+        taken = clock() if device != "cpu" else whole[-1]
+        own.append(taken - stop.seconds)
+        stop.device = "cpu"
+    with Watch(start.numel(), device) as watch:
         stop.watch = watch
         run(solver, model, start, **how)  # type: ignore[arg-type]
     stop.watch = Watch(0)
@@ -215,19 +231,45 @@ def cost(
 # ---------------------------------------------------------------------------------------- files
 
 
+def usable(device: str) -> str:
+    """The device, if there is one."""
+    found = one_of(device, "device", {"cpu": True, "cuda": torch.cuda.is_available()})
+    if not found:
+        raise ValueError("device=cuda, but torch sees no CUDA device: use device=cpu.")
+    return device
+
+
 def key_of(settings: Mapping[str, Any]) -> str:
     """The name of a point's file: what it depends on, hashed."""
     text = json.dumps({"version": VERSION, **settings}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def about() -> dict[str, Any]:
-    """What the numbers were made with."""
+@cache
+def about(device: str = "cpu") -> dict[str, Any]:
+    """What the numbers were made with; commit is that of the checkout, where there is one."""
     import sdegen
 
+    on = f"{platform.machine()}, {torch.get_num_threads()} thread(s)"
     return {
         "sdegen": sdegen.__version__,
+        "commit": commit(Path(sdegen.__file__).parent),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s)",
+        "machine": on if device == "cpu" else torch.cuda.get_device_name(),
     }
+
+
+def commit(folder: Path) -> str | None:
+    """Of the checkout that the folder lies in; None if there is none, or no git."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 READS = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "item")
+COPIES = {"_to_copy": 0, "copy_": 1}
+"""Which of their arguments is the source; one that leaves the device is waited for too."""
 NO_KERNEL = ("empty", "empty_like", "new_empty", "empty_strided", "_unsafe_view")
 
 
@@ -52,6 +55,8 @@ class Watch(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name in READS:
             self.reads += any(isinstance(a, Tensor) and a.device.type == self.device for a in args)
+        if name in COPIES and self.device != "cpu" and out.device.type == "cpu":
+            self.reads += args[COPIES[name]].device.type == self.device
         alias = func._schema.returns[0].alias_info if func._schema.returns else None
         view = alias is not None and not alias.is_write
         for each in out if isinstance(out, tuple | list) else (out,):
@@ -71,18 +76,29 @@ class Watch(TorchDispatchMode):
         return out
 
 
+def wait(device: str) -> None:
+    """Until the device has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
 class Stopwatch:
-    """A network that notes what it takes and, while it runs, is not watched."""
+    """A network that notes what it takes and, while it runs, is not watched.
+
+    device: one that is waited for before and after, for its work to be counted here.
+    """
 
     def __init__(self, net: Any) -> None:
-        self.net, self.seconds, self.watch = net, 0.0, Watch(0)
+        self.net, self.seconds, self.watch, self.device = net, 0.0, Watch(0), "cpu"
 
     @contextmanager
     def aside(self) -> Iterator[None]:
         """What happens here is the network's, or an adapter's, and no solver's."""
+        wait(self.device)
         begun = time.perf_counter()
         with self.watch.paused():
             yield
+        wait(self.device)
         self.seconds += time.perf_counter() - begun
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:

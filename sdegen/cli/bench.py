@@ -46,7 +46,7 @@ def run(config: dict[str, Any]) -> None:
     ValueError, when the others are done, for a point that could not be.
     """
     from sdegen.bench.peers import Peer
-    from sdegen.bench.point import VERSION, about, key_of, library_of, measure
+    from sdegen.bench.point import VERSION, about, key_of, library_of, measure, usable
     from sdegen.bench.tuned import Recommended, TunedHere
     from sdegen.cli.build import build, build_walk
     from sdegen.solvers import Solver
@@ -58,7 +58,8 @@ def run(config: dict[str, Any]) -> None:
     packages = config["packages"]
     problem, sde = build(config["problem"], packages), build(config["sde"], packages)
     solver, walk = build(config["solver"], packages), build_walk(config)
-    common = {key: config[key] for key in ("n", "draws", "seed", "dtype", "repeats")}
+    common = {key: config[key] for key in ("n", "draws", "seed", "dtype", "device", "repeats")}
+    made_with = about(usable(config["device"]))
     whole("n", config["n"], 2)
     whole("draws", config["draws"], 2)
     if not isinstance(solver, Solver | Peer | TunedHere | Recommended):
@@ -87,7 +88,7 @@ def run(config: dict[str, Any]) -> None:
             refused.append(found["failed"])
         path.parent.mkdir(exist_ok=True)
         point = {"version": VERSION, "library": library_of(solver), "settings": named}
-        write_json(path, {**point, "parts": parts, "about": about(), **found})
+        write_json(path, {**point, "parts": parts, "about": made_with, **found})
         if "choices" not in config:  # a sweep has a progress bar
             print(line(named, found))
     if refused:

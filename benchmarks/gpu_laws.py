@@ -1,0 +1,142 @@
+"""What is promised of a GPU, tried on one, solver by solver.
+
+    python benchmarks/gpu_laws.py                       writes benchmarks/gpu_laws.json
+    python benchmarks/gpu_laws.py --device cpu --out x.json    what of it a CPU can show
+
+Every solver of the catalogue with fixed steps, on the exact score of a mixture under VP and EDM:
+
+- waits: times that a second ``sample`` synchronised, under torch's own debug mode, which raises;
+- captured: whether ``Captured`` gives the samples of ``sample`` to the last bit, for two seeds;
+- alone: the largest difference of a sample made alone and made in a batch of 64, same seed;
+- host: the largest difference to the same samples made on the CPU, beside the largest value;
+- hurt: samples that differ from what they were when one of the batch is NaN.
+
+float64 throughout, but for "captured", which is float32. Then ``log_prob`` on fixed steps: how
+often it waits, which must not grow with the steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import sdegen as sg
+from sdegen.analytic import exact_model
+from sdegen.orders import mixture
+
+OUT = Path(__file__).with_suffix(".json")
+SDES: dict[str, sg.LinearSDE] = {"vp": sg.VPSDE(), "edm": sg.EDM()}
+B, STEPS = 64, 12
+
+
+def waits(run: Callable[[], Any]) -> str:
+    """What synchronised, in torch's words, or nothing; after a first run, which may."""
+    run()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run()
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return ""
+
+
+def captured(model: sg.ScoreModel, x: Tensor, solver: sg.Solver) -> bool | None:
+    """Whether a graph gives the same bits; None for a solver that has no program."""
+    try:
+        graph = sg.Captured(model, x, solver=solver, steps=STEPS)
+    except sg.NotLinear:
+        return None
+    return all(
+        torch.equal(graph(x, seed=k), sg.sample(model, x, solver=solver, steps=STEPS, seed=k))
+        for k in (3, 4)
+    )
+
+
+def measured(solver: sg.Solver, sde: sg.LinearSDE, device: str) -> dict[str, Any]:
+    """One row."""
+    model = exact_model(mixture(), sde)
+    start = sde.prior.sample(
+        torch.randn(B, 2, generator=torch.Generator().manual_seed(0)).double()
+    )
+    seeds = torch.arange(100, 100 + B).tolist()
+
+    def run(x: Tensor, seed: Any = seeds) -> Tensor:
+        return sg.sample(model, x, solver=solver, steps=STEPS, seed=seed)
+
+    x = start.to(device)
+    there, here = run(x), run(start)
+    alone = torch.cat([run(x[i : i + 1], seeds[i : i + 1]) for i in (0, B // 2, B - 1)])
+    x_nan = x.clone()
+    x_nan[5] = torch.nan
+    kept = torch.arange(B, device=device) != 5
+    row: dict[str, Any] = {
+        "alone": float((alone - there[[0, B // 2, B - 1]]).abs().max()),
+        "host": float((there.cpu() - here).abs().max() / here.abs().max()),
+        "hurt": int((run(x_nan) != there)[kept].any(1).sum()),
+    }
+    if device == "cuda":
+        row["waits"] = waits(lambda: run(x, 7))
+        row["captured"] = captured(model, x.float(), solver)
+    return row
+
+
+def likelihood_waits(sde: sg.LinearSDE, steps: int) -> int:
+    """How often ``log_prob`` on so many fixed steps waits: before and after them, it may."""
+    model = exact_model(mixture(), sde)
+    x = mixture().sample(B, torch.Generator().manual_seed(0)).cuda()
+    for _ in range(2):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            sg.log_prob(model, x, solver=sg.UniPC(), steps=steps)
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(each.message) for each in caught)
+
+
+def main() -> None:
+    """Measure, write and print."""
+    parse = argparse.ArgumentParser(description=__doc__)
+    parse.add_argument("--device", default="cuda", choices=("cpu", "cuda"))
+    parse.add_argument("--out", type=Path, default=OUT)
+    args = parse.parse_args()
+    rows: dict[str, dict[str, Any]] = {}
+    for name, entry in sg.catalogue().items():
+        solver = entry.build()
+        if solver.adaptive:
+            continue
+        for at, sde in SDES.items():
+            rows[f"{name}, {at}"] = row = measured(solver, sde, args.device)
+            print(f"{name:28s}{at:5s}" + "  ".join(f"{k} {v}" for k, v in row.items()), flush=True)
+    record: dict[str, Any] = {
+        "on": torch.cuda.get_device_name() if args.device == "cuda" else platform.machine(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "rows": rows,
+    }
+    if args.device == "cuda":
+        record["log_prob waits"] = {
+            f"{at}, {steps} steps": likelihood_waits(sde, steps)
+            for at, sde in SDES.items()
+            for steps in (STEPS, 2 * STEPS)
+        }
+    args.out.write_text(json.dumps(record, indent=1) + "\n")
+    keys = {key for row in rows.values() for key in row}
+    for key in sorted(keys):
+        off = [name for name, row in rows.items() if row[key] not in (0, "", True, None)]
+        worst = max((row[key] for row in rows.values() if isinstance(row[key], float)), default="")
+        print(f"{key}: {len(rows) - len(off)} of {len(rows)} exact {worst}  {off[:8]}")
+    print(record.get("log_prob waits", ""))
+
+
+if __name__ == "__main__":
+    main()
