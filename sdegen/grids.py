@@ -63,14 +63,14 @@ def focused(
     n: int,
     start: float | None = None,
     stop: float | None = None,
-    center: float = 2.0,
-    width: float = 2.5,
-    strength: float = 2.0,
+    center: float = 1.0,
+    width: float = 4.0,
+    strength: float = 4.0,
 ) -> Tensor:
     """Equal steps in lam + strength width tanh((lam - center) / width): log_snr, finer about one
     level by 1 + strength.
 
-    There, at rho = e^-2 for data in [-1, 1], a sample takes its shape: x0 hardly changes with
+    There, at rho = 1 / e for data in [-1, 1], a sample takes its shape: x0 hardly changes with
     lam long before and long after. Measured in docs/benchmarks.md.
     """
     clock = linear(sde, "focused")

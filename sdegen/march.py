@@ -81,7 +81,7 @@ def solve(
     model: ScoreModel,
     start: Sequence[int] | Tensor,
     *,
-    solver: Solver | str,
+    solver: Solver | str | None = None,
     steps: int | None = None,
     nfe: int | None = None,
     walk: str | Grid | Tensor | Sequence[float] | None = None,
@@ -94,12 +94,14 @@ def solve(
     """Integrate the reverse equation of a score model from noise to data.
 
     start:   a shape (b, *) to draw from the SDE's prior, or the states x_T (b, *) to start from.
-    solver:  a Solver; or "auto", which probes some for this model and this nfe, and prints which
+    solver:  a Solver; default what ``recipes.recommended`` says for so many network calls, on its
+             walk; or "auto", which probes some for this model and this nfe, and prints which
              one it took and why (probe.py); its probes are not counted in the solution's nfe.
     steps:   solver steps; or ``nfe``: as many steps as that many network calls allow.
     walk:    a grid by name ("log_snr", "karras", "uniform", "quadratic"), a grid function
              (sde, n) -> times, or the times themselves (n + 1,), which may climb (walks.py).
-             Default: log_snr where the SDE has marginals, uniform otherwise.
+             Default: log_snr where the SDE has marginals, uniform otherwise, unless the solver
+             comes with one.
     eta:     0 for the probability-flow ODE, 1 for Song et al.'s reverse SDE, a function of lam or
              one number per step; default the solver's.
     seed:    an int (sample i has stream (seed, i)) or one int per sample; or ``noise``, a source.
@@ -129,7 +131,7 @@ def sample(
     model: ScoreModel,
     start: Sequence[int] | Tensor,
     *,
-    solver: Solver | str,
+    solver: Solver | str | None = None,
     steps: int | None = None,
     nfe: int | None = None,
     walk: str | Grid | Tensor | Sequence[float] | None = None,
@@ -186,7 +188,7 @@ def travel(
 
 
 def settled(
-    solver: Solver | str,
+    solver: Solver | str | None,
     model: ScoreModel,
     start: Sequence[int] | Tensor,
     steps: int | None,
@@ -194,9 +196,11 @@ def settled(
     walk: str | Grid | Tensor | Sequence[float] | None,
     denoise: bool,
 ) -> tuple[Solver, str | Grid | Tensor | Sequence[float] | None]:
-    """Solver and walk; "auto" finds its own."""
+    """Solver and walk: those given, the recommended ones, or what "auto" finds."""
     if isinstance(solver, Solver):
         return solver, walk
+    if solver is None:
+        return usual(model.sde, steps, nfe, walk, denoise)
     if solver != "auto":
         raise ValueError(f'A solver is a Solver or "auto", but it is {solver!r}.')
     if nfe is None or steps is not None or walk is not None:
@@ -207,6 +211,29 @@ def settled(
     choice = automatic(model, shape, nfe - int(denoise))
     print(choice)
     return choice.solver, choice.walk
+
+
+def usual(
+    sde: SDE,
+    steps: int | None,
+    nfe: int | None,
+    walk: str | Grid | Tensor | Sequence[float] | None,
+    denoise: bool,
+) -> tuple[Solver, str | Grid | Tensor | Sequence[float] | None]:
+    """What is recommended for so many calls, on the walk given or on its own."""
+    from sdegen.recipes import recommended  # which knows of walks, and they of this
+
+    if not isinstance(sde, LinearSDE):
+        raise ValueError(
+            f"The usual solver works in alpha and sigma, but {type(sde).__name__} gives only "
+            "drift and diffusion: give a solver, such as Heun() or EulerMaruyama()."
+        )
+    if (steps is None) == (nfe is None) and (walk is None or isinstance(walk, str)):
+        raise ValueError(f"Give exactly one of steps and nfe, but steps = {steps}, nfe = {nfe}.")
+    given = len(walk) - 1 if isinstance(walk, Tensor | Sequence) else 0
+    calls = nfe - int(denoise) if nfe is not None else steps or given
+    how = recommended(max(1, calls))
+    return how["solver"], how["walk"] if walk is None else walk
 
 
 def spent(x: Tensor, tallies: Sequence[Tally], nfe: int, more: int) -> tuple[Tensor, Tensor]:

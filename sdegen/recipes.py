@@ -82,17 +82,13 @@ def repaint(
 def recommended(nfe: int) -> dict[str, Any]:
     """The solver of the flow and the walk for a number of network calls: not published, measured.
 
-    Up to 9 two values and a polynomial in tau, up to 25 three and one in lam, the last steps of
-    lower order, then four; corrected each, on the focused walk. docs/benchmarks.md holds it
-    against every other.
+    Four values, from 40 calls on five, and a polynomial in the wide clock, corrected, on the
+    focused walk; with fewer than 12 calls the last step is Euler's. ``solve`` and ``sample`` take
+    it where no solver is given. docs/benchmarks.md holds it against every other.
     """
     whole("nfe", nfe, 1)
-    if nfe < 10:
-        solver = Multistep(2, corrector=3, clock="tau")
-    elif nfe <= 25:
-        solver = Multistep(3, corrector=5, lower_order_final=True)
-    else:
-        solver = Multistep(4, corrector=5)
+    k = 4 if nfe < 40 else 5
+    solver = Multistep(k, corrector=k, clock="wide", euler_at_final=nfe < 12)
     return {"solver": solver, "walk": "focused", "nfe": nfe}
 
 

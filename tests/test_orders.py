@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -79,9 +80,15 @@ def test_order_on_the_probability_flow(sde: sg.LinearSDE, name: str) -> None:
     solver = ODE[name]
     starts_low = isinstance(solver, sg.LinearMultistep) and solver.order >= 4
     sde = WIDE_VE if isinstance(sde, sg.VESDE) and starts_low else sde
-    steps = (128, 256) if solver.flow < 5 else (256, 512) if starts_low else (32, 64)
+    if getattr(solver, "euler_at_final", False):
+        # Where x0 hardly changes any more the last step's error is not seen at any step size.
+        sde = replace(sde, t_min=float(sde.time(torch.tensor(0.0, dtype=torch.float64))))
+    # In the wide clock the first error to fall is one of higher order, as in the fifth-order ones.
+    wide = getattr(solver, "clock", "") == "wide" and solver.flow >= 4
+    late = wide or (solver.flow == 5 and starts_low)
+    steps = (256, 512) if late else (128, 256) if solver.flow < 5 else (32, 64)
     (slope,) = slopes(flow_errors(solver, sde, steps, eta=0.0))
-    more = 1.2 if solver.flow == 5 else TOLERANCE[int(solver.flow)]
+    more = 1.2 if wide or solver.flow == 5 else TOLERANCE[int(solver.flow)]
     assert -TOLERANCE[int(solver.flow)] < slope - solver.flow < more, slope
 
 
@@ -202,7 +209,7 @@ def test_weak_order_on_gaussian_data(sde: sg.LinearSDE, name: str) -> None:
     # A polynomial in another clock than lam needs small steps to show its order: its error changes
     # sign before.
     finer = isinstance(solver, sg.DEIS) + (solver == sg.DEIS(3, "rho"))
-    finer += 2 * (getattr(solver, "clock", "lam") == "tau")
+    finer += 2 * (getattr(solver, "clock", "lam") in ("tau", "wide"))
     steps = (128 * 2**finer, 256 * 2**finer)
     laws = [law(solver, sde, n, eta) for n in steps]
     (slope,) = slopes([float(mean.abs().sum() + var.abs().sum()) for mean, var in laws])

@@ -136,7 +136,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "form of UniPC": (lambda: sg.UniPC(prediction="F"), "'x0' or 'eps'"),  # type: ignore[arg-type]
     "form": (lambda: sg.Multistep(prediction="v"), "Unknown form 'v'"),  # type: ignore[arg-type]
     "data's std": (lambda: sg.Multistep(prediction="F", sigma_data=0.0), "must be positive"),
-    "clock": (lambda: sg.Multistep(clock="sigma"), "'t', 'rho' or 'tau'"),  # type: ignore[arg-type]
+    "clock": (lambda: sg.Multistep(clock="sigma"), "'rho', 'tau', 'wide', but it is"),  # type: ignore[arg-type]
     "clock of DEIS": (lambda: sg.DEIS(clock="lam"), "'t' or 'rho'"),  # type: ignore[arg-type]
     "clock of RK": (lambda: sg.RK4("s"), "'t', 'lam' or 'rho'"),  # type: ignore[arg-type]
     "clock of a pair": (lambda: sg.AdaptiveRK(clock="s"), "'lam'"),  # type: ignore[arg-type]

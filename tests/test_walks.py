@@ -682,10 +682,11 @@ def test_what_cannot_be_walked_is_refused(wrong: Callable[[], Any], message: str
         wrong()
 
 
-@pytest.mark.parametrize(("nfe", "order"), [(1, 2), (9, 2), (10, 3), (25, 3), (26, 4), (100, 4)])
+@pytest.mark.parametrize(("nfe", "order"), [(1, 4), (11, 4), (12, 4), (39, 4), (40, 5), (100, 5)])
 def test_what_is_recommended_keeps_to_its_calls(nfe: int, order: int) -> None:
     how = recipes.recommended(nfe)
-    assert how["solver"].order == order and how["solver"].corrector > order
+    assert how["solver"].order == how["solver"].corrector == order
+    assert how["solver"].euler_at_final == (nfe < 12)
     model = sg.ScoreModel(NET, sg.VPSDE())
     assert sg.solve(model, normal(2, 2), **how).nfe.tolist() == [nfe, nfe]
     with refused("nfe must be a whole number >= 1"):

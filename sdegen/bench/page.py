@@ -29,7 +29,7 @@ LOOK: Any = {"backend": "svg", "font.size": 8.5, "axes.titlesize": 10, "axes.lab
 SHOWN = {
     "DDIM": (our.DDIM(), "log_snr"),
     "DPM-Solver++(2M)": (our.DPMSolverPP(2), "log_snr"),
-    "Multistep(3, corrector 4)": (our.Multistep(3, 4), focused),
+    "Multistep(4, 4), wide": (our.Multistep(4, 4, clock="wide"), focused),
 }
 """Whose paths are drawn: solver and walk."""
 DIGITS = {
@@ -37,8 +37,11 @@ DIGITS = {
     "Heun": (our.Heun("rho"), "karras"),
     "DPM-Solver++(2M)": (our.DPMSolverPP(2), "log_snr"),
     "UniPC-3": (our.UniPC(3), "log_snr"),
-    "Multistep(2, 3), tau": (our.Multistep(2, 3, clock="tau"), focused),
-    "Multistep(3, 5), lower": (our.Multistep(3, 5, lower_order_final=True), focused),
+    "Multistep(4, 4), wide": (our.Multistep(4, 4, clock="wide"), focused),
+    "the same, Euler at the end": (
+        our.Multistep(4, 4, clock="wide", euler_at_final=True),
+        focused,
+    ),
     "DDPM": (our.Ancestral(), "log_snr"),
     "Euler-Maruyama": (our.EulerMaruyama(), "log_snr"),
 }

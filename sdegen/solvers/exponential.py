@@ -27,8 +27,10 @@ from sdegen.sde import Level, LinearSDE, expand
 
 Clock = Literal["lam", "t", "rho"]
 """What steps are measured in."""
-PolynomialClock = Literal["lam", "t", "rho", "tau"]
-"""What a polynomial is a polynomial in; tau = sigma / (alpha + sigma)."""
+PolynomialClock = Literal["lam", "t", "rho", "tau", "wide"]
+"""What a polynomial is a polynomial in; tau = sigma / (alpha + sigma), sigmoid(-lam), and "wide",
+sigmoid(-lam / 1.5 - 1): slow where there is much noise or little, as a prediction is, with a wider
+transition than tau's. Measured in docs/benchmarks.md."""
 
 
 class Form(ABC):
@@ -216,7 +218,12 @@ def clock_at(p: Reverse, clock: PolynomialClock, lam: Tensor) -> Tensor:
     if clock == "t":
         assert isinstance(p.sde, LinearSDE)
         return p.sde.time(lam)
-    return {"lam": lam, "rho": exp(-lam), "tau": sigmoid(-lam)}[clock]
+    return {
+        "lam": lam,
+        "rho": exp(-lam),
+        "tau": sigmoid(-lam),
+        "wide": sigmoid(-lam / 1.5 - 1),
+    }[clock]
 
 
 def lagrange(
@@ -236,7 +243,8 @@ def lagrange(
         return [form.total(p, t, s)]
     lam, w = points(t.lam, s.lam)
     mass, at = w * form.density(p, lam, s), clock_at(p, clock, lam)
-    knots = [getattr(node, clock).unsqueeze(-1) for node in nodes]
+    read = [node.t if clock == "t" else clock_at(p, clock, node.lam) for node in nodes]
+    knots = [k.unsqueeze(-1) for k in read]
     weights = []
     for k in knots:
         basis = mass

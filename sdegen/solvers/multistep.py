@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
 
@@ -122,11 +122,10 @@ class Multistep(LinearMultistep):
 
     order:      values of the predictor;  corrector: values of the corrector, 0 for none.
     prediction: Q, "x0", "eps", "F" (EDM's, for data of std ``sigma_data``), "straight": eps - x0.
-    clock:      what Q is a polynomial in: "lam", "t", "rho", sigma / alpha, or "tau", sigma /
-                (alpha + sigma).
-    lower_order_final: the last step's predictor has one value, the one before two, and so on. A
-                polynomial is at its worst in the last long steps of lam, where Q no longer
-                changes: better with some 10 to 25 steps, of order 2 with many.
+    clock:      what Q is a polynomial in: "lam", "t", "rho", sigma / alpha, "tau", sigma /
+                (alpha + sigma), or "wide", sigmoid(-lam / 1.5 - 1).
+    euler_at_final: the last step's predictor goes through one value. A polynomial is at its worst
+                there, where nothing corrects it: better with up to some 12 steps, of order 2.
     """
 
     order: int = 3
@@ -134,32 +133,35 @@ class Multistep(LinearMultistep):
     prediction: FormName = "x0"
     clock: PolynomialClock = "lam"
     sigma_data: float = 0.5
-    lower_order_final: bool = False
+    euler_at_final: bool = False
     presets: ClassVar = {
         "multistep": Preset({}, "exponential Adams-Bashforth in x0"),
         "multistep_4": Preset({"order": 4}, "exponential Adams-Bashforth in x0"),
         "multistep_eps": Preset({"prediction": "eps"}, "exponential Adams-Bashforth in eps"),
         "multistep_f": Preset({"prediction": "F"}, "exponential Adams-Bashforth in F"),
         "multistep_pc": Preset({"corrector": 4}, "exponential Adams-Bashforth-Moulton in x0"),
-        "multistep_pc_low": Preset(
-            {"corrector": 5, "lower_order_final": True},
-            "the same of a longer corrector, the last steps of lower order",
-        ),
         "multistep_pc_2": Preset({"order": 2, "corrector": 3}, "multistep_pc of one order less"),
         "multistep_pc_4": Preset({"order": 4, "corrector": 5}, "multistep_pc of one order more"),
+        "multistep_wide": Preset(
+            {"order": 4, "corrector": 4, "clock": "wide"},
+            "Adams-Bashforth-Moulton in x0, a polynomial in the wide clock",
+        ),
+        "multistep_wide_euler": Preset(
+            {"order": 4, "corrector": 4, "clock": "wide", "euler_at_final": True},
+            "multistep_wide, its last step Euler's: for few calls",
+        ),
+        "multistep_wide_2": Preset(
+            {"order": 2, "corrector": 3, "clock": "wide"}, "multistep_wide of order 2"
+        ),
+        "multistep_wide_5": Preset(
+            {"order": 5, "corrector": 5, "clock": "wide"}, "multistep_wide of order 5: for many"
+        ),
         "multistep_straight": Preset(
             {"prediction": "straight", "clock": "tau"}, "Adams-Bashforth of the straight flow"
         ),
         "multistep_straight_pc_4": Preset(
             {"order": 4, "corrector": 5, "prediction": "straight", "clock": "tau"},
             "Adams-Bashforth-Moulton of the straight flow",
-        ),
-        "multistep_pc_tau": Preset(
-            {"corrector": 4, "clock": "tau"}, "Adams-Bashforth-Moulton in x0, a polynomial in tau"
-        ),
-        "multistep_pc_2_tau": Preset(
-            {"order": 2, "corrector": 3, "clock": "tau"},
-            "the same of one order less",
         ),
         "multistep_f_pc_4": Preset(
             {"order": 4, "corrector": 5, "prediction": "F"}, "the same in F, of one order more"
@@ -169,8 +171,9 @@ class Multistep(LinearMultistep):
     def __post_init__(self) -> None:
         whole("Multistep's order", self.order, 1)
         check_corrector("Multistep", self.corrector)
-        if self.clock not in ("lam", "t", "rho", "tau"):
-            raise ValueError(f"clock is 'lam', 't', 'rho' or 'tau', but it is {self.clock!r}.")
+        if self.clock not in get_args(PolynomialClock):
+            known = ", ".join(map(repr, get_args(PolynomialClock)))
+            raise ValueError(f"clock is one of {known}, but it is {self.clock!r}.")
         form_of(self.prediction, self.sigma_data)
 
     @property
@@ -181,12 +184,11 @@ class Multistep(LinearMultistep):
     @property
     def flow(self) -> float:
         """The last step of one value has an error of second order."""
-        return min(super().flow, 2) if self.lower_order_final else super().flow
+        return min(super().flow, 2) if self.euler_at_final else super().flow
 
     def values(self, p: Reverse) -> int:
-        """No more than there are steps left, this one among them, where the order is lowered."""
-        lowered = self.lower_order_final and p.left is not None
-        return min(self.order, p.left + 1) if lowered else self.order  # type: ignore[operator]
+        """One in the last step, if it is to be Euler's."""
+        return 1 if self.euler_at_final and p.left == 0 else self.order
 
     def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
         """The polynomial's exact integral."""
