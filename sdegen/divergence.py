@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from sdegen.noise import Noise
 from sdegen.score import one_of
@@ -76,7 +77,7 @@ class Divergence:
         if self.kind == "exact":
             return self.trace(out, x, graph)[:, None]
         if self.kind != "hutch++":
-            found = [(v * pulled(v)).flatten(1).sum(1) for v in probes.unbind(1)]
+            found = [(v * pulled(v)).reshape(len(v), -1).sum(1) for v in probes.unbind(1)]
             return torch.stack(found, 1)
         return self.sketched(pulled, probes)
 
@@ -131,5 +132,21 @@ def projection(Y: Tensor) -> tuple[Tensor, Tensor]:
     gram = Y @ Y.mT
     size = gram.diagonal(dim1=1, dim2=2).mean(1) * 1e-6 + torch.finfo(Y.dtype).tiny
     unit = torch.eye(Y.shape[1], dtype=Y.dtype, device=Y.device)
-    A = torch.linalg.inv(gram + size[:, None, None] * unit)
+    A = torch.linalg.inv_ex(gram + size[:, None, None] * unit).inverse  # inv asks the GPU
     return A, 2 * A - A @ gram @ A
+
+
+def depends(out: Tensor, x: Tensor) -> bool:
+    """Whether autograd reaches x from out.  Reads the graph alone: nothing is computed."""
+    if not (out.requires_grad and x.requires_grad):
+        return False
+    goal, ahead = get_gradient_edge(x).node, [get_gradient_edge(out).node]
+    seen = set(ahead)
+    while ahead:
+        node = ahead.pop()
+        if node is goal:
+            return True
+        new = {after for after, _ in node.next_functions if after is not None} - seen
+        seen |= new
+        ahead.extend(new)
+    return False

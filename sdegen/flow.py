@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sdegen.grids import Grid, levels
-from sdegen.march import plan
+from sdegen.march import plan, spent
 from sdegen.reverse import Reverse
 from sdegen.score import ScoreModel
-from sdegen.sde import SDE, Instant, Level, expand
+from sdegen.sde import NO_SIGNAL, SDE, Instant, Level, expand
 from sdegen.solvers import UniPC
-from sdegen.solvers.solver import Solver, Tally, check, check_levels, walked
+from sdegen.solvers.solver import Solver, Status, Tally, check, check_levels, say, walked
 
 
 def encode(
@@ -29,15 +32,18 @@ def encode(
 
     solver: any that follows the flow upward, default UniPC-3 (in 100 steps); DDIM() is DDIM
             inversion, Song, Meng & Ermon (2021), sec. 4.3. steps, nfe and walk as ``solve``'s,
-            here run from t_min up to T; data is alpha x at t_min. In float32 at least.
+            here run from t_min up to T; data is alpha x at t_min.
 
-    With a score that is exact the encoding is the data's own, whatever the network: Song et al.
-    (2021), sec. 4.3. ValueError for a stochastic solver and for data that is not floating.
+    float64 throughout and at the end, whatever x is, but for the network: so that there and back
+    is as close as the solver takes it. With a score that is exact the encoding is the data's own,
+    whatever the network: Song et al. (2021), sec. 4.3. A sample whose solve fails is NaN, and a
+    warning names it. ValueError for a stochastic solver and for data that is not floating.
     """
     solver, steps = defaults(solver, steps, nfe, walk)
     with torch.no_grad():
-        y = start_of(model, x, scaled=True).to(torch.promote_types(x.dtype, torch.float32))
-        return follow(Reverse(model), y, solver, steps, nfe, walk, upward=True)[0]
+        y = start_of(model, x, scaled=True)
+        end, tallies, _ = follow(Reverse(model), y, solver, steps, nfe, walk, upward=True)
+        return arrived("encodings", end, tallies)
 
 
 def decode(
@@ -50,29 +56,36 @@ def decode(
     walk: str | Grid | Tensor | Sequence[float] | None = None,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Data (b, *) from encodings z (b, *), the way ``encode`` came.
+    """Data (b, *) from encodings z (b, *), the way ``encode`` came, in float64 as there.
 
     temperature: z is multiplied by it first; below 1 it draws samples towards the mode.
     """
-    if not temperature > 0:
+    if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be > 0, but it is {temperature!r}.")
     solver, steps = defaults(solver, steps, nfe, walk)
     with torch.no_grad():
-        start = temperature * z.to(torch.promote_types(z.dtype, torch.float32))
-        x = follow(Reverse(model), start, solver, steps, nfe, walk, upward=False)[0]
         at = bottom(model.sde)
-        return x / expand(at.alpha, x) if isinstance(at, Level) else x
+        start = temperature * batch("An encoding", z).to(model.device, torch.float64)
+        x, tallies, _ = follow(Reverse(model), start, solver, steps, nfe, walk, upward=False)
+        return arrived(
+            "decodings", x / expand(at.alpha, x) if isinstance(at, Level) else x, tallies
+        )
 
 
 def slerp(a: Tensor, b: Tensor, w: float | Tensor) -> Tensor:
     """Between encodings a and b (n, *) along a great circle: a at w = 0, b at w = 1.
 
     w: a number, or one per sample (n,). Each pair's angle is its own; the length goes from one to
-    the other's evenly, so that what is typical of noise stays so. Shoemake (1985).
+    the other's evenly, so that what is typical of noise stays so. Shoemake (1985). Of an encoding
+    that is zero there is no direction: it takes the other's.
     """
+    batch("An encoding", a), batch("An encoding", b)
     w = torch.as_tensor(w, dtype=a.dtype, device=a.device).reshape(-1, *[1] * (a.ndim - 1))
-    long = [v.reshape(len(v), -1).norm(dim=1).reshape(-1, *[1] * (a.ndim - 1)) for v in (a, b)]
-    cos = (a * b).reshape(len(a), -1).sum(1).reshape(long[0].shape) / (long[0] * long[1])
+    long = [v.reshape(len(v), -1).norm(dim=1).reshape(-1, *[1] * (v.ndim - 1)) for v in (a, b)]
+    there = [v / n.where(n > 0, 1.0) for v, n in zip((a, b), long, strict=True)]
+    a, b = (torch.where(n > 0, v, w) for n, v, w in zip(long, there, reversed(there), strict=True))
+    both = a * b
+    cos = both.reshape(len(both), -1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
     angle = cos.clamp(-1, 1).arccos()
     sin = angle.sin()
     # Where the two point the same way, or opposite ways, there is no one circle: a straight line.
@@ -80,7 +93,7 @@ def slerp(a: Tensor, b: Tensor, w: float | Tensor) -> Tensor:
     safe = sin.masked_fill(straight, 1.0)
     first = torch.where(straight, 1 - w, ((1 - w) * angle).sin() / safe)
     second = torch.where(straight, w, (w * angle).sin() / safe)
-    return (first * a / long[0] + second * b / long[1]) * ((1 - w) * long[0] + w * long[1])
+    return (first * a + second * b) * ((1 - w) * long[0] + w * long[1])
 
 
 # ------------------------------------------------------------------------------------ both ways
@@ -101,19 +114,70 @@ def defaults(
 
 
 def bottom(sde: SDE) -> Instant:
-    """The level at t_min."""
-    return sde(torch.tensor(sde.t_min, dtype=torch.float64))
+    """The level at t_min; ValueError where no noise is left there."""
+    at = sde(torch.tensor(sde.t_min, dtype=torch.float64))
+    if isinstance(at, Level) and not bool(at.sigma > 0):
+        raise ValueError(
+            f"At t_min = {sde.t_min:g} no noise is left, and so no score: begin the SDE later, as "
+            f"{type(sde).__name__}(t_min=1e-5) does."
+        )
+    return at
+
+
+def carried(top: Level) -> Level:
+    """The level at T; ValueError where nothing is left there of the data's density."""
+    if float(top.lam.detach()) < NO_SIGNAL:
+        raise ValueError(
+            f"At t = {float(top.t):g} no signal is left of the data, whose density cannot be "
+            "carried there: end the SDE earlier, as Flow(T=0.999) does."
+        )
+    return top
+
+
+def batch(what: str, x: Any) -> Tensor:
+    """x itself; ValueError unless it is a batch of floating-point numbers."""
+    if not isinstance(x, Tensor):
+        raise ValueError(
+            f"{what} is a torch.Tensor (b, *), but it is of {type(x).__name__}: "
+            "torch.as_tensor makes one."
+        )
+    if x.ndim < 1 or x.numel() == 0:
+        raise ValueError(
+            f"{what} is a batch (b, *) with b >= 1, but its shape is {tuple(x.shape)}."
+        )
+    if not x.is_floating_point():
+        raise ValueError(
+            f"{what} is of floating-point numbers, but it is {x.dtype}; integer images: use "
+            "bits_per_dim, or elbo with levels."
+        )
+    return x
 
 
 def start_of(model: ScoreModel, x: Tensor, scaled: bool) -> Tensor:
     """Data x (b, *) as float64 states at t_min: alpha x, or x itself."""
-    if not x.is_floating_point() or x.ndim < 1 or len(x) == 0:
-        raise ValueError(
-            f"Data is a floating-point tensor (b, *) with b >= 1, but it is {x.dtype} of shape "
-            f"{tuple(x.shape)}; integer images: use bits_per_dim, or elbo with levels."
-        )
-    at, y = bottom(model.sde), x.to(model.device, torch.float64)
+    at, y = bottom(model.sde), model.within(batch("Data", x)).to(model.device, torch.float64)
     return expand(at.alpha, y) * y if scaled and isinstance(at, Level) else y
+
+
+def arrived(what: str, x: Tensor, tallies: Sequence[Tally]) -> Tensor:
+    """Final states x (b, *), NaN where a solve failed, with a warning."""
+    _, status = spent(x, tallies, 0, 0)
+    warn_of(what, status, stacklevel=4)
+    return x.masked_fill((status != 0).reshape(-1, *[1] * (x.ndim - 1)), math.nan)
+
+
+def failures(status: Tensor) -> list[int]:
+    """The places of samples that failed, of values of ``Status`` (b,)."""
+    places: list[int] = status.nonzero().flatten().tolist()
+    return places
+
+
+def warn_of(what: str, status: Tensor, stacklevel: int) -> None:
+    """Name the samples that failed, and why, from values of ``Status`` (b,)."""
+    if failed := failures(status):
+        reasons = sorted({Status(each).name for each in status.tolist() if each})
+        message = f"The {what} of samples {failed} are NaN: {', '.join(reasons)}."
+        warnings.warn(message, stacklevel=stacklevel)
 
 
 def entire(sde: SDE, times: Tensor) -> Tensor:
@@ -140,17 +204,23 @@ def follow(
 ) -> tuple[Tensor, list[Tally], Instant]:
     """States x (b, *) along the flow, up from t_min to T or down: the end, and what it took.
 
-    The level is that of T. ValueError for a solver that adds noise, and for a walk of part of the
-    way.
+    The level is that of T. ValueError for what is no solver, one that adds noise, steps of one
+    that chooses its own, and for a walk of part of the way.
     """
-    if not solver.upward or (solver.eta != 0 and not solver.any_eta):
+    if not isinstance(solver, Solver):
+        raise ValueError(f"A solver is a Solver, such as UniPC(), but it is {solver!r}.")
+    if not solver.upward or solver.eta != 0:
+        why = f": it adds noise, eta = {say(solver.eta)}" if solver.eta != 0 else " both ways"
         raise ValueError(
-            f"{solver} does not follow the probability flow both ways: use an ODE solver, such as "
-            "UniPC() or AdaptiveRK()."
+            f"{solver} does not follow the probability flow{why}. Use an ODE solver, such as "
+            "Euler(), Heun(), UniPC() or AdaptiveRK()."
+        )
+    if solver.adaptive and steps is not None:
+        raise ValueError(
+            f"{solver} chooses its own steps, as its tolerances ask for: leave out steps, or give "
+            "a solver of fixed ones, such as UniPC()."
         )
     check(solver, p)
-    if solver.adaptive and steps is None and nfe is None and walk is None:
-        steps = 1
     times = entire(p.sde, plan(p.sde, solver, steps, nfe, walk))
     stops = levels(p.sde, times)
     check_levels(solver, p, stops)

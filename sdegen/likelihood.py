@@ -10,7 +10,6 @@ predicts these parts too: so every ODE solver, in any clock, gives a likelihood.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,16 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, log1p
 
-from sdegen.divergence import Divergence, Kind
-from sdegen.flow import bottom, follow, start_of
+from sdegen.divergence import Divergence, Kind, depends
+from sdegen.flow import bottom, carried, failures, follow, start_of, warn_of
 from sdegen.grids import Grid
 from sdegen.march import spent
 from sdegen.noise import Noise, Seeded
 from sdegen.reverse import Reverse
 from sdegen.score import LinearPrediction, ScoreModel, linear
-from sdegen.sde import NO_SIGNAL, SDE, Instant, LinearSDE, expand
+from sdegen.sde import SDE, Instant, LinearSDE, clock, expand
 from sdegen.solvers import AdaptiveMultistep, AdaptiveRK, Solver
-from sdegen.solvers.solver import Status
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +34,9 @@ class LogProb:
 
     value:  nats, (b,) float64; NaN where the solve failed.
     error:  the standard error of each, (b,): 0 for an exact divergence, NaN for a single probe,
-            from which it cannot be told.
+            from which it cannot be told. Of k probes it is itself an estimate: value and truth
+            lie apart by Student's t of k - 1 degrees of freedom, within three errors 80 % of the
+            time for k = 2, 96 % for 5.
     z:      where the flow takes the data, x_T (b, *).
     nfe:    network calls, (b,); status: values of ``Status``, (b,).
     """
@@ -50,7 +50,7 @@ class LogProb:
     @property
     def failed(self) -> list[int]:
         """The places of samples whose solve failed."""
-        return self.status.nonzero().flatten().tolist()
+        return failures(self.status)
 
 
 def log_prob(
@@ -70,9 +70,9 @@ def log_prob(
 ) -> LogProb:
     """log p(x) in nats of data x (b, *) under the model's flow.  Song et al. (2021), app. D.2.
 
-    solver: any that follows the flow; default ``AdaptiveMultistep`` to 1e-5, or, where the SDE has
-            no marginals, ``AdaptiveRK`` in t. Fixed solvers take steps, nfe or walk as ``solve``
-            does, here from t_min up to T.
+    solver: any that follows the flow; default ``AdaptiveMultistep`` to 1e-5, 1e-6 with an exact
+            divergence, or, where the SDE has no marginals, ``AdaptiveRK`` in t. Fixed solvers take
+            steps, nfe or walk as ``solve`` does, here from t_min up to T.
     divergence, probes, chunk: see ``Divergence``. Probes stay the same along a solve.
     seed:   of the probes, default 0: an int (sample i has stream (seed, i)) or one int per sample,
             whose value then does not depend on the batch around it (nor do its steps, with
@@ -84,13 +84,15 @@ def log_prob(
 
     Where x requires gradients the values have them, through every step of the solver. float64
     throughout, but for the network. One network call per evaluation, and a backward pass a probe.
-    ValueError for integer data, a stochastic solver, probes < 1, and a network without gradients.
+    ValueError for integer data, data outside the model's ``data_range``, a stochastic solver,
+    probes < 1, and a network whose output does not depend on its input, as far as autograd sees.
     A sample whose solve fails is NaN, and a warning names it; the others are not affected.
     """
     sde, trace = model.sde, Divergence(divergence, probes, chunk)
-    solver = default_solver(sde) if solver is None else solver
-    at = bottom(sde)
-    y = start_of(model, x, scaled)
+    solver = default_solver(sde, trace) if solver is None else solver
+    y, at = start_of(model, x, scaled), bottom(sde)
+    if isinstance(sde, LinearSDE):
+        carried(sde(clock(sde.T)))
     lifted = lift(model, trace, y, source_of(seed, noise).stream("probe"), at)
     before = model.nfe
     with torch.set_grad_enabled(x.requires_grad):
@@ -100,14 +102,9 @@ def log_prob(
         value = sde.prior.log_prob(z)[:, None] + gained(sde, gains, at, top, y[0].numel(), scaled)
     calls, status = spent(value.detach(), tallies, model.nfe - before, 0)
     value = value.masked_fill((status != 0)[:, None], math.nan)
-    found = LogProb(value.mean(1), standard_error(value, trace), z, calls, status)
-    if found.failed:
-        reasons = {Status(int(each)).name for each in status if each}
-        warnings.warn(
-            f"The likelihoods of samples {found.failed} are NaN: {', '.join(sorted(reasons))}.",
-            stacklevel=2,
-        )
-    return found
+    error = standard_error(value, trace)
+    warn_of("likelihoods", status, stacklevel=3)
+    return LogProb(value.mean(1), error, z, calls, status)
 
 
 def source_of(seed: int | Sequence[int] | None, noise: Noise | None) -> Noise:
@@ -117,18 +114,20 @@ def source_of(seed: int | Sequence[int] | None, noise: Noise | None) -> Noise:
     return Seeded(0 if seed is None else seed) if noise is None else noise
 
 
-def default_solver(sde: SDE) -> Solver:
-    """To Song et al.'s tolerances: their Dormand-Prince where there are no marginals, elsewhere
-    Adams' methods in lam, which need fewer calls and are closer."""
-    return AdaptiveMultistep() if isinstance(sde, LinearSDE) else AdaptiveRK()
+def default_solver(sde: SDE, trace: Divergence) -> Solver:
+    """To Song et al.'s tolerances, or a tenth of them where no probe's luck hides the solver's
+    error: their Dormand-Prince where there are no marginals, elsewhere Adams' methods in lam,
+    which need fewer calls and are closer."""
+    tol = 1e-6 if trace.kind == "exact" else 1e-5
+    return (AdaptiveMultistep if isinstance(sde, LinearSDE) else AdaptiveRK)(rtol=tol, atol=tol)
 
 
 def standard_error(values: Tensor, trace: Divergence) -> Tensor:
-    """Of the mean of a sample's estimates (b, k), (b,)."""
+    """Of the mean of a sample's estimates (b, k), (b,); NaN where one of them is."""
     if trace.kind == "exact":
-        return torch.zeros_like(values[:, 0])
+        return 0 * values.detach()[:, 0]
     if values.shape[1] == 1:
-        return torch.full_like(values[:, 0], math.nan)
+        return torch.full_like(values.detach()[:, 0], math.nan)
     return values.detach().std(1) / math.sqrt(values.shape[1])
 
 
@@ -150,10 +149,11 @@ def grown(model: ScoreModel, x: Tensor, t: Any) -> tuple[Any, Tensor, bool]:
     with torch.enable_grad():
         y = x if x.requires_grad else x.detach().requires_grad_()
         seen = model(y, t)
-        if not seen.F.requires_grad:
+        if not depends(seen.F, y):
             raise ValueError(
                 "The network's output has no gradient with respect to its input, which a "
-                "divergence needs: is it called under no_grad, or detached?"
+                "divergence needs: does it detach its input, or run under no_grad or "
+                "inference_mode?"
             )
         return seen, y, graph
 
@@ -239,11 +239,6 @@ def gained(sde: SDE, w: Tensor, at: Instant, top: Instant, n: int, scaled: bool)
     if not isinstance(sde, LinearSDE):
         return w
     first, last = linear(at), linear(top)
-    if float(last.lam) < NO_SIGNAL:
-        raise ValueError(
-            f"At t = {float(top.t):g} no signal is left of the data, whose density the flow then "
-            "cannot carry: end the SDE earlier, as Flow(T=0.999) does."
-        )
     usual = n / 2 * (log1p(last.rho**2) - log1p(first.rho**2))
     # In y = x / alpha; x_T and, unless y itself is asked for, x_t have densities of their own.
     change = n * last.alpha.log() - (0.0 if scaled else n * first.alpha.log())

@@ -223,6 +223,8 @@ class ScoreModel(nn.Module):
                of "edm"), or a function of the Level.
     scale_input: divide x by its standard deviation for data of std ``sigma_data``
                (as EDM's c_in; always so for "edm", otherwise the network sees x itself).
+    data_range: (low, high) of the data it was trained on: likelihoods, bounds and encodings then
+               refuse data outside.
 
     ``nfe`` counts the calls of the network, here and nowhere else. ValueError for an unknown
     prediction or label, for an SDE that cannot give what is asked, and for a network whose output
@@ -238,6 +240,7 @@ class ScoreModel(nn.Module):
         time: str | Callable[[Instant], Tensor] | None = None,
         sigma_data: float = 0.5,
         scale_input: bool = False,
+        data_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(sde, SDE):
@@ -260,6 +263,9 @@ class ScoreModel(nn.Module):
         self.label: Callable[[Instant], Tensor] = (
             one_of(time, "time label", TIME_LABELS) if isinstance(time, str) else time
         )
+        if data_range is not None and not data_range[0] < data_range[1]:
+            raise ValueError(f"data_range is (low, high), but it is {data_range!r}.")
+        self.data_range = data_range
         self.conditions: dict[str, Any] = {}
         self._calls = [0]
         try:
@@ -302,6 +308,22 @@ class ScoreModel(nn.Module):
                 for name, value in self.conditions.items()
             }
         )
+
+    def within(self, x: Tensor) -> Tensor:
+        """Data x (b, *) itself; ValueError where it leaves ``data_range``, which NaN does not."""
+        if self.data_range is None:
+            return x
+        low, high = self.data_range
+        more = 1e-6 * (high - low)  # of rounding
+        out = ((x < low - more) | (x > high + more)).reshape(len(x), -1).any(1)
+        if bool(out.any()):
+            i = int(out.nonzero()[0])
+            raise ValueError(
+                f"The model was trained on data in [{low:g}, {high:g}], but sample {i} reaches "
+                f"from {float(x[i].min()):g} to {float(x[i].max()):g}: scale it as the training "
+                "data was."
+            )
+        return x
 
     def forward(self, x: Tensor, t: Tensor | float | Instant) -> Any:
         """The prediction at state x (b, *) and time t, () or (b,), or a level already made."""
