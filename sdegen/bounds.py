@@ -18,8 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sdegen.bits import check_images
-from sdegen.flow import bottom, entire, start_of
+from sdegen.bits import bins, check_images
+from sdegen.flow import bottom, carried, entire, failures, start_of, warn_of
 from sdegen.grids import Grid, log_snr
 from sdegen.likelihood import source_of
 from sdegen.march import plan
@@ -28,11 +28,15 @@ from sdegen.score import ScoreModel
 from sdegen.sde import Level, LinearSDE, clock, expand
 from sdegen.solvers import DDIM
 from sdegen.solvers.multistep import whole
+from sdegen.solvers.solver import Status
 
 
 @dataclass(frozen=True, eq=False)
 class Elbo:
-    """The three terms of a batch of b, nats, (b,) each in float64; the sum's standard error."""
+    """The three terms of a batch of b, nats, (b,) each in float64; the sum's standard error.
+
+    All NaN for a sample in which a NaN or an infinite value turned up.
+    """
 
     prior: Tensor
     diffusion: Tensor
@@ -44,6 +48,11 @@ class Elbo:
     def value(self) -> Tensor:
         """The bound on log p(x), (b,)."""
         return -(self.prior + self.diffusion + self.reconstruction)
+
+    @property
+    def failed(self) -> list[int]:
+        """The places of samples that have no bound."""
+        return failures(~self.value.isfinite())
 
     def bits(self, d: int) -> Tensor:
         """Bits per dimension of d, (b,)."""
@@ -76,13 +85,19 @@ def fitted(
 ) -> LamTimes:
     """The times that cut the variance of this model's bound most, measured on data x (b, *).
 
-    Its network calls are ``draws`` of the batch, at least one for each of the bins.
+    Its network calls are ``draws`` of the batch, at least one for each of the bins. Samples in
+    which a NaN turns up are left out, with a warning; ValueError where none is left.
     """
     whole("bins", bins, 1)
     whole("draws", draws, bins)
+    first, last = ends(model.sde)
     even = LamTimes(torch.ones(bins, dtype=torch.float64))
     lam, _, values = integrand(model, start_of(model, x, False), even, draws, Seeded(seed))
-    first, last = ends(model.sde)
+    fine = values.isfinite().all(0)
+    warn_of("integrands", broken(values.sum(0)), stacklevel=3)
+    if not bool(fine.any()):
+        raise ValueError("No sample's integrand is finite: there is nothing to fit times to.")
+    lam, values = lam[:, fine], values[:, fine]
     place = ((lam - first.lam) / (last.lam - first.lam) * bins).long().clamp(0, bins - 1).flatten()
     total = torch.zeros(bins, dtype=torch.float64).index_add_(0, place, values.square().flatten())
     count = torch.bincount(place, minlength=bins).clamp(min=1)
@@ -111,20 +126,17 @@ def elbo(
             Otherwise x is torch.uint8 below levels, 2 k / (levels - 1) - 1 to the model, and
             p(x | x_t) the softmax of the values' Gaussian log-densities: on its probability.
 
-    ValueError for an SDE without marginals, draws < 2, and data of another type.
+    A sample in which a NaN or an infinite value turns up is NaN, and a warning names it.
+    ValueError for an SDE without marginals, without signal left at T or noise at t_min, draws < 2,
+    data of another type, and data outside the model's ``data_range``.
     """
     times = LamTimes(torch.ones(1, dtype=torch.float64)) if times is None else times
     whole("draws", draws, 2)  # of one alone there is no telling the error
     x0, noise, before = states(model, x, levels), source_of(seed, noise), model.nfe
     _, density, values = integrand(model, x0, times, draws, noise)
     each, last = values / density, reconstruction_term(model, x0, levels, noise, draws)
-    return Elbo(
-        prior_term(model, x0),
-        each.mean(0),
-        last.mean(0),
-        ((each.var(0) + last.var(0)) / draws).sqrt(),
-        model.nfe - before,
-    )
+    error = ((each.var(0) + last.var(0)) / draws).sqrt()
+    return bounded(prior_term(model, x0), each.mean(0), last.mean(0), error, model.nfe - before)
 
 
 @torch.no_grad()
@@ -165,8 +177,11 @@ def discrete_elbo(
     Step from t to s: KL of q(x_s | x_t, x) against N(mu_hat, v), both Gaussian. variance: "small",
     v is the posterior's own, and a step (e^{2 lam_s} - e^{2 lam_t}) |x - x0_hat|^2 / 2; "large",
     that of the forward kernel: the two ends of Nichol & Dhariwal (2021), sec. 3.1. ``error`` is
-    NaN: all steps are summed, each with one draw.  Otherwise as ``elbo``.
+    NaN: all steps are summed, each with one draw.  Otherwise as ``elbo``, the last term too: for
+    values it is a softmax of Gaussians, where theirs, eq. 13, integrates one over each bin.
     """
+    if steps is None and (walk is None or isinstance(walk, str) or callable(walk)):
+        raise ValueError("discrete_elbo takes steps, their number, or a walk given as times.")
     if variance not in ("small", "large"):
         raise ValueError(f"variance must be 'small' or 'large', but it is {variance!r}.")
     x0, noise, before = states(model, x, levels), source_of(seed, noise), model.nfe
@@ -184,26 +199,38 @@ def discrete_elbo(
             r = s.sigma**2 / t.sigma**2  # small over large
             term = r * term + d / 2 * (r - 1 - r.log())
         total = total + term
-    return Elbo(
-        prior_term(model, x0),
-        total,
-        reconstruction_term(model, x0, levels, noise, 1)[0],
-        torch.full_like(total, math.nan),
-        model.nfe - before,
-    )
+    last = reconstruction_term(model, x0, levels, noise, 1)[0]
+    unknown = torch.full_like(total, math.nan)
+    return bounded(prior_term(model, x0), total, last, unknown, model.nfe - before)
 
 
 # ------------------------------------------------------------------------------------- the terms
 
 
+def bounded(prior: Tensor, sum_: Tensor, last: Tensor, error: Tensor, nfe: int) -> Elbo:
+    """The bound of these terms, (b,) each, NaN and warned of where one of them is not finite."""
+    status = broken(prior + sum_ + last)
+    warn_of("bounds", status, stacklevel=5)  # no_grad is a caller too
+    a, b, c, e = (v.masked_fill(status != 0, math.nan) for v in (prior, sum_, last, error))
+    return Elbo(a, b, c, e, nfe)
+
+
+def broken(total: Tensor) -> Tensor:
+    """NONFINITE where a number is not finite, OK elsewhere, (b,)."""
+    return torch.where(total.isfinite(), int(Status.OK), int(Status.NONFINITE)).to(torch.int8)
+
+
 def ends(sde: object) -> tuple[Level, Level]:
-    """The levels at T and t_min; ValueError for an SDE without marginals."""
+    """The levels at T and t_min; ValueError for an SDE without marginals, without signal left at
+    the one or noise at the other."""
     if not isinstance(sde, LinearSDE):
         raise ValueError(
             f"A variational bound needs alpha and sigma, which {type(sde).__name__} has not: "
             "log_prob needs none."
         )
-    return sde(clock(sde.T)), sde(clock(sde.t_min))
+    last = bottom(sde)
+    assert isinstance(last, Level)
+    return carried(sde(clock(sde.T))), last
 
 
 def states(model: ScoreModel, x: Tensor, levels: int | None) -> Tensor:
@@ -212,7 +239,8 @@ def states(model: ScoreModel, x: Tensor, levels: int | None) -> Tensor:
     if levels is None:
         return start_of(model, x, False)
     check_images(x, levels)
-    return x.to(model.device).double() * (2 / (levels - 1)) - 1
+    scale, shift = bins(levels, centred=True)
+    return model.within(x.to(model.device).double() * scale + shift)
 
 
 def prior_term(model: ScoreModel, x0: Tensor) -> Tensor:

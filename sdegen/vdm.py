@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, exp, nn, sigmoid
 from torch.nn.functional import softplus
 
-from sdegen.losses import low_discrepancy
+from sdegen.losses import check_data, low_discrepancy
 from sdegen.score import ScoreModel
 from sdegen.sde import Level, LinearSDE, Prior, clock
 
@@ -93,8 +93,9 @@ def vdm_loss(model: ScoreModel, x0: Tensor) -> Tensor:
     the weights of the schedule's curves descend on that instead, Kingma et al. (2021), app. I.2,
     by a factor of 2 L of each sample's own gradient.
 
-    ValueError for an SDE that is not LearnedVP.
+    ValueError for an SDE that is not LearnedVP, and for data as ``dsm_loss`` has it.
     """
+    check_data(x0)
     sde, d = model.sde, x0[0].numel()
     if not isinstance(sde, LearnedVP):
         raise ValueError(f"vdm_loss learns the schedule of a LearnedVP, but the SDE is {sde!r}.")

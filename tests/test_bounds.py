@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -87,8 +88,46 @@ def test_passes_are_a_sample_s_own() -> None:
     part = bits_per_dim(model, IMAGES[1:], levels=11, repeats=2, seed=[5, 6], solver=solver)
     close(part.value, whole.value[1:], rtol=1e-10)
     close(part.error, whole.error[1:], rtol=1e-6)
-    one = bits_per_dim(model, IMAGES, levels=11, solver=solver)
-    assert one.error.isfinite().all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_one_pass_cannot_tell_is_nan() -> None:
+    """The spread of the dequantisation; and that of the data, from one sample or none."""
+    model = exact_model(LINE, SHARP)
+    for kind in ("exact", "rademacher"):
+        found = bits_per_dim(model, IMAGES, levels=9, divergence=kind)
+        assert found.error.isnan().all() and found.mean_error > 0
+    one = bits_per_dim(model, IMAGES[:1], levels=9)
+    assert math.isnan(one.mean_error) and math.isfinite(one.mean) and one.failed == []
+
+
+def test_the_error_of_several_passes_is_their_spread() -> None:
+    model, many = exact_model(LINE, SHARP), IMAGES.repeat(300, 1)
+    how: Any = {"levels": 9, "divergence": "exact", "solver": sg.UniPC(), "steps": 30}
+    found = bits_per_dim(model, many, repeats=4, **how)  # each copy has draws of its own
+    true, claimed = found.value.reshape(300, -1).std(0), found.error.reshape(300, -1)
+    assert ((true / claimed.square().mean(0).sqrt() - 1).abs() < 0.15).all()
+
+
+def test_images_that_fail_are_named_once() -> None:
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        bad = (x[:, :1] > 50).any(1, keepdim=True)
+        return torch.where(bad, torch.nan, torch.tanh(x))
+
+    model = sg.ScoreModel(lambda x, t: net(1e3 * x, t), sg.VPSDE())
+    images = torch.tensor([[0, 3], [10, 3]], dtype=torch.uint8)
+    with pytest.warns(UserWarning, match=r"bits per dimension of samples \[1\] are NaN") as seen:
+        found = bits_per_dim(model, images, levels=11, repeats=3, solver=sg.UniPC(), steps=30)
+    assert len(seen) == 1 and seen[0].filename == __file__
+    assert found.failed == [1] and found.status.tolist() == [0, 1]
+    assert found.value.isfinite().tolist() == found.error.isfinite().tolist() == [True, False]
+    assert math.isfinite(found.mean) and math.isnan(found.mean_error)
+
+
+def test_song_s_t_min_is_asked_for() -> None:
+    with pytest.warns(UserWarning, match="t_min = 1e-05, but this SDE has 0.001") as seen:
+        bits_per_dim(exact_model(LINE, sg.VPSDE()), IMAGES, protocol="song", repeats=1)
+    assert len(seen) == 1 and seen[0].filename == __file__
 
 
 def test_bytes_are_where_the_data_has_them() -> None:
@@ -236,15 +275,67 @@ def test_the_reconstruction_is_part_of_the_error() -> None:
 
 def test_bounds_without_marginals_are_refused() -> None:
     model = sg.ScoreModel(lambda x, t: -x, Plain(), "score")
-    for bound in (elbo, discrete_elbo):
+    for bound in (elbo, lambda m, x: discrete_elbo(m, x, steps=3)):
         with refused("which Plain has not"):
-            bound(model, normal(2, 2))
+            bound(model, normal(2, 2))  # type: ignore[operator]
     model = exact_model(MIXTURE, sg.VPSDE())
     with refused("goes from 0.5 to 0.1"):
         discrete_elbo(model, normal(2, 2), walk=torch.linspace(0.5, 0.1, 9))
     with refused("this one climbs"):
         discrete_elbo(model, normal(2, 2), walk=[1.0, 0.3, 0.5, 0.001])
+    with refused("discrete_elbo takes steps"):
+        discrete_elbo(model, normal(2, 2))
     with refused("draws must be a whole number >= 32"):
         fitted(model, normal(2, 2), draws=31)
     with refused("draws must be a whole number >= 2"):
         elbo(exact_model(MIXTURE, sg.VPSDE()), normal(2, 2), draws=1)
+
+
+def test_bounds_need_signal_at_one_end_and_noise_at_the_other() -> None:
+    x = normal(2, 2)
+    for sde, reason in (
+        (sg.Flow(T=1.0), "At t = 1 no signal is left.*end the SDE earlier"),
+        (sg.VPSDE(t_min=0.0), "At t_min = 0 no noise is left.*VPSDE\\(t_min=1e-5\\)"),
+        (sg.Flow(t_min=0.0), "At t_min = 0 no noise is left.*Flow\\(t_min=1e-5\\)"),
+    ):
+        model = exact_model(MIXTURE, sde)
+        for go in (elbo, fitted, lambda m, x: discrete_elbo(m, x, steps=4)):
+            with refused(reason):
+                go(model, x)  # type: ignore[operator]
+
+
+def test_a_sample_without_a_bound_is_named_and_the_others_are_left_alone() -> None:
+    model, x = exact_model(MIXTURE, sg.VPSDE()), MIXTURE.sample(40)
+    bad = x.clone()
+    bad[1, 0] = math.nan
+    for go in (
+        lambda m, x: elbo(m, x, draws=8, seed=3),
+        lambda m, x: discrete_elbo(m, x, steps=8, seed=3),
+    ):
+        with pytest.warns(UserWarning, match=r"bounds of samples \[1\] are NaN: NONF") as seen:
+            found = go(model, bad)
+        assert seen[0].filename == __file__
+        assert found.failed == [1] and bool(found.error[1].isnan())
+        rest = torch.arange(len(x)) != 1
+        assert found.value[rest].equal(go(model, x).value[rest])
+    with pytest.warns(UserWarning, match=r"integrands of samples \[1\] are NaN") as seen:
+        times = fitted(model, bad)
+    assert seen[0].filename == __file__
+    close(times.weights, fitted(model, x).weights, rtol=0.5)
+    with (
+        refused("nothing to fit"),
+        pytest.warns(UserWarning, match="integrands of samples"),
+    ):
+        fitted(model, bad[1:2])
+
+
+def test_losses_of_integers_are_refused() -> None:
+    model = sg.ScoreModel(torch.tanh, sg.VPSDE())
+    for go in (
+        lambda x: sg.dequantised(model, x, levels=256, loss=sg.dsm_loss),
+        lambda x: sg.vdm_loss(sg.ScoreModel(torch.tanh, sg.LearnedVP()), x),
+    ):
+        with refused("must be floating point, but it is torch.uint8"):
+            go(IMAGES)
+    with refused("levels must be a whole number >= 2"):
+        sg.dequantised(model, normal(2, 2), levels=1, loss=sg.dsm_loss)
