@@ -259,9 +259,7 @@ def reconstruction_term(
     """Draws (draws, b) of -log p(x | x_t) at t_min."""
     at: Level = ends(model.sde)[1]
     if levels is None:
-        # Of a Gaussian the expectation is its entropy, the same for all.
-        each = 0.5 * math.log(2 * math.pi * math.e) - at.lam
-        return x0[0].numel() * each.expand(draws, len(x0))
+        return entropy(at, x0[0].numel()).expand(draws, len(x0))
     grid = torch.arange(levels, dtype=x0.dtype, device=x0.device) * (2 / (levels - 1)) - 1
     k, own = ((x0 + 1) * (levels - 1) / 2).round().long(), noise.stream("reconstruction")
     found = []
@@ -271,3 +269,9 @@ def reconstruction_term(
         log_p = logits.log_softmax(-1).gather(-1, k[..., None])
         found.append(-log_p.reshape(len(x0), -1).sum(1).cpu())
     return torch.stack(found)
+
+
+def entropy(at: Level, d: int) -> Tensor:
+    """E of -log p(x | x_t) for p(x | x_t) = N(x_t / alpha, rho^2) in d dimensions: the same for
+    every x, ()."""
+    return d * (0.5 * math.log(2 * math.pi * math.e) - at.lam)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, exp, nn, sigmoid
 from torch.nn.functional import softplus
 
+from sdegen.bounds import ends, entropy, prior_term
 from sdegen.losses import check_data, low_discrepancy
 from sdegen.score import ScoreModel
 from sdegen.sde import Level, LinearSDE, Prior, clock
@@ -111,9 +110,6 @@ def vdm_loss(model: ScoreModel, x0: Tensor) -> Tensor:
     off = (model(sde.mix(x0, level, eps), level).eps - eps).square().reshape(len(x0), -1).sum(1)
     diffusion = off.double() * -(way * slope)
     losses.append(diffusion.detach() / d)
-    top, bottom = (sde(torch.tensor(at, dtype=torch.float64)) for at in (sde.T, sde.t_min))
-    square = x0.double().square().reshape(len(x0), -1).sum(1)
-    var = top.sigma**2
-    prior = 0.5 * (d * (var - 1 - var.log()) + top.alpha**2 * square)
-    reconstruction = d * (0.5 * math.log(2 * math.pi * math.e) - bottom.lam)
+    prior = prior_term(model, x0.double()).to(diffusion)
+    reconstruction = entropy(ends(sde)[1], d).to(diffusion)
     return ((diffusion + prior + reconstruction) / d).to(x0)
