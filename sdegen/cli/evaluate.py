@@ -45,7 +45,7 @@ def run(config: dict[str, Any]) -> None:
         raise ValueError(f"split must be 'train' or 'test', but it is {config['split']!r}.")
     data = gather(pair[config["split"]], config["n"] or 10**9)
     x, y = data.x[: config["n"]], data.y[: config["n"]]
-    check(x, shape, data.levels)
+    check(x, shape, data.levels, trained_range({**trained, "packages": config["packages"]}))
     folder = source / config["name"]
     claim(folder)
     # Other weights or other data under the same settings are another evaluation.
@@ -78,17 +78,36 @@ def run(config: dict[str, Any]) -> None:
     print(f"Result, histogram and values of all samples are in {folder}")
 
 
-def check(x: Any, shape: list[int], levels: int) -> None:
-    """Refuse data of another kind than the model was trained on."""
+def trained_range(trained: dict[str, Any]) -> tuple[float, float] | None:
+    """What a run's training data lies in; None where that data cannot be read any more."""
+    from sdegen.cli.build import build_data
+    from sdegen.cli.report import gather
+
+    try:
+        data = gather(build_data(trained)[0])
+    except (ValueError, OSError):
+        return None
+    return (-1.0, 1.0) if data.levels else (float(data.x.min()), float(data.x.max()))
+
+
+def check(x: Any, shape: list[int], levels: int, seen: tuple[float, float] | None) -> None:
+    """Refuse data of another kind than the model was trained on.
+
+    Images are where the training data was; real numbers, whose extremes vary from one sample of a
+    distribution to another, within half its width beyond.
+    """
     if list(x.shape[1:]) != shape:
         raise ValueError(
             f"The run was trained on samples of shape {tuple(shape)}, but these are of "
             f"{tuple(x.shape[1:])}."
         )
-    if levels and float(x.abs().max()) > 1 + 1e-6:
+    low, high = (-1.0, 1.0) if seen is None and levels else seen or (-math.inf, math.inf)
+    more = 1e-6 if levels else (high - low) / 2
+    least, most = float(x.min()), float(x.max())
+    if least < low - more or most > high + more:
         raise ValueError(
-            f"Images are in [-1, 1], as the model was trained on them, but these reach "
-            f"{float(x.abs().max()):g}."
+            f"The run was trained on data in [{low:g}, {high:g}], but these reach from {least:g} "
+            f"to {most:g}: scale them as the training data was."
         )
 
 
