@@ -18,7 +18,8 @@ from sdegen.bench.errors import energy_distance, mmd, pathwise
 from sdegen.bench.peers import PEERS, SUPPORTED, KDiffusion, Peer, need
 from sdegen.bench.point import VERSION, library_of, measure, run
 from sdegen.bench.reference import dop853, reference
-from sdegen.bench.results import Cell, Choice, best, cells_of, fixed, load
+from sdegen.bench.results import Cell, Choice, load
+from sdegen.bench.standings import best, cells_of, fixed
 from sdegen.catalogue import node
 from sdegen.cli.build import build
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from test_cli import run, start
 
-from sdegen.bench.page import TIE
-from sdegen.bench.results import best, cells_of, load
+from sdegen.bench.results import load
+from sdegen.bench.standings import TIE, best, cells_of
 
 QUICK = ["n=4", "nfe=[4,6]"]
 
@@ -140,7 +140,8 @@ def test_the_whole_chain_and_sdegen_is_not_behind(tmp_path: Path) -> None:
     code, out, err = run("bench", "report", "folder=outputs/smoke", cwd=tmp_path)
     assert code == 0 and "report.html" in out, err
     page = (tmp_path / "outputs" / "smoke" / "report.html").read_text()
-    assert page.count("<svg") == 2 + 1 + 2 + 3 and "k_heun" in page
+    panels = {"standing": 1, "curves": 4, "orders": 1, "noise": 4, "paths": 6, "digits": 8}
+    assert page.count('role="img"') == sum(panels.values()) and "k_heun" in page
     assert "http://" not in page.replace("http://www.w3.org", "") and "<script" not in page
     code, _, err = run("bench", "report", "folder=outputs/smoke", "default=x/y", cwd=tmp_path)
     assert code == 1 and "default names a solver and a walk" in err

@@ -1,4 +1,4 @@
-"""What a folder of points says: curves, the best at every budget, and choices held fixed."""
+"""A folder of points, and what they say: errors of every choice in every cell."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import csv
 import gzip
 import io
 import json
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sdegen.bench.point import VERSION
-
-PROBLEMS = ("gaussian", "mixture", "stiff", "low_rank", "digits", "photo_patches", "run")
-SDES = ("vp", "subvp", "cosine", "ve", "edm", "flow")
-"""The order of panels."""
 
 
 class Choice(NamedTuple):
@@ -38,6 +33,11 @@ class Choice(NamedTuple):
         """Whether it can be taken before the problem is seen."""
         return not self.solver.startswith("tuned")
 
+    @property
+    def rule(self) -> bool:
+        """Whether it looks at the number of network calls: sdegen's recommendation."""
+        return self.solver == "recommended"
+
     def __str__(self) -> str:
         return self.solver if self.walk is None else f"{self.solver} / {self.walk}"
 
@@ -50,6 +50,10 @@ class Cell(NamedTuple):
     nfe: int
 
 
+Errors = Mapping[Choice, Mapping[Cell, float]]
+"""Errors of choices, by cell."""
+
+
 @dataclass(frozen=True)
 class Results:
     """points: all that succeeded.  holes: those that did not, each with its reason."""
@@ -58,46 +62,88 @@ class Results:
     holes: list[dict[str, Any]]
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """Those of "path" or "law"."""
-        return [point for point in self.points if point["kind"] == kind]
+        """Those of "path" or "law" that are compared with one another."""
+        return [p for p in self.points if p["kind"] == kind and not apart(p)]
+
+    @cached_property
+    def aside(self) -> list[dict[str, Any]]:
+        """Those that are not: ``apart`` says why."""
+        return [point for point in self.points if apart(point)]
 
     @cached_property
     def budgets(self) -> list[int]:
         """The numbers of network calls that were asked for."""
-        asked = {p["settings"]["nfe"] for p in self.of("path") if "nfe" in p["settings"]}
-        return sorted(asked)
+        return asked(self.of("path"))
 
-    def errors(self, measure: str = "median") -> dict[Choice, dict[Cell, float]]:
-        """Each choice's error at each budget, no smaller than what the reference is sure of.
+    def errors(self, measure: str = "median") -> Errors:
+        """Each choice's error at each budget, no smaller than what the reference is sure of."""
+        return tabulated(
+            self.of("path"), lambda p: max(p["errors"][measure], p["agreement"], 1e-15)
+        )
 
-        Of an adaptive solver that of the tightest tolerance within it, which is no look at errors.
-        ValueError for points of a cell that differ in settings the names do not show.
-        """
-        found: dict[Choice, dict[Cell, float]] = defaultdict(dict)
-        taken: dict[tuple[Choice, Cell], float] = {}
-        for point in self.of("path"):
-            s, choice = point["settings"], choice_of(point)
-            error = max(point["errors"][measure], point["agreement"], 1e-15)
-            if s["dtype"] != "float64" or "steps" in s:
-                continue
-            for nfe in self.budgets if "tol" in s else [s["nfe"]]:
-                cell = Cell(s["problem"], s["sde"], nfe)
-                tightness = 1 / s["tol"] if "tol" in s else 0.0
-                known = taken.get((choice, cell), -1.0)
-                if known == tightness:
-                    raise ValueError(
-                        f"Two points are {choice} at {' '.join(map(str, cell))}: they differ in "
-                        "settings that have no name. Keep what is to be compared in a folder of "
-                        "its own."
-                    )
-                if ("tol" not in s or point["nfe"] <= nfe) and tightness > known:
-                    taken[choice, cell] = tightness
-                    found[choice][cell] = error
-        return dict(found)
+    def distances(self, measure: str = "sliced") -> Errors:
+        """Of samplers with noise."""
+        return tabulated(self.of("law"), lambda p: p["errors"][measure])
+
+    def weak(self, measure: str = "variance") -> Errors:
+        """Of those with noise whose law is known exactly."""
+        return tabulated([p for p in self.of("law") if "weak" in p], lambda p: p["weak"][measure])
+
+    def strong(self, measure: str = "median") -> Errors:
+        """Of those with noise that were held against a solution on the same Brownian path."""
+        return tabulated(
+            [p for p in self.of("law") if "strong" in p],
+            lambda p: max(p["strong"][measure], p["strong"]["agreement"], 1e-15),
+        )
 
     def libraries(self) -> list[str]:
         """The other libraries that took part."""
         return sorted({p["library"] for p in self.points} - {"sdegen"})
+
+
+def apart(point: Mapping[str, Any]) -> str:
+    """Why a point is not compared with the others; nothing if it is."""
+    s = point["settings"]
+    reasons = [
+        ("in " + s["dtype"], s["dtype"] != "float64"),
+        ("on " + s.get("device", "cpu"), s.get("device", "cpu") != "cpu"),
+        ("for a number of steps instead of network calls", "steps" in s),
+    ]
+    return ", ".join(why for why, holds in reasons if holds)
+
+
+def asked(points: Iterable[Mapping[str, Any]]) -> list[int]:
+    """The numbers of network calls that points were asked to keep to."""
+    return sorted({p["settings"]["nfe"] for p in points if "nfe" in p["settings"]})
+
+
+def tabulated(
+    points: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], float]
+) -> Errors:
+    """What a point says, by choice and cell.
+
+    Of an adaptive solver what the tightest tolerance within a budget says, which is no look at
+    errors.  ValueError for points of a cell that differ in settings the names do not show.
+    """
+    found: dict[Choice, dict[Cell, float]] = defaultdict(dict)
+    taken: dict[tuple[Choice, Cell], float] = {}
+    budgets = asked(points)
+    for point in points:
+        s, choice = point["settings"], choice_of(point)
+        for nfe in budgets if "tol" in s else [s["nfe"]]:
+            cell = Cell(s["problem"], s["sde"], nfe)
+            tightness = 1 / s["tol"] if "tol" in s else 0.0
+            known = taken.get((choice, cell), -1.0)
+            if known == tightness:
+                raise ValueError(
+                    f"Two points are {choice} at {' '.join(map(str, cell))}: they differ in "
+                    "settings that have no name. Keep what is to be compared in a folder of "
+                    "its own."
+                )
+            if ("tol" not in s or point["nfe"] <= nfe) and tightness > known:
+                taken[choice, cell] = tightness
+                found[choice][cell] = value(point)
+    return dict(found)
 
 
 def choice_of(point: Mapping[str, Any]) -> Choice:
@@ -123,7 +169,7 @@ def load(folder: Path) -> Results:
     return Results(points, holes)
 
 
-COLUMNS = ("problem", "sde", "solver", "walk", "nfe", "steps", "tol", "dtype")
+COLUMNS = ("problem", "sde", "solver", "walk", "nfe", "steps", "tol", "dtype", "device")
 
 
 def write_csv(results: Results, path: Path) -> None:
@@ -145,48 +191,3 @@ def write_csv(results: Results, path: Path) -> None:
         )
     # No name and no time in its head: the same points make the same file.
     path.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
-
-
-class Best(NamedTuple):
-    """Who was best in a cell, and its error."""
-
-    choice: Choice
-    error: float
-
-
-def best(
-    errors: Mapping[Choice, Mapping[Cell, float]], cell: Cell, ours: bool | None = None
-) -> Best | None:
-    """Of sdegen's (True), of the others' (False), or of all (None)."""
-    known = [
-        Best(choice, row[cell])
-        for choice, row in errors.items()
-        if cell in row and math.isfinite(row[cell]) and ours in (None, choice.ours)
-    ]
-    return min(known, key=lambda b: b.error, default=None)
-
-
-class Fixed(NamedTuple):
-    """A choice held fixed: its error beside the best in hindsight, as geometric means."""
-
-    choice: Choice
-    ratio: float
-
-
-def fixed(errors: Mapping[Choice, Mapping[Cell, float]], cells: Iterable[Cell]) -> list[Fixed]:
-    """Every choice, made before the problem is seen, that solved all the cells; best first."""
-    cells, errors = list(cells), {c: row for c, row in errors.items() if c.blind}
-    hindsight = {cell: best(errors, cell) for cell in cells}
-    found = []
-    for choice, row in errors.items():
-        if cells and all(cell in row and math.isfinite(row[cell]) for cell in cells):
-            logs = [math.log(row[c] / hindsight[c].error) for c in cells]  # type: ignore[union-attr]
-            found.append(Fixed(choice, math.exp(sum(logs) / len(logs))))
-    return sorted(found, key=lambda f: f.ratio)
-
-
-def cells_of(errors: Mapping[Choice, Mapping[Cell, float]]) -> list[Cell]:
-    """All the cells, problems and SDEs in the order of panels."""
-    order = {name: i for i, name in enumerate((*PROBLEMS, *SDES))}
-    every = {cell for row in errors.values() for cell in row}
-    return sorted(every, key=lambda c: (order.get(c.problem, 99), order.get(c.sde, 99), c.nfe))
