@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sdegen.score import ScoreModel
-from sdegen.sde import Level, LinearSDE, expand
+from sdegen.sde import Level, LinearSDE
 
 
 def exact_model(problem: Problem, sde: LinearSDE) -> ScoreModel:
@@ -57,6 +57,15 @@ class Constant(ABC):
         return self._copies[where]
 
 
+def coefficients(x: Tensor, level: Level | None) -> tuple[Tensor, Tensor]:
+    """alpha and sigma^2 of a level, () or (b,), as x (b, *) is, of shape (1, 1) or (b, 1); those
+    of the data itself where there is none."""
+    if level is None:
+        return x.new_ones(1, 1), x.new_zeros(1, 1)
+    a, v = (torch.as_tensor(c).to(x).reshape(-1, 1) for c in (level.alpha, level.sigma**2))
+    return a, v
+
+
 @dataclass(frozen=True, eq=False)
 class Gaussian(Constant):
     """N(mean, cov) in d dimensions, closed form throughout; a zero covariance is a point mass.
@@ -82,7 +91,7 @@ class Gaussian(Constant):
     def denoise(self, x: Tensor, level: Level) -> Tensor:
         """E[x0 | x_t = x]."""
         mean, var, axes = self.like(x)
-        a, v = expand(level.alpha, x), expand(level.sigma**2, x)
+        a, v = coefficients(x, level)
         y = (x - a * mean) @ axes
         return mean + (a * var / (a**2 * var + v) * y) @ axes.T
 
@@ -96,9 +105,9 @@ class Gaussian(Constant):
     def log_prob(self, x: Tensor, level: Level | None = None) -> Tensor:
         """Log-density of x (b, d), (b,): of the data, or of x_t at a level."""
         mean, var, axes = self.like(x)
-        if level is not None:
-            mean, var = level.alpha * mean, level.alpha**2 * var + level.sigma**2
-        y = (x - mean) @ axes
+        a, v = coefficients(x, level)
+        var = a**2 * var + v
+        y = (x - a * mean) @ axes
         return -0.5 * (y**2 / var + var.log() + math.log(2 * math.pi)).sum(1)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -130,7 +139,7 @@ class Mixture(Constant):
     def denoise(self, x: Tensor, level: Level) -> Tensor:
         """E[x0 | x_t = x], each component's Gaussian mean weighted by its posterior."""
         means, stds, weights = self.like(x)
-        a, v = (torch.as_tensor(c).to(x).reshape(-1, 1) for c in (level.alpha, level.sigma**2))
+        a, v = coefficients(x, level)
         var = a**2 * stds**2 + v
         off = x[:, None, :] - a[..., None] * means
         logits = weights.log() - off.square().sum(-1) / (2 * var) - x.shape[1] / 2 * var.log()
@@ -138,12 +147,11 @@ class Mixture(Constant):
         return (logits.softmax(-1)[..., None] * each).sum(1)
 
     def log_prob(self, x: Tensor, level: Level | None = None) -> Tensor:
-        """Log-density of x (b, d), (b,): of the data, or of x_t at a level."""
+        """Log-density of x (b, d), (b,): of the data, or of x_t at a level, () or (b,)."""
         means, stds, weights = self.like(x)
-        var = stds**2
-        if level is not None:
-            means, var = level.alpha * means, level.alpha**2 * var + level.sigma**2
-        off = (x[:, None, :] - means).square().sum(-1)
+        a, v = coefficients(x, level)
+        var = a**2 * stds**2 + v
+        off = (x[:, None, :] - a[..., None] * means).square().sum(-1)
         d = x.shape[1]
         each = weights.log() - off / (2 * var) - d / 2 * (2 * math.pi * var).log()
         return each.logsumexp(1)
@@ -185,8 +193,9 @@ class LowRankMixture(Constant):
         """Means, axes, variances and weights."""
         return self.means, self.axes, self.vars, self.weights
 
-    def _parts(self, x: Tensor, a: Tensor, v: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _parts(self, x: Tensor, level: Level | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Of each component: log(weight N(x)) (b,), and its posterior mean of x0 (b, d)."""
+        a, v = (c.expand(len(x), 1) for c in coefficients(x, level))
         d, narrow = x.shape[1], a**2 * self.std**2 + v
         for m, U, var, w in zip(*self.like(x), strict=True):
             off = x - a * m
@@ -203,19 +212,13 @@ class LowRankMixture(Constant):
 
     def denoise(self, x: Tensor, level: Level) -> Tensor:
         """E[x0 | x_t = x], x (b, d)."""
-        a, v = (
-            torch.as_tensor(c).to(x).reshape(-1, 1).expand(len(x), 1)
-            for c in (level.alpha, level.sigma**2)
-        )
-        logs, each = zip(*self._parts(x, a, v), strict=True)
+        logs, each = zip(*self._parts(x, level), strict=True)
         shares = torch.stack(logs, 1).softmax(1)
         return sum(share[:, None] * one for share, one in zip(shares.T, each, strict=True))  # type: ignore[return-value]
 
     def log_prob(self, x: Tensor, level: Level | None = None) -> Tensor:
         """Log-density of x (b, d), (b,): of the data, or of x_t at a level."""
-        one = torch.ones_like(x[:, :1])
-        a, v = (one, 0 * one) if level is None else (level.alpha * one, level.sigma**2 * one)
-        logs = [log for log, _ in self._parts(x, a, v)]
+        logs = [log for log, _ in self._parts(x, level)]
         return torch.stack(logs, 1).logsumexp(1)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -254,7 +257,7 @@ class Empirical(Constant):
     def denoise(self, x: Tensor, level: Level) -> Tensor:
         """E[x0 | x_t = x], a softmax over the data; x is (b, *)."""
         y = x.reshape(len(x), -1).double()
-        a, v = (torch.as_tensor(c).to(y).reshape(-1, 1) for c in (level.alpha, level.sigma**2))
+        a, v = coefficients(y, level)
         top = y.new_full((len(y), 1), -torch.inf)
         total, mean = torch.zeros_like(top), torch.zeros_like(y)
         for part, half in zip(*(c.split(self.chunk) for c in self.like(y)), strict=True):
@@ -265,13 +268,15 @@ class Empirical(Constant):
         return (mean / total).reshape(x.shape).to(x)
 
     def log_prob(self, x: Tensor, level: Level) -> Tensor:
-        """Log-density of x_t (b, *) at a level, (b,): a mixture of n Gaussians."""
-        y, v = x.reshape(len(x), -1).double(), level.sigma**2
-        rows, _ = self.like(y)
-        parts = rows.split(self.chunk)
-        logits = [-0.5 * (y[:, None] - level.alpha * part).square().sum(2) / v for part in parts]
-        total = torch.cat(logits, 1).logsumexp(1) - math.log(len(rows))
-        return total - y.shape[1] / 2 * torch.log(2 * math.pi * v)
+        """Log-density of x_t (b, *) at a level, () or (b,): a mixture of n Gaussians, (b,)."""
+        y = x.reshape(len(x), -1).double()
+        a, v = coefficients(y, level)
+        total = y.new_full((len(y), 1), -torch.inf)
+        for part, half in zip(*(c.split(self.chunk) for c in self.like(y)), strict=True):
+            logits = (a * y @ part.T - a**2 * half) / v
+            total = torch.logaddexp(total, logits.logsumexp(1, keepdim=True))
+        total = total - y.square().sum(1, keepdim=True) / (2 * v) - math.log(len(self.data))
+        return (total - y.shape[1] / 2 * (2 * math.pi * v).log()).squeeze(1)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws (n, *), with replacement, in float64."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,17 @@ from conftest import SDES, close, normal, refused, sdes
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.analytic import LowRankMixture
+from sdegen.analytic import Empirical, LowRankMixture
 from sdegen.bench import problems
 from sdegen.bench.errors import energy_distance, mmd, pathwise
 from sdegen.bench.peers import PEERS, SUPPORTED, KDiffusion, Peer, need
-from sdegen.bench.point import VERSION, library_of, measure, run
+from sdegen.bench.point import VERSION, Settings, library_of, measure, run
 from sdegen.bench.reference import dop853, reference
 from sdegen.bench.results import Cell, Choice, load
 from sdegen.bench.standings import best, cells_of, fixed
 from sdegen.catalogue import node
 from sdegen.cli.build import build
+from sdegen.sde import expand
 
 FLOW = {n: p for n, p in PEERS.items() if p.eta == 0 and not p.adaptive}
 
@@ -51,15 +54,40 @@ def test_a_low_rank_mixture_is_one_of_full_covariances() -> None:
         assert far.abs().max() < 0.1
 
 
+EXACT = {
+    "gaussian": lambda: problems.gaussian(5),
+    "mixture": problems.mixture,
+    "stiff": problems.stiff,
+    "low_rank": lambda: problems.Problem(low_rank()[0], (5,)),
+    "empirical": lambda: problems.Problem(Empirical(normal(50, 3, 2), chunk=7), (3, 2)),
+}
+
+
 @sdes
-def test_its_denoiser_is_tweedies(sde: sg.LinearSDE) -> None:
-    data, _ = low_rank()
-    for t in (0.9 * sde.T, 0.1 * sde.T):
-        level = sde(torch.tensor(t, dtype=torch.float64))
-        x = (2 * level.sigma * normal(6, 5, seed=2)).requires_grad_()
-        (score,) = torch.autograd.grad(data.log_prob(x, level).sum(), x)
-        found = data.denoise(x.detach(), level)
-        close(found, ((x + level.sigma**2 * score) / level.alpha).detach(), rtol=1e-6, atol=1e-7)
+@pytest.mark.parametrize("name", EXACT)
+def test_denoisers_are_tweedies_at_a_level_for_each_sample(sde: sg.LinearSDE, name: str) -> None:
+    """E[x0 | x] = (x + sigma^2 grad log p(x)) / alpha, and a sample alone has the same density."""
+    problem = EXACT[name]()
+    exact: Any = problem.exact
+    times = sde.T * torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    level = sde(times)
+    alpha, sigma = (expand(c, normal(3, *problem.shape)) for c in (level.alpha, level.sigma))
+    x = (2 * sigma * normal(3, *problem.shape, seed=2)).requires_grad_()
+    density = exact.log_prob(x, level)
+    (score,) = torch.autograd.grad(density.sum(), x)
+    found = exact.denoise(x.detach(), level)
+    close(found, ((x + sigma**2 * score) / alpha).detach(), rtol=1e-6, atol=1e-7)
+    each = [exact.log_prob(x[i : i + 1], sde(t)) for i, t in enumerate(times)]
+    close(torch.cat(each), density, rtol=1e-10)
+
+
+def test_constants_are_kept_for_each_dtype() -> None:
+    data = problems.mixture().exact
+    assert isinstance(data, sg.analytic.Mixture)
+    first = data.like(normal(1, 2, dtype=torch.float32))
+    assert data.like(normal(4, 2, dtype=torch.float32)) is first
+    assert {part.dtype for part in first} == {torch.float32}
+    assert data.like(normal(1, 2))[0].dtype == torch.float64
 
 
 def test_problems_are_told_apart_and_are_always_the_same() -> None:
@@ -170,9 +198,11 @@ def test_peers_with_steps_of_their_own_follow_the_tolerance(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n, p in PEERS.items() if p.eta == 1])
 def test_peers_that_add_noise_sample_the_mixture(name: str, tmp_path: Path) -> None:
-    how: dict[str, Any] = {"folder": tmp_path, "draws": 512, "walk": "log_snr"}
-    found = measure(problems.mixture(), sg.EDM(), PEERS[name], nfe=60, **how)
-    again = measure(problems.mixture(), sg.EDM(), PEERS[name], nfe=60, **how)
+    how: dict[str, Any] = {"folder": tmp_path, "walk": "log_snr", "nfe": 60}
+    found, again = (
+        measure(problems.mixture(), sg.EDM(), PEERS[name], Settings(draws=512), **how)
+        for _ in range(2)
+    )
     assert found["errors"]["sliced"] < 3 * found["floor"]["sliced"]
     assert found["errors"] == again["errors"]
 
@@ -244,21 +274,54 @@ def test_distances_between_gaussians_are_those_in_closed_form() -> None:
 
 def test_a_point_holds_errors_calls_and_costs(tmp_path: Path) -> None:
     problem, sde = problems.mixture(), sg.VPSDE()
-    how: dict[str, Any] = {"folder": tmp_path, "n": 8, "draws": 64}
-    point = measure(problem, sde, sg.DDIM(), walk="log_snr", nfe=10, repeats=1, **how)
+    few = Settings(n=8, draws=64)
+
+    def at(solver: Any, settings: Settings = few, walk: Any = "log_snr", **how: Any) -> Any:
+        return measure(problem, sde, solver, settings, folder=tmp_path, walk=walk, **how)
+
+    point = at(sg.DDIM(), replace(few, repeats=1), nfe=10)
     assert point["kind"] == "path" and point["nfe"] == 10
     assert 0 < point["errors"]["median"] < point["errors"]["q90"] < 1
     cost = point["cost"]
     assert cost["reads per call"] < 0.3 and cost["kernels per call"] == pytest.approx(2, abs=1)
     assert 0 < cost["solver seconds"] < cost["seconds"]
-    more = measure(problem, sde, sg.DDIM(), walk="log_snr", nfe=80, **how)
-    assert more["errors"]["median"] < point["errors"]["median"] / 4
-    law = measure(problem, sde, sg.Ancestral(), walk="log_snr", nfe=20, **how)
+    assert at(sg.DDIM(), nfe=80)["errors"]["median"] < point["errors"]["median"] / 4
+    law = at(sg.Ancestral(), nfe=20)
     assert law["kind"] == "law" and set(law["errors"]) == set(law["floor"])
-    adaptive = measure(problem, sde, sg.AdaptiveMultistep(), tol=1e-4, **how)
+    adaptive = at(sg.AdaptiveMultistep(), walk=None, tol=1e-4)
     assert adaptive["errors"]["rms"] < 1e-2 and adaptive["nfe"] > 20
-    single = measure(problem, sde, sg.DDIM(), walk="log_snr", nfe=10, dtype="float32", **how)
+    single = at(sg.DDIM(), replace(few, dtype="float32"), nfe=10)
     assert single["errors"]["median"] == pytest.approx(point["errors"]["median"], rel=1e-3)
+
+
+def test_a_walk_that_climbs_adds_noise(tmp_path: Path) -> None:
+    """It is judged as a distribution, and other libraries' loops cannot follow it."""
+    problem, sde, few = problems.mixture(), sg.VPSDE(), Settings(n=8, draws=64)
+    walk = partial(sg.walks.zigzag, grid=sg.log_snr, by=sg.walks.ancestral)
+    found = measure(problem, sde, sg.DDIM(), few, folder=tmp_path, walk=walk, nfe=10)
+    assert found["kind"] == "law" and found["nfe"] == 10 and "strong" not in found
+    with refused("This walk climbs, which k-diffusion's loops cannot follow"):
+        measure(problem, sde, PEERS["k_euler"], few, folder=tmp_path, walk=walk, nfe=10)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"n": 1}, "n must be a whole number >= 2"),
+        ({"draws": 2}, "draws must be a whole number >= 3"),
+        ({"seed": "x"}, "seed must be a whole number >= 0"),
+        ({"repeats": -1}, "repeats must be a whole number >= 0"),
+        ({"dtype": "float16"}, "Unknown dtype"),
+        ({"device": "tpu"}, "Unknown device"),
+        ({"device": "cuda"}, "torch sees no CUDA device"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(
+    wrong: Any, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with refused(why):
+        Settings(**wrong)
 
 
 def test_budgets_and_tolerances_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -268,11 +331,13 @@ def test_budgets_and_tolerances_that_do_not_fit_are_refused(tmp_path: Path) -> N
         (sg.AdaptiveMultistep(), {"nfe": 5}, "takes a tolerance"),
         (sg.Heun(), {"nfe": 1}, "at least 2 network calls"),
         (KDiffusion("heun", evals=2), {"nfe": 1}, "at least 2 network calls"),
-        (sg.DDIM(), {"nfe": 4, "dtype": "float16"}, "Unknown dtype"),
-        (PEERS["k_euler"], {"nfe": 4, "dtype": "float32"}, "Other libraries run in float64"),
+        (PEERS["k_dpm_adaptive"], {"tol": 1e-20}, "tol must be at least 1e-12"),
     ):
         with refused(why):
-            measure(problem, sde, solver, folder=tmp_path, n=4, **how)  # type: ignore[arg-type]
+            measure(problem, sde, solver, Settings(n=4), folder=tmp_path, **how)  # type: ignore[arg-type]
+    with refused("Other libraries run in float64"):
+        single = Settings(n=4, dtype="float32")
+        measure(problem, sde, PEERS["k_euler"], single, folder=tmp_path, nfe=4)
 
 
 class Broken(Peer):
@@ -287,7 +352,7 @@ class Broken(Peer):
 
 
 def test_a_failed_solve_is_said(tmp_path: Path) -> None:
-    point = measure(problems.mixture(), sg.EDM(), Broken(), folder=tmp_path, nfe=4, n=3)
+    point = measure(problems.mixture(), sg.EDM(), Broken(), Settings(n=3), folder=tmp_path, nfe=4)
     assert point["failed"] == "1 of 3 samples did not arrive" and "errors" not in point
 
 

@@ -28,7 +28,15 @@ from sdegen.bench.watch import Stopwatch
 from sdegen.score import ScoreModel
 from sdegen.sde import Level, LinearSDE, expand
 
-SUPPORTED = {"diffusers": "0.42", "k-diffusion": "0.1", "azula": "0.11", "torchode": "1.0"}
+SUPPORTED = {
+    "diffusers": "0.42",
+    "k-diffusion": "0.1",
+    "azula": "0.11",
+    "torchode": "1.0",
+    "torchdiffeq": "0.2",
+    "torchsde": "0.2",
+    "SciPy": "1",
+}
 """The releases whose insides the adapters know."""
 
 

@@ -10,7 +10,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sdegen.analytic import Gaussian
 from sdegen.bench.errors import distances, pathwise
-from sdegen.bench.peers import Peer
+from sdegen.bench.peers import Peer, need
 from sdegen.bench.problems import Problem
 from sdegen.bench.reference import reference, strong_reference
 from sdegen.bench.tuned import Recommended, TunedHere
@@ -31,9 +31,10 @@ from sdegen.march import plan, sample
 from sdegen.orders import law
 from sdegen.reverse import Eta
 from sdegen.score import ScoreModel, one_of
-from sdegen.sde import LinearSDE
+from sdegen.sde import Level, LinearSDE
 from sdegen.solvers import DDIM
 from sdegen.solvers.backends import SciPy, TorchDiffEq, TorchSDE
+from sdegen.solvers.multistep import whole
 from sdegen.solvers.solver import Solver
 
 VERSION = 1
@@ -42,7 +43,10 @@ FAR = 1_000_003
 """Added to the seed of the noise other libraries draw: none of the starts' seeds."""
 SMALL = 16
 """Values of a sample up to which strong errors are measured: a Brownian path is slow."""
-BACKENDS = {TorchDiffEq: "torchdiffeq", TorchSDE: "torchsde", SciPy: "SciPy"}
+FINEST = 1e-12
+"""The smallest tolerance: below it solvers of float64 states never arrive."""
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+BACKENDS: dict[type, str] = {TorchDiffEq: "torchdiffeq", TorchSDE: "torchsde", SciPy: "SciPy"}
 
 
 Method = Solver | Peer | TunedHere | Recommended
@@ -71,53 +75,79 @@ def run(
     if solver.adaptive != (tol is not None):
         takes = "a tolerance, tol" if solver.adaptive else "a budget, nfe or steps, and no tol"
         raise ValueError(f"{solver} takes {takes}.")
+    if tol is not None and not tol >= FINEST:
+        raise ValueError(f"tol must be at least {FINEST:g}, what float64 can tell, not {tol!r}.")
     if isinstance(solver, Peer):
-        if solver.adaptive:
-            steps, nfe = 1, None
-        if nfe is not None:
-            steps, nfe = nfe // solver.calls(1), None
-            if steps < 1:
-                raise ValueError(f"{solver} needs at least {solver.calls(1)} network calls.")
-        times = plan(model.sde, DDIM(), steps, None, walk)
+        assert isinstance(model.sde, LinearSDE)
+        adaptive = solver.adaptive
+        steps, nfe = (1, None) if adaptive else (steps, nfe)
+        times = times_of(solver, model.sde, steps, nfe, None if adaptive else walk)
         with torch.random.fork_rng(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             torch.manual_seed(FAR + seed)
             return solver.solve(model, x, times, tol)
+    if type(solver) in BACKENDS:
+        need(BACKENDS[type(solver)])
     if solver.adaptive:
         solver = replace(solver, rtol=tol, atol=tol)  # type: ignore[type-var]
         nfe = steps = walk = None
     return sample(model, x, solver=solver, nfe=nfe, steps=steps, walk=walk, seed=seed)
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How a point is measured.
+
+    n: starts, of a solver of the flow.  draws: samples, of one that adds noise.  seed: of both.
+    repeats: timed runs after the one that is measured. References and exact draws are made in
+    float64 on the CPU, whatever dtype and device the solver works with.
+    """
+
+    n: int = 48
+    draws: int = 2048
+    seed: int = 0
+    dtype: str = "float64"
+    device: str = "cpu"
+    repeats: int = 0
+
+    def __post_init__(self) -> None:
+        whole("n", self.n, 2)
+        whole("draws", self.draws, 3)
+        whole("seed", self.seed, 0)
+        whole("repeats", self.repeats, 0)
+        one_of(self.dtype, "dtype", DTYPES)
+        if not one_of(self.device, "device", {"cpu": True, "cuda": torch.cuda.is_available()}):
+            raise ValueError("device=cuda, but torch sees no CUDA device: use device=cpu.")
+
+    def place(self, x: Tensor) -> Tensor:
+        """A float64 state as the solver shall have it."""
+        return x.to(self.device, DTYPES[self.dtype])
+
+
 def measure(
     problem: Problem,
     sde: LinearSDE,
     solver: Method,
+    settings: Settings,
     *,
     folder: Path,
     walk: Any = None,
     nfe: int | None = None,
     steps: int | None = None,
     tol: float | None = None,
-    n: int = 48,
-    draws: int = 2048,
-    seed: int = 0,
-    dtype: str = "float64",
-    device: str = "cpu",
-    repeats: int = 0,
 ) -> dict[str, Any]:
-    """Errors first; then, where ``repeats`` asks for it, what it costs.  References and exact
-    draws are made on the CPU, whatever the device.
+    """Errors first; then, where ``repeats`` asks for it, what it costs.
 
     A solver of the flow is held against the reference from n common starts, path by path; one that
-    adds noise against exact draws of x at t_min, in distribution, with the floor that two sets of
-    exact draws have.
+    adds noise, or a walk that climbs, against exact draws of x at t_min, in distribution, with the
+    floor that two sets of exact draws have.
     """
     if isinstance(solver, TunedHere | Recommended):
         if nfe is None:
             raise ValueError(f"{solver} is for a number of network calls: give nfe.")
         solver, walk = solver.choose(problem, sde, nfe)
-    noisy = solver.eta != 0
+    if isinstance(solver, Peer) and settings.dtype != "float64":
+        raise ValueError(f"Other libraries run in float64, but dtype = {settings.dtype!r}.")
     watch = Stopwatch(None)
 
     def wrapped(net: Any) -> Stopwatch:
@@ -125,39 +155,79 @@ def measure(
         return watch
 
     model = problem.model(sde, wrapped)
-    top, bottom = (sde(torch.tensor(t, dtype=torch.float64)) for t in (sde.T, sde.t_min))
-    precision = one_of(dtype, "dtype", {"float64": torch.float64, "float32": torch.float32})
-    if isinstance(solver, Peer) and dtype != "float64":
-        raise ValueError(f"Other libraries run in float64, but dtype = {dtype!r}.")
+    how: dict[str, Any] = {"walk": walk, "nfe": nfe, "steps": steps, "tol": tol}
+    how["seed"] = settings.seed
+    times = None if solver.adaptive else times_of(solver, sde, steps, nfe, walk)
+    noisy = solver.eta != 0 or (times is not None and bool((times.diff() > 0).any()))
     row: dict[str, Any] = {"kind": "law" if noisy else "path"}
     if noisy:
-        start = problem.noised(top, draws, seed)
+        start = problem.noised(top(sde), settings.draws, settings.seed)
     else:
-        exact = reference(problem, sde, n, seed, folder / "references")
+        exact = reference(problem, sde, settings.n, settings.seed, folder / "references")
         start, row["agreement"] = exact.starts, exact.agreement
-    start = start.to(usable(device), precision)
-    how: dict[str, Any] = {"walk": walk, "nfe": nfe, "steps": steps, "tol": tol, "seed": seed}
+    start = settings.place(start)
     begun = time.perf_counter()
-    end = run(solver, model, start, **how)
-    end = end.cpu()
+    end = run(solver, model, start, **how).cpu()
     row["seconds"] = time.perf_counter() - begun
     row["nfe"] = calls = model.nfe
     lost = int((~end.reshape(len(end), -1).isfinite().all(1)).sum())
     if lost:
         return {**row, "failed": f"{lost} of {len(end)} samples did not arrive"}
     if noisy:
-        one, other = (problem.noised(bottom, draws, seed + k) for k in (101, 102))
-        row["errors"], row["floor"] = distances(end.double(), one), distances(other, one)
+        row |= law_errors(problem, sde, solver, end.double(), times, settings, folder)
     else:
         row["errors"] = pathwise(end.double(), exact.ends)
-    if noisy and isinstance(solver, Solver) and not solver.adaptive:
-        times = plan(sde, solver, steps, nfe, walk)
-        if isinstance(problem.exact, Gaussian):
-            row["weak"] = weak(problem.exact, solver, sde, times)
-        if math.prod(problem.shape) <= SMALL:
-            row["strong"] = strong(problem, solver, sde, times, n, seed, folder)
-    if repeats:
-        row["cost"] = cost(solver, model, watch, start, how, repeats, calls)
+    if settings.repeats:
+        row["cost"] = cost(solver, model, watch, start, how, settings.repeats, calls)
+    return row
+
+
+def times_of(
+    solver: Solver | Peer, sde: LinearSDE, steps: int | None, nfe: int | None, walk: Any
+) -> Tensor:
+    """The walk of a method with fixed steps; ValueError for a budget that is too small, and for
+    another library's sampler on a walk that climbs."""
+    if isinstance(solver, Solver):
+        return plan(sde, solver, steps, nfe, walk)
+    if nfe is not None:
+        steps = nfe // solver.calls(1)
+        if steps < 1:
+            raise ValueError(f"{solver} needs at least {solver.calls(1)} network calls.")
+    times = plan(sde, DDIM(), steps, None, walk)
+    if bool((times.diff() > 0).any()):
+        raise ValueError(f"This walk climbs, which {solver.library}'s loops cannot follow.")
+    return times
+
+
+def top(sde: LinearSDE) -> Level:
+    """The level at T."""
+    return sde(torch.tensor(sde.T, dtype=torch.float64))
+
+
+def law_errors(
+    problem: Problem,
+    sde: LinearSDE,
+    solver: Solver | Peer,
+    end: Tensor,
+    times: Tensor | None,
+    settings: Settings,
+    folder: Path,
+) -> dict[str, Any]:
+    """Distances and their floor; of our own solvers also the errors that need no samples, or but
+    one Brownian path."""
+    bottom, draws, seed = (
+        sde(torch.tensor(sde.t_min, dtype=torch.float64)),
+        settings.draws,
+        settings.seed,
+    )
+    one, other = (problem.noised(bottom, draws, seed + k) for k in (101, 102))
+    row: dict[str, Any] = {"errors": distances(end, one), "floor": distances(other, one)}
+    if not isinstance(solver, Solver) or times is None or bool((times.diff() > 0).any()):
+        return row
+    if isinstance(problem.exact, Gaussian):
+        row["weak"] = weak(problem.exact, solver, sde, times)
+    if math.prod(problem.shape) <= SMALL:
+        row["strong"] = strong(problem, solver, sde, times, settings.n, seed, folder)
     return row
 
 
@@ -206,13 +276,14 @@ def cost(
         return time.perf_counter() - begun
 
     for _ in range(repeats):
-        wait(device)
+        stop.seconds = 0.0
         whole.append(clock())
-        # On a GPU the network's share is known only if it is waited for, which costs time itself.
-        stop.seconds, stop.device = 0.0, device
-        taken = clock() if device != "cpu" else whole[-1]
-        own.append(taken - stop.seconds)
-        stop.device = "cpu"
+        own.append(whole[-1] - stop.seconds)
+        if device != "cpu":
+            # There the network's share is known only if it is waited for, which takes time itself.
+            stop.seconds, stop.device = 0.0, device
+            own[-1] = clock() - stop.seconds
+            stop.device = "cpu"
     with Watch(start.numel(), device) as watch:
         stop.watch = watch
         run(solver, model, start, **how)  # type: ignore[arg-type]
@@ -229,14 +300,6 @@ def cost(
 
 
 # ---------------------------------------------------------------------------------------- files
-
-
-def usable(device: str) -> str:
-    """The device, if there is one."""
-    found = one_of(device, "device", {"cpu": True, "cuda": torch.cuda.is_available()})
-    if not found:
-        raise ValueError("device=cuda, but torch sees no CUDA device: use device=cpu.")
-    return device
 
 
 def key_of(settings: Mapping[str, Any]) -> str:

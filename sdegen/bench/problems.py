@@ -67,6 +67,8 @@ class Problem:
 
 def gaussian(d: int = 16, condition: float = 1e4, seed: int = 0) -> Problem:
     """A correlated Gaussian: variances spread evenly in the logarithm down from 1."""
+    if not condition >= 1:
+        raise ValueError(f"A condition is at least 1, but it is {condition!r}.")
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(d, d, generator=generator, dtype=torch.float64)
     axes = torch.linalg.qr(z).Q

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,22 +46,19 @@ def run(config: dict[str, Any]) -> None:
     ValueError, when the others are done, for a point that could not be.
     """
     from sdegen.bench.peers import Peer
-    from sdegen.bench.point import VERSION, about, key_of, library_of, measure, usable
+    from sdegen.bench.point import VERSION, Settings, about, key_of, library_of, measure
     from sdegen.bench.tuned import Recommended, TunedHere
     from sdegen.cli.build import build, build_walk
     from sdegen.solvers import Solver
-    from sdegen.solvers.multistep import whole
-    from sdegen.training.files import write_json
+    from sdegen.training.files import read_json, write_json
 
     choices, folder = chosen(config), Path(config["folder"])
     claimed(folder, VERSION)
     packages = config["packages"]
     problem, sde = build(config["problem"], packages), build(config["sde"], packages)
     solver, walk = build(config["solver"], packages), build_walk(config)
-    common = {key: config[key] for key in ("n", "draws", "seed", "dtype", "device", "repeats")}
-    made_with = about(usable(config["device"]))
-    whole("n", config["n"], 2)
-    whole("draws", config["draws"], 2)
+    settings = Settings(**{each.name: config[each.name] for each in fields(Settings)})
+    made_with = about(settings.device)
     if not isinstance(solver, Solver | Peer | TunedHere | Recommended):
         raise ValueError(f"solver={choices['solver']} is none that can be compared by itself.")
     gridded = not solver.adaptive and not isinstance(solver, TunedHere | Recommended)
@@ -73,17 +70,19 @@ def run(config: dict[str, Any]) -> None:
             "solver": choices["solver"],
             "walk": choices["walk"] if gridded else None,
             **budget,
-            **common,
+            **asdict(settings),
         }
         parts = {key: config[key] for key in ("problem", "sde", "solver")}
         parts["walk"] = config["walk"] if gridded else None
         path = folder / "points" / f"{key_of({**named, 'parts': parts})}.json"
-        if path.is_file() and "failed" not in json.loads(path.read_text(encoding="utf-8")):
+        if path.is_file() and "failed" not in read_json(path):
             continue
         try:
-            found = measure(problem, sde, solver, folder=folder, walk=walk, **budget, **common)
+            found = measure(problem, sde, solver, settings, folder=folder, walk=walk, **budget)
         except ValueError as error:
             found = {"failed": " ".join(str(error).split())}
+        except Exception as error:  # what another library raises is a hole too, and no end
+            found = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())}"}
         if "failed" in found:
             refused.append(found["failed"])
         path.parent.mkdir(exist_ok=True)
@@ -107,6 +106,8 @@ def budgets(config: dict[str, Any], adaptive: bool) -> Iterator[dict[str, Any]]:
     """One after the other: nfe, steps or tol.  ValueError for one that nothing can meet."""
     key = "tol" if adaptive else "nfe" if config["steps"] is None else "steps"
     values = config[key] if isinstance(config[key], list) else [config[key]]
+    if not values:
+        raise ValueError(f"{key} is an empty list: give a number, or some.")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             raise ValueError(f"{key} must be a positive number, or some, but it is {value!r}.")
@@ -117,11 +118,11 @@ def budgets(config: dict[str, Any], adaptive: bool) -> Iterator[dict[str, Any]]:
 
 def claimed(folder: Path, version: int) -> None:
     """A folder of results of this version; ValueError if it holds those of another."""
-    from sdegen.training.files import write_json
+    from sdegen.training.files import read_json, write_json
 
     path = folder / "bench.json"
     folder.mkdir(parents=True, exist_ok=True)
-    held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    held = read_json(path) if path.is_file() else None
     if held is None:
         write_json(path, {"version": version})
     elif held != {"version": version}:

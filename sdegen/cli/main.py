@@ -71,12 +71,18 @@ def explain(error: BaseException) -> str:
         where = cause.full_key or cause.key
         return f"there is no setting {where}: it must be one of {', '.join(keys)}."
     text = str(error)
+    unknown = re.search(
+        r"Could not find '(\w+)/(\S+)'\s+Available options in \S+:\s+(.*?)\s+Config", text, re.S
+    )
     missing = re.search(r"Missing mandatory value: (\S+)", text)
     if missing:
         key = re.search(r"full_key: (\S+)", text)
         # An interpolation names the setting that refers to it; the missing one is the value.
         name = key[1] if key and key[1].endswith(missing[1]) else missing[1]
         return f"the setting {name} has no value: give {name}=..."
+    if unknown:
+        group, name, known = unknown.groups()
+        return f"Could not find '{group}/{name}': {group} is one of {', '.join(known.split())}."
     if isinstance(error, HydraException) and cause is not None and str(cause) not in text:
         text = f"{text} ({str(cause).splitlines()[0]})"
     return " ".join(text.split())
