@@ -2,6 +2,7 @@
 
     python benchmarks/claims.py --run outputs/plain     writes benchmarks/claims.json
     python benchmarks/claims.py --quick --out x.json    a look, in seconds
+    --device cuda                                       the same on a GPU
 
 Each row is a sampler at a number of network calls, in float32 from the prior, under VP with equal
 steps in t as in the papers: Frechet distance of a classifier's features and sliced Wasserstein
@@ -58,15 +59,17 @@ def main() -> None:
     """Measure, write and print."""
     parse = argparse.ArgumentParser(description=__doc__)
     parse.add_argument("--run", help="the folder of a finished unconditional run on the digits")
+    parse.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parse.add_argument("--quick", action="store_true")
     parse.add_argument("--out", type=Path, default=OUT)
     args = parse.parse_args()
     train, test = digits("train"), digits("test")
+    ends = (sg.VPSDE()(torch.tensor(1.0, dtype=torch.float64)),) * 2
     n, seeds = (64, 2) if args.quick else (768, 4)
     exact = exact_model(Empirical(train.x), sg.VPSDE())
     cases = {"digits, exact denoiser": (exact, train)}
     if args.run is not None:
-        model, _, _, classes = load(Path(args.run), [], "cpu")
+        model, _, _, classes = load(Path(args.run), [], args.device)
         if classes:
             raise SystemExit("This comparison takes an unconditional run: conditional=false.")
         cases["digits, trained network"] = (model, test)
@@ -76,14 +79,14 @@ def main() -> None:
         floor = quality.floor
         found[title] = {"floor": [floor.frechet, floor.sliced], "rows": []}
         print(f"\n{title}: floor {floor.frechet:.3f} {floor.sliced:.4f}")
-        for claim, name, solver, nfe in rows(model, train.x[:256]):
+        for claim, name, solver, nfe in rows(model, train.x[:256].to(args.device)):
             if args.quick and nfe > 20:
                 continue
             each = []
             for seed in range(seeds):
                 how: dict[str, Any] = {"solver": solver, "nfe": nfe, "walk": "uniform"}
-                with torch.no_grad():
-                    x = sg.sample(model, (n, 1, 8, 8), seed=seed, **how).float()
+                start = sg.Seeded(seed).stream("prior")(torch.empty(n, 1, 8, 8), *ends)
+                x = sg.sample(model, start.to(args.device), seed=seed, **how).float().cpu()
                 each.append((*quality.distances(x), energy_distance(x, real.x)))
             row: dict[str, Any] = {"claim": claim, "sampler": name, "nfe": nfe}
             for measure, values in zip(
@@ -92,7 +95,7 @@ def main() -> None:
                 row[measure] = mean(values)
                 row[f"{measure} error"] = stdev(values) / seeds**0.5
             found[title]["rows"].append(row)
-            write(args.out, found, n, seeds)  # a run takes its time
+            write(args.out, found, n, seeds, args.device)  # a run takes its time
             print(
                 f"{claim:38s}{name:24s}{nfe:5d} {row['frechet']:9.3f} {row['frechet error']:.3f}"
                 f" {row['sliced']:8.4f} {row['sliced error']:.4f} {row['energy']:8.4f}",
@@ -100,10 +103,11 @@ def main() -> None:
             )
 
 
-def write(path: Path, found: dict[str, Any], n: int, seeds: int) -> None:
+def write(path: Path, found: dict[str, Any], n: int, seeds: int, device: str) -> None:
     """What there is so far."""
     about = {"torch": torch.__version__, "python": platform.python_version(), "samples": n}
-    about |= {"seeds": seeds, "machine": "2-core x86-64 virtual machine"}
+    on = "2-core x86-64 virtual machine" if device == "cpu" else torch.cuda.get_device_name()
+    about |= {"seeds": seeds, "machine": on}
     path.write_text(json.dumps({"about": about, "results": found}, indent=1) + "\n")
 
 

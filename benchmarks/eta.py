@@ -2,6 +2,7 @@
 
     python benchmarks/eta.py --run outputs/plain        writes benchmarks/eta.json
     python benchmarks/eta.py --quick --out x.json       a look, in seconds
+    --device cuda                                       the network on a GPU
 
 DPM-Solver++(2M) for every eta, equal steps in lam. On the correlated Gaussian the largest relative
 error of a variance, which is exact; on mixtures the sliced Wasserstein distance to exact draws at
@@ -75,12 +76,12 @@ def trained(model: sg.ScoreModel, n: int) -> tuple[float, Distance]:
     @torch.no_grad()
     def distance(eta: float, nfe: int, seed: int) -> float:
         x: Tensor = sg.sample(model, (n, 1, 8, 8), solver=SOLVER, nfe=nfe, eta=eta, seed=seed)
-        return quality.distances(x.float())[0]
+        return quality.distances(x.float().cpu())[0]
 
     return quality.floor.frechet, distance
 
 
-def cases(run: str | None, quick: bool) -> Iterator[tuple[str, int, float, Distance]]:
+def cases(run: str | None, quick: bool, device: str) -> Iterator[tuple[str, int, float, Distance]]:
     """Name, seeds, floor, distance."""
     for name, sde in SDES.items():
         yield f"gaussian, {name}, variance", 1, 0.0, gaussian(sde)
@@ -89,7 +90,7 @@ def cases(run: str | None, quick: bool) -> Iterator[tuple[str, int, float, Dista
             here = mixture(problem, sde, 500 if quick else 20_000)
             yield f"{problem}, {name}, sliced W2", 2 if quick else 4, *here
     if run is not None:
-        model, _, _, classes = load(Path(run), [], "cpu")
+        model, _, _, classes = load(Path(run), [], device)
         if classes:
             raise SystemExit("This comparison takes an unconditional run: conditional=false.")
         yield "trained network, Frechet", 2 if quick else 4, *trained(model, 64 if quick else 768)
@@ -99,12 +100,13 @@ def main() -> None:
     """Measure, write and print."""
     parse = argparse.ArgumentParser(description=__doc__)
     parse.add_argument("--run", help="the folder of a finished unconditional run on the digits")
+    parse.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parse.add_argument("--quick", action="store_true")
     parse.add_argument("--out", type=Path, default=OUT)
     args = parse.parse_args()
     rows: list[dict[str, Any]] = []
     print(f"{'':30s}{'calls':>6s}" + "".join(f"{f'eta {eta:g}':>17s}" for eta in ETAS))
-    for name, seeds, floor, distance in cases(args.run, args.quick):
+    for name, seeds, floor, distance in cases(args.run, args.quick, args.device):
         for nfe in (10, 20) if args.quick else (10, 20, 50, 100):
             found = [[distance(eta, nfe, seed) for seed in range(seeds)] for eta in ETAS]
             means = [mean(f) for f in found]
@@ -115,7 +117,8 @@ def main() -> None:
             print(f"{name:30s}{nfe:6d}" + "".join(cells), flush=True)
         print(f"{name:30s} floor {floor:.3g}")
         about = {"torch": torch.__version__, "python": platform.python_version()}
-        about |= {"machine": "2-core x86-64 virtual machine"}
+        on = "2-core x86-64 virtual machine"
+        about |= {"machine": on if args.device == "cpu" else torch.cuda.get_device_name()}
         found_so_far = {"about": about, "eta": ETAS, "rows": rows}
         args.out.write_text(json.dumps(found_so_far, indent=1) + "\n")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 TINY = [
     "experiment=toy2d",
@@ -318,6 +319,9 @@ def test_every_setting_composes_and_builds() -> None:
                 walk = build_walk(config)
                 assert (walk is None) == (config["walk"] == {}) == (name == "default")
                 assert walk is None or len(walk(on, 4)) >= 5
+                # What a file says of a grid is what the function says by default.
+                grid = sg.grids.GRIDS.get(name) if group == "walk" else None
+                assert grid is None or torch.equal(walk(on, 4), grid(on, 4)), name
                 assert callable(build(config["loss"])) and callable(build_optimizer(config))
         for name, entry in sg.catalogue().items():
             solver = build(compose("sample", [f"solver={name}", "run=x", "name=x"]).solver)
