@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
 from functools import partial
@@ -20,7 +21,7 @@ from sdegen.bench.errors import energy_distance, mmd, pathwise
 from sdegen.bench.peers import PEERS, SUPPORTED, KDiffusion, Peer, need
 from sdegen.bench.point import VERSION, Settings, library_of, measure, run
 from sdegen.bench.reference import dop853, reference
-from sdegen.bench.results import Cell, Choice, load
+from sdegen.bench.results import Cell, Choice, load, write_csv
 from sdegen.bench.standings import best, cells_of, fixed
 from sdegen.catalogue import node
 from sdegen.cli.build import build
@@ -415,6 +416,36 @@ def test_the_best_and_the_fixed_choice(tmp_path: Path) -> None:
     ranking = fixed(errors, [five, ten])
     assert [f.choice for f in ranking] == [c, b, a]
     assert [f.ratio for f in ranking] == pytest.approx([2**0.5, 2, 8**0.5])
+
+
+def test_the_published_table_says_what_the_points_say(tmp_path: Path) -> None:
+    """And makes itself again."""
+    law = {**point("sdegen", "e", 5, 0.3), "kind": "law", "floor": {"sliced": 0.1}}
+    law |= {"errors": {"sliced": 0.25}, "weak": {"mean": 0.0, "variance": 0.125}}
+    own = point("other", "d", 7, 0.25, agreement=1e-9)
+    own["settings"] |= {"walk": None, "tol": 1e-3, "n": 4}
+    del own["settings"]["nfe"]
+    hole = {**point("other", "c", 5, 0.0), "failed": "no way, no"}
+    folder = written(tmp_path / "a", p1=point("sdegen", "a", 5, 1 / 3), p2=own, p3=law, p4=hole)
+    results = load(folder)
+    write_csv(results, tmp_path / "points.csv.gz")
+    again = load(tmp_path / "points.csv.gz")
+    write_csv(again, tmp_path / "again.csv.gz")
+    assert (tmp_path / "again.csv.gz").read_bytes() == (tmp_path / "points.csv.gz").read_bytes()
+    close(
+        torch.tensor([v for row in again.errors().values() for v in row.values()]),
+        torch.tensor([v for row in results.errors().values() for v in row.values()]),
+        rtol=1e-4,
+    )
+    assert again.errors().keys() == results.errors().keys()
+    assert again.weak() == results.weak() and again.distances() == results.distances()
+    assert [each["failed"] for each in again.holes] == ["no way, no"]
+    (tmp_path / "other.csv.gz").write_bytes(gzip.compress(b"a,b\n1,2\n"))
+    with refused("no table of this version's points"):
+        load(tmp_path / "other.csv.gz")
+    (folder / "points" / "p1.json").write_text("{")
+    with refused("p1.json is damaged"):
+        load(folder)
 
 
 def test_points_that_would_hide_one_another_are_refused(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -153,13 +152,18 @@ def choice_of(point: Mapping[str, Any]) -> Choice:
 
 
 def load(folder: Path) -> Results:
-    """All points of a folder; ValueError if there are none, or of another version."""
+    """All points of a folder, or of the table that a report leaves; ValueError if there are none,
+    or of another version."""
+    if folder.is_file():
+        return read_csv(folder)
     paths = sorted((folder / "points").glob("*.json"))
     if not paths:
         raise ValueError(f"There are no points in {folder}: run sdegen-bench first.")
+    from sdegen.training.files import read_json
+
     points, holes = list[dict[str, Any]](), list[dict[str, Any]]()
     for path in paths:
-        point = json.loads(path.read_text(encoding="utf-8"))
+        point = read_json(path)
         if point.get("version") != VERSION:
             raise ValueError(
                 f"{path} is of version {point.get('version')!r}, but this is {VERSION}: make it "
@@ -169,25 +173,64 @@ def load(folder: Path) -> Results:
     return Results(points, holes)
 
 
-COLUMNS = ("problem", "sde", "solver", "walk", "nfe", "steps", "tol", "dtype", "device")
+NAMES, WHOLE = ("problem", "sde", "solver", "walk", "dtype", "device"), ("nfe", "steps")
+COUNTS = ("n", "draws", "seed")
+MEASURED = {
+    "errors": ("rms", "median", "q90", "sliced", "energy", "mmd"),
+    "floor": ("sliced", "energy", "mmd"),
+    "weak": ("mean", "variance"),
+    "strong": ("median", "agreement"),
+}
+ABOUT = ("sdegen", "commit", "torch", "python", "machine")
+COLUMNS = (
+    *("library", "kind", *NAMES, *WHOLE, "tol", *COUNTS, "calls", "agreement"),
+    *(f"{group} {name}" for group, names in MEASURED.items() for name in names),
+    *(*ABOUT, "failed"),
+)
+"""Of the published table: what a point's file says, but for its costs."""
 
 
 def write_csv(results: Results, path: Path) -> None:
-    """All points, one line each, gzipped: what a reader needs who wants other figures."""
-    errors = ("rms", "median", "q90", "sliced", "energy", "mmd")
-    others = (("strong", "median"), ("weak", "mean"), ("weak", "variance"))
+    """All points, one line each, gzipped: the page can be made of it again."""
     text = io.StringIO(newline="")
     table = csv.writer(text)
-    table.writerow(["library", *COLUMNS, "calls", *errors, *map(" ".join, others), "failed"])
+    table.writerow(COLUMNS)
     for point in [*results.points, *results.holes]:
-        known = point.get("errors", {})
-        table.writerow(
-            [point["library"]]
-            + [point["settings"].get(name, "") for name in COLUMNS]
-            + [point.get("nfe", "")]
-            + [f"{known[name]:.4g}" if name in known else "" for name in errors]
-            + [f"{point[kind][name]:.4g}" if kind in point else "" for kind, name in others]
-            + [point.get("failed", "")]
-        )
+        flat = {**point["about"], **point["settings"], "library": point["library"]}
+        if "failed" in point:
+            flat["failed"] = point["failed"]
+        else:
+            flat |= {"kind": point["kind"], "calls": point["nfe"]}
+            for group, names in MEASURED.items():
+                values = point.get(group, {})
+                flat |= {f"{group} {n}": f"{values[n]:.5g}" for n in names if n in values}
+            if "agreement" in point:
+                flat["agreement"] = f"{point['agreement']:.2g}"
+        table.writerow([flat.get(name, "") for name in COLUMNS])
     # No name and no time in its head: the same points make the same file.
     path.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
+
+
+def read_csv(path: Path) -> Results:
+    """What ``write_csv`` wrote; ValueError for a table of other columns."""
+    points, holes = list[dict[str, Any]](), list[dict[str, Any]]()
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        table = csv.DictReader(file)
+        if tuple(table.fieldnames or ()) != COLUMNS:
+            raise ValueError(f"{path} is no table of this version's points: make it anew.")
+        for row in table:
+            settings: dict[str, Any] = {name: row[name] for name in NAMES if row[name]}
+            settings.setdefault("walk", None)
+            settings |= {name: int(row[name]) for name in (*WHOLE, *COUNTS) if row[name]}
+            settings |= {"tol": float(row["tol"])} if row["tol"] else {}
+            point: dict[str, Any] = {"library": row["library"], "settings": settings}
+            point["about"] = {name: row[name] or None for name in ABOUT}
+            if row["failed"]:
+                holes.append({**point, "failed": row["failed"]})
+                continue
+            for group, names in MEASURED.items():
+                known = {n: float(row[f"{group} {n}"]) for n in names if row[f"{group} {n}"]}
+                point |= {group: known} if known else {}
+            point |= {"agreement": float(row["agreement"])} if row["agreement"] else {}
+            points.append({**point, "kind": row["kind"], "nfe": int(row["calls"])})
+    return Results(points, holes)
