@@ -40,7 +40,7 @@ class Constant(ABC):
     """What is made of constants, which are kept wherever states were: a copy for each device and
     dtype, so that a loop on a GPU fetches nothing from the host."""
 
-    @cached_property
+    @property
     @abstractmethod
     def constants(self) -> tuple[Tensor, ...]:
         """In float64, on the CPU."""

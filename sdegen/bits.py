@@ -125,8 +125,7 @@ def bits_per_dim(
         )
     source, (scale, shift) = source_of(seed, noise), bins(levels, centred)
     model.within(x.to(torch.float64) * scale + shift)
-    free = copy(model)
-    free.data_range = None  # a bin goes beyond the values themselves
+    free = unbounded(model)
     passes, calls = [], torch.zeros(len(x), dtype=torch.int64)
     status = torch.zeros(len(x), dtype=torch.int8)
     for r in range(repeats):
@@ -175,6 +174,13 @@ def spread(
     u = 0.5 * torch.erfc(-z / math.sqrt(2)) - 0.5  # a normal draw's own quantile is uniform
     scale, shift = bins(levels, centred)
     return (x.to(z) + u) * scale + shift, math.log2(scale)
+
+
+def unbounded(model: ScoreModel) -> ScoreModel:
+    """The model of dequantised data: a bin goes beyond the values, and so beyond their range."""
+    free = copy(model)
+    free.data_range = None
+    return free
 
 
 def bins(levels: int, centred: bool) -> tuple[float, float]:

@@ -222,6 +222,7 @@ def usual(
 ) -> tuple[Solver, str | Grid | Tensor | Sequence[float] | None]:
     """What is recommended for so many calls, on the walk given or on its own."""
     from sdegen.recipes import recommended  # which knows of walks, and they of this
+    from sdegen.solvers.multistep import whole
 
     if not isinstance(sde, LinearSDE):
         raise ValueError(
@@ -230,6 +231,9 @@ def usual(
         )
     if (steps is None) == (nfe is None) and (walk is None or isinstance(walk, str)):
         raise ValueError(f"Give exactly one of steps and nfe, but steps = {steps}, nfe = {nfe}.")
+    for name, n in (("steps", steps), ("nfe", nfe)):
+        if n is not None:
+            whole(name, n, 1)
     given = len(walk) - 1 if isinstance(walk, Tensor | Sequence) else 0
     calls = nfe - int(denoise) if nfe is not None else steps or given
     how = recommended(max(1, calls))

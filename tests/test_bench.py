@@ -83,6 +83,11 @@ def test_denoisers_are_tweedies_at_a_level_for_each_sample(sde: sg.LinearSDE, na
 
 
 def test_constants_are_kept_for_each_dtype() -> None:
+    class Nothing(sg.analytic.Constant):
+        """Without any."""
+
+    with pytest.raises(TypeError, match="constants"):
+        Nothing()  # type: ignore[abstract]
     data = problems.mixture().exact
     assert isinstance(data, sg.analytic.Mixture)
     first = data.like(normal(1, 2, dtype=torch.float32))

@@ -115,6 +115,7 @@ def alive(pid: int) -> bool:
         (["solver=auto"], "none that can be compared by itself"),
         (["solver=k_euler", "dtype=float32"], "Other libraries run in float64"),
         (["problem=run", "problem.path=nowhere"], "There is no checkpoint"),
+        (["report", f"folder={__file__}"], "is a table: say where the page goes"),
         (["report", "folder=nowhere"], "There are no points in nowhere"),
     ],
 )

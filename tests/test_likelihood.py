@@ -543,3 +543,17 @@ def test_other_processes_give_other_encodings_of_one_code() -> None:
         codes.append(encode(exact_model(MIXTURE, sde), x, solver=fine) / ends(sde)[0].sigma)
     for code in codes[1:]:
         assert (code - codes[0]).abs().max() < 0.02
+
+
+def test_dequantised_bounds_go_beyond_the_range_of_the_values() -> None:
+    """A bin of the first value lies half outside what the model was said to be trained on."""
+    from sdegen.cli.evaluate import measure
+
+    inner = exact_model(Gaussian([0.0, 0.1], [0.3, 0.2]), sg.VPSDE())
+    model = sg.ScoreModel(inner.net, inner.sde, inner.target, data_range=(-1.0, 1.0))
+    config = {"seed": 0, "packages": [], "bounds_on": "dequantised", "elbo_draws": 4}
+    config |= {"ddpm_steps": 3, "repeats": 1, "importance": 1, "protocol": None, "walk": {}}
+    config |= {"steps": 10, "nfe": None, "divergence": "exact", "probes": 1}
+    config |= {"solver": {"_target_": "sdegen.UniPC"}}
+    rows = measure(model, torch.tensor([[-1.0, 1.0]]), 17, config, 0)
+    assert all(rows[0][name] is not None for name in ("flow", "elbo", "ddpm"))

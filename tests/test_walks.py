@@ -709,6 +709,10 @@ def test_without_a_solver_the_recommended_one_is_taken() -> None:
     for wrong in ({}, {"steps": 3, "nfe": 3}, {"walk": "karras"}):
         with refused("exactly one of steps and nfe"):
             sg.sample(model, x, **wrong)  # type: ignore[arg-type]
+    for name in ("steps", "nfe"):
+        for n in (2.5, "4", 0):
+            with refused(f"{name} must be a whole number >= 1"):
+                sg.sample(model, x, **{name: n})  # type: ignore[arg-type]
 
 
 def test_the_usual_solver_needs_marginals() -> None:

@@ -266,7 +266,7 @@ def cost(
     calls: int,
 ) -> dict[str, float]:
     """Medians of seconds, in all and beside the network's; then kernels, reads and memory."""
-    whole, own = [], []
+    total, own = [], []
     device = start.device.type
 
     def clock() -> float:
@@ -277,8 +277,8 @@ def cost(
 
     for _ in range(repeats):
         stop.seconds = 0.0
-        whole.append(clock())
-        own.append(whole[-1] - stop.seconds)
+        total.append(clock())
+        own.append(total[-1] - stop.seconds)
         if device != "cpu":
             # There the network's share is known only if it is waited for, which takes time itself.
             stop.seconds, stop.device = 0.0, device
@@ -289,8 +289,8 @@ def cost(
         run(solver, model, start, **how)  # type: ignore[arg-type]
     stop.watch = Watch(0)
     return {
-        "seconds": median(whole),
-        "fastest": min(whole),
+        "seconds": median(total),
+        "fastest": min(total),
         "solver seconds": median(own),
         "kernels per call": watch.kernels / calls,
         "small kernels per call": watch.small / calls,

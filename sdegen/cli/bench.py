@@ -74,6 +74,8 @@ def run(config: dict[str, Any]) -> None:
         }
         parts = {key: config[key] for key in ("problem", "sde", "solver")}
         parts["walk"] = config["walk"] if gridded else None
+        if isinstance(solver, Recommended) and "nfe" in budget:
+            parts["walk"] = repr(solver.choose(problem, sde, budget["nfe"]))  # the rule may change
         path = folder / "points" / f"{key_of({**named, 'parts': parts})}.json"
         if path.is_file() and "failed" not in read_json(path):
             continue
@@ -147,6 +149,8 @@ def report(config: dict[str, Any]) -> None:
     from sdegen.bench.page import write_page
     from sdegen.bench.results import load, write_csv
 
+    if Path(config["folder"]).is_file() and str(config["out"]).startswith(f"{config['folder']}/"):
+        raise ValueError(f"{config['folder']} is a table: say where the page goes, out=page.html.")
     results = load(Path(config["folder"]))
     costs = load(Path(config["costs"])) if config["costs"] else None
     path = write_page(results, costs, Path(config["out"]), config["default"], config["run"])

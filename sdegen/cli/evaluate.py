@@ -133,7 +133,7 @@ def measure(model: Any, x: Any, levels: int, config: Mapping[str, Any], first: i
     """One batch: numbers by name for each sample. Sample i of the data has stream (seed, i)."""
     import torch
 
-    from sdegen.bits import bits_per_dim, spread
+    from sdegen.bits import bits_per_dim, spread, unbounded
     from sdegen.bounds import discrete_elbo, elbo
     from sdegen.cli.build import build, build_walk
     from sdegen.likelihood import log_prob
@@ -162,13 +162,13 @@ def measure(model: Any, x: Any, levels: int, config: Mapping[str, Any], first: i
         "ddpm": (discrete_elbo, "steps", "ddpm_steps"),
     }
     if one_of(config["bounds_on"], "bounds_on", {"values": True, "dequantised": False}):
-        y, given, more = k, levels or None, 0.0
+        about, y, given, more = model, k, levels or None, 0.0
     else:
         y, more = spread(model, x=k, levels=levels, noise=noise) if levels else (x, 0.0)
-        given = None
+        about, given = unbounded(model) if levels else model, None
     for name, (bound, key, setting) in bounds.items():
         if config[setting]:
-            terms = bound(model, y, levels=given, noise=noise, **{key: config[setting]})  # type: ignore[operator]
+            terms = bound(about, y, levels=given, noise=noise, **{key: config[setting]})  # type: ignore[operator]
             columns[name] = terms.bits(d) - more if levels else terms.value
     return [
         {name: v if math.isfinite(v) else None for name, v in zip(columns, row, strict=True)}
