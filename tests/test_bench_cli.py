@@ -149,7 +149,7 @@ def test_the_whole_chain_and_sdegen_is_not_behind(tmp_path: Path) -> None:
     assert code == 0 and "report.html" in out, err
     page = (tmp_path / "outputs" / "smoke" / "report.html").read_text()
     panels = {"standing": 1, "curves": 4, "orders": 1, "noise": 4, "paths": 6, "digits": 8}
-    assert page.count('role="img"') == sum(panels.values()) and "k_heun" in page
+    assert page.count('role="img"') == sum(panels.values()) and "diffusers_unipc_3" in page
     assert "http://" not in page.replace("http://www.w3.org", "") and "<script" not in page
     code, _, err = run("bench", "report", "folder=outputs/smoke", "default=x/y", cwd=tmp_path)
     assert code == 1 and "default names a solver and a walk" in err

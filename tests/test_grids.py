@@ -36,6 +36,8 @@ def test_steps_are_equal_in_the_grids_own_clock(sde: sg.LinearSDE, n: int) -> No
     equal_steps(sde(sg.karras(sde, n)).rho ** (1 / 7))
     equal_steps(sde(sg.karras(sde, n, power=3.0)).rho ** (1 / 3))
     lam = sde(sg.focused(sde, n)).lam
+    equal_steps(lam + 4 * 4 * torch.tanh((lam - 1) / 4))
+    lam = sde(sg.focused(sde, n, center=2.0, width=2.5, strength=2.0)).lam
     equal_steps(lam + 2 * 2.5 * torch.tanh((lam - 2) / 2.5))
     close(sde(sg.focused(sde, n, strength=0.0)).lam, sde(sg.log_snr(sde, n)).lam, 0, 1e-8)
 

@@ -72,11 +72,6 @@ def run(
 ) -> Tensor:
     """The final states; those that did not arrive are not finite.  ValueError for a budget that
     is too small."""
-    if solver.adaptive != (tol is not None):
-        takes = "a tolerance, tol" if solver.adaptive else "a budget, nfe or steps, and no tol"
-        raise ValueError(f"{solver} takes {takes}.")
-    if tol is not None and not tol >= FINEST:
-        raise ValueError(f"tol must be at least {FINEST:g}, what float64 can tell, not {tol!r}.")
     if isinstance(solver, Peer):
         assert isinstance(model.sde, LinearSDE)
         adaptive = solver.adaptive
@@ -148,6 +143,11 @@ def measure(
         solver, walk = solver.choose(problem, sde, nfe)
     if isinstance(solver, Peer) and settings.dtype != "float64":
         raise ValueError(f"Other libraries run in float64, but dtype = {settings.dtype!r}.")
+    if solver.adaptive != (tol is not None):
+        takes = "a tolerance, tol" if solver.adaptive else "a budget, nfe or steps, and no tol"
+        raise ValueError(f"{solver} takes {takes}.")
+    if tol is not None and not tol >= FINEST:
+        raise ValueError(f"tol must be at least {FINEST:g}, what float64 can tell, not {tol!r}.")
     watch = Stopwatch(None)
 
     def wrapped(net: Any) -> Stopwatch:
