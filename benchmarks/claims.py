@@ -23,11 +23,11 @@ from typing import Any
 import torch
 
 import sdegen as sg
-from sdegen.analytic import Empirical, exact_model
-from sdegen.bench.errors import energy_distance
-from sdegen.cli.sample import load
 from sdegen.data import digits
-from sdegen.evaluate import Quality
+from sdegen.exact.distributions import Empirical, exact_model
+from sdegen.metrics.kernels import energy_distance
+from sdegen.metrics.quality import Quality
+from sdegen.runs.folder import load
 
 OUT = Path(__file__).with_suffix(".json")
 PC = sg.PredictorCorrector()
@@ -42,7 +42,7 @@ def rows(model: sg.ScoreModel, x0: torch.Tensor) -> Iterator[tuple[str, str, sg.
     for nfe in (10, 15, 20):
         yield "DPM-Solver at 10-20, DDIM at 50-100", "DPM-Solver-3", sg.DPMSolver(3), nfe
         yield "DPM-Solver at 10-20, DDIM at 50-100", "DPM-Solver++(2M)", sg.DPMSolverPP(2), nfe
-    best = sg.analytic_dpm(model, x0)
+    best = sg.solvers.analytic_dpm(model, x0)
     for nfe in (10, 25, 50, 100):
         for name, solver in (
             ("Analytic-DDPM", best),
@@ -52,7 +52,7 @@ def rows(model: sg.ScoreModel, x0: torch.Tensor) -> Iterator[tuple[str, str, sg.
             yield "Analytic-DPM's variance", name, solver, nfe
     for nfe in (100, 400):
         yield "predictor-corrector", "predictor-corrector", PC, nfe
-        yield "predictor-corrector", "predictor alone", sg.ReverseDiffusion(), nfe
+        yield "predictor-corrector", "predictor alone", sg.solvers.ReverseDiffusion(), nfe
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.cli.sample import load
 from sdegen.data import digits
+from sdegen.runs.folder import load
 
 
 def correlation(a: Tensor, b: Tensor) -> float:

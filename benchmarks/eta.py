@@ -22,15 +22,16 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
+from sdegen.evaluate import sliced_wasserstein
 from torch import Tensor
 
 import sdegen as sg
 from sdegen.bench import problems
 from sdegen.bench.point import weak
-from sdegen.cli.sample import load
 from sdegen.data import digits
-from sdegen.evaluate import Quality, sliced_wasserstein
-from sdegen.march import plan
+from sdegen.metrics.quality import Quality
+from sdegen.runs.folder import load
+from sdegen.sampling.plan import plan
 
 OUT = Path(__file__).with_suffix(".json")
 ETAS = (0.0, 0.3, 0.6, 1.0, 1.4)

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 import sdegen as sg
-from sdegen.march import plan
-from sdegen.orders import law
+from sdegen.exact.orders import law
+from sdegen.sampling.plan import plan
 
 OUT = Path(__file__).with_suffix(".json")
 SDE, SOLVER = sg.VPSDE(), sg.EulerMaruyama()

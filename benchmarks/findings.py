@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from sdegen.bench.results import Cell, Choice, Errors, load
-from sdegen.bench.standings import cells_of, fixed, freely, mean, pairs
+from sdegen.report.standings import cells_of, fixed, freely, mean, pairs
 
 POINTS = Path(__file__).with_name("points.csv.gz")
 

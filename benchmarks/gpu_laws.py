@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.analytic import exact_model
-from sdegen.orders import mixture
+from sdegen.exact.distributions import exact_model
+from sdegen.exact.orders import mixture
 
 OUT = Path(__file__).with_suffix(".json")
 SDES: dict[str, sg.LinearSDE] = {"vp": sg.VPSDE(), "edm": sg.EDM()}
@@ -53,8 +53,8 @@ def waits(run: Callable[[], Any]) -> str:
 def captured(model: sg.ScoreModel, x: Tensor, solver: sg.Solver) -> bool | None:
     """Whether a graph gives the same bits; None for a solver that has no program."""
     try:
-        graph = sg.Captured(model, x, solver=solver, steps=STEPS)
-    except sg.NotLinear:
+        graph = sg.sampling.Captured(model, x, solver=solver, steps=STEPS)
+    except sg.programs.NotLinear:
         return None
     return all(
         torch.equal(graph(x, seed=k), sg.sample(model, x, solver=solver, steps=STEPS, seed=k))
@@ -110,7 +110,7 @@ def main() -> None:
     parse.add_argument("--out", type=Path, default=OUT)
     args = parse.parse_args()
     rows: dict[str, dict[str, Any]] = {}
-    for name, entry in sg.catalogue().items():
+    for name, entry in sg.solvers.catalogue().items():
         solver = entry.build()
         if solver.adaptive:
             continue

@@ -30,9 +30,9 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.bench.watch import Watch
-from sdegen.cli.sample import load
 from sdegen.data import digits, photo_patches
 from sdegen.networks import UNet
+from sdegen.runs.folder import load
 
 OUT = Path(__file__).with_suffix(".json")
 
@@ -66,7 +66,7 @@ class Signs(sg.Noise):
     def __init__(self, v: Tensor) -> None:
         self.v = v
 
-    def __call__(self, x: Tensor, t: sg.Instant, s: sg.Instant) -> Tensor:
+    def __call__(self, x: Tensor, t: sg.sde.Instant, s: sg.sde.Instant) -> Tensor:
         """The draws."""
         return self.v.to(x)
 
@@ -86,7 +86,7 @@ def compare(model: sg.ScoreModel, x: Tensor, repeats: int, steps: int) -> dict[s
     cases: dict[str, Callable[[], tuple[Tensor, int]]] = {
         "score_sde's scheme": lambda: theirs(model, x, v.to(x), 1e-5),
         "log_prob": ours(None, None),
-        "log_prob, to 3e-5": ours(sg.AdaptiveMultistep(rtol=3e-5, atol=3e-5), None),
+        "log_prob, to 3e-5": ours(sg.solvers.AdaptiveMultistep(rtol=3e-5, atol=3e-5), None),
         "log_prob, AdaptiveRK in lam": ours(sg.AdaptiveRK(clock="lam"), None),
         f"log_prob, RK4 in lam, {steps} steps": ours(sg.RK4("lam"), steps),
         f"log_prob, UniPC-3, {4 * steps} steps": ours(sg.UniPC(3), 4 * steps),

@@ -36,7 +36,7 @@ def sdegen(method: str, n: int, output: Tensor) -> Loop:
 
 def by_hand(method: str, n: int, output: Tensor) -> Loop:
     """The tightest loop there is: coefficients as floats beforehand, everything in place."""
-    levels = SDE(sg.log_snr(SDE, n))
+    levels = SDE(sg.walks.log_snr(SDE, n))
     t, a, s = levels.t.tolist(), levels.alpha.tolist(), levels.sigma.tolist()
     lam = levels.lam.tolist()
 

@@ -23,7 +23,7 @@ import sdegen as sg
 
 SHAPES, STEPS, REPEATS = ((64, 2), (64, 3, 32, 32)), 20, 7
 SDE = sg.VPSDE()
-WALK = sg.levels(SDE, sg.log_snr(SDE, STEPS))
+WALK = sg.walks.levels(SDE, sg.walks.log_snr(SDE, STEPS))
 
 
 def cases(shape: tuple[int, ...]) -> dict[str, Callable[[], None]]:
@@ -56,7 +56,7 @@ def cases(shape: tuple[int, ...]) -> dict[str, Callable[[], None]]:
 
     return {
         "torch.randn": randn,
-        "Fresh": march(sg.Fresh),
+        "Fresh": march(sg.noise.Fresh),
         "Seeded, one seed": march(lambda: sg.Seeded(0)),
         "Seeded, a seed each": march(lambda: sg.Seeded(range(b))),
         "Brownian": march(lambda: sg.Brownian(0, SDE.T)),

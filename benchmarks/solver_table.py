@@ -2,7 +2,7 @@
 
     python benchmarks/solver_table.py
 
-Every solver of ``sdegen.catalogue`` is found by looking; nothing is written by hand.
+Every solver of ``sdegen.solvers.catalogue`` is found by looking; nothing is written by hand.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 import sdegen as sg
-from sdegen import orders
-from sdegen.analytic import exact_model
-from sdegen.catalogue import Entry
+from sdegen.exact import orders
+from sdegen.exact.distributions import exact_model
 from sdegen.solvers.adaptive import Adaptive
+from sdegen.solvers.registry import Entry
 
 PAGE = Path(__file__).parent.parent / "docs" / "solvers.md"
 SDES = {
@@ -32,7 +32,7 @@ SDES = {
 HEAD = """# Solvers
 
 Every solver there is, by the name it has in configurations (`solver=unipc`) and in
-`sg.catalogue()`. This page is made by `python benchmarks/solver_table.py`.
+`sg.solvers.catalogue()`. This page is made by `python benchmarks/solver_table.py`.
 
 - **flow**: order of the path at eta = 0, claimed and measured: the lowest and highest slope over
   VP, sub-VP, VE, cosine, EDM and flow, on a mixture with exact score, 128 to 256 equal steps of
@@ -71,7 +71,7 @@ def arrival(solver: sg.Solver) -> str:
     """The error of a solver whose steps are another library's, and its network calls, on VP."""
     sde = SDES["VP"]
     model, x = exact_model(orders.mixture(), sde), orders.starts(sde, 16)
-    exact = sg.sample(model, x, solver=sg.RK5("lam"), steps=1024)
+    exact = sg.sample(model, x, solver=sg.solvers.RK5("lam"), steps=1024)
     out = sg.solve(model, x, solver=solver)
     return f"error {orders.rms(out.x - exact):.0e} in {int(out.nfe.max())} calls"
 
@@ -128,7 +128,7 @@ def main() -> None:
     columns = ["name", "is", "flow", "weak", "strong", "calls", "needs", "published as"]
     lines = [HEAD, "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for line in pool.map(row, sg.catalogue().values()):
+        for line in pool.map(row, sg.solvers.catalogue().values()):
             lines.append(line)
             print(line, flush=True)
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, float64, CPU"

@@ -65,7 +65,7 @@ def measured(method: str, shape: tuple[int, ...], device: str, repeats: int) -> 
     if device == "cuda" and method != "Heun":
         solver, predicts = OURS[method]
         model = sg.ScoreModel(lambda x, t: output, SDE, predicts)
-        graph = sg.Captured(model, x, solver=solver, steps=STEPS)
+        graph = sg.sampling.Captured(model, x, solver=solver, steps=STEPS)
         every["sdegen, captured"] = lambda x: graph(x)
     seconds: dict[str, list[float]] = {name: [] for name in every}
     names = list(every)
@@ -100,7 +100,7 @@ def bookkeeping(device: str, repeats: int) -> dict[str, float]:
     """Microseconds per step of every solver with fixed steps, on a small state."""
     x, output = torch.randn(SMALL, device=device), torch.full(SMALL, 0.1, device=device)
     model, micro = sg.ScoreModel(lambda x, t: output, SDE), {}
-    for name, entry in sg.catalogue().items():
+    for name, entry in sg.solvers.catalogue().items():
         solver = entry.build()
         if solver.adaptive:
             continue
@@ -129,7 +129,10 @@ def network_time(repeats: int) -> dict[str, float]:
         torch.cuda.set_sync_debug_mode("error")
         sg.sample(model, x, solver=solver, steps=STEPS)
         torch.cuda.set_sync_debug_mode("default")
-        whole, alone = sg.Captured(model, x, solver=solver, steps=STEPS), torch.cuda.CUDAGraph()
+        whole, alone = (
+            sg.sampling.Captured(model, x, solver=solver, steps=STEPS),
+            torch.cuda.CUDAGraph(),
+        )
         with torch.no_grad(), torch.cuda.graph(alone):
             net(x, label)
         pairs = []

@@ -27,9 +27,9 @@ import torch
 from matplotlib import pyplot as plt
 
 import sdegen as sg
-from sdegen.analytic import Gaussian
-from sdegen.orders import ends
-from sdegen.table import table_of
+from sdegen.exact.distributions import Gaussian
+from sdegen.exact.orders import ends
+from sdegen.programs.table import table_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 SOLVERS: dict[str, sg.Solver] = {
@@ -37,7 +37,7 @@ SOLVERS: dict[str, sg.Solver] = {
     "DPM-Solver++(2M)": sg.DPMSolverPP(2),
     "UniPC-3": sg.UniPC(3),
     "Multistep(3), eps": sg.Multistep(3, prediction="eps"),
-    "Singlestep(2)": sg.Singlestep(2),
+    "Singlestep(2)": sg.solvers.Singlestep(2),
     "Heun in lam": sg.Heun("lam"),
 }
 STEPS, MOST = 40, 60.0
@@ -56,7 +56,7 @@ def survived(solver: sg.Solver, h: float) -> float:
 def local_errors(solver: sg.Solver, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     """lam at the end of each step, and each step's own error, (n,) both; rms over 64 starts."""
     sde, data = sg.VPSDE(), Gaussian([0.3], [0.25])
-    walk = sg.levels(sde, sg.log_snr(sde, n))
+    walk = sg.walks.levels(sde, sg.walks.log_snr(sde, n))
     top = ends(sde)[0]
     generator = torch.Generator().manual_seed(0)
     x = top.sigma * torch.randn(64, 1, dtype=torch.float64, generator=generator)

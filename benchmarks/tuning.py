@@ -22,11 +22,10 @@ from typing import Any
 import torch
 
 import sdegen as sg
-from sdegen.analytic import Empirical, exact_model
-from sdegen.cli.report import class_labels
-from sdegen.cli.sample import load
 from sdegen.data import digits
-from sdegen.orders import mixture
+from sdegen.exact.distributions import Empirical, exact_model
+from sdegen.exact.orders import mixture
+from sdegen.runs.folder import class_labels, load
 
 OUT = Path(__file__).parent / "tuning.json"
 BUDGETS = (5, 8, 10)

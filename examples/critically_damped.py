@@ -79,7 +79,7 @@ def main(steps: int = 1500, n: int = 2000, seed: int = 0) -> dict[str, float]:
     model = sg.ScoreModel(VelocityScore(sde, 2, 0.7), sde, predicts="score")
 
     def times(_: sg.SDE, u: Tensor) -> tuple[Tensor, Tensor]:
-        t, ratio = sg.uniform_time(sde, u)  # the loss is one on the velocity's noise: eq. 9
+        t, ratio = sg.losses.uniform_time(sde, u)  # the loss is one on the velocity's noise: eq. 9
         return t, ratio * sde.kernel(t)[1][:, 1, 1] ** 2
 
     optimizer = torch.optim.AdamW(model.parameters())
@@ -91,7 +91,11 @@ def main(steps: int = 1500, n: int = 2000, seed: int = 0) -> dict[str, float]:
         optimizer.step()
         rate.step()
     distances = {"floor": sliced_wasserstein(toy("moons", n=n, seed=2).x, fresh.x)}
-    for solver, k in ((sg.EulerMaruyama(), 200), (sg.Heun(), 50), (sg.TorchSDE("heun"), 100)):
+    for solver, k in (
+        (sg.EulerMaruyama(), 200),
+        (sg.Heun(), 50),
+        (sg.solvers.TorchSDE("heun"), 100),
+    ):
         x = sg.sample(model, (n, 2, 2), solver=solver, steps=k, walk="quadratic", seed=seed)
         distances[type(solver).__name__] = sliced_wasserstein(x[..., 0], fresh.x)
     return distances

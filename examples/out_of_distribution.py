@@ -29,7 +29,7 @@ def train(steps: int) -> sg.ScoreModel:
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
     for _, batch in zip(range(steps), InfiniteBatches(len(data), 128), strict=False):
         optimizer.zero_grad()
-        loss = sg.dequantised(model, data.x[batch], levels=LEVELS, loss=sg.dsm_loss).mean()
+        loss = sg.losses.dequantised(model, data.x[batch], levels=LEVELS, loss=sg.dsm_loss).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()

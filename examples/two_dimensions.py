@@ -24,7 +24,7 @@ def main(steps: int = 3000, folder: str = "outputs") -> dict[str, float]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for batch in islice(InfiniteBatches(len(data), 512), steps):
         optimizer.zero_grad()
-        sg.dsm_loss(model, data.x[batch], times=sg.likelihood_time).mean().backward()
+        sg.dsm_loss(model, data.x[batch], times=sg.losses.likelihood_time).mean().backward()
         optimizer.step()
     distances = {}
     for solver in (sg.DPMSolverPP(), sg.Heun(), sg.EulerMaruyama()):

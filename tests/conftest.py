@@ -18,9 +18,9 @@ from hypothesis import settings
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.analytic import Mixture, exact_model
-from sdegen.grids import Grid
-from sdegen.noise import Noise
+from sdegen.exact.distributions import Mixture, exact_model
+from sdegen.noise.source import Noise
+from sdegen.walks.grids import Grid
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
@@ -61,7 +61,9 @@ MIXTURE = Mixture(
 )
 """Mild: its modes overlap, so that convergence is seen from a few dozen steps on."""
 
-EVERY_SOLVER: dict[str, sg.Solver] = {name: e.build() for name, e in sg.catalogue().items()}
+EVERY_SOLVER: dict[str, sg.Solver] = {
+    name: e.build() for name, e in sg.solvers.catalogue().items()
+}
 """Every solver that the package has, found as its users find it."""
 
 FIXED: dict[str, sg.Solver] = {
@@ -117,7 +119,7 @@ class Replay(Noise):
     def __init__(self, draws: Sequence[Tensor]) -> None:
         self.draws = iter(draws)
 
-    def __call__(self, x: Tensor, t: sg.Instant, s: sg.Instant) -> Tensor:
+    def __call__(self, x: Tensor, t: sg.sde.Instant, s: sg.sde.Instant) -> Tensor:
         return next(self.draws)
 
 
@@ -157,14 +159,14 @@ def run(
     x: Tensor,
     walk: int | Tensor,
     *,
-    grid: Grid = sg.log_snr,
+    grid: Grid = sg.walks.log_snr,
     eta: float | None = None,
     noise: Noise | None = None,
 ) -> Tensor:
     """The last state of a march over a grid of that many steps, or over those times."""
     at = grid(model.sde, walk) if isinstance(walk, int) else walk
     p = sg.Reverse(model, solver.eta if eta is None else eta, noise or sg.Seeded(0))
-    for state in sg.march(solver, p, x, sg.levels(model.sde, at)):
+    for state in sg.march(solver, p, x, sg.walks.levels(model.sde, at)):
         x = state.x
     return x
 
@@ -221,7 +223,7 @@ def flow_errors(
     solver: sg.Solver,
     sde: sg.LinearSDE,
     steps: Sequence[int],
-    grid: Grid = sg.log_snr,
+    grid: Grid = sg.walks.log_snr,
     eta: float | None = None,
 ) -> list[float]:
     """Root-mean-square errors of a deterministic solver on MIXTURE's probability flow."""

@@ -11,7 +11,7 @@ from conftest import EVERY_SOLVER, MIXTURE, SDES, close, exact_end, normal, poin
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.analytic import exact_model
+from sdegen.exact.distributions import exact_model
 from sdegen.solvers.adaptive import Adaptive
 from sdegen.solvers.pairs import PAIRS
 
@@ -193,10 +193,12 @@ def test_rejected_steps_keep_their_path(per_sample: bool) -> None:
     """As the tolerance falls, the samples tend to those of fine Euler-Maruyama on that path."""
     sde = sg.VPSDE(t_min=0.05)
     model, x = exact_model(MIXTURE, sde), normal(24, 2)
-    fine = sg.sample(model, x, solver=sg.StochasticHeun(), steps=1024, noise=sg.Brownian(7, sde.T))
+    fine = sg.sample(
+        model, x, solver=sg.solvers.StochasticHeun(), steps=1024, noise=sg.Brownian(7, sde.T)
+    )
     errors = []
     for tolerance in (1e-1, 1e-2, 2e-3):
-        solver = sg.GottaGoFast(tolerance, tolerance, per_sample=per_sample)
+        solver = sg.solvers.GottaGoFast(tolerance, tolerance, per_sample=per_sample)
         out = sg.solve(model, x, solver=solver, seed=7)
         assert out.status.tolist() == [0] * 24
         errors.append(float((out.x - fine).square().mean().sqrt()))
@@ -205,15 +207,19 @@ def test_rejected_steps_keep_their_path(per_sample: bool) -> None:
 
 def test_a_path_is_made_of_a_seed_or_asked_for() -> None:
     model, x = sg.ScoreModel(pointwise, sg.VPSDE(), "x0"), normal(3, 2)
-    a = sg.sample(model, x, solver=sg.GottaGoFast(), seed=4)
-    b = sg.sample(model, x, solver=sg.GottaGoFast(), noise=sg.Brownian(4, 1.0))
+    a = sg.sample(model, x, solver=sg.solvers.GottaGoFast(), seed=4)
+    b = sg.sample(model, x, solver=sg.solvers.GottaGoFast(), noise=sg.Brownian(4, 1.0))
     assert torch.equal(a, b)
     torch.manual_seed(0)
-    c = sg.sample(model, x, solver=sg.GottaGoFast())
+    c = sg.sample(model, x, solver=sg.solvers.GottaGoFast())
     torch.manual_seed(0)
-    assert torch.equal(c, sg.sample(model, x, solver=sg.GottaGoFast())) and not torch.equal(a, c)
+    assert torch.equal(
+        c, sg.sample(model, x, solver=sg.solvers.GottaGoFast())
+    ) and not torch.equal(a, c)
     # Without noise no path is needed: the flow.
-    flow = sg.sample(model, x, solver=sg.GottaGoFast(1e-6, 1e-6), eta=0.0, noise=sg.Seeded(0))
+    flow = sg.sample(
+        model, x, solver=sg.solvers.GottaGoFast(1e-6, 1e-6), eta=0.0, noise=sg.Seeded(0)
+    )
     close(flow, sg.sample(model, x, solver=sg.RK4(), steps=200), 1e-4, 1e-4)
 
 
@@ -228,7 +234,7 @@ def test_dpm_solver_adaptive_by_hand() -> None:
     u = m.alpha / t.alpha * x - m.sigma * torch.expm1(h / 2) * eps
     low = s.alpha / t.alpha * x - s.sigma * torch.expm1(h) * eps
     high = s.alpha / t.alpha * x - s.sigma * torch.expm1(h) * model(u, m).eps
-    solver = sg.AdaptiveDPM(2)
+    solver = sg.solvers.AdaptiveDPM(2)
     trial = solver.attempt(sg.Reverse(model), x, t, s, None)
     close(trial.x, high, 1e-11)
     close(trial.error, high - low, 1e-9)

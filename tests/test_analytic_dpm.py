@@ -9,9 +9,9 @@ import torch
 from conftest import close, refused, sdes
 
 import sdegen as sg
-from sdegen.analytic import Gaussian, exact_model
-from sdegen.analytic_dpm import AnalyticDPM, analytic_dpm
-from sdegen.orders import ends
+from sdegen.exact.distributions import Gaussian, exact_model
+from sdegen.exact.orders import ends
+from sdegen.solvers.analytic import AnalyticDPM, analytic_dpm
 
 DATA = Gaussian([0.3, -0.2, 0.1], [0.25, 0.04, 0.0])
 
@@ -19,7 +19,7 @@ DATA = Gaussian([0.3, -0.2, 0.1], [0.25, 0.04, 0.0])
 def closed_form(sde: sg.LinearSDE, n: int) -> tuple[list[float], list[float]]:
     """lam, and Var[x0 | x_t] (1 + rho^-2) on average over the coordinates."""
     var = torch.tensor([0.25, 0.04, 0.0], dtype=torch.float64)
-    levels = sde(sg.log_snr(sde, n))
+    levels = sde(sg.walks.log_snr(sde, n))
     a2, s2 = levels.alpha[:, None] ** 2, levels.sigma[:, None] ** 2
     V = (var * s2 / (a2 * var + s2)).mean(1)
     return levels.lam.tolist(), (V * (1 + levels.rho**-2)).tolist()

@@ -22,7 +22,7 @@ from test_laws import Ornstein
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.analytic import exact_model
+from sdegen.exact.distributions import exact_model
 from sdegen.solvers.backends import SCIPY, TORCHDIFFEQ, TORCHSDE
 
 VP = sg.VPSDE()
@@ -53,7 +53,7 @@ def test_every_torchdiffeq_method(method: str, sde: sg.LinearSDE) -> None:
         seen.append(float(t[0]))
         return truth.net(x, t)  # type: ignore[no-any-return]
 
-    solver = sg.TorchDiffEq(method, 1e-6, 1e-6, n=INNER[method])
+    solver = sg.solvers.TorchDiffEq(method, 1e-6, 1e-6, n=INNER[method])
     steps = None if solver.adaptive else 120
     out = sg.solve(sg.ScoreModel(net, sde, "x0"), x, solver=solver, steps=steps)
     assert out.nfe.tolist() == [len(seen)] * 16
@@ -66,14 +66,14 @@ def test_every_torchdiffeq_method(method: str, sde: sg.LinearSDE) -> None:
 
 @pytest.mark.parametrize("method", FIXED)
 def test_order_of_fixed_methods(method: str) -> None:
-    (slope,) = slopes(flow_errors(sg.TorchDiffEq(method), VP, (64, 128)))
+    (slope,) = slopes(flow_errors(sg.solvers.TorchDiffEq(method), VP, (64, 128)))
     assert abs(slope - TORCHDIFFEQ[method].order) < 0.15, slope
 
 
 @pytest.mark.parametrize("method", SCIPY)
 def test_every_scipy_method(method: str) -> None:
     x, exact = exact_end(VP)
-    out = sg.solve(exact_model(MIXTURE, VP), x[:3], solver=sg.SciPy(method, 1e-7, 1e-7))
+    out = sg.solve(exact_model(MIXTURE, VP), x[:3], solver=sg.solvers.SciPy(method, 1e-7, 1e-7))
     assert out.status.tolist() == [0, 0, 0] and len(set(out.nfe.tolist())) > 1
     assert float((out.x - exact[:3]).abs().max()) < 1e-4
 
@@ -87,15 +87,15 @@ def test_scipy_takes_each_sample_on_its_own() -> None:
 
     y = torch.tensor([0.5, -1.0, 9.0])
     model, x = sg.ScoreModel(net, VP, "x0").given(y=y), normal(3, 2, 2, dtype=torch.float32)
-    out = sg.solve(model, x, solver=sg.SciPy())
+    out = sg.solve(model, x, solver=sg.solvers.SciPy())
     assert out.status.tolist() == [0, sg.Status.NONFINITE, 0] and bool(out.x[1].isnan().all())
     assert out.x.dtype == torch.float32 and out.nfe[1] == 1 and out.nfe[0] != out.nfe[2]
     for i in (0, 2):
-        alone = sg.solve(model.given(y=y[i : i + 1]), x[i : i + 1], solver=sg.SciPy())
+        alone = sg.solve(model.given(y=y[i : i + 1]), x[i : i + 1], solver=sg.solvers.SciPy())
         assert torch.equal(alone.x[0], out.x[i]) and alone.nfe[0] == out.nfe[i]
     sick = x.clone()
     sick[0, 0, 0] = torch.inf
-    assert sg.solve(model, sick, solver=sg.SciPy()).status.tolist() == [1, 1, 0]
+    assert sg.solve(model, sick, solver=sg.solvers.SciPy()).status.tolist() == [1, 1, 0]
 
 
 # ------------------------------------------------------------------------------------- torchsde
@@ -106,10 +106,12 @@ def test_its_euler_is_ours() -> None:
     for shape in ((5,), (3, 2), (2, 3, 4, 4)):
         model, x = sg.ScoreModel(pointwise, sg.SubVPSDE(), "x0"), normal(*shape)
         for eta in (0.0, 0.5, 1.0):
-            theirs = sg.sample(model, x, solver=sg.TorchSDE("euler"), steps=7, eta=eta, seed=3)
+            theirs = sg.sample(
+                model, x, solver=sg.solvers.TorchSDE("euler"), steps=7, eta=eta, seed=3
+            )
             ours = sg.sample(model, x, solver=sg.EulerMaruyama(), steps=7, eta=eta, seed=3)
             close(theirs, ours, 1e-11, 1e-12)
-    whole = sg.solve(model, x, solver=sg.TorchSDE("euler"), steps=7, seed=3)
+    whole = sg.solve(model, x, solver=sg.solvers.TorchSDE("euler"), steps=7, seed=3)
     assert whole.nfe.tolist() == [7, 7]
 
 
@@ -117,13 +119,15 @@ def test_its_euler_is_ours() -> None:
 def test_every_torchsde_method_follows_the_path(method: str) -> None:
     """The fine limit of SRA1 on the same Brownian path, and its own order without noise."""
     sde = sg.VPSDE(t_min=0.05)
-    model, x, walk = exact_model(MIXTURE, sde), normal(24, 2), sg.log_snr(sde, 512)
-    limit = run(sg.SRA1(), model, x, walk, noise=sg.Brownian(7, 1.0))
+    model, x, walk = exact_model(MIXTURE, sde), normal(24, 2), sg.walks.log_snr(sde, 512)
+    limit = run(sg.solvers.SRA1(), model, x, walk, noise=sg.Brownian(7, 1.0))
     errors = []
     for n in (32, 128):
-        end = run(sg.TorchSDE(method), model, x, walk[:: 512 // n], noise=sg.Brownian(7, 1.0))
+        end = run(
+            sg.solvers.TorchSDE(method), model, x, walk[:: 512 // n], noise=sg.Brownian(7, 1.0)
+        )
         errors.append(float((end - limit).square().mean().sqrt()))
-    solver = sg.TorchSDE(method)
+    solver = sg.solvers.TorchSDE(method)
     assert slopes(errors, 4.0)[0] > solver.strong - 0.25 and errors[1] < 0.03, errors
     (slope,) = slopes(flow_errors(solver, VP, (64, 128), eta=0.0))
     assert abs(slope - solver.order) < 0.1, slope
@@ -141,22 +145,22 @@ def test_matrix_noise(method: str) -> None:
 
         def end(solver: sg.Solver, n: int, x: Tensor = x) -> Tensor:
             noise = sg.Brownian(1, sde.T)
-            return run(solver, model, x, n, grid=sg.uniform, eta=0.8, noise=noise)
+            return run(solver, model, x, n, grid=sg.walks.uniform, eta=0.8, noise=noise)
 
-        limit = end(sg.SRA1(), 512)
-        there, ours = end(sg.TorchSDE(method), 64), end(sg.EulerMaruyama(), 64)
+        limit = end(sg.solvers.SRA1(), 512)
+        there, ours = end(sg.solvers.TorchSDE(method), 64), end(sg.EulerMaruyama(), 64)
         if method == "euler":
             close(there, ours, 1e-11)
         assert float((there - limit).norm() / (ours - limit).norm()) < {"heun": 0.3}.get(
             method, 1.01 if method == "euler" else 0.05
         )
-        zero = run(sg.TorchSDE(method), model, x, 64, grid=sg.uniform, eta=0.0)
+        zero = run(sg.solvers.TorchSDE(method), model, x, 64, grid=sg.walks.uniform, eta=0.0)
         flow = run(
             {"euler": sg.Euler(), "heun": sg.Heun()}.get(method, sg.RK4()),
             model,
             x,
             64,
-            grid=sg.uniform,
+            grid=sg.walks.uniform,
         )
         close(zero, flow, 1e-3 if method == "srk" else 1e-10, 1e-3)
 
@@ -164,12 +168,12 @@ def test_matrix_noise(method: str) -> None:
 def test_a_sample_depends_on_its_own_seed_alone() -> None:
     model = sg.ScoreModel(pointwise, VP, "x0")
     for method in TORCHSDE:
-        how: dict[str, Any] = {"solver": sg.TorchSDE(method), "steps": 4}
+        how: dict[str, Any] = {"solver": sg.solvers.TorchSDE(method), "steps": 4}
         batch = sg.sample(model, (3, 2), seed=[1, 2, 3], **how)
         assert torch.equal(sg.sample(model, (2, 2), seed=[3, 1], **how), batch[[2, 0]])
 
 
-@pytest.mark.parametrize("cls", [sg.TorchDiffEq, sg.SciPy])
+@pytest.mark.parametrize("cls", [sg.solvers.TorchDiffEq, sg.solvers.SciPy])
 def test_noise_is_refused(cls: type[sg.Solver]) -> None:
     with refused("eta = 0, but eta = 1"):
         sg.sample(sg.ScoreModel(pointwise, VP), (2, 2), solver=cls(), eta=1.0)
@@ -177,10 +181,10 @@ def test_noise_is_refused(cls: type[sg.Solver]) -> None:
 
 def test_refused() -> None:
     with refused("Unknown torchsde method 'rk4'.*milstein"):
-        sg.TorchSDE("rk4")
+        sg.solvers.TorchSDE("rk4")
     with refused("Unknown SciPy method 'rk45'.*DOP853"):
-        sg.SciPy("rk45")
+        sg.solvers.SciPy("rk45")
     with refused("must be positive"):
-        sg.SciPy(rtol=0.0)
+        sg.solvers.SciPy(rtol=0.0)
     with refused("n must be a whole number >= 1"):
-        sg.TorchDiffEq("rk4", n=0)
+        sg.solvers.TorchDiffEq("rk4", n=0)

@@ -15,17 +15,18 @@ from conftest import SDES, close, normal, refused, sdes
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.analytic import Empirical, LowRankMixture
 from sdegen.bench import problems
-from sdegen.bench.errors import energy_distance, mmd, pathwise
+from sdegen.bench.errors import pathwise
 from sdegen.bench.peers import PEERS, SUPPORTED, KDiffusion, Peer, need
 from sdegen.bench.point import VERSION, Settings, library_of, measure, run
 from sdegen.bench.reference import dop853, reference
 from sdegen.bench.results import Cell, Choice, load, write_csv
-from sdegen.bench.standings import best, cells_of, fixed
-from sdegen.catalogue import node
-from sdegen.cli.build import build
-from sdegen.sde import expand
+from sdegen.exact.distributions import Empirical, LowRankMixture
+from sdegen.metrics.kernels import energy_distance, mmd
+from sdegen.report.standings import best, cells_of, fixed
+from sdegen.runs.build import build
+from sdegen.sde.level import expand
+from sdegen.solvers.registry import node
 
 FLOW = {n: p for n, p in PEERS.items() if p.eta == 0 and not p.adaptive}
 
@@ -83,13 +84,13 @@ def test_denoisers_are_tweedies_at_a_level_for_each_sample(sde: sg.LinearSDE, na
 
 
 def test_constants_are_kept_for_each_dtype() -> None:
-    class Nothing(sg.analytic.Constant):
+    class Nothing(sg.exact.Constant):
         """Without any."""
 
     with pytest.raises(TypeError, match="constants"):
         Nothing()  # type: ignore[abstract]
     data = problems.mixture().exact
-    assert isinstance(data, sg.analytic.Mixture)
+    assert isinstance(data, sg.exact.Mixture)
     first = data.like(normal(1, 2, dtype=torch.float32))
     assert data.like(normal(4, 2, dtype=torch.float32)) is first
     assert {part.dtype for part in first} == {torch.float32}
@@ -136,7 +137,7 @@ def test_scipys_reference_is_the_gaussians_flow(sde: sg.LinearSDE) -> None:
     problem = problems.gaussian(d=4)
     top, bottom = (sde(torch.tensor(t, dtype=torch.float64)) for t in (sde.T, sde.t_min))
     x, exact = problem.noised(top, 3, 0), problem.exact
-    assert isinstance(exact, sg.analytic.Gaussian)
+    assert isinstance(exact, sg.exact.Gaussian)
     close(dop853(problem.model(sde), x), exact.flow(x, top, bottom), rtol=0, atol=1e-8)
 
 
@@ -148,7 +149,7 @@ def end_of(solver: sg.Solver | Peer, sde: sg.LinearSDE, n: int) -> tuple[Tensor,
     problem = problems.mixture()
     model = problem.model(sde)
     x = problem.noised(sde(torch.tensor(sde.T, dtype=torch.float64)), 8, 0)
-    times = sg.log_snr(sde, n)
+    times = sg.walks.log_snr(sde, n)
     if isinstance(solver, Peer):
         return solver.solve(model, x, times, None), model.nfe
     return sg.solve(model, x, solver=solver, walk=times).x, model.nfe
@@ -163,7 +164,7 @@ def end_of(solver: sg.Solver | Peer, sde: sg.LinearSDE, n: int) -> tuple[Tensor,
         ("k_dpmpp_2m", sg.DPMSolverPP(2)),
         ("diffusers_deis_3", sg.Multistep(3, prediction="eps")),
         ("diffusers_dpmpp_2m", sg.DPMSolverPP(2)),
-        ("diffusers_dpm_3m", sg.DPMSolverMultistep(3, published=True)),
+        ("diffusers_dpm_3m", sg.solvers.DPMSolverMultistep(3, published=True)),
         ("azula_heun", sg.Heun("rho")),
         ("azula_xab_3", sg.Multistep(3)),
         ("azula_zab_3", sg.Multistep(3, prediction="eps")),
@@ -180,7 +181,7 @@ def test_adapters_run_the_method_they_name(sde: sg.LinearSDE, peer: str, ours: s
 @pytest.mark.parametrize("name", FLOW)
 def test_peers_converge_and_their_calls_are_as_said(name: str) -> None:
     peer, sde = FLOW[name], sg.VPSDE()
-    exact, _ = end_of(sg.RK5("lam"), sde, 200)
+    exact, _ = end_of(sg.solvers.RK5("lam"), sde, 200)
     errors = []
     for n in (24, 96):
         end, calls = end_of(peer, sde, n)
@@ -194,7 +195,10 @@ def test_peers_with_steps_of_their_own_follow_the_tolerance(name: str) -> None:
     problem, sde = problems.mixture(), sg.VPSDE()
     model = problem.model(sde)
     x = problem.noised(sde(torch.tensor(sde.T, dtype=torch.float64)), 8, 0)
-    exact, times = sg.solve(model, x, solver=sg.RK5("lam"), steps=200).x, sg.log_snr(sde, 1)
+    exact, times = (
+        sg.solve(model, x, solver=sg.solvers.RK5("lam"), steps=200).x,
+        sg.walks.log_snr(sde, 1),
+    )
     errors = []
     for tol in (1e-2, 1e-5):
         end = PEERS[name].solve(model, x, times, tol)
@@ -294,7 +298,7 @@ def test_a_point_holds_errors_calls_and_costs(tmp_path: Path) -> None:
     assert at(sg.DDIM(), nfe=80)["errors"]["median"] < point["errors"]["median"] / 4
     law = at(sg.Ancestral(), nfe=20)
     assert law["kind"] == "law" and set(law["errors"]) == set(law["floor"])
-    adaptive = at(sg.AdaptiveMultistep(), walk=None, tol=1e-4)
+    adaptive = at(sg.solvers.AdaptiveMultistep(), walk=None, tol=1e-4)
     assert adaptive["errors"]["rms"] < 1e-2 and adaptive["nfe"] > 20
     single = at(sg.DDIM(), replace(few, dtype="float32"), nfe=10)
     assert single["errors"]["median"] == pytest.approx(point["errors"]["median"], rel=1e-3)
@@ -303,7 +307,7 @@ def test_a_point_holds_errors_calls_and_costs(tmp_path: Path) -> None:
 def test_a_walk_that_climbs_adds_noise(tmp_path: Path) -> None:
     """It is judged as a distribution, and other libraries' loops cannot follow it."""
     problem, sde, few = problems.mixture(), sg.VPSDE(), Settings(n=8, draws=64)
-    walk = partial(sg.walks.zigzag, grid=sg.log_snr, by=sg.walks.ancestral)
+    walk = partial(sg.walks.zigzag, grid=sg.walks.log_snr, by=sg.walks.ancestral)
     found = measure(problem, sde, sg.DDIM(), few, folder=tmp_path, walk=walk, nfe=10)
     assert found["kind"] == "law" and found["nfe"] == 10 and "strong" not in found
     with refused("This walk climbs, which k-diffusion's loops cannot follow"):
@@ -334,7 +338,7 @@ def test_budgets_and_tolerances_that_do_not_fit_are_refused(tmp_path: Path) -> N
     problem, sde = problems.mixture(), sg.VPSDE()
     for solver, how, why in (
         (sg.DDIM(), {"tol": 1e-3}, "takes a budget"),
-        (sg.AdaptiveMultistep(), {"nfe": 5}, "takes a tolerance"),
+        (sg.solvers.AdaptiveMultistep(), {"nfe": 5}, "takes a tolerance"),
         (sg.Heun(), {"nfe": 1}, "at least 2 network calls"),
         (KDiffusion("heun", evals=2), {"nfe": 1}, "at least 2 network calls"),
         (PEERS["k_dpm_adaptive"], {"tol": 1e-20}, "tol must be at least 1e-12"),
@@ -363,8 +367,8 @@ def test_a_failed_solve_is_said(tmp_path: Path) -> None:
 
 
 def test_whose_a_method_is() -> None:
-    assert library_of(sg.DDIM()) == "sdegen" and library_of(sg.SciPy()) == "SciPy"
-    assert library_of(sg.TorchDiffEq()) == "torchdiffeq"
+    assert library_of(sg.DDIM()) == "sdegen" and library_of(sg.solvers.SciPy()) == "SciPy"
+    assert library_of(sg.solvers.TorchDiffEq()) == "torchdiffeq"
     assert library_of(PEERS["k_heun"]) == "k-diffusion"
 
 

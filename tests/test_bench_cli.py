@@ -14,7 +14,7 @@ import pytest
 from test_cli import run, start
 
 from sdegen.bench.results import load
-from sdegen.bench.standings import TIE, best, cells_of
+from sdegen.report.standings import TIE, best, cells_of
 
 QUICK = ["n=4", "nfe=[4,6]"]
 

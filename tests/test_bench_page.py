@@ -11,10 +11,10 @@ import pytest
 from conftest import refused
 from test_bench import point, written
 
-from sdegen.bench import answers, figures, markup, page, tables
-from sdegen.bench.markup import Entry
 from sdegen.bench.results import Cell, Choice, Results, apart, load
-from sdegen.bench.standings import cells_of, fixed, freely, pairs
+from sdegen.report import answers, figures, markup, page, tables
+from sdegen.report.markup import Entry
+from sdegen.report.standings import cells_of, fixed, freely, pairs
 
 
 def made(tmp_path: Path, *points: dict[str, Any]) -> Results:

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 import sdegen as sg
-from sdegen.analytic import Empirical, Gaussian, exact_model
-from sdegen.bits import bits_per_dim
-from sdegen.bounds import discrete_elbo, elbo, fitted
 from sdegen.data import from_uint8
-from sdegen.likelihood import log_prob
+from sdegen.exact.distributions import Empirical, Gaussian, exact_model
+from sdegen.likelihood.bits import bits_per_dim
+from sdegen.likelihood.bounds import discrete_elbo, elbo, fitted
+from sdegen.likelihood.density import log_prob
 
 LINE = Gaussian([0.1, -0.3], [0.04, 0.09])
 """Independent coordinates, so that a bin's probability is a product."""
@@ -205,7 +205,7 @@ def terms(variance: str, n: int) -> tuple[Tensor, Tensor]:
     model = exact_model(Gaussian([mean], [var]), sde)
     x = torch.full((4000, 1), x0, dtype=torch.float64)
     ours = discrete_elbo(model, x, steps=n, variance=variance).diffusion  # type: ignore[arg-type]
-    walk = sg.levels(sde, sg.log_snr(sde, n))
+    walk = sg.walks.levels(sde, sg.walks.log_snr(sde, n))
     z = torch.linspace(-6, 6, 4001, dtype=torch.float64)
     weight = torch.softmax(-z.square() / 2, 0)
     total = torch.zeros((), dtype=torch.float64)
@@ -332,10 +332,10 @@ def test_a_sample_without_a_bound_is_named_and_the_others_are_left_alone() -> No
 def test_losses_of_integers_are_refused() -> None:
     model = sg.ScoreModel(torch.tanh, sg.VPSDE())
     for go in (
-        lambda x: sg.dequantised(model, x, levels=256, loss=sg.dsm_loss),
-        lambda x: sg.vdm_loss(sg.ScoreModel(torch.tanh, sg.LearnedVP()), x),
+        lambda x: sg.losses.dequantised(model, x, levels=256, loss=sg.dsm_loss),
+        lambda x: sg.losses.vdm_loss(sg.ScoreModel(torch.tanh, sg.sde.LearnedVP()), x),
     ):
         with refused("must be floating point, but it is torch.uint8"):
             go(IMAGES)
     with refused("levels must be a whole number >= 2"):
-        sg.dequantised(model, normal(2, 2), levels=1, loss=sg.dsm_loss)
+        sg.losses.dequantised(model, normal(2, 2), levels=1, loss=sg.dsm_loss)

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sdegen as sg
-from sdegen.analytic import exact_model
-from sdegen.brownian import DEPTH
+from sdegen.exact.distributions import exact_model
+from sdegen.noise.brownian import DEPTH
 
 LEVEL = 1e-5
 T = 2.0
@@ -22,21 +22,21 @@ GRID = T / 2**20
 """Times that are multiples of this are told apart exactly."""
 
 
-def at(k: float | list[float]) -> sg.Instant:
+def at(k: float | list[float]) -> sg.sde.Instant:
     """The level at k parts in a million of the way (as a multiple of GRID)."""
-    return sg.Instant(torch.as_tensor(k, dtype=torch.float64) * GRID)
+    return sg.sde.Instant(torch.as_tensor(k, dtype=torch.float64) * GRID)
 
 
 def like(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.empty(shape, dtype=dtype)
 
 
-def increment(noise: sg.Noise, x: Tensor, t: sg.Instant, s: sg.Instant) -> Tensor:
+def increment(noise: sg.Noise, x: Tensor, t: sg.sde.Instant, s: sg.sde.Instant) -> Tensor:
     """w over the step from t to s."""
     return noise(x, t, s) * (t.t - s.t).sqrt()
 
 
-def integral(noise: sg.Noise, x: Tensor, t: sg.Instant, s: sg.Instant) -> Tensor:
+def integral(noise: sg.Noise, x: Tensor, t: sg.sde.Instant, s: sg.sde.Instant) -> Tensor:
     """INT w along the step, from its increment and its area."""
     return (t.t - s.t) ** 1.5 * (noise(x, t, s) + noise.area(x, t, s) / math.sqrt(3)) / 2
 
@@ -151,7 +151,7 @@ def test_streams_of_seeds_do_not_shift_each_other() -> None:
 
 def test_a_step_too_short_to_see_is_none() -> None:
     noise, x = sg.Brownian(0, T), like(5)
-    tiny = sg.Instant(at(9).t + T / 2 ** (DEPTH + 4))
+    tiny = sg.sde.Instant(at(9).t + T / 2 ** (DEPTH + 4))
     assert noise(x, tiny, at(9)).tolist() == [0.0] * 5
     assert noise.area(x, tiny, at(9)).isfinite().all()
 
@@ -176,7 +176,7 @@ def test_step_sizes_converge_to_one_limit_on_the_path() -> None:
     """Seeded noise, of the same law, does not."""
     sde = sg.VPSDE(t_min=0.05)
     model, x = exact_model(MIXTURE, sde), normal(32, 2)
-    walk = sg.log_snr(sde, 512)
+    walk = sg.walks.log_snr(sde, 512)
 
     def end(n: int, noise: sg.Noise) -> Tensor:
         return run(sg.EulerMaruyama(), model, x, walk[:: 512 // n], noise=noise)

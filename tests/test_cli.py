@@ -301,8 +301,8 @@ def test_every_setting_composes_and_builds() -> None:
     from omegaconf import OmegaConf
 
     import sdegen as sg
-    from sdegen.cli.build import build, build_model, build_optimizer, build_walk
     from sdegen.cli.main import store_groups
+    from sdegen.runs.build import build, build_model, build_optimizer, build_walk
 
     store_groups()
     root = Path(__file__).parent.parent / "conf"
@@ -320,9 +320,9 @@ def test_every_setting_composes_and_builds() -> None:
                 assert (walk is None) == (config["walk"] == {}) == (name == "default")
                 assert walk is None or len(walk(on, 4)) >= 5
                 # What a file says of a grid is what the function says by default.
-                grid = sg.grids.GRIDS.get(name) if group == "walk" else None
+                grid = sg.walks.GRIDS.get(name) if group == "walk" else None
                 assert grid is None or torch.equal(walk(on, 4), grid(on, 4)), name
                 assert callable(build(config["loss"])) and callable(build_optimizer(config))
-        for name, entry in sg.catalogue().items():
+        for name, entry in sg.solvers.catalogue().items():
             solver = build(compose("sample", [f"solver={name}", "run=x", "name=x"]).solver)
             assert solver == entry.build(), name

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sdegen as sg
-from sdegen.analytic import exact_model
+from sdegen.exact.distributions import exact_model
 
 
 class Ops(TorchDispatchMode):
@@ -36,11 +36,11 @@ READS = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "maske
 @fixed_solvers
 @pytest.mark.parametrize("source", ["fresh", "seeded", "brownian"])
 def test_a_step_reads_nothing_back(solver: sg.Solver, sde: sg.LinearSDE, source: str) -> None:
-    noise = {"fresh": sg.Fresh(), "seeded": sg.Seeded(0), "brownian": sg.Brownian(0, sde.T)}[
+    noise = {"fresh": sg.noise.Fresh(), "seeded": sg.Seeded(0), "brownian": sg.Brownian(0, sde.T)}[
         source
     ]
     model = sg.ScoreModel(pointwise, sde, "edm")
-    walk = sg.levels(sde, sg.log_snr(sde, 4))
+    walk = sg.walks.levels(sde, sg.walks.log_snr(sde, 4))
     x = normal(3, 2, dtype=torch.float32)
     with Ops() as ops:
         for _ in sg.march(solver, sg.Reverse(model, solver.eta, noise), x, walk):
@@ -51,7 +51,7 @@ def test_a_step_reads_nothing_back(solver: sg.Solver, sde: sg.LinearSDE, source:
 def test_the_count_sees_a_read() -> None:
     """The negative control: a network that looks at its time is seen."""
     model = sg.ScoreModel(lambda x, t: x * float(t[0]), sg.VPSDE())
-    walk = sg.levels(sg.VPSDE(), sg.log_snr(sg.VPSDE(), 2))
+    walk = sg.walks.levels(sg.VPSDE(), sg.walks.log_snr(sg.VPSDE(), 2))
     with Ops() as ops:
         list(sg.march(sg.DDIM(), sg.Reverse(model), normal(3, 2), walk))
     assert ops.seen["_local_scalar_dense"] == 2
@@ -115,7 +115,7 @@ def test_an_adaptive_solver_stays_inside(sde: sg.LinearSDE, method: str) -> None
 
     model = sg.ScoreModel(net, sde, "x0")
     x = sde.prior.sample(normal(4, 2))
-    solution = sg.solve(model, x, solver=sg.TorchDiffEq(method, 1e-6, 1e-6))
+    solution = sg.solve(model, x, solver=sg.solvers.TorchDiffEq(method, 1e-6, 1e-6))
     assert solution.nfe.tolist() == [len(seen)] * 4 and len(seen) > 7
     assert min(seen) >= sde.t_min and max(seen) <= sde.T
     truth = sg.sample(exact, x, solver=sg.RK4(), steps=400)
@@ -158,7 +158,7 @@ def test_a_nan_touches_no_neighbour(solver: sg.Solver) -> None:
 def test_a_nan_ends_an_adaptive_solve_with_a_sentence() -> None:
     model = sg.ScoreModel(lambda x, t: x * float("nan"), sg.VPSDE())
     with pytest.raises(ValueError, match=r"dopri5 cannot go on .* NaN"):
-        sg.sample(model, normal(2, 2), solver=sg.TorchDiffEq())
+        sg.sample(model, normal(2, 2), solver=sg.solvers.TorchDiffEq())
 
 
 @fixed_solvers
@@ -199,7 +199,7 @@ def test_every_stepping_solver_is_among_those_tested() -> None:
     public = {getattr(sg, name) for name in sg.__all__}
     solvers = {c for c in public if isinstance(c, type) and issubclass(c, sg.Solver)}
     # Two are made from a model, and have test files of their own.
-    shared = {sg.Solver, sg.LinearMultistep, sg.Tuned, sg.AnalyticDPM}
+    shared = {sg.Solver, sg.solvers.LinearMultistep, sg.solvers.Tuned, sg.solvers.AnalyticDPM}
     assert {type(solver) for solver in EVERY_SOLVER.values()} | shared == solvers
 
 
@@ -219,10 +219,10 @@ def test_samples_may_have_times_of_their_own(solver: sg.Solver) -> None:
     """A walk of levels (b,) takes each sample along its own times."""
     sde = sg.VPSDE()
     model, x = sg.ScoreModel(pointwise, sde, "x0"), normal(2, 3)
-    walks = [sg.log_snr(sde, 4), sg.log_snr(sde, 4, start=0.8)]
+    walks = [sg.walks.log_snr(sde, 4), sg.walks.log_snr(sde, 4, start=0.8)]
     levels = [sde(t) for t in torch.stack(walks, 1)]
     states = list(sg.march(solver, sg.Reverse(model, solver.eta, sg.Seeded([1, 2])), x, levels))
     for i, walk in enumerate(walks):
         p = sg.Reverse(model, solver.eta, sg.Seeded([i + 1]))
-        alone = list(sg.march(solver, p, x[i : i + 1], sg.levels(sde, walk)))
+        alone = list(sg.march(solver, p, x[i : i + 1], sg.walks.levels(sde, walk)))
         torch.testing.assert_close(states[-1].x[i], alone[-1].x[0], rtol=1e-10, atol=1e-12)

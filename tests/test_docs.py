@@ -152,8 +152,8 @@ def test_the_table_of_solvers_is_the_catalogues() -> None:
     """Every solver in its row, with what it claims; made by the command, never by hand."""
     page = (ROOT / "docs" / "solvers.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.M))
-    assert list(rows) == list(sg.catalogue())
-    for name, entry in sg.catalogue().items():
+    assert list(rows) == list(sg.solvers.catalogue())
+    for name, entry in sg.solvers.catalogue().items():
         settings = ", ".join(f"{key}={value!r}" for key, value in entry.settings.items())
         cells = [cell.strip() for cell in rows[name].split(" | ")]
         assert cells[0] == f"`{entry.cls.__name__}({settings})`" and cells[-1] == entry.source
@@ -179,12 +179,12 @@ def test_a_solver_is_one_class_in_one_file(
     import sdegen.solvers
 
     monkeypatch.setattr(sdegen.solvers, "__path__", [*sdegen.solvers.__path__, str(tmp_path)])
-    entry = sg.catalogue()["my_adams"]
+    entry = sg.solvers.catalogue()["my_adams"]
     assert entry.config() == {"_target_": "sdegen.solvers.mine.MyAdams", "order": 3}
     from hydra import compose, initialize_config_module
 
-    from sdegen.cli.build import build
     from sdegen.cli.main import store_groups
+    from sdegen.runs.build import build
 
     store_groups()
     with initialize_config_module("sdegen.conf", version_base="1.3"):

@@ -25,7 +25,7 @@ from conftest import (
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.analytic import Gaussian, exact_model
+from sdegen.exact.distributions import Gaussian, exact_model
 
 NET = Smooth()
 
@@ -64,12 +64,12 @@ def test_euler_maruyama_without_noise_is_euler(sde: sg.LinearSDE) -> None:
 @every_sde
 def test_an_eta_given_twice_is_an_eta_given_once(sde: sg.LinearSDE) -> None:
     same(sde, (sg.EulerMaruyama(), 1.0), (sg.EulerMaruyama(), None))
-    same(sde, (sg.ReverseDiffusion(), 1.0), (sg.ReverseDiffusion(), None))
+    same(sde, (sg.solvers.ReverseDiffusion(), 1.0), (sg.solvers.ReverseDiffusion(), None))
 
 
 @pytest.mark.parametrize(
     "predictor",
-    [sg.Euler(), sg.DPMSolverPP(2), sg.ReverseDiffusion(), sg.Ancestral(), sg.DDIM(0.3)],
+    [sg.Euler(), sg.DPMSolverPP(2), sg.solvers.ReverseDiffusion(), sg.Ancestral(), sg.DDIM(0.3)],
 )
 def test_predictor_without_corrector_is_the_predictor(predictor: sg.Solver) -> None:
     pc = sg.PredictorCorrector(predictor, n=0)
@@ -212,14 +212,14 @@ def test_predictors_for_vp() -> None:
         b = beta[k]
         return (x + b * score) / (1 - b).sqrt() + b.sqrt() * z
 
-    by_hand(sde, sg.ReverseDiffusion(), walk, reverse_diffusion)
+    by_hand(sde, sg.solvers.ReverseDiffusion(), walk, reverse_diffusion)
     by_hand(sde, sg.Ancestral("large"), walk, ancestral)
 
 
 def test_predictors_for_ve() -> None:
     """Song et al. (2021), eq. 47, and ancestral with the small variance."""
     sde = sg.VESDE()
-    walk = sg.uniform(sde, 12)
+    walk = sg.walks.uniform(sde, 12)
     var = sde(walk).sigma ** 2
 
     def reverse_diffusion(x: Tensor, score: Tensor, k: int, z: Tensor) -> Tensor:
@@ -230,7 +230,7 @@ def test_predictors_for_ve() -> None:
         step = var[k] - var[k + 1]
         return x + step * score + (var[k + 1] * step / var[k]).sqrt() * z
 
-    by_hand(sde, sg.ReverseDiffusion(), walk, reverse_diffusion)
+    by_hand(sde, sg.solvers.ReverseDiffusion(), walk, reverse_diffusion)
     by_hand(sde, sg.Ancestral("small"), walk, ancestral)
 
 
@@ -265,13 +265,13 @@ def test_predictor_corrector_is_algorithm_1() -> None:
     sde = sg.VESDE()
     model = sg.ScoreModel(NET, sde, "score")
     x, z = 50 * normal(4, 2), normal(9, 4, 2, seed=1)
-    walk = sg.uniform(sde, 3)
-    pc = sg.PredictorCorrector(sg.ReverseDiffusion(), sg.Langevin(0.2), n=2)
+    walk = sg.walks.uniform(sde, 3)
+    pc = sg.PredictorCorrector(sg.solvers.ReverseDiffusion(), sg.Langevin(0.2), n=2)
     got = run(pc, model, x, walk, noise=Replay(list(z)))
     draws = iter(z)
     for t, s in pairwise(walk):
         pair = torch.stack([t, s])
-        x = run(sg.ReverseDiffusion(), model, x, pair, noise=Replay([next(draws)]))
+        x = run(sg.solvers.ReverseDiffusion(), model, x, pair, noise=Replay([next(draws)]))
         for _ in range(2):
             x = run(sg.Langevin(0.2), model, x, pair, noise=Replay([next(draws)]))
     close(got, x)
@@ -285,7 +285,7 @@ def test_predictor_corrector_is_algorithm_1() -> None:
 def test_dpm_solver_pp_2m_is_algorithm_2(sde: sg.LinearSDE) -> None:
     """Lu et al. (2022b), alg. 2, in its own letters."""
     model = sg.ScoreModel(NET, sde, "x0")
-    x, t = float(sde.prior.std) * normal(4, 2), sg.karras(sde, 7)
+    x, t = float(sde.prior.std) * normal(4, 2), sg.walks.karras(sde, 7)
     got = run(sg.DPMSolverPP(2), model, x, t)
     lam, alpha, sigma = (getattr(sde(t), name) for name in ("lam", "alpha", "sigma"))
     h = lam.diff()
@@ -303,7 +303,7 @@ def test_sde_dpm_solver_pp_2m_is_its_formula() -> None:
     """Lu et al. (2022b), eq. 18 (SDE-DPM-Solver++(2M)), in its own letters."""
     sde = sg.VPSDE()
     model = sg.ScoreModel(NET, sde, "x0")
-    x, z, t = normal(4, 2), normal(7, 4, 2, seed=1), sg.karras(sde, 7)
+    x, z, t = normal(4, 2), normal(7, 4, 2, seed=1), sg.walks.karras(sde, 7)
     got = run(sg.DPMSolverPP(2), model, x, t, eta=1.0, noise=Replay(list(z)))
     lam, alpha, sigma = (getattr(sde(t), name) for name in ("lam", "alpha", "sigma"))
     h, last = lam.diff(), None
@@ -353,7 +353,7 @@ def test_heun_on_edm_is_algorithm_1() -> None:
 def test_flow_matching_euler_is_its_usual_self() -> None:
     """x <- x + (s - t) v on the straight flow."""
     sde = sg.Flow()
-    x, walk = normal(4, 2), sg.uniform(sg.Flow(), 6)
+    x, walk = normal(4, 2), sg.walks.uniform(sg.Flow(), 6)
     got = run(sg.Euler(), sg.ScoreModel(NET, sde, "velocity"), x, walk)
     for t, s in pairwise(walk):
         x = x + (s - t) * NET(x, t.expand(4))
@@ -383,7 +383,7 @@ def test_runge_kutta_steps_are_their_tableaux(sde: sg.LinearSDE) -> None:
 def test_torchdiffeq_stays_inside_and_ends_at_the_end(method: str) -> None:
     seen: list[float] = []
 
-    def label(level: sg.Instant) -> Tensor:
+    def label(level: sg.sde.Instant) -> Tensor:
         seen.append(float(level.t))
         return level.t
 
@@ -392,7 +392,9 @@ def test_torchdiffeq_stays_inside_and_ends_at_the_end(method: str) -> None:
     model = sg.ScoreModel(lambda x, t: exact(x, t).eps, sde, time=label)
     seen.clear()
     walk = torch.tensor([1.0, 0.4, 1e-3], dtype=torch.float64)
-    out = sg.solve(model, normal(4, 2), solver=sg.TorchDiffEq(method, 1e-4, 1e-4), walk=walk)
+    out = sg.solve(
+        model, normal(4, 2), solver=sg.solvers.TorchDiffEq(method, 1e-4, 1e-4), walk=walk
+    )
     assert len(seen) == model.nfe == int(out.nfe[0])
     # 0.4 is the end of one step and the start of the next, and belongs to both
     turn = seen.index(0.4)
@@ -407,7 +409,9 @@ def test_torchdiffeq_gives_no_sample_up_for_the_others() -> None:
     alone = normal(1, 2)
     crowd = torch.cat([alone, torch.zeros(10_000, 2, dtype=torch.float64)])
     for method in ("dopri5", "bosh3"):
-        one, all_ = (sg.solve(model, x, solver=sg.TorchDiffEq(method)) for x in (alone, crowd))
+        one, all_ = (
+            sg.solve(model, x, solver=sg.solvers.TorchDiffEq(method)) for x in (alone, crowd)
+        )
         assert one.nfe[0] == all_.nfe[0]
         close(all_.x[:1], one.x)
 
@@ -427,7 +431,7 @@ def test_a_point_mass_is_reached_in_one_step_of_any_size(sde: sg.LinearSDE, n: i
     z = normal(4, 2)
     x = top.alpha * point + top.sigma * z
     for solver in (sg.DDIM(), sg.DPMSolverPP(1), sg.DPMSolverPP(2)):
-        walk = sg.log_snr(sde, n)
+        walk = sg.walks.log_snr(sde, n)
         close(run(solver, model, x, walk), bottom.alpha * point + bottom.sigma * z, 1e-8, 1e-9)
         end = sg.sample(model, x, solver=solver, walk=walk, denoise=True)
         close(end, point.expand(4, 2), 1e-12)
@@ -502,7 +506,7 @@ class Streams(sg.Noise):
     def __init__(self, mine: list[Tensor], other: list[Tensor]) -> None:
         self.mine, self.other = Replay(mine), Replay(other)
 
-    def __call__(self, x: Tensor, t: sg.Instant, s: sg.Instant) -> Tensor:
+    def __call__(self, x: Tensor, t: sg.sde.Instant, s: sg.sde.Instant) -> Tensor:
         return self.mine(x, t, s)
 
     def stream(self, name: str) -> sg.Noise:
@@ -515,9 +519,9 @@ class Streams(sg.Noise):
 @pytest.mark.parametrize("sde", [sg.VPSDE(), sg.VESDE()], ids=["vp", "ve"])
 def test_predictor_and_corrector_by_hand(sde: sg.LinearSDE, kind: str, when: str) -> None:
     """Song et al. (2021), alg. 1; a = 1 - beta_i for VP, 1 for VE."""
-    corrector = sg.AnnealedLangevin() if kind == "annealed" else sg.Langevin(norms=kind)  # type: ignore[arg-type]
-    solver = sg.PredictorCorrector(sg.ReverseDiffusion(), corrector, n=2, when=when)  # type: ignore[arg-type]
-    model, walk = sg.ScoreModel(NET, sde, "v"), sg.log_snr(sde, 3)
+    corrector = sg.solvers.AnnealedLangevin() if kind == "annealed" else sg.Langevin(norms=kind)  # type: ignore[arg-type]
+    solver = sg.PredictorCorrector(sg.solvers.ReverseDiffusion(), corrector, n=2, when=when)  # type: ignore[arg-type]
+    model, walk = sg.ScoreModel(NET, sde, "v"), sg.walks.log_snr(sde, 3)
     x = start = float(sde.prior.std) * normal(4, 2, 2)
     mine = [normal(4, 2, 2, seed=k) for k in range(3)]
     other = [normal(4, 2, 2, seed=10 + k) for k in range(6)]
@@ -532,7 +536,7 @@ def test_predictor_and_corrector_by_hand(sde: sg.LinearSDE, kind: str, when: str
 
         x = correct(x, t) if when == "before" else x
         step = torch.stack([t.t, s.t])
-        x = run(sg.ReverseDiffusion(), model, x, step, noise=Replay([z]))
+        x = run(sg.solvers.ReverseDiffusion(), model, x, step, noise=Replay([z]))
         x = correct(x, s) if when == "after" else x
     close(run(solver, model, start, walk, noise=Streams(mine, other)), x, 1e-11)
 

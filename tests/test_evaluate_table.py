@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdegen.cli.evaluate import mean_of, table
+from sdegen.runs.likelihood import mean_of, table
 
 
 def test_failed_samples_are_no_zeros() -> None:

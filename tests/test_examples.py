@@ -111,7 +111,7 @@ def test_solvers_reach_gaussian_data_from_the_prior(cld: ModuleType) -> None:
 
     coarse, fine = error(sg.Heun(), 100), error(sg.Heun(), 200)
     assert coarse > 3.5 * fine and fine < 1e-3
-    assert error(sg.TorchDiffEq(rtol=1e-6, atol=1e-6), None) < 1e-4
+    assert error(sg.solvers.TorchDiffEq(rtol=1e-6, atol=1e-6), None) < 1e-4
     x = sg.sample(
         model, (2000, 1, 2), solver=sg.EulerMaruyama(), steps=100, walk="quadratic", seed=0
     )[:, 0]

@@ -28,10 +28,9 @@ from scipy.integrate import quad
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.analytic import Gaussian, exact_model
-from sdegen.noise import Noise
-from sdegen.quadrature import integrate, legendre
-from sdegen.reverse import Eta
+from sdegen.exact.distributions import Gaussian, exact_model
+from sdegen.noise.source import Noise
+from sdegen.solvers.equation import Eta
 from sdegen.solvers.exponential import (
     DataForm,
     Form,
@@ -40,6 +39,7 @@ from sdegen.solvers.exponential import (
     StraightForm,
     lagrange,
 )
+from sdegen.solvers.quadrature import integrate, legendre
 
 NET = Smooth()
 FORMS: dict[str, Form] = {
@@ -210,7 +210,7 @@ def test_data_scaled_form_is_exact_for_data_of_its_scale(sde: sg.LinearSDE, step
     x = normal(5, 2)
     for solver in (
         sg.Multistep(3, prediction="F", sigma_data=0.7),
-        sg.Singlestep(3, prediction="F", sigma_data=0.7),
+        sg.solvers.Singlestep(3, prediction="F", sigma_data=0.7),
     ):
         there = run(solver, exact_model(gauss, sde), x, steps)
         close(there, gauss.flow(x, top, bottom), 1e-10, 1e-12)
@@ -221,7 +221,7 @@ def test_data_scaled_form_is_exact_for_data_of_its_scale(sde: sg.LinearSDE, step
 @sdes
 def test_the_straight_flow_is_adams_bashforths_on_it(sde: sg.LinearSDE) -> None:
     """Classical Adams-Bashforth in tau on y = x / (alpha + sigma), written out: two values."""
-    walk, model = sg.log_snr(sde, 9), exact_model(MIXTURE, sde)
+    walk, model = sg.walks.log_snr(sde, 9), exact_model(MIXTURE, sde)
     x = exact_end(sde)[0]
     solver = sg.Multistep(2, prediction="straight", clock="tau")
     stops = sde(walk)
@@ -240,7 +240,7 @@ def test_the_straight_flow_is_adams_bashforths_on_it(sde: sg.LinearSDE) -> None:
 @pytest.mark.parametrize("eta", [0.0, 0.7])
 def test_the_last_step_is_eulers(sde: sg.LinearSDE, eta: float) -> None:
     """Up to the last step nothing changes; that is of one value, DDIM's."""
-    walk, model = sg.log_snr(sde, 8), exact_model(MIXTURE, sde)
+    walk, model = sg.walks.log_snr(sde, 8), exact_model(MIXTURE, sde)
     x, noise = exact_end(sde)[0], sg.Brownian(3, sde.T)
     how: dict[str, Any] = {"walk": walk, "eta": eta, "noise": noise, "path": True}
     low, high = (
@@ -257,7 +257,7 @@ def test_the_last_step_is_eulers(sde: sg.LinearSDE, eta: float) -> None:
 def test_stepped_by_hand_no_step_is_the_last() -> None:
     """Who steps by hand says how many steps are left, or nothing is known of them."""
     sde = sg.VPSDE()
-    p, stops = sg.Reverse(exact_model(MIXTURE, sde)), sde(sg.log_snr(sde, 4)).unbind()
+    p, stops = sg.Reverse(exact_model(MIXTURE, sde)), sde(sg.walks.log_snr(sde, 4)).unbind()
     ends = []
     for solver in (sg.Multistep(2, euler_at_final=True), sg.Multistep(2)):
         x, memory = exact_end(sde)[0], None
@@ -271,14 +271,14 @@ def test_stepped_by_hand_no_step_is_the_last() -> None:
 @pytest.mark.parametrize("nodes", [(0.2, 0.9), (0.4, 0.6), (0.1, 0.5), (0.5, 2 / 3)])
 def test_any_nodes_give_order_three(nodes: tuple[float, float]) -> None:
     for prediction in ("x0", "eps", "F", "straight"):
-        solver = sg.Singlestep(3, nodes, prediction)  # type: ignore[arg-type]
+        solver = sg.solvers.Singlestep(3, nodes, prediction)  # type: ignore[arg-type]
         (slope,) = slopes(flow_errors(solver, sg.VPSDE(), (128, 256)))
         assert abs(slope - 3) < 0.15, (prediction, slope)
 
 
 @pytest.mark.parametrize("node", [0.1, 0.5, 0.8])
 def test_any_node_gives_order_two(node: float) -> None:
-    (slope,) = slopes(flow_errors(sg.Singlestep(2, (node,)), sg.EDM(), (128, 256)))
+    (slope,) = slopes(flow_errors(sg.solvers.Singlestep(2, (node,)), sg.EDM(), (128, 256)))
     assert abs(slope - 2) < 0.1, slope
 
 
@@ -306,10 +306,10 @@ def test_an_eta_is_a_number_a_function_or_a_list(solver: sg.Solver) -> None:
 
 def test_a_list_of_etas_is_one_eta_a_step() -> None:
     model, x = sg.ScoreModel(NET, sg.VPSDE()), normal(3, 2)
-    walk, noise = sg.log_snr(sg.VPSDE(), 3), [normal(3, 2, seed=k) for k in range(3)]
+    walk, noise = sg.walks.log_snr(sg.VPSDE(), 3), [normal(3, 2, seed=k) for k in range(3)]
 
     class Fixed(Noise):
-        def __call__(self, x: Tensor, t: sg.Instant, s: sg.Instant) -> Tensor:
+        def __call__(self, x: Tensor, t: sg.sde.Instant, s: sg.sde.Instant) -> Tensor:
             return noise[int((walk - t.t).abs().argmin())]
 
     whole = run(sg.DPMSolverPP(1), model, x, walk, eta=[0.2, 0.0, 1.3], noise=Fixed())
@@ -322,7 +322,7 @@ def test_a_list_of_etas_is_one_eta_a_step() -> None:
 
 # --------------------------------------------------------------- published formulas, by hand
 
-WALK = sg.log_snr(sg.VPSDE(), 7)
+WALK = sg.walks.log_snr(sg.VPSDE(), 7)
 VP = sg.VPSDE()
 
 
@@ -413,9 +413,9 @@ def tab_deis(i: int, x: Tensor, at: Any, past: list[Any], model: sg.ScoreModel) 
     [
         (sg.DPMSolver(2), dpm_2),
         (sg.DPMSolver(3), dpm_3),
-        (sg.DPMSolverPPSinglestep(2), dpmpp_2s),
+        (sg.solvers.DPMSolverPPSinglestep(2), dpmpp_2s),
         (sg.DPMSolverPP(3, published=True), dpmpp_3m),
-        (sg.DEIS(3), tab_deis),
+        (sg.solvers.DEIS(3), tab_deis),
     ],
     ids=lambda v: getattr(v, "__name__", ""),
 )
@@ -428,7 +428,7 @@ def test_er_sde_by_hand() -> None:
     """Cui et al. (2023), algs. 2, 4 and 5 phi(s) = s (exp(s^0.3) + 10), by SciPy."""
     sde = sg.EDM()
     model, x = exact_model(MIXTURE, sde), 80.0 * normal(4, 2)
-    walk, draws = sg.karras(sde, 6, stop=0.1), [normal(4, 2, seed=k) for k in range(6)]
+    walk, draws = sg.walks.karras(sde, 6, stop=0.1), [normal(4, 2, seed=k) for k in range(6)]
     sigma = walk.tolist()
 
     def phi(s: float) -> float:
@@ -455,5 +455,5 @@ def test_er_sde_by_hand() -> None:
                 two = span(lambda s, a=a, b=b: (s - a) * phi(b) / phi(s), b, a)
                 nxt = nxt + ((b - a) ** 2 / 2 + two) * d2
             y = nxt + noise
-        solver = sg.ERSDE(order, published=order == 3)
+        solver = sg.solvers.ERSDE(order, published=order == 3)
         close(run(solver, model, x, walk, noise=Replay(draws)), y, 1e-9)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.grids import GRIDS, check_walk
+from sdegen.walks.grids import GRIDS
+from sdegen.walks.walk import check_walk
 
 ANYWHERE = ("focused", "karras", "log_snr", "quadratic", "uniform")
 """The grids that are not picked from DDPM's own steps."""
@@ -30,30 +31,32 @@ def equal_steps(values: Tensor, rtol: float = 1e-9) -> None:
 @every_sde
 @pytest.mark.parametrize("n", N)
 def test_steps_are_equal_in_the_grids_own_clock(sde: sg.LinearSDE, n: int) -> None:
-    equal_steps(sg.uniform(sde, n))
-    equal_steps(sg.quadratic(sde, n).sqrt())
-    equal_steps(sde(sg.log_snr(sde, n)).lam)
-    equal_steps(sde(sg.karras(sde, n)).rho ** (1 / 7))
-    equal_steps(sde(sg.karras(sde, n, power=3.0)).rho ** (1 / 3))
-    lam = sde(sg.focused(sde, n)).lam
+    equal_steps(sg.walks.uniform(sde, n))
+    equal_steps(sg.walks.quadratic(sde, n).sqrt())
+    equal_steps(sde(sg.walks.log_snr(sde, n)).lam)
+    equal_steps(sde(sg.walks.karras(sde, n)).rho ** (1 / 7))
+    equal_steps(sde(sg.walks.karras(sde, n, power=3.0)).rho ** (1 / 3))
+    lam = sde(sg.walks.focused(sde, n)).lam
     equal_steps(lam + 4 * 4 * torch.tanh((lam - 1) / 4))
-    lam = sde(sg.focused(sde, n, center=2.0, width=2.5, strength=2.0)).lam
+    lam = sde(sg.walks.focused(sde, n, center=2.0, width=2.5, strength=2.0)).lam
     equal_steps(lam + 2 * 2.5 * torch.tanh((lam - 2) / 2.5))
-    close(sde(sg.focused(sde, n, strength=0.0)).lam, sde(sg.log_snr(sde, n)).lam, 0, 1e-8)
+    close(
+        sde(sg.walks.focused(sde, n, strength=0.0)).lam, sde(sg.walks.log_snr(sde, n)).lam, 0, 1e-8
+    )
 
 
 @pytest.mark.parametrize("n", N)
 def test_karras_is_the_papers_eq_5(n: int) -> None:
     i = np.arange(n + 1)
     sigma = (80 ** (1 / 7) + i / n * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
-    close(sg.karras(sg.EDM(), n), sigma)
+    close(sg.walks.karras(sg.EDM(), n), sigma)
 
 
 def test_textbook_grids() -> None:
-    close(sg.uniform(sg.VPSDE(), 4), np.linspace(1, 1e-3, 5))
-    close(sg.quadratic(sg.VPSDE(), 4), np.linspace(1, math.sqrt(1e-3), 5) ** 2)
-    close(sg.log_snr(sg.EDM(), 4), np.geomspace(80, 0.002, 5))
-    close(sg.log_snr(sg.VESDE(), 4), sg.uniform(sg.VESDE(), 4))
+    close(sg.walks.uniform(sg.VPSDE(), 4), np.linspace(1, 1e-3, 5))
+    close(sg.walks.quadratic(sg.VPSDE(), 4), np.linspace(1, math.sqrt(1e-3), 5) ** 2)
+    close(sg.walks.log_snr(sg.EDM(), 4), np.geomspace(80, 0.002, 5))
+    close(sg.walks.log_snr(sg.VESDE(), 4), sg.walks.uniform(sg.VESDE(), 4))
 
 
 @given(
@@ -92,7 +95,7 @@ def test_a_part_of_a_grid_starts_and_stops_where_it_is_told(sde: sg.LinearSDE) -
     for grid in (GRIDS[name] for name in ANYWHERE):
         assert float(grid(sde, 5, start=start)[0]) == start
         assert float(grid(sde, 5, stop=stop)[-1]) == stop
-    equal_steps(sde(sg.log_snr(sde, 5, start=start, stop=stop)).lam)
+    equal_steps(sde(sg.walks.log_snr(sde, 5, start=start, stop=stop)).lam)
 
 
 # ------------------------------------------------------------------------------ walks by hand
@@ -100,7 +103,7 @@ def test_a_part_of_a_grid_starts_and_stops_where_it_is_told(sde: sg.LinearSDE) -
 
 def test_float32_ends_are_moved_onto_the_interval() -> None:
     for sde in SDES.values():
-        rough = sg.log_snr(sde, 9).float()
+        rough = sg.walks.log_snr(sde, 9).float()
         walk = check_walk(sde, rough)
         assert walk.dtype == torch.float64
         assert sde.t_min <= float(walk[-1]) and float(walk[0]) <= sde.T
@@ -123,8 +126,8 @@ def test_a_walk_is_cut_off_from_its_graph() -> None:
 
 @every_sde
 def test_levels_are_the_sdes_at_each_time(sde: sg.LinearSDE) -> None:
-    walk = sg.uniform(sde, 6)
-    for t, level in zip(walk, sg.levels(sde, walk), strict=True):
+    walk = sg.walks.uniform(sde, 6)
+    for t, level in zip(walk, sg.walks.levels(sde, walk), strict=True):
         assert torch.equal(level.t, t) and level.t.shape == () and level.t.device.type == "cpu"
         assert isinstance(level, sg.Level) and level.alpha.dtype == torch.float64
         close(level.alpha, sde(t).alpha, rtol=1e-14)

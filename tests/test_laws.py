@@ -14,8 +14,8 @@ from test_losses import AsGeneral, Ornstein
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.analytic import exact_model
-from sdegen.noise import Noise
+from sdegen.exact.distributions import exact_model
+from sdegen.noise.source import Noise
 
 DRIFT_BASED: dict[str, tuple[sg.Solver, float | None]] = {
     "Euler": (sg.Euler(), None),
@@ -23,7 +23,7 @@ DRIFT_BASED: dict[str, tuple[sg.Solver, float | None]] = {
     "RK4": (sg.RK4(), None),
     "EulerMaruyama": (sg.EulerMaruyama(), None),
     "EulerMaruyama-0.5": (sg.EulerMaruyama(), 0.5),
-    "TorchDiffEq": (sg.TorchDiffEq(), None),
+    "TorchDiffEq": (sg.solvers.TorchDiffEq(), None),
 }
 
 drift_based = pytest.mark.parametrize("case", DRIFT_BASED.values(), ids=DRIFT_BASED)
@@ -68,7 +68,7 @@ def equilibrium(n: int) -> Tensor:
     return torch.tensor(np.interp((np.arange(n) + 0.5) / n, cdf(grid), grid))[:, None]
 
 
-@pytest.mark.parametrize("solver", [sg.Euler(), sg.Heun(), sg.RK4(), sg.TorchDiffEq()])
+@pytest.mark.parametrize("solver", [sg.Euler(), sg.Heun(), sg.RK4(), sg.solvers.TorchDiffEq()])
 def test_equilibrium_does_not_flow(solver: sg.Solver) -> None:
     """Where p_t is the same for every t the probability flow stands still, x by x."""
     x = equilibrium(50)
@@ -105,7 +105,7 @@ def test_a_general_sde_starts_from_its_prior_on_a_uniform_walk(
         path=True,
     )
     assert out.path is not None
-    close(out.path.t, sg.uniform(WELL, steps or 1))
+    close(out.path.t, sg.walks.uniform(WELL, steps or 1))
     draw = sg.Seeded(4).stream("prior")(torch.empty(6, 1), WELL(1.0), WELL(1.0))
     assert torch.equal(out.path.x[0], draw)
     assert out.status.tolist() == [0] * 6
@@ -128,7 +128,7 @@ def test_drift_and_diffusion_are_enough(name: str, case_name: str) -> None:
     """The same SDE with and without its marginals: the same samples from the same noise."""
     sde, (solver, eta) = EVERY[name], DRIFT_BASED[case_name]
     exact = exact_model(MIXTURE, sde)
-    x, walk = float(sde.prior.std) * normal(4, 2), sg.log_snr(sde, 6)
+    x, walk = float(sde.prior.std) * normal(4, 2), sg.walks.log_snr(sde, 6)
 
     def score(x: Tensor, t: Tensor) -> Tensor:
         s: Tensor = exact(x, t).score
@@ -149,7 +149,7 @@ class Probes(Noise):
     def __init__(self, first: int) -> None:
         self.row = first
 
-    def __call__(self, x: Tensor, t: sg.Instant, s: sg.Instant) -> Tensor:
+    def __call__(self, x: Tensor, t: sg.sde.Instant, s: sg.sde.Instant) -> Tensor:
         z, m = torch.zeros_like(x), x.shape[-1]
         z[self.row : self.row + m] = torch.eye(m, dtype=x.dtype)
         self.row += m
@@ -174,7 +174,7 @@ def cov_error(solver: sg.Solver, n: int, eta: float | None) -> float:
     )
     x = torch.zeros(2 + 3 * n, 2, dtype=torch.float64)
     x[:2] = torch.linalg.cholesky(cov_at(sde, sde.T)).T
-    y = run(solver, model, x, n, grid=sg.uniform, eta=eta, noise=Probes(2))
+    y = run(solver, model, x, n, grid=sg.walks.uniform, eta=eta, noise=Probes(2))
     return float((y.T @ y - cov_at(sde, sde.t_min)).norm())
 
 
@@ -212,7 +212,7 @@ def test_a_diagonal_matrix_is_a_diffusion_by_coordinate() -> None:
                 sg.ScoreModel(net, sde(), "score"),
                 x,
                 5,
-                grid=sg.uniform,
+                grid=sg.walks.uniform,
                 eta=eta,
             )
             for sde in (ByCoordinate, AsMatrix, EachItsOwn)
@@ -244,7 +244,7 @@ def model_of(sde: sg.SDE) -> sg.ScoreModel:
 def test_a_start_is_a_draw_from_the_prior(sde: sg.LinearSDE) -> None:
     """Below T too: the walk of a smaller sigma starts from that sigma."""
     for start in (sde.T, 0.6 * sde.T):
-        walk = sg.uniform(sde, 3, start=start)
+        walk = sg.walks.uniform(sde, 3, start=start)
         out = sg.solve(model_of(sde), (3, 2), solver=sg.DDIM(), walk=walk, seed=5, path=True)
         assert out.path is not None
         level = sde(walk[[0]]).unbind()[0]
@@ -258,16 +258,16 @@ def test_a_walk_may_be_named_made_or_given() -> None:
     sde = sg.VPSDE()
     model, x = model_of(sde), normal(3, 2)
     how: dict[str, Any] = {"solver": sg.DPMSolverPP(2)}
-    times = sg.karras(sde, 5)
+    times = sg.walks.karras(sde, 5)
     want = sg.sample(model, x, walk=times, **how)
-    close(want, run(sg.DPMSolverPP(2), model, x, 5, grid=sg.karras))
-    for walk in ("karras", sg.karras):
+    close(want, run(sg.DPMSolverPP(2), model, x, 5, grid=sg.walks.karras))
+    for walk in ("karras", sg.walks.karras):
         assert torch.equal(sg.sample(model, x, steps=5, walk=walk, **how), want)
         assert torch.equal(sg.sample(model, x, nfe=5, walk=walk, **how), want)
     for given in (times, times.tolist(), tuple(times.tolist())):
         assert torch.equal(sg.sample(model, x, walk=given, **how), want)
     close(sg.sample(model, x, walk=times.float(), **how), want, 1e-5)
-    default = run(sg.DPMSolverPP(2), model, x, 5, grid=sg.log_snr)
+    default = run(sg.DPMSolverPP(2), model, x, 5, grid=sg.walks.log_snr)
     close(sg.sample(model, x, steps=5, **how), default)
     assert not torch.allclose(default, want, rtol=1e-3)
 
@@ -290,7 +290,7 @@ def test_a_march_can_be_stopped_and_taken_up_again() -> None:
     """Nothing is kept between steps but what a step hands to the next."""
     sde = sg.VPSDE()
     p = sg.Reverse(model_of(sde), 1.0, sg.Seeded(3))
-    walk, x = sg.levels(sde, sg.log_snr(sde, 6)), normal(3, 2)
+    walk, x = sg.walks.levels(sde, sg.walks.log_snr(sde, 6)), normal(3, 2)
     whole = [state.x for state in sg.march(sg.Ancestral(), p, x, walk)]
     assert len(whole) == 6
     p = sg.Reverse(p.model, 1.0, sg.Seeded(3))
@@ -302,7 +302,12 @@ def test_a_march_can_be_stopped_and_taken_up_again() -> None:
 
 
 def test_a_step_leaves_its_start_as_it_was() -> None:
-    for solver in (sg.Heun(), sg.DPMSolverPP(2), sg.PredictorCorrector(), sg.TorchDiffEq()):
+    for solver in (
+        sg.Heun(),
+        sg.DPMSolverPP(2),
+        sg.PredictorCorrector(),
+        sg.solvers.TorchDiffEq(),
+    ):
         x = normal(3, 2)
         steps = None if solver.adaptive else 3
         sg.sample(model_of(sg.VPSDE()), x, solver=solver, steps=steps, seed=0)
@@ -338,8 +343,8 @@ def test_without_a_seed_the_draws_are_torchs() -> None:
     torch.manual_seed(0)
     assert torch.equal(sg.sample(model_of(sg.VPSDE()), (3, 2), **how), a)
     assert not torch.equal(a, b)
-    generator = sg.Fresh(torch.Generator().manual_seed(7))
-    again = sg.Fresh(torch.Generator().manual_seed(7))
+    generator = sg.noise.Fresh(torch.Generator().manual_seed(7))
+    again = sg.noise.Fresh(torch.Generator().manual_seed(7))
     assert torch.equal(
         sg.sample(model_of(sg.VPSDE()), (3, 2), noise=generator, **how),
         sg.sample(model_of(sg.VPSDE()), (3, 2), noise=again, **how),

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sdegen as sg
-from sdegen.analytic import Empirical, Gaussian, exact_model
-from sdegen.divergence import Divergence
-from sdegen.flow import bottom, decode, encode, slerp
-from sdegen.likelihood import log_prob
+from sdegen.exact.distributions import Empirical, Gaussian, exact_model
+from sdegen.likelihood.density import log_prob
+from sdegen.likelihood.divergence import Divergence
+from sdegen.likelihood.flow import bottom, decode, encode, slerp
 
 FINE = {"solver": sg.AdaptiveRK(clock="lam", rtol=1e-8, atol=1e-8), "divergence": "exact"}
 USUAL: dict[str, Any] = {"divergence": "exact"}
@@ -64,7 +64,7 @@ def test_mixtures(sde: sg.LinearSDE) -> None:
     model, x = exact_model(MIXTURE, sde), MIXTURE.sample(4, torch.Generator().manual_seed(0))
     found = log_prob(model, x, **USUAL)
     top, at = ends(sde)
-    z = encode(model, x, solver=sg.SciPy("DOP853", rtol=1e-10, atol=1e-10))
+    z = encode(model, x, solver=sg.solvers.SciPy("DOP853", rtol=1e-10, atol=1e-10))
     exact = (
         MIXTURE.log_prob(at.alpha * x, at)
         - MIXTURE.log_prob(z, top)
@@ -174,11 +174,22 @@ def test_a_solver_that_adds_noise_is_refused(name: str) -> None:
 
 def test_its_eta_makes_a_solver_stochastic() -> None:
     model, x = exact_model(MIXTURE, sg.VPSDE()), normal(2, 2)
-    kinds = (sg.EulerMaruyama(), sg.SASolver(), sg.ERSDE(), sg.GottaGoFast(), sg.DDIM(1.0))
-    for solver in (*kinds, sg.StochasticHeun(), sg.SRA1(), sg.ReverseDiffusion()):
+    kinds = (
+        sg.EulerMaruyama(),
+        sg.solvers.SASolver(),
+        sg.solvers.ERSDE(),
+        sg.solvers.GottaGoFast(),
+        sg.DDIM(1.0),
+    )
+    for solver in (
+        *kinds,
+        sg.solvers.StochasticHeun(),
+        sg.solvers.SRA1(),
+        sg.solvers.ReverseDiffusion(),
+    ):
         with refused("it adds noise, eta = "):
             log_prob(model, x, solver=solver, steps=None if solver.adaptive else 5)
-    for still in (sg.SASolver(eta=0.0), sg.ERSDE(eta=0.0)):
+    for still in (sg.solvers.SASolver(eta=0.0), sg.solvers.ERSDE(eta=0.0)):
         assert log_prob(model, x, solver=still, steps=5).value.isfinite().all()
 
 
@@ -460,7 +471,7 @@ def test_data_out_of_range_is_refused() -> None:
     inner = exact_model(MIXTURE, sg.VPSDE())
     model = sg.ScoreModel(inner.net, inner.sde, inner.target, data_range=(-1.0, 1.0))
     x, bytes_ = normal(3, 2).clamp(-1, 1), torch.full((3, 2), 255, dtype=torch.uint8)
-    for go in (log_prob, encode, sg.elbo, lambda m, x: sg.discrete_elbo(m, x, steps=3)):
+    for go in (log_prob, encode, sg.elbo, lambda m, x: sg.likelihood.discrete_elbo(m, x, steps=3)):
         go(model, x)  # type: ignore[operator]
         with refused("trained on data in \\[-1, 1\\], but sample 0 reaches from"):
             go(model.given(), 127.5 * (x + 1))  # type: ignore[operator]
@@ -548,7 +559,7 @@ def test_other_processes_give_other_encodings_of_one_code() -> None:
 
 def test_dequantised_bounds_go_beyond_the_range_of_the_values() -> None:
     """A bin of the first value lies half outside what the model was said to be trained on."""
-    from sdegen.cli.evaluate import measure
+    from sdegen.runs.likelihood import measure
 
     inner = exact_model(Gaussian([0.0, 0.1], [0.3, 0.2]), sg.VPSDE())
     model = sg.ScoreModel(inner.net, inner.sde, inner.target, data_range=(-1.0, 1.0))

@@ -13,8 +13,8 @@ from scipy import integrate, stats
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.analytic import Gaussian, exact_model
-from sdegen.losses import WEIGHTINGS
+from sdegen.exact.distributions import Gaussian, exact_model
+from sdegen.losses.weightings import WEIGHTINGS
 
 U = torch.linspace(0.01, 0.99, 12, dtype=torch.float64)
 
@@ -127,10 +127,10 @@ def test_settings_of_the_weightings_are_their_papers() -> None:
     level = sde(torch.linspace(1e-3, 1, 20, dtype=torch.float64))
     snr = (level.alpha / level.sigma) ** 2
     for gamma in (1.0, 5.0, 20.0):
-        close(sg.MinSNR(gamma)(level) * snr, snr.clamp(max=gamma))
+        close(sg.losses.MinSNR(gamma)(level) * snr, snr.clamp(max=gamma))
     for sd in (0.5, 1.0):
         want = (level.rho**2 + sd**2) / (level.rho * sd) ** 2
-        close(sg.EDMWeighting(sd)(level) * snr, want)
+        close(sg.losses.EDMWeighting(sd)(level) * snr, want)
 
 
 @every_sde
@@ -291,14 +291,14 @@ def test_exact_score_reaches_the_minimum(sde: sg.LinearSDE, name: str) -> None:
 @pytest.mark.parametrize("sde", [sg.VPSDE(), sg.EDM()], ids=["vp", "edm"])
 def test_minimum_under_log_normal_times(sde: sg.LinearSDE, name: str) -> None:
     want = over_log_normal_time(sde, name)
-    losses = sampled(sde, 60_000, weighting=name, times=sg.LogNormalTime())
+    losses = sampled(sde, 60_000, weighting=name, times=sg.losses.LogNormalTime())
     within(losses, want)
 
 
 @pytest.mark.parametrize("sde", [sg.VPSDE(), sg.EDM(), sg.SubVPSDE()], ids=["vp", "edm", "subvp"])
 def test_likelihood_times_change_the_variance_and_not_the_mean(sde: sg.LinearSDE) -> None:
     want = over_uniform_time(sde, "likelihood")
-    drawn = sampled(sde, 40_000, weighting="likelihood", times=sg.likelihood_time)
+    drawn = sampled(sde, 40_000, weighting="likelihood", times=sg.losses.likelihood_time)
     within(drawn, want)
     plain = sampled(sde, 40_000, weighting="likelihood")
     assert float(drawn.std()) < 0.7 * float(plain.std())
@@ -312,7 +312,7 @@ def test_likelihood_times_change_the_variance_and_not_the_mean(sde: sg.LinearSDE
 def test_likelihood_times_serve_every_weighting() -> None:
     sde = sg.VPSDE()
     for name in ("sigma2", "min_snr", "velocity"):
-        losses = sampled(sde, 60_000, weighting=name, times=sg.likelihood_time)
+        losses = sampled(sde, 60_000, weighting=name, times=sg.losses.likelihood_time)
         within(losses, over_uniform_time(sde, name))
 
 
@@ -322,15 +322,15 @@ def test_likelihood_times_serve_every_weighting() -> None:
 @every_sde
 def test_times_follow_their_densities(sde: sg.LinearSDE) -> None:
     u = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
-    t, ratio = sg.uniform_time(sde, u)
+    t, ratio = sg.losses.uniform_time(sde, u)
     close(t, sde.t_min + u * (sde.T - sde.t_min))
     close(ratio, torch.ones_like(u))
-    t, ratio = sg.LogNormalTime(-0.5, 0.8)(sde, u)
+    t, ratio = sg.losses.LogNormalTime(-0.5, 0.8)(sde, u)
     inside = (t > sde.t_min) & (t < sde.T)
     lam = sde(t).lam
     close((-lam[inside] + 0.5) / 0.8, stats.norm.ppf(u.numpy())[inside.numpy()], 1e-6, 1e-8)
     assert int(inside.sum()) > 1000 and torch.equal(ratio, torch.ones_like(u))
-    t, ratio = sg.likelihood_time(sde, u)
+    t, ratio = sg.losses.likelihood_time(sde, u)
     lam, ends = sde(t).lam, sde(torch.tensor([sde.t_min, sde.T], dtype=torch.float64)).lam
     close((lam - ends[0]) / (ends[1] - ends[0]), u, 1e-6, 1e-9)
     # importance weights average to one: the integral of p_uniform / p over p
@@ -338,21 +338,21 @@ def test_times_follow_their_densities(sde: sg.LinearSDE) -> None:
     density = 1 / (ratio * (sde.T - sde.t_min))
     constant = 2 * (ends[0] - ends[1]) * density * (sde(t).sigma ** 2 / sde(t).g2)
     close(constant, torch.ones_like(u), 1e-9)
-    for drawn in (sg.uniform_time, sg.LogNormalTime(), sg.likelihood_time):
+    for drawn in (sg.losses.uniform_time, sg.losses.LogNormalTime(), sg.losses.likelihood_time):
         t, _ = drawn(sde, torch.tensor([0.0, 1e-300, 1 - 1e-16], dtype=torch.float64))
         assert bool(((t >= sde.t_min) & (t <= sde.T)).all())
 
 
 def test_low_discrepancy_uniforms_are_a_shifted_lattice() -> None:
     device, generator = torch.device("cpu"), torch.Generator().manual_seed(0)
-    draws = torch.stack([sg.low_discrepancy(7, device, generator) for _ in range(4000)])
+    draws = torch.stack([sg.losses.low_discrepancy(7, device, generator) for _ in range(4000)])
     assert draws.dtype == torch.float64
     gaps = draws.sort(1).values.diff(dim=1)
     close(gaps, torch.full_like(gaps, 1 / 7), rtol=1e-12)
     assert float(draws.min()) >= 0 and float(draws.max()) < 1
     for i in range(7):
         assert stats.kstest(draws[:, i].numpy(), "uniform").pvalue > 1e-5
-    even = sg.independent(20_000, device, generator)
+    even = sg.losses.independent(20_000, device, generator)
     assert even.dtype == torch.float64 and stats.kstest(even.numpy(), "uniform").pvalue > 1e-5
 
 
@@ -368,7 +368,7 @@ def test_low_discrepancy_has_the_same_mean_and_less_variance() -> None:
 
     want = quad(value, 1e-3, 1.0) / (1 - 1e-3)
     variances = []
-    for draw in (sg.low_discrepancy, sg.independent):
+    for draw in (sg.losses.low_discrepancy, sg.losses.independent):
         generator = torch.Generator().manual_seed(0)
         losses = torch.stack(
             [
@@ -545,6 +545,6 @@ def test_objectives_that_do_not_exist() -> None:
     general = sg.ScoreModel(never, AsGeneral(sg.VPSDE()), "score")
     with refused("AsGeneral has no marginals.*weighting='likelihood', not 'eps'"):
         sg.dsm_loss(general, normal(2, 2), weighting="eps")
-    for times in (sg.likelihood_time, sg.LogNormalTime()):
+    for times in (sg.losses.likelihood_time, sg.losses.LogNormalTime()):
         with refused("needs alpha and sigma, which AsGeneral has not: use uniform_time"):
             sg.dsm_loss(general, normal(2, 2), times=times)

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.noise import mix, signed
+from sdegen.noise.hashing import mix, signed
 
 LEVEL = 1e-5
 NOW = sg.EDM()(1.0)
@@ -80,7 +80,7 @@ MANY = {
     "draws": lambda dtype: draws(sg.Seeded(3), 1_000, 20, 5, dtype=dtype),
     "an odd shape": lambda dtype: draw(sg.Seeded(2**63 + 1), 999, 3, 7, 5, dtype=dtype),
     "torch's own": lambda dtype: draw(
-        sg.Fresh(torch.Generator().manual_seed(0)), 1000, 100, dtype=dtype
+        sg.noise.Fresh(torch.Generator().manual_seed(0)), 1000, 100, dtype=dtype
     ),
 }
 
@@ -218,14 +218,14 @@ def test_global_generator_is_left_alone_by_seeds() -> None:
 
 def test_fresh_noise_is_its_generators() -> None:
     generator = torch.Generator().manual_seed(5)
-    noise = sg.Fresh(torch.Generator().manual_seed(5))
+    noise = sg.noise.Fresh(torch.Generator().manual_seed(5))
     for _ in range(3):
         want = torch.randn(4, 3, generator=generator, dtype=torch.float64)
         assert torch.equal(draw(noise, 4, 3), want)
     torch.manual_seed(5)
     want = torch.randn(4, 3)
     torch.manual_seed(5)
-    assert torch.equal(draw(sg.Fresh(), 4, 3, dtype=torch.float32), want)
+    assert torch.equal(draw(sg.noise.Fresh(), 4, 3, dtype=torch.float32), want)
 
 
 def test_as_many_seeds_as_samples() -> None:

@@ -26,9 +26,9 @@ from conftest import (
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.analytic import Gaussian, exact_model
-from sdegen.noise import Noise
-from sdegen.reverse import Eta
+from sdegen.exact.distributions import Gaussian, exact_model
+from sdegen.noise.source import Noise
+from sdegen.solvers.equation import Eta
 
 # ------------------------------------------------------------------------ the reference itself
 
@@ -46,7 +46,7 @@ def test_three_references_agree(sde: sg.LinearSDE) -> None:
     """SciPy in rho, torchdiffeq in t and RK4 on many steps: three codes, one solution."""
     x, exact = exact_end(sde)
     model = exact_model(MIXTURE, sde)
-    close(run(sg.TorchDiffEq(rtol=1e-10, atol=1e-10), model, x, 1), exact, 0, 1e-9)
+    close(run(sg.solvers.TorchDiffEq(rtol=1e-10, atol=1e-10), model, x, 1), exact, 0, 1e-9)
     close(run(sg.RK4(), model, x, 768), exact, 0, 1e-9)
 
 
@@ -78,7 +78,7 @@ WIDE_VE = sg.VESDE(sigma_max=500.0)
 @pytest.mark.parametrize("name", ODE)
 def test_order_on_the_probability_flow(sde: sg.LinearSDE, name: str) -> None:
     solver = ODE[name]
-    starts_low = isinstance(solver, sg.LinearMultistep) and solver.order >= 4
+    starts_low = isinstance(solver, sg.solvers.LinearMultistep) and solver.order >= 4
     sde = WIDE_VE if isinstance(sde, sg.VESDE) and starts_low else sde
     if getattr(solver, "euler_at_final", False):
         # Where x0 hardly changes any more the last step's error is not seen at any step size.
@@ -92,8 +92,10 @@ def test_order_on_the_probability_flow(sde: sg.LinearSDE, name: str) -> None:
     assert -TOLERANCE[int(solver.flow)] < slope - solver.flow < more, slope
 
 
-@pytest.mark.parametrize("grid", [sg.uniform, sg.quadratic, sg.karras], ids=lambda g: g.__name__)
-def test_order_does_not_depend_on_the_walk(grid: sg.grids.Grid) -> None:
+@pytest.mark.parametrize(
+    "grid", [sg.walks.uniform, sg.walks.quadratic, sg.walks.karras], ids=lambda g: g.__name__
+)
+def test_order_does_not_depend_on_the_walk(grid: sg.walks.Grid) -> None:
     for solver in (sg.Euler(), sg.Heun(), sg.DPMSolverPP(2)):
         (slope,) = slopes(flow_errors(solver, sg.VPSDE(), (256, 512), grid=grid))
         assert abs(slope - solver.order) < 0.1, (solver, slope)
@@ -102,7 +104,14 @@ def test_order_does_not_depend_on_the_walk(grid: sg.grids.Grid) -> None:
 @pytest.mark.parametrize(
     "solver",
     [
-        *(sg.DDIM(), sg.DPMSolverPP(2), sg.UniPC(2), sg.Multistep(3), sg.DPMSolver(3), sg.DEIS(3)),
+        *(
+            sg.DDIM(),
+            sg.DPMSolverPP(2),
+            sg.UniPC(2),
+            sg.Multistep(3),
+            sg.DPMSolver(3),
+            sg.solvers.DEIS(3),
+        ),
         *(sg.RK4("lam"), sg.Heun("rho")),
     ],
     ids=str,
@@ -120,7 +129,7 @@ def test_adaptive_error_falls_with_the_tolerance(method: str) -> None:
     x, exact = exact_end(sde)
     model = exact_model(MIXTURE, sde)
     loose, tight = (
-        rms(run(sg.TorchDiffEq(method, tolerance, tolerance), model, x, 1) - exact)
+        rms(run(sg.solvers.TorchDiffEq(method, tolerance, tolerance), model, x, 1) - exact)
         for tolerance in (1e-3, 1e-6)
     )
     assert tight < 1e-3 and tight < loose / 50
@@ -128,7 +137,7 @@ def test_adaptive_error_falls_with_the_tolerance(method: str) -> None:
 
 def test_multistep_starts_at_order_one_and_forgets_at_the_end_of_a_march() -> None:
     model = sg.ScoreModel(Smooth(), sg.VPSDE())
-    x, walk = normal(4, 2), sg.log_snr(sg.VPSDE(), 5)
+    x, walk = normal(4, 2), sg.walks.log_snr(sg.VPSDE(), 5)
     close(run(sg.DPMSolverPP(2), model, x, walk[:2]), run(sg.DPMSolverPP(1), model, x, walk[:2]))
     twice = run(sg.DPMSolverPP(2), model, run(sg.DPMSolverPP(2), model, x, walk[:3]), walk[2:])
     assert not torch.allclose(twice, run(sg.DPMSolverPP(2), model, x, walk), rtol=1e-3)
@@ -146,7 +155,7 @@ class Probe(Noise):
     def __init__(self) -> None:
         self.k = 0
 
-    def __call__(self, x: Tensor, t: sg.Instant, s: sg.Instant) -> Tensor:
+    def __call__(self, x: Tensor, t: sg.sde.Instant, s: sg.sde.Instant) -> Tensor:
         z = torch.zeros_like(x)
         self.k += 1
         z[self.k + 1 :][:1] = 1
@@ -188,16 +197,16 @@ SDE_CASES: dict[str, tuple[sg.Solver, Eta]] = {
     },
     "euler_maruyama-0.5": (sg.EulerMaruyama(), 0.5),
     "euler_maruyama-function": (sg.EulerMaruyama(), half_of_the_way),
-    "reverse_diffusion-0.8": (sg.ReverseDiffusion(), 0.8),
-    "reverse_diffusion-function": (sg.ReverseDiffusion(), half_of_the_way),
+    "reverse_diffusion-0.8": (sg.solvers.ReverseDiffusion(), 0.8),
+    "reverse_diffusion-function": (sg.solvers.ReverseDiffusion(), half_of_the_way),
     "dpmpp-0.5": (sg.DPMSolverPP(2), 0.5),
     "dpmpp-1.5": (sg.DPMSolverPP(2), 1.5),
     "dpmpp-function": (sg.DPMSolverPP(2), half_of_the_way),
     "multistep-function": (sg.Multistep(3), half_of_the_way),
     "multistep_eps-function": (sg.Multistep(2, prediction="eps"), half_of_the_way),
     "multistep_f-function": (sg.Multistep(2, prediction="F"), half_of_the_way),
-    "singlestep-function": (sg.Singlestep(2), half_of_the_way),
-    "sra1-function": (sg.SRA1(), half_of_the_way),
+    "singlestep-function": (sg.solvers.Singlestep(2), half_of_the_way),
+    "sra1-function": (sg.solvers.SRA1(), half_of_the_way),
 }
 
 
@@ -208,7 +217,7 @@ def test_weak_order_on_gaussian_data(sde: sg.LinearSDE, name: str) -> None:
     solver, eta = SDE_CASES[name]
     # A polynomial in another clock than lam needs small steps to show its order: its error changes
     # sign before.
-    finer = isinstance(solver, sg.DEIS) + (solver == sg.DEIS(3, "rho"))
+    finer = isinstance(solver, sg.solvers.DEIS) + (solver == sg.solvers.DEIS(3, "rho"))
     finer += 2 * (getattr(solver, "clock", "lam") in ("tau", "wide"))
     steps = (128 * 2**finer, 256 * 2**finer)
     laws = [law(solver, sde, n, eta) for n in steps]
@@ -216,7 +225,7 @@ def test_weak_order_on_gaussian_data(sde: sg.LinearSDE, name: str) -> None:
     assert slope > solver.weak - 0.25, slope
     assert float(laws[-1][1].abs().max()) < 0.2
     mean_is_exact = solver.marginals and getattr(solver, "prediction", "") != "F"
-    if mean_is_exact and not isinstance(solver, sg.ReverseDiffusion):
+    if mean_is_exact and not isinstance(solver, sg.solvers.ReverseDiffusion):
         close(laws[0][0], torch.zeros(2), 0, 1e-11)
 
 
@@ -241,12 +250,12 @@ class Path(Noise):
     def __init__(self, fine: Tensor, draws: Tensor) -> None:
         self.fine, self.draws = fine, draws
 
-    def __call__(self, x: Tensor, t: sg.Instant, s: sg.Instant) -> Tensor:
+    def __call__(self, x: Tensor, t: sg.sde.Instant, s: sg.sde.Instant) -> Tensor:
         i, j = (int((self.fine - at.t).abs().argmin()) for at in (t, s))
         dt = -self.fine.diff()[i:j, None, None]
         return (self.draws[i:j] * dt.sqrt()).sum(0) / dt.sum().sqrt()
 
-    def area(self, x: Tensor, t: sg.Instant, s: sg.Instant) -> Tensor:
+    def area(self, x: Tensor, t: sg.sde.Instant, s: sg.sde.Instant) -> Tensor:
         """From INT w by the trapezoidal rule on the fine path."""
         i, j = (int((self.fine - at.t).abs().argmin()) for at in (t, s))
         dt = -self.fine.diff()[i:j, None, None]
@@ -269,7 +278,7 @@ STRONG = {
 def test_strong_order_on_a_mixture_and_one_limit_for_all() -> None:
     """A Gaussian is a kind test: here the drift is not linear and the noise is real."""
     sde, finest = sg.VPSDE(t_min=0.05), 1024
-    fine, x = sg.log_snr(sde, finest), normal(48, 2, seed=3)
+    fine, x = sg.walks.log_snr(sde, finest), normal(48, 2, seed=3)
     path, model = Path(fine, normal(finest, 48, 2, seed=4)), exact_model(MIXTURE, sde)
 
     def end(case: tuple[sg.Solver, float | None], n: int) -> Tensor:
@@ -286,19 +295,20 @@ def test_strong_order_on_a_mixture_and_one_limit_for_all() -> None:
 def test_strong_order_three_halves() -> None:
     """With the area of every step SRA1 follows the path at order 3/2; without, at order 1."""
     sde, finest = sg.VPSDE(t_min=0.05), 2048
-    fine, x = sg.log_snr(sde, finest), normal(64, 2, seed=3)
+    fine, x = sg.walks.log_snr(sde, finest), normal(64, 2, seed=3)
     path, model = Path(fine, normal(finest, 64, 2, seed=4)), exact_model(MIXTURE, sde)
 
     class NoArea(Path):
-        def area(self, x: Tensor, t: sg.Instant, s: sg.Instant) -> Tensor:
+        def area(self, x: Tensor, t: sg.sde.Instant, s: sg.sde.Instant) -> Tensor:
             return torch.zeros_like(x)
 
     blind = NoArea(path.fine, path.draws)
-    limit = run(sg.SRA1(), model, x, fine, noise=path)
+    limit = run(sg.solvers.SRA1(), model, x, fine, noise=path)
     assert rms(limit - run(sg.EulerMaruyama(), model, x, fine, noise=path)) < 0.01
     for noise, low, high in ((path, 1.35, 2.05), (blind, 0.8, 1.2)):
         ends = [
-            run(sg.SRA1(), model, x, fine[:: finest // n], noise=noise) for n in (64, 128, 256)
+            run(sg.solvers.SRA1(), model, x, fine[:: finest // n], noise=noise)
+            for n in (64, 128, 256)
         ]
         average = sum(slopes([rms(end - limit) for end in ends])) / 2
         # The drift's error, of order 2, is as large as the noise's, of order 3/2.

@@ -24,14 +24,14 @@ from peers import follow, scheduler
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.analytic import exact_model
 from sdegen.bench.peers import Double, float64, k_sampling
-from sdegen.grids import leading, linspace
-from sdegen.reverse import Reverse
-from sdegen.sde import Level
+from sdegen.exact.distributions import exact_model
+from sdegen.sde.level import Level
+from sdegen.solvers.equation import Reverse
 from sdegen.solvers.exponential import DataForm, Form, NoiseForm, lagrange, middle
 from sdegen.solvers.singlestep import SingleDPM
-from sdegen.walks import ancestral, churn
+from sdegen.walks.climbs import ancestral, churn
+from sdegen.walks.grids import leading, linspace
 
 VP, FLOW = sg.DiscreteVPSDE(), sg.Flow()
 N = 12
@@ -52,8 +52,8 @@ def stack(levels: Sequence[Level], name: str) -> Tensor:
 @cache
 def walk_of(sde: sg.LinearSDE) -> list[Level]:
     """Their time steps on VP, even ones elsewhere: uneven in lam, where the methods live."""
-    grid = linspace if isinstance(sde, sg.DiscreteVPSDE) else sg.uniform
-    return sg.levels(sde, grid(sde, N))  # type: ignore[return-value]
+    grid = linspace if isinstance(sde, sg.DiscreteVPSDE) else sg.walks.uniform
+    return sg.walks.levels(sde, grid(sde, N))  # type: ignore[return-value]
 
 
 class Case(NamedTuple):
@@ -105,7 +105,7 @@ def sa(order: int, corrector: int, tau: float, ours: sg.Solver | None = None, **
     """A case of SASolverScheduler."""
     exact = torch.tensor(tau, dtype=torch.float64)
     config = {"predictor_order": order, "corrector_order": corrector, "tau_func": lambda t: exact}
-    ours = ours or sg.SASolver(order, corrector)
+    ours = ours or sg.solvers.SASolver(order, corrector)
     return Case(ours, tau, "SASolver", {**KEEP, **config, **more})
 
 
@@ -115,15 +115,15 @@ MULTISTEP = {
     "++2": dpm(sg.DPMSolverPP(2), 0.0, 2),
     "++2_heun": dpm(sg.Multistep(2), 0.0, 2, **HEUN),
     "++3": dpm(sg.DPMSolverPP(3, published=True), 0.0, 3),
-    "dpm_2": dpm(sg.DPMSolverMultistep(2), 0.0, 2, "dpmsolver"),
+    "dpm_2": dpm(sg.solvers.DPMSolverMultistep(2), 0.0, 2, "dpmsolver"),
     "dpm_2_heun": dpm(sg.Multistep(2, prediction="eps"), 0.0, 2, "dpmsolver", **HEUN),
-    "dpm_3": dpm(sg.DPMSolverMultistep(3, published=True), 0.0, 3, "dpmsolver"),
+    "dpm_3": dpm(sg.solvers.DPMSolverMultistep(3, published=True), 0.0, 3, "dpmsolver"),
     "sde++1": dpm(sg.DPMSolverPP(1), 1.0, 1, "sde-dpmsolver++"),
     "sde++2": dpm(sg.DPMSolverPP(2), 1.0, 2, "sde-dpmsolver++"),
     "sde++2_heun": dpm(sg.Multistep(2), 1.0, 2, "sde-dpmsolver++", **HEUN),
     "sde++3_sign_slip": dpm(SignSlip(3, published=True), 1.0, 3, "sde-dpmsolver++"),
-    "sde_1": dpm(sg.DPMSolverMultistep(1), 1.0, 1, "sde-dpmsolver"),
-    "sde_2": dpm(sg.DPMSolverMultistep(2), 1.0, 2, "sde-dpmsolver"),
+    "sde_1": dpm(sg.solvers.DPMSolverMultistep(1), 1.0, 1, "sde-dpmsolver"),
+    "sde_2": dpm(sg.solvers.DPMSolverMultistep(2), 1.0, 2, "sde-dpmsolver"),
     "sde_2_heun": dpm(sg.Multistep(2, prediction="eps"), 1.0, 2, "sde-dpmsolver", **HEUN),
     **{
         f"unipc_{order}_{B}_{prediction}": unipc(order, B, prediction)
@@ -252,16 +252,16 @@ def single(ours: sg.Solver, eta: float, kind: str = "dpmsolver++", **more: Any) 
 
 SDE_KIND = "sde-dpmsolver++"
 SINGLESTEP = {
-    "++2": single(sg.DPMSolverPPSinglestep(2), 0.0),
-    "++2_heun": single(sg.Singlestep(2), 0.0, **HEUN),
+    "++2": single(sg.solvers.DPMSolverPPSinglestep(2), 0.0),
+    "++2_heun": single(sg.solvers.Singlestep(2), 0.0, **HEUN),
     "++3": single(Inner(), 0.0),
     "++3_heun": single(Inner(parabola=True), 0.0, **HEUN),
     "dpm_2": single(sg.DPMSolver(2), 0.0, "dpmsolver"),
-    "dpm_2_heun": single(sg.Singlestep(2, prediction="eps"), 0.0, "dpmsolver", **HEUN),
+    "dpm_2_heun": single(sg.solvers.Singlestep(2, prediction="eps"), 0.0, "dpmsolver", **HEUN),
     "dpm_3": single(Inner(eps=True), 0.0, "dpmsolver"),
     "dpm_3_heun": single(Inner(eps=True, parabola=True), 0.0, "dpmsolver", **HEUN),
-    "sde++2": single(sg.DPMSolverPPSinglestep(2), 1.0, SDE_KIND),
-    "sde++2_heun": single(sg.Singlestep(2), 1.0, SDE_KIND, **HEUN),
+    "sde++2": single(sg.solvers.DPMSolverPPSinglestep(2), 1.0, SDE_KIND),
+    "sde++2_heun": single(sg.solvers.Singlestep(2), 1.0, SDE_KIND, **HEUN),
     "sde++3": single(Inner(), 1.0, SDE_KIND),
     "sde++3_sign_slip": single(Inner(parabola=True, slip=True), 1.0, SDE_KIND, **HEUN),
 }
@@ -319,7 +319,7 @@ def test_ddim_and_ddpm_of_diffusers(
 ) -> None:
     """To the end: their step from time step 0 to alpha = 1 is our ``denoise``."""
     model, times = exact_model(MIXTURE, VP), leading(VP, N - 1)
-    stops = sg.levels(VP, times)
+    stops = sg.walks.levels(VP, times)
     theirs = scheduler(name, N, clip_sample=False, **config)
     assert [(i + 1) / 1000 for i in theirs.timesteps.tolist()] == times.tolist()
     if not shipped:
@@ -347,7 +347,7 @@ def test_pndm_of_diffusers_is_plms() -> None:
     end = follow(theirs, lambda x, s: model(x, s).eps, START, asked, iter([]))
     times = stack([asked[0], *asked[2:], VP(1e-3)], "t")
     assert len(times) == 11
-    same(run(sg.PLMS(), model, START, times), end)
+    same(run(sg.solvers.PLMS(), model, START, times), end)
 
 
 def test_ipndm_of_diffusers() -> None:
@@ -356,7 +356,7 @@ def test_ipndm_of_diffusers() -> None:
     theirs = scheduler("IPNDM", N)
     theirs.alphas, theirs.betas = stack(levels, "alpha"), stack(levels, "sigma")
     end = follow(theirs, lambda x, s: model(x, s).v, START, levels[:-1], iter([]))
-    same(run(sg.IPNDM(), model, START, stack(levels, "t")), end)
+    same(run(sg.solvers.IPNDM(), model, START, stack(levels, "t")), end)
 
 
 def twice(v: Tensor) -> Tensor:
@@ -368,7 +368,7 @@ RHO = {
     "euler": (sg.Euler(clock="rho"), "EulerDiscrete"),
     "euler_is_ddim": (sg.DDIM(), "EulerDiscrete"),
     "euler_ancestral": (sg.Ancestral(), "EulerAncestralDiscrete"),
-    "lms": (sg.DEIS(4, clock="rho"), "LMSDiscrete"),
+    "lms": (sg.solvers.DEIS(4, clock="rho"), "LMSDiscrete"),
     "heun": (sg.Heun(clock="rho"), "HeunDiscrete"),
     "kdpm2": (sg.DPMSolver(2), "KDPM2Discrete"),
 }
@@ -423,7 +423,7 @@ EDM_CASES = {
 def test_edm_schedulers_of_diffusers(case: Case) -> None:
     """Their preconditioning too: c_in, c_noise, c_skip and c_out are theirs."""
     sde, net = sg.EDM(), Smooth()
-    levels = sg.levels(sde, sg.karras(sde, N))
+    levels = sg.walks.levels(sde, sg.walks.karras(sde, N))
     model = sg.ScoreModel(net, sde, predicts="edm")
     theirs = scheduler(case.name, N, **case.config)
     theirs.sigmas = stack(levels, "rho")  # type: ignore[arg-type]
@@ -447,7 +447,7 @@ def test_ve_predictor_and_corrector_of_diffusers(monkeypatch: pytest.MonkeyPatch
 
     sde, draws = sg.VESDE(sigma_min=0.05, sigma_max=20.0), iter(DRAWS)
     model, times = exact_model(MIXTURE, sde), torch.linspace(1, 0, N, dtype=torch.float64)[:-1]
-    stops = sg.levels(sde, times)
+    stops = sg.walks.levels(sde, times)
     sampler = theirs.ScoreSdeVeScheduler(N, snr=0.16, sigma_min=0.05, sigma_max=20.0)
     sampler.discrete_sigmas = stack([*stops, sde(0.0)], "sigma").flip(0)  # type: ignore[list-item]
     monkeypatch.setattr(theirs, "randn_tensor", lambda *a, **k: next(draws))
@@ -458,7 +458,7 @@ def test_ve_predictor_and_corrector_of_diffusers(monkeypatch: pytest.MonkeyPatch
             at = (level.t + 0.1 / N).item()  # it rounds down to its index
             x = sampler.step_pred(model(x, level).score, at, x).prev_sample
     solver = sg.PredictorCorrector(
-        sg.ReverseDiffusion(), sg.Langevin(0.16, norms="batch"), when="before"
+        sg.solvers.ReverseDiffusion(), sg.Langevin(0.16, norms="batch"), when="before"
     )
     same(run(solver, model, 20 * START, times, noise=Replay(DRAWS)), x)
 
@@ -466,7 +466,7 @@ def test_ve_predictor_and_corrector_of_diffusers(monkeypatch: pytest.MonkeyPatch
 # ---------------------------------------------------------------------------------- k-diffusion
 
 WIDE = sg.EDM(T=200.0, t_min=1e-6)
-SIGMAS = sg.karras(WIDE, N, start=80.0, stop=0.002)
+SIGMAS = sg.walks.karras(WIDE, N, start=80.0, stop=0.002)
 Sampler = Callable[..., Tensor]
 
 
@@ -488,8 +488,8 @@ K: dict[str, tuple[str, dict[str, Any], sg.Solver, float]] = {
     "euler_ancestral_half": ("euler_ancestral", {"eta": 0.5}, sg.DDIM(0.5), 0.5),
     "heun": ("heun", {}, sg.Heun(clock="rho"), 0.0),
     "dpm_2": ("dpm_2", {}, sg.DPMSolver(2), 0.0),
-    "lms": ("lms", {}, sg.DEIS(4, clock="rho"), 0.0),
-    "dpmpp_2s": ("dpmpp_2s_ancestral", {"eta": 0.0}, sg.DPMSolverPPSinglestep(2), 0.0),
+    "lms": ("lms", {}, sg.solvers.DEIS(4, clock="rho"), 0.0),
+    "dpmpp_2s": ("dpmpp_2s_ancestral", {"eta": 0.0}, sg.solvers.DPMSolverPPSinglestep(2), 0.0),
     "dpmpp_2m": ("dpmpp_2m", {}, sg.DPMSolverPP(2), 0.0),
     "dpmpp_2m_sde": ("dpmpp_2m_sde", {}, sg.DPMSolverPP(2), 1.0),
     "dpmpp_2m_sde_half": ("dpmpp_2m_sde", {"eta": 0.5}, sg.DPMSolverPP(2), HALF),
@@ -527,7 +527,7 @@ def test_samplers_of_k_diffusion(
 ZIGZAG = {
     "euler_ancestral": (sg.Euler(), 1.0),
     "dpm_2_ancestral": (sg.DPMSolver(2), 0.7),
-    "dpmpp_2s_ancestral": (sg.DPMSolverPPSinglestep(2), 1.0),
+    "dpmpp_2s_ancestral": (sg.solvers.DPMSolverPPSinglestep(2), 1.0),
 }
 
 
@@ -569,10 +569,19 @@ def test_churn_of_k_diffusion_is_a_walk(
 def test_dpmpp_sde_of_k_diffusion() -> None:
     """++(2S) at eta = 1 whose stage and end see one path."""
     model = exact_model(MIXTURE, WIDE)
-    levels = sg.levels(WIDE, SIGMAS)
-    fine = sg.levels(WIDE, torch.cat([WIDE.time(inner(levels)), SIGMAS]).sort().values.flip(0))
+    levels = sg.walks.levels(WIDE, SIGMAS)
+    fine = sg.walks.levels(
+        WIDE, torch.cat([WIDE.time(inner(levels)), SIGMAS]).sort().values.flip(0)
+    )
     draws = one_path(Reverse(model, 1.0), DataForm(), fine, 2)  # type: ignore[arg-type]
-    end = run(sg.DPMSolverPPSinglestep(2), model, 80 * START, SIGMAS, eta=1.0, noise=Replay(DRAWS))
+    end = run(
+        sg.solvers.DPMSolverPPSinglestep(2),
+        model,
+        80 * START,
+        SIGMAS,
+        eta=1.0,
+        noise=Replay(DRAWS),
+    )
     same(end, k_run("dpmpp_sde", 80 * START, draws))
 
 
@@ -589,6 +598,6 @@ def test_dpm_fast_of_k_diffusion(nfe: int) -> None:
     with float64():  # its grid is torch.linspace
         fast = k_sampling().sample_dpm_fast
         end = fast(denoiser(model), x, 0.002, 80.0, nfe, disable=True)
-    times = sg.log_snr(WIDE, nfe // 3 + 1, start=80.0, stop=0.002)
+    times = sg.walks.log_snr(WIDE, nfe // 3 + 1, start=80.0, stop=0.002)
     x = run(sg.DPMSolver(3), model, x, times[:-1])
     same(run(sg.DPMSolver(nfe % 3), model, x, times[-2:]), end)

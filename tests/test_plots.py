@@ -14,14 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sdegen.plots import (
-    GAP,
-    MARGIN,
-    _running_mean,
-    save_curve,
-    save_samples,
-    save_trajectory,
-)
+from sdegen.plots import GAP, MARGIN, _running_mean, save_curve, save_samples, save_trajectory
 
 
 def read(path: Path) -> Any:

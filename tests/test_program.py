@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sdegen as sg
 from sdegen.bench.watch import Watch
-from sdegen.program import Combine, programmed
+from sdegen.programs.program import Combine
+from sdegen.programs.remembered import programmed
 
 LINEAR = {name: solver for name, solver in FIXED.items() if not solver.nonlinear}
 linear_solvers = pytest.mark.parametrize("solver", LINEAR.values(), ids=LINEAR)
@@ -25,7 +26,7 @@ def march(
 ) -> list[Tensor]:
     """The states of the plain loop."""
     p = sg.Reverse(model, eta, sg.Seeded(seed))
-    return [state.x for state in sg.march(solver, p, x, sg.levels(model.sde, times))]
+    return [state.x for state in sg.march(solver, p, x, sg.walks.levels(model.sde, times))]
 
 
 def off(a: Tensor, b: Tensor) -> float:
@@ -42,11 +43,11 @@ def etas(solver: sg.Solver) -> list[Any]:
 @every_sde
 @linear_solvers
 def test_a_program_does_what_the_plain_loop_does(solver: sg.Solver, sde: sg.LinearSDE) -> None:
-    x, times = normal(3, 2), sg.log_snr(sde, 6)
+    x, times = normal(3, 2), sg.walks.log_snr(sde, 6)
     for eta, predicts in zip(etas(solver), ["edm", "eps", "x0", "v"], strict=False):
         model = sg.ScoreModel(pointwise, sde, predicts)
         plain = march(solver, model, x, times, eta)
-        made = sg.traced(solver, sde, times, eta, predicts=model.target)
+        made = sg.programs.traced(solver, sde, times, eta, predicts=model.target)
         states = [y.clone() for y in made.steps(model, x, sg.Seeded(0))]
         for mine, theirs in zip(states, plain, strict=True):
             assert off(mine, theirs) < 1e-10
@@ -59,7 +60,7 @@ def test_a_program_does_what_the_plain_loop_does(solver: sg.Solver, sde: sg.Line
 def test_on_a_walk_that_climbs(solver: sg.Solver) -> None:
     sde = sg.VPSDE()
     model, x = sg.ScoreModel(pointwise, sde, "eps"), normal(3, 2)
-    times = sg.churn(sde, sg.log_snr(sde, 5), S_churn=2.0)
+    times = sg.walks.churn(sde, sg.walks.log_snr(sde, 5), S_churn=2.0)
     assert bool((times.diff() > 0).any())
     last = march(solver, model, x, times, solver.eta)[-1]
     assert off(sg.sample(model, x, solver=solver, walk=times, noise=sg.Seeded(0)), last) < 1e-10
@@ -73,7 +74,7 @@ def test_solvers_without_a_program_say_why() -> None:
     for name, solver in EVERY_SOLVER.items():
         if name not in known:
             with refused(rf"{type(solver).__name__} has no table: .*{solver.nonlinear}"):
-                sg.traced(solver, sde, sg.log_snr(sde, 3))
+                sg.programs.traced(solver, sde, sg.walks.log_snr(sde, 3))
 
 
 @dataclass(frozen=True)
@@ -105,18 +106,18 @@ class Own(sg.Solver):
 @pytest.mark.parametrize("how", ["nothing", "torch", "lerp"])
 def test_a_solver_of_ones_own_is_traced(how: str) -> None:
     sde = sg.VPSDE()
-    model, x, times = sg.ScoreModel(pointwise, sde), normal(3, 2), sg.log_snr(sde, 4)
+    model, x, times = sg.ScoreModel(pointwise, sde), normal(3, 2), sg.walks.log_snr(sde, 4)
     last = march(sg.Euler(), model, x, times, 0.0)[-1]
-    made = sg.traced(Own(how), sde, times)
+    made = sg.programs.traced(Own(how), sde, times)
     assert off(list(made.steps(model, x))[-1], last) < 1e-12
 
 
 @pytest.mark.parametrize("how", ["clamp", "ask", "shape", "values", "random"])
 def test_what_is_not_linear_runs_in_the_plain_loop(how: str) -> None:
     sde = sg.VPSDE()
-    model, x, times = sg.ScoreModel(pointwise, sde), normal(3, 2), sg.log_snr(sde, 4)
+    model, x, times = sg.ScoreModel(pointwise, sde), normal(3, 2), sg.walks.log_snr(sde, 4)
     with refused(r"^Own has no table: it|^Own has no table: "):
-        sg.traced(Own(how), sde, times)
+        sg.programs.traced(Own(how), sde, times)
     torch.manual_seed(3)
     plain = march(Own(how), model, x, times, 0.0)[-1]
     torch.manual_seed(3)
@@ -144,8 +145,8 @@ def test_an_sde_without_marginals_is_traced_or_walked() -> None:
 
     for sde, linear in ((Mean(), True), (Bent(), False)):
         model, x = sg.ScoreModel(Smooth(), sde, "score"), normal(3, 2)
-        times = sg.uniform(sde, 5)
-        for solver in (sg.EulerMaruyama(), sg.Heun(), sg.SRA1()):
+        times = sg.walks.uniform(sde, 5)
+        for solver in (sg.EulerMaruyama(), sg.Heun(), sg.solvers.SRA1()):
             assert (programmed(solver, model, solver.eta, times) is not None) == linear
             last = march(solver, model, x, times, solver.eta)[-1]
             got = sg.sample(model, x, solver=solver, walk=times, noise=sg.Seeded(0))
@@ -185,7 +186,7 @@ def test_memory_does_not_grow_with_the_steps(solver: sg.Solver) -> None:
         (sg.Euler(), sg.VPSDE(), 2),
         (sg.EulerMaruyama(), sg.VESDE(), 1),
         (sg.DPMSolverPP(2), sg.VPSDE(), 4),
-        (sg.DPMSolverMultistep(2), sg.VESDE(), 3),
+        (sg.solvers.DPMSolverMultistep(2), sg.VESDE(), 3),
     ],
     ids=str,
 )
@@ -199,7 +200,10 @@ def test_the_watch_sees_a_plain_loop() -> None:
     """The negative control: state by state, a step makes temporaries."""
     sde = sg.VPSDE()
     model = sg.ScoreModel(lambda x, t: torch.mul(OUTPUT, 2.0), sde)
-    x, walk = normal(4, 3, 16, 16, dtype=torch.float32), sg.levels(sde, sg.log_snr(sde, 6))
+    x, walk = (
+        normal(4, 3, 16, 16, dtype=torch.float32),
+        sg.walks.levels(sde, sg.walks.log_snr(sde, 6)),
+    )
     with Watch(x.numel()) as watch:
         kept = [state.x for state in sg.march(sg.DDIM(), sg.Reverse(model), x, walk)]
     assert watch.kernels > 6 * 4 and watch.peak > len(kept)
@@ -214,7 +218,7 @@ def test_short_types_are_accumulated_in_float32(solver: sg.Solver, dtype: torch.
     """Rounded once a combination: nearer the exact result than a loop that rounds each term."""
     sde = sg.EDM(T=20.0)
     model, x = sg.ScoreModel(pointwise, sde, "x0"), 20 * normal(256, 64).to(dtype)
-    times = sg.log_snr(sde, 24)
+    times = sg.walks.log_snr(sde, 24)
     exact = sg.sample(model, x.double(), solver=solver, walk=times)
     made = sg.sample(model, x, solver=solver, walk=times)
     plain = march(solver, model, x, times, 0.0)[-1]
@@ -232,7 +236,7 @@ def test_what_is_handed_in_and_out_is_left_alone(b: int) -> None:
     kept = first.clone()
     solution = sg.solve(model, x, path=True, **how)
     assert torch.equal(x, start) and torch.equal(first, kept) and solution.path is not None
-    plain = march(sg.DPMSolverPP(), model, x, sg.log_snr(sg.VPSDE(), 5), 0.0)
+    plain = march(sg.DPMSolverPP(), model, x, sg.walks.log_snr(sg.VPSDE(), 5), 0.0)
     for mine, theirs in zip(solution.path.x, [x, *plain], strict=True):
         assert off(mine, theirs) < 1e-12
 
@@ -252,7 +256,7 @@ def test_networks_may_hand_back_memory_in_use(solver: sg.Solver, name: str) -> N
     """The result is that of a network whose output is its own."""
     sde = sg.VPSDE()
     net = NETWORKS[name]
-    x, times = normal(4, 3), sg.log_snr(sde, 5)
+    x, times = normal(4, 3), sg.walks.log_snr(sde, 5)
     clean = sg.ScoreModel(lambda x, t: net(x.clone(), t).clone(), sde)
     last = march(solver, clean, x, times, solver.eta)[-1]
     got = sg.sample(sg.ScoreModel(net, sde), x, solver=solver, walk=times, noise=sg.Seeded(0))
@@ -273,7 +277,7 @@ def test_an_sde_that_changes_is_traced_again() -> None:
             return self.speed * super().log_alpha(t)  # type: ignore[no-any-return, attr-defined]
 
     sde = Learned()
-    model, x, times = sg.ScoreModel(pointwise, sde), normal(3, 2), sg.uniform(sg.VPSDE(), 5)
+    model, x, times = sg.ScoreModel(pointwise, sde), normal(3, 2), sg.walks.uniform(sg.VPSDE(), 5)
     results = []
     for speed in (1.0, 0.5):
         sde.speed.fill_(speed)  # type: ignore[attr-defined]
@@ -291,14 +295,14 @@ def test_a_model_that_does_more_is_called_as_it_is() -> None:
             return super().forward(1.1 * x, t)
 
     sde = sg.VPSDE()
-    model, x, times = Guided(pointwise, sde), normal(3, 2), sg.log_snr(sde, 4)
+    model, x, times = Guided(pointwise, sde), normal(3, 2), sg.walks.log_snr(sde, 4)
     last = march(sg.DDIM(), model, x, times, 0.0)[-1]
     assert torch.equal(sg.sample(model, x, solver=sg.DDIM(), walk=times), last)
     assert off(sg.sample(sg.ScoreModel(pointwise, sde), x, solver=sg.DDIM(), walk=times), last) > 0
 
 
 def test_what_is_remembered_is_the_same_program() -> None:
-    model, times = sg.ScoreModel(pointwise, sg.VPSDE()), sg.log_snr(sg.VPSDE(), 4)
+    model, times = sg.ScoreModel(pointwise, sg.VPSDE()), sg.walks.log_snr(sg.VPSDE(), 4)
     one, two = (programmed(sg.DDIM(), model, 0.0, times) for _ in range(2))
     assert one is two is not None
     other = sg.ScoreModel(pointwise, sg.VPSDE(), predicts=lambda level: (0.0, 1.0))
@@ -342,7 +346,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> None:
         def wait_stream(self, other: Any) -> None:
             pass
 
-    monkeypatch.setattr("sdegen.capture.check_device", lambda x: None)
+    monkeypatch.setattr("sdegen.sampling.captured.check_device", lambda x: None)
     for name, value in {
         "Stream": Stream,
         "current_stream": Stream,
@@ -360,7 +364,7 @@ def test_a_captured_walk_is_the_walk(name: str) -> None:
     net, solver = Smooth(), EVERY_SOLVER[name]
     model = sg.ScoreModel(net, sg.VPSDE(), "edm")
     how: dict[str, Any] = {"solver": solver, "steps": 5}
-    captured = sg.Captured(model, (3, 2), **how)
+    captured = sg.sampling.Captured(model, (3, 2), **how)
     for seed in (7, [1, 2, 3]):
         before = model.nfe
         got = captured(seed=seed)
@@ -381,9 +385,9 @@ def test_a_captured_walk_is_the_walk(name: str) -> None:
 def test_a_capture_needs_a_device_and_a_program() -> None:
     model = sg.ScoreModel(pointwise, sg.VPSDE())
     with refused("captured on a CUDA device, but the states are on cpu"):
-        sg.Captured(model, (2, 2), solver=sg.DDIM(), steps=3)
+        sg.sampling.Captured(model, (2, 2), solver=sg.DDIM(), steps=3)
     with refused("PredictorCorrector has no table"):
-        sg.Captured(model, (2, 2), solver=sg.PredictorCorrector(), steps=3)
+        sg.sampling.Captured(model, (2, 2), solver=sg.PredictorCorrector(), steps=3)
 
 
 def test_every_linear_sde_has_programs() -> None:

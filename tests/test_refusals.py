@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.losses import WEIGHTINGS
-from sdegen.score import PREDICTIONS, TIME_LABELS
+from sdegen.losses.weightings import WEIGHTINGS
+from sdegen.model.prediction import PREDICTIONS
+from sdegen.model.score import TIME_LABELS
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "half a step": (sampling(steps=2.5), "whole number of steps"),
     "too small a budget": (sampling(solver=sg.Heun(), nfe=1), "at least 2 network calls"),
     "no budget left": (sampling(nfe=1, denoise=True), "at least 2 network calls"),
-    "budget of an adaptive": (sampling(solver=sg.TorchDiffEq(), nfe=9), "takes no nfe"),
+    "budget of an adaptive": (sampling(solver=sg.solvers.TorchDiffEq(), nfe=9), "takes no nfe"),
     "unknown walk": (sampling(steps=2, walk="cubic"), "ddim_quadratic, focused, karras, leading"),
     "walk and steps": (sampling(steps=2, walk=[1.0, 0.5]), "leave out steps"),
     "walk going up": (sampling(walk=[0.5, 1.0]), "ends below its start"),
@@ -83,7 +84,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "negative eta": (sampling(solver=sg.DPMSolverPP(), steps=2, eta=-1.0), "eta must be"),
     "eta not a number": (sampling(solver=sg.DPMSolverPP(), steps=2, eta=math.nan), "eta must be"),
     "seeds for another batch": (sampling(steps=2, seed=[1, 2, 3]), "3 seeds .* 2 samples"),
-    "seed and noise": (sampling(steps=2, seed=1, noise=sg.Fresh()), "not both"),
+    "seed and noise": (sampling(steps=2, seed=1, noise=sg.noise.Fresh()), "not both"),
     "empty batch": (sampling(start=(0, 2), steps=2), "positive whole numbers"),
     "empty shape": (sampling(start=(), steps=2), "positive whole numbers"),
     "empty x_T": (sampling(start=torch.zeros(0, 2), steps=2), "b >= 1"),
@@ -104,7 +105,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "corrector without marginals": (
         sampling(
             model=GENERAL,
-            solver=sg.PredictorCorrector(sg.EulerMaruyama(), sg.AnnealedLangevin()),
+            solver=sg.PredictorCorrector(sg.EulerMaruyama(), sg.solvers.AnnealedLangevin()),
             steps=2,
         ),
         "Pendulum gives only drift and diffusion",
@@ -121,34 +122,34 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "order": (lambda: sg.DPMSolverPP(4), "from 1 to 3, but it is 4"),
     "order of a half": (lambda: sg.Multistep(2.5), "whole number"),  # type: ignore[arg-type]
     "order of UniPC": (lambda: sg.UniPC(0), ">= 1, but it is 0"),
-    "order of SA": (lambda: sg.SASolver(0), ">= 1, but it is 0"),
-    "order of DEIS": (lambda: sg.DEIS(0), ">= 1, but it is 0"),
-    "order of iPNDM": (lambda: sg.IPNDM(5), "from 1 to 4, but it is 5"),
-    "order of ER-SDE": (lambda: sg.ERSDE(4), "from 1 to 3, but it is 4"),
-    "order of one step": (lambda: sg.Singlestep(4), "from 2 to 3, but it is 4"),
+    "order of SA": (lambda: sg.solvers.SASolver(0), ">= 1, but it is 0"),
+    "order of DEIS": (lambda: sg.solvers.DEIS(0), ">= 1, but it is 0"),
+    "order of iPNDM": (lambda: sg.solvers.IPNDM(5), "from 1 to 4, but it is 5"),
+    "order of ER-SDE": (lambda: sg.solvers.ERSDE(4), "from 1 to 3, but it is 4"),
+    "order of one step": (lambda: sg.solvers.Singlestep(4), "from 2 to 3, but it is 4"),
     "order of DPM-Solver": (lambda: sg.DPMSolver(0), "from 1 to 3, but it is 0"),
-    "order of a pair": (lambda: sg.AdaptiveDPM(1), "2 or 3, but order = 1"),
+    "order of a pair": (lambda: sg.solvers.AdaptiveDPM(1), "2 or 3, but order = 1"),
     "published what": (lambda: sg.DPMSolverPP(2, published=True), "order 3, but order = 2"),
-    "published ER-SDE": (lambda: sg.ERSDE(2, published=True), "order 3, but order = 2"),
+    "published ER-SDE": (lambda: sg.solvers.ERSDE(2, published=True), "order 3, but order = 2"),
     "corrector of one value": (lambda: sg.Multistep(2, corrector=1), r"use 0 \(none\)"),
-    "corrector of SA": (lambda: sg.SASolver(corrector=1), r"use 0 \(none\)"),
+    "corrector of SA": (lambda: sg.solvers.SASolver(corrector=1), r"use 0 \(none\)"),
     "B": (lambda: sg.UniPC(B="bh3"), "'bh1' or 'bh2'"),  # type: ignore[arg-type]
     "form of UniPC": (lambda: sg.UniPC(prediction="F"), "'x0' or 'eps'"),  # type: ignore[arg-type]
     "form": (lambda: sg.Multistep(prediction="v"), "Unknown form 'v'"),  # type: ignore[arg-type]
     "data's std": (lambda: sg.Multistep(prediction="F", sigma_data=0.0), "must be positive"),
     "clock": (lambda: sg.Multistep(clock="sigma"), "'rho', 'tau', 'wide', but it is"),  # type: ignore[arg-type]
-    "clock of DEIS": (lambda: sg.DEIS(clock="lam"), "'t' or 'rho'"),  # type: ignore[arg-type]
+    "clock of DEIS": (lambda: sg.solvers.DEIS(clock="lam"), "'t' or 'rho'"),  # type: ignore[arg-type]
     "clock of RK": (lambda: sg.RK4("s"), "'t', 'lam' or 'rho'"),  # type: ignore[arg-type]
     "clock of a pair": (lambda: sg.AdaptiveRK(clock="s"), "'lam'"),  # type: ignore[arg-type]
     "pair": (lambda: sg.AdaptiveRK("rk45"), "bosh3, dopri5, heun_euler"),  # type: ignore[arg-type]
-    "nodes that coincide": (lambda: sg.Singlestep(3, nodes=(0.5, 0.5)), "rise strictly"),
-    "a node at the end": (lambda: sg.Singlestep(2, nodes=(1.0,)), "rise strictly"),
-    "too many nodes": (lambda: sg.Singlestep(2, nodes=(0.3, 0.6)), "has 1 nodes"),
+    "nodes that coincide": (lambda: sg.solvers.Singlestep(3, nodes=(0.5, 0.5)), "rise strictly"),
+    "a node at the end": (lambda: sg.solvers.Singlestep(2, nodes=(1.0,)), "rise strictly"),
+    "too many nodes": (lambda: sg.solvers.Singlestep(2, nodes=(0.3, 0.6)), "has 1 nodes"),
     "budget of none": (lambda: sg.AdaptiveRK(max_nfe=0), "at least 1, but it is 0"),
-    "tolerance of none": (lambda: sg.GottaGoFast(atol=-1.0), "must be positive"),
-    "NaN for a tolerance": (lambda: sg.AdaptiveDPM(rtol=math.nan), "must be positive"),
+    "tolerance of none": (lambda: sg.solvers.GottaGoFast(atol=-1.0), "must be positive"),
+    "NaN for a tolerance": (lambda: sg.solvers.AdaptiveDPM(rtol=math.nan), "must be positive"),
     "norms": (lambda: sg.Langevin(norms="all"), "'sample' or 'batch'"),  # type: ignore[arg-type]
-    "annealed snr": (lambda: sg.AnnealedLangevin(-1.0), "snr > 0"),
+    "annealed snr": (lambda: sg.solvers.AnnealedLangevin(-1.0), "snr > 0"),
     "when": (lambda: sg.PredictorCorrector(when="between"), "'after' or"),  # type: ignore[arg-type]
     "a corrector that steps": (
         lambda: sg.PredictorCorrector(corrector=sg.Heun()),  # type: ignore[arg-type]
@@ -174,7 +175,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         "eta = 0",
     ),
     "a path for adaptive noise": (
-        sampling(solver=sg.GottaGoFast(), noise=sg.Seeded(0)),
+        sampling(solver=sg.solvers.GottaGoFast(), noise=sg.Seeded(0)),
         "must be one path",
     ),
     "climbing without marginals": (
@@ -206,11 +207,11 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "snr": (lambda: sg.Langevin(0.0), "snr > 0"),
     "corrections": (lambda: sg.PredictorCorrector(n=-1), "n >= 0"),
     "correcting an adaptive": (
-        lambda: sg.PredictorCorrector(sg.TorchDiffEq()),
+        lambda: sg.PredictorCorrector(sg.solvers.TorchDiffEq()),
         "use a fixed-step predictor",
     ),
-    "method": (lambda: sg.TorchDiffEq("euler2"), "dopri5, dopri8"),
-    "tolerance": (lambda: sg.TorchDiffEq(rtol=0.0), "positive"),
+    "method": (lambda: sg.solvers.TorchDiffEq("euler2"), "dopri5, dopri8"),
+    "tolerance": (lambda: sg.solvers.TorchDiffEq(rtol=0.0), "positive"),
     "betas upside down": (lambda: sg.VPSDE(20.0, 0.1), "0 < beta_min <= beta_max"),
     "beta of zero": (lambda: sg.SubVPSDE(0.0), "0 < beta_min"),
     "sigmas": (lambda: sg.VESDE(5.0, 1.0), "0 < sigma_min <= sigma_max"),
@@ -223,7 +224,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: sg.MarginalSDE(lambda t: (1 + t, 1 + 0 * t)),
         "falls strictly with t",
     ),
-    "karras power": (lambda: sg.karras(VP, 3, power=0.0), "power > 0"),
+    "karras power": (lambda: sg.walks.karras(VP, 3, power=0.0), "power > 0"),
     "empty data": (lambda: sg.dsm_loss(MODEL, torch.zeros(0, 2)), "b >= 1"),
     "integer images": (
         lambda: sg.dsm_loss(MODEL, torch.zeros(2, 1, 8, 8, dtype=torch.uint8)),
@@ -241,7 +242,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "kernel of a general SDE": (lambda: sg.dsm_loss(GENERAL, normal(2, 2)), "define perturb"),
     "times of a general SDE": (
-        lambda: sg.dsm_loss(GENERAL, normal(2, 2), times=sg.likelihood_time),
+        lambda: sg.dsm_loss(GENERAL, normal(2, 2), times=sg.losses.likelihood_time),
         "use uniform_time",
     ),
 }
@@ -297,7 +298,12 @@ def test_the_whole_product(name: str) -> None:
                 sg.ScoreModel(lambda x, t: 0 * x, sde, predicts)
             continue
         model = sg.ScoreModel(lambda x, t: torch.full_like(x, 0.1), sde, predicts)
-        solvers = (*FIXED.values(), sg.AdaptiveRK("bosh3"), sg.AdaptiveDPM(2), sg.GottaGoFast())
+        solvers = (
+            *FIXED.values(),
+            sg.AdaptiveRK("bosh3"),
+            sg.solvers.AdaptiveDPM(2),
+            sg.solvers.GottaGoFast(),
+        )
         # The prediction is read in one place: for all but one, one walk and one eta are enough.
         several = predicts == ("score" if sde is WELL else "x0")
         cases = (("uniform", None, sg.Seeded(0)),)

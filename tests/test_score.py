@@ -308,5 +308,5 @@ def test_a_network_must_return_its_inputs_shape() -> None:
 
 
 def test_every_named_prediction_is_tested_here() -> None:
-    assert set(TARGETS) == {*sg.score.PREDICTIONS, "edm"}
+    assert set(TARGETS) == {*sg.model.prediction.PREDICTIONS, "edm"}
     assert len(EVERY) == 8

@@ -27,8 +27,8 @@ from scipy import integrate, stats
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.analytic import exact_model
-from sdegen.sde import Prior
+from sdegen.exact.distributions import exact_model
+from sdegen.sde.process import Prior
 
 SHAPES = [(3,), (3, 2), (3, 3, 8, 8), (3, 2, 3, 4, 5)]
 

@@ -14,9 +14,9 @@ from scipy.integrate import quad
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.analytic import Gaussian, exact_model
-from sdegen.orders import law
-from sdegen.table import Table, table_of
+from sdegen.exact.distributions import Gaussian, exact_model
+from sdegen.exact.orders import law
+from sdegen.programs.table import Table, table_of
 
 LINEAR = {name: solver for name, solver in FIXED.items() if not solver.nonlinear}
 FLOW = {name: s for name, s in LINEAR.items() if s.flow and (s.any_eta or s.eta == 0)}
@@ -58,7 +58,7 @@ def test_a_table_integrates_polynomials_of_its_degree(k: int, prediction: str) -
     x_s / alpha_s - x_t / alpha_t = -INT exp(-lam) P dlam where its eps is.
     """
     sde = sg.VPSDE()
-    walk = sg.levels(sde, sg.log_snr(sde, 8))
+    walk = sg.walks.levels(sde, sg.walks.log_snr(sde, 8))
     table = table_of(sg.Multistep(k, prediction=prediction), walk, sde, predicts=prediction)
 
     def P(lam: Any) -> Any:
@@ -81,12 +81,23 @@ def test_consistency() -> None:
     for sde in (sg.VPSDE(), sg.VESDE(), sg.EDM(), sg.Flow()):
         top, bottom = ends(sde)
         x = normal(3, 1)
-        for solver in (sg.DDIM(), sg.DPMSolverPP(3), sg.UniPC(3), sg.SASolver(), sg.Singlestep(2)):
+        for solver in (
+            sg.DDIM(),
+            sg.DPMSolverPP(3),
+            sg.UniPC(3),
+            sg.solvers.SASolver(),
+            sg.solvers.Singlestep(2),
+        ):
             got = table_of(solver, 5, sde, eta=0.0).follow(lambda x, t: torch.full_like(x, 2.0), x)
             ratio = bottom.sigma / top.sigma
             exact = ratio * x + (bottom.alpha - ratio * top.alpha) * 2.0
             close(got[-1], exact, rtol=1e-9)
-        for solver in (sg.DDIM(), sg.Multistep(3, prediction="eps"), sg.DEIS(3), sg.IPNDM(4)):
+        for solver in (
+            sg.DDIM(),
+            sg.Multistep(3, prediction="eps"),
+            sg.solvers.DEIS(3),
+            sg.solvers.IPNDM(4),
+        ):
             table = table_of(solver, 5, sde, eta=0.0, predicts="eps")
             got = table.follow(lambda x, t: torch.full_like(x, 2.0), x)
             ratio = bottom.alpha / top.alpha
@@ -132,7 +143,7 @@ SAME = {
     "euler and ddim where t is sigma": (sg.Euler(), sg.DDIM(), sg.EDM(), 0.0),
     "heun in t and in rho where t is rho": (sg.Heun(), sg.Heun("rho"), sg.EDM(), 0.0),
     "deis in rho and exact eps in rho": (
-        sg.DEIS(3, clock="rho"),
+        sg.solvers.DEIS(3, clock="rho"),
         sg.Multistep(3, prediction="eps", clock="rho"),
         sg.VPSDE(),
         0.0,
@@ -172,7 +183,7 @@ def test_following_a_table_is_solving(name: str, predicts: str) -> None:
     noise = [torch.zeros_like(x)] * 6
     table = table_of(solver, 6, sde, predicts=predicts)
 
-    class Silent(sg.Fresh):
+    class Silent(sg.noise.Fresh):
         def __call__(self, x: Tensor, t: object, s: object) -> Tensor:
             return torch.zeros_like(x)
 
@@ -199,7 +210,7 @@ def read(text: str, F: object, x: float) -> dict[str, float]:
 @pytest.mark.parametrize("name", ["ddim", "unipc", "heun", "deis_tab2", "singlestep"])
 def test_the_printed_lines_are_the_method(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     solver, sde = LINEAR[name], sg.VPSDE()
-    table = sg.tabulate(solver, 4, sde)
+    table = sg.programs.tabulate(solver, 4, sde)
     assert capsys.readouterr().out.strip() == str(table).strip()
     got = read(str(table), lambda x, t: 0.5 * x + t, 0.7)
     x = torch.tensor([[0.7]], dtype=torch.float64)
@@ -213,21 +224,23 @@ def test_the_printed_lines_are_the_method(name: str, capsys: pytest.CaptureFixtu
     [
         (sg.PredictorCorrector(), "norm"),
         (sg.AdaptiveRK(), "step"),
-        (sg.TorchDiffEq(), "another library"),
-        (sg.SciPy(), "another library"),
+        (sg.solvers.TorchDiffEq(), "another library"),
+        (sg.solvers.SciPy(), "another library"),
     ],
     ids=str,
 )
 def test_a_solver_that_is_not_linear_has_no_table(solver: sg.Solver, reason: str) -> None:
-    with pytest.raises(sg.NotLinear, match=f"{type(solver).__name__} has no table: .*({reason})"):
-        sg.tabulate(solver, 4)
+    with pytest.raises(
+        sg.programs.NotLinear, match=f"{type(solver).__name__} has no table: .*({reason})"
+    ):
+        sg.programs.tabulate(solver, 4)
 
 
 def test_a_walk_is_named_as_anywhere() -> None:
     sde = sg.VPSDE()
     tables: list[Table] = [
         table_of(sg.DDIM(), walk, sde, steps=5)
-        for walk in (5, "log_snr", sg.log_snr(sde, 5), sg.log_snr(sde, 5).tolist())
+        for walk in (5, "log_snr", sg.walks.log_snr(sde, 5), sg.walks.log_snr(sde, 5).tolist())
     ]
     assert all(a.distance(b) < 1e-12 for a, b in pairwise(tables))
     with refused("walk"):

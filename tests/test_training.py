@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import sdegen as sg
-from sdegen.analytic import Gaussian, exact_model
 from sdegen.data import ArrayData, toy
+from sdegen.exact.distributions import Gaussian, exact_model
+from sdegen.files import atomic, claim, read_tensors, write_json, write_tensors
 from sdegen.networks import MLP
-from sdegen.training import Trainer, TrainSettings, stopping
-from sdegen.training.files import atomic, claim, read_tensors, write_json, write_tensors
+from sdegen.training import Trainer, TrainSettings
+from sdegen.training.signals import stopping
 from sdegen.training.trainer import CHECKPOINT, RECORDS, average, step_seed
 
 
@@ -166,7 +167,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
-    from sdegen.training.files import load_weights
+    from sdegen.files import load_weights
 
     write_tensors(tmp_path / "w.safetensors", nn.Linear(3, 2).state_dict(), {})
     tensors, _ = read_tensors(tmp_path / "w.safetensors")

@@ -13,16 +13,16 @@ from conftest import MIXTURE, Plain, Smooth, close, normal, refused
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.analytic import Empirical, exact_model
 from sdegen.data import digits
-from sdegen.probe import errors, reference, starts
-from sdegen.tuned import load
+from sdegen.exact.distributions import Empirical, exact_model
+from sdegen.solvers.tuned import load
+from sdegen.tuning.probes import errors, reference, starts
 
 MODEL = exact_model(MIXTURE, sg.VPSDE())
 
 
 @cache
-def tuned(coefficients: bool = False) -> sg.Tuned:
+def tuned(coefficients: bool = False) -> sg.solvers.Tuned:
     """Five calls, tuned to the mixture in little time."""
     return sg.tune(
         MODEL, nfe=5, shape=(2,), coefficients=coefficients, seeds=128, iterations=160, fine=100
@@ -46,7 +46,13 @@ def test_a_tuned_solver_beats_the_best_untuned_on_fresh_seeds(
     assert mine == pytest.approx(solver.gain.tuned, rel=0.25)
     best = min(
         float(errors(sg.sample(MODEL, x, solver=each, nfe=5, walk=walk), exact).median())
-        for each in (sg.DPMSolverPP(2), sg.UniPC(2), sg.DEIS(3), sg.IPNDM(4), sg.DDIM())
+        for each in (
+            sg.DPMSolverPP(2),
+            sg.UniPC(2),
+            sg.solvers.DEIS(3),
+            sg.solvers.IPNDM(4),
+            sg.DDIM(),
+        )
         for walk in ("log_snr", "quadratic", "karras", "uniform")
     )
     assert mine < most * best * 1.1
@@ -122,13 +128,13 @@ def test_it_is_saved_and_loaded(tmp_path: Path, coefficients: bool) -> None:
 def test_program_plain_loop_and_solution() -> None:
     solver, x = tuned(True), normal(6, 2)
     p = sg.Reverse(MODEL)
-    walk = sg.levels(MODEL.sde, torch.tensor(solver.own_times, dtype=torch.float64))
+    walk = sg.walks.levels(MODEL.sde, torch.tensor(solver.own_times, dtype=torch.float64))
     *_, last = sg.march(solver, p, x, walk)
     solution = sg.solve(MODEL, x, solver=solver, path=True)
     close(solution.x, last.x)
     assert solution.nfe.tolist() == [5] * 6
     assert solution.path is not None and len(solution.path.x) == 6
-    assert len(sg.tabulate(solver, solver.own_times, MODEL.sde).levels) == 5
+    assert len(sg.programs.tabulate(solver, solver.own_times, MODEL.sde).levels) == 5
     assert torch.equal(
         sg.sample(MODEL, x, solver=solver, nfe=5), sg.sample(MODEL, x, solver=solver)
     )
@@ -211,7 +217,7 @@ def test_auto_takes_the_best_of_its_probes_and_says_so(
     model = exact_model(MIXTURE, sde)
     solution = sg.solve(model, (5, 2), solver="auto", nfe=nfe, seed=3)
     said = capsys.readouterr().out
-    choice = sg.choose(model, (2,), nfe=nfe)
+    choice = sg.tuning.choose(model, (2,), nfe=nfe)
     assert said.strip() == str(choice)
     assert str(choice.solver) in said and choice.walk in said and f"at {nfe} calls" in said
     assert choice.probes[0].error == min(probe.error for probe in choice.probes)
@@ -244,7 +250,7 @@ def test_auto_refuses_what_it_cannot_decide() -> None:
     with refused('a Solver or "auto"'):
         sg.sample(MODEL, (4, 2), solver="ddim", nfe=5)
     with refused("too few"):
-        sg.choose(MODEL, (2,), nfe=5, seeds=2)
+        sg.tuning.choose(MODEL, (2,), nfe=5, seeds=2)
     broken = sg.ScoreModel(lambda x, t: x * torch.nan, sg.VPSDE())
     with refused("NaN or infinite"):
-        sg.choose(broken, (2,), nfe=5)
+        sg.tuning.choose(broken, (2,), nfe=5)

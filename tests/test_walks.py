@@ -29,12 +29,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import sdegen as sg
-from sdegen import grids, recipes, walks
-from sdegen.analytic import Gaussian, exact_model
-from sdegen.grids import GRIDS, Grid
-from sdegen.noise import Noise
-from sdegen.reverse import climb
+from sdegen import walks
+from sdegen.exact.distributions import Gaussian, exact_model
+from sdegen.noise.source import Noise
+from sdegen.sampling import recipes
 from sdegen.solvers.classical import RK4, Heun
+from sdegen.solvers.equation import climb
+from sdegen.walks import grids
+from sdegen.walks.grids import GRIDS, Grid
 
 NET = Smooth()
 DDPM = sg.DiscreteVPSDE()
@@ -46,7 +48,7 @@ class Impulses(Noise):
     def __init__(self, first: int) -> None:
         self.row = first
 
-    def __call__(self, x: Tensor, t: sg.Instant, s: sg.Instant) -> Tensor:
+    def __call__(self, x: Tensor, t: sg.sde.Instant, s: sg.sde.Instant) -> Tensor:
         z = torch.zeros_like(x)
         z[self.row] = 1.0
         self.row += 1
@@ -219,7 +221,7 @@ climbing = pytest.mark.parametrize("by", CLIMBING.values(), ids=CLIMBING)
 def test_a_walk_that_climbs_keeps_every_marginal(sde: sg.LinearSDE, by: walks.Climb) -> None:
     """Data at one point: DDIM is exact on any grid, so the law at the end must be too."""
     model = sg.ScoreModel(lambda x, t: torch.full_like(x, 0.7), sde, "x0")
-    walk = by(sde, sg.log_snr(sde, 9))
+    walk = by(sde, sg.walks.log_snr(sde, 9))
     top, bottom = sde(walk[[0, -1]]).unbind()
     start = (float(top.alpha) * 0.7, float(top.sigma) ** 2)
     mean, var = law(sg.DDIM(), model, walk, start, climbs(walk))
@@ -236,7 +238,7 @@ def test_a_walk_keeps_its_grid_and_its_bounds(
     sde = EVERY[name]
     times = GRIDS[grid](sde, n)
     if "restart" in str(by) and grid == "uniform":
-        times = sg.karras(sde, n)
+        times = sg.walks.karras(sde, n)
     try:
         walk = by(sde, times)
     except ValueError as error:
@@ -246,7 +248,7 @@ def test_a_walk_keeps_its_grid_and_its_bounds(
     left = iter(walk.tolist())
     assert all(any(t == u for u in left) for t in times.tolist())
     assert sde.t_min <= float(walk.min()) and float(walk.max()) <= sde.T
-    for t, s in pairwise(sg.levels(sde, walk)):
+    for t, s in pairwise(sg.walks.levels(sde, walk)):
         assert isinstance(t, sg.Level) and isinstance(s, sg.Level)
         if s.t > t.t:
             assert float(s.sigma**2 - (s.alpha / t.alpha * t.sigma) ** 2) > 0
@@ -260,7 +262,7 @@ def test_a_walk_keeps_its_grid_and_its_bounds(
 def test_ddim_eta_is_ddim_on_an_ancestral_walk(sde: sg.LinearSDE, eta: float) -> None:
     """The same noise, the same states: the two are one formula, so they are one law."""
     model = sg.ScoreModel(NET, sde, "x0")
-    times = sg.log_snr(sde, 8, stop=at_rho(sde, float(sde(sde.t_min).rho) ** 0.5 * 0.9))
+    times = sg.walks.log_snr(sde, 8, stop=at_rho(sde, float(sde(sde.t_min).rho) ** 0.5 * 0.9))
     x, z = normal(4, 2), normal(8, 4, 2, seed=1)
     walk = walks.ancestral(sde, times, eta)
     assert climbs(walk) == (8 if eta else 0)
@@ -273,7 +275,7 @@ def test_ddim_eta_is_ddim_on_an_ancestral_walk(sde: sg.LinearSDE, eta: float) ->
 def test_ancestral_has_ddims_law_on_gaussian_data(name: str, eta: float) -> None:
     sde = SDES[name]
     model = exact_model(Gaussian([0.4], [0.49]), sde)
-    times = sg.log_snr(sde, 6, stop=0.3 * sde.T)
+    times = sg.walks.log_snr(sde, 6, stop=0.3 * sde.T)
     start = (0.2, float(sde(sde.T).sigma) ** 2)
     walk = walks.ancestral(sde, times, eta)
     got = law(sg.DDIM(), model, walk, start, 6)
@@ -285,7 +287,7 @@ def test_ancestral_has_ddims_law_on_gaussian_data(name: str, eta: float) -> None
 def test_below_t_min_an_ancestral_step_turns_there(sde: sg.LinearSDE) -> None:
     """Each step is DDIM with the eta for which there is room; the last is plain."""
     model, x, z = sg.ScoreModel(NET, sde, "x0"), normal(4, 2), normal(12, 4, 2, seed=1)
-    times = sg.log_snr(sde, 12)
+    times = sg.walks.log_snr(sde, 12)
     rho, floor = sde(times).rho, float(sde(sde.t_min).rho)
     walk = walks.ancestral(sde, times)
     got = run(sg.DDIM(), model, x, walk, noise=Replay(list(z)))
@@ -304,7 +306,7 @@ def test_below_t_min_an_ancestral_step_turns_there(sde: sg.LinearSDE) -> None:
 def test_ancestral_euler_by_hand(solver: sg.Solver, eta: float) -> None:
     """k-diffusion's rule for how far down and up, and a last step to sigma = 0."""
     sde, n = sg.EDM(t_min=1e-6), 8
-    sigma = torch.cat([sg.karras(sde, n - 1, stop=0.002), torch.zeros(1).double()])
+    sigma = torch.cat([sg.walks.karras(sde, n - 1, stop=0.002), torch.zeros(1).double()])
     model = sg.ScoreModel(NET, sde, "edm")
     start, z = 80 * normal(4, 2), normal(n, 4, 2, seed=1)
     x = start
@@ -321,7 +323,7 @@ def test_ancestral_euler_by_hand(solver: sg.Solver, eta: float) -> None:
 def test_ancestral_euler_has_no_noise_above_all_of_it() -> None:
     """eta > 1: rho_up is at most rho_s, which is all the noise there is."""
     sde = sg.EDM()
-    times = sg.karras(sde, 10)
+    times = sg.walks.karras(sde, 10)
     # From there on eta sqrt(1 - (rho_s / rho_t)^2) > 1, and the step falls to t_min.
     walk = walks.ancestral(sde, times, eta=3.0)
     assert int((walk == sde.t_min).sum()) == 10
@@ -332,7 +334,7 @@ def test_ancestral_starts_at_pure_noise() -> None:
     """alpha = 0 at t = 1: rho is infinite there, and the walk is the same."""
     sde = sg.Flow(T=1.0)
     model, x, z = sg.ScoreModel(NET, sde, "x0"), normal(4, 2), normal(5, 4, 2, seed=1)
-    times = sg.uniform(sde, 5, stop=0.1)
+    times = sg.walks.uniform(sde, 5, stop=0.1)
     walk = walks.ancestral(sde, times, eta=0.8)
     want = run(sg.DDIM(0.8), model, x, times, noise=Replay(list(z)))
     close(run(sg.DDIM(), model, x, walk, noise=Replay(list(z))), want)
@@ -393,7 +395,7 @@ def test_edm_is_one_sampler_on_every_sde() -> None:
     ends = []
     for sde in SDES.values():
         t_min, T = at_rho(sde, 0.05), at_rho(sde, 20.0)
-        grid = partial(sg.karras, start=T, stop=t_min)
+        grid = partial(sg.walks.karras, start=T, stop=t_min)
         how = recipes.edm(8, noise=Replay(list(z)), **S)
         how["walk"] = partial(how["walk"], grid=grid)
         level = sde(T)
@@ -405,7 +407,7 @@ def test_edm_is_one_sampler_on_every_sde() -> None:
 
 def test_churn_counts_its_steps() -> None:
     """gamma is S_churn over the steps taken, the hop among them."""
-    sde, grid = sg.EDM(), sg.karras(sg.EDM(), 10)
+    sde, grid = sg.EDM(), sg.walks.karras(sg.EDM(), 10)
     for hop, n in ((False, 10), (True, 11)):
         walk = walks.churn(sde, grid, S_churn=1.1, hop=hop)
         gained = torch.tensor([float(s / t) for t, s in pairwise(walk) if s > t])
@@ -424,10 +426,10 @@ class Labelled(Noise):
     def __init__(self, offset: float = 0.0) -> None:
         self.offset = offset
 
-    def __call__(self, x: Tensor, t: sg.Instant, s: sg.Instant) -> Tensor:
+    def __call__(self, x: Tensor, t: sg.sde.Instant, s: sg.sde.Instant) -> Tensor:
         return torch.full_like(x, 1 + self.offset)
 
-    def area(self, x: Tensor, t: sg.Instant, s: sg.Instant) -> Tensor:
+    def area(self, x: Tensor, t: sg.sde.Instant, s: sg.sde.Instant) -> Tensor:
         return torch.full_like(x, 2 + self.offset)
 
     def rows(self, index: Tensor) -> Labelled:
@@ -513,13 +515,13 @@ def test_restart_takes_the_calls_that_were_published(
 def test_restart_is_the_same_heun() -> None:
     """One interval by hand, S_noise included."""
     n, z = 8, normal(2, 4, 2, seed=1)
-    sigma = sg.karras(sg.EDM(), n - 1)
+    sigma = sg.walks.karras(sg.EDM(), n - 1)
     x = start = 80 * normal(4, 2)
     i = int((sigma - 0.06).abs().argmin())
     for t, s in pairwise(sigma[: i + 1]):
         x = heun(x, t, s)
     for k in range(2):
-        again = sg.karras(sg.EDM(), 3, start=1.5, stop=float(sigma[i]))
+        again = sg.walks.karras(sg.EDM(), 3, start=1.5, stop=float(sigma[i]))
         x = x + 1.1 * (again[0] ** 2 - again[-1] ** 2).sqrt() * z[k]
         for t, s in pairwise(again):
             x = heun(x, t, s)
@@ -570,7 +572,7 @@ def test_sampling_goes_on_from_a_partly_noised_image(name: str) -> None:
     for t in (at_rho(sde, 0.1), at_rho(sde, 0.7), at_rho(sde, 3.0), sde.T):
         level = sde(t)
         x_t, _ = sde.perturb(x0, torch.full((3,), t, dtype=torch.float64), z)
-        x = sg.sample(model, x_t, solver=RK4("lam"), walk=sg.log_snr(sde, 200, start=t))
+        x = sg.sample(model, x_t, solver=RK4("lam"), walk=sg.walks.log_snr(sde, 200, start=t))
         ratio = ((end.alpha**2 * v + end.sigma**2) / (level.alpha**2 * v + level.sigma**2)).sqrt()
         close(x, end.alpha * m + ratio * (x_t - level.alpha * m), 1e-6)
         kept.append(float(x[0] - x[1]) / 1.5)
@@ -589,10 +591,10 @@ def test_sampling_goes_on_from_a_partly_noised_image(name: str) -> None:
 )
 def test_every_solver_takes_them_as_a_grid(solver: sg.Solver, by: walks.Climb) -> None:
     sde = sg.VPSDE()
-    model, grid = exact_model(MIXTURE, sde), partial(walks.zigzag, grid=sg.karras, by=by)
+    model, grid = exact_model(MIXTURE, sde), partial(walks.zigzag, grid=sg.walks.karras, by=by)
     how: dict[str, Any] = {"solver": solver, "seed": 3}
     x = sg.sample(model, (5, 2), steps=12, walk=grid, **how)
-    close(x, sg.sample(model, (5, 2), walk=by(sde, sg.karras(sde, 12)), **how), 0)
+    close(x, sg.sample(model, (5, 2), walk=by(sde, sg.walks.karras(sde, 12)), **how), 0)
     close(x[:2], sg.sample(model, (2, 2), steps=12, walk=grid, **how), 1e-12)
     plain = sg.sample(model, (5, 2), steps=12, walk="karras", **how)
     assert float((x - plain).abs().min()) > 1e-6
@@ -602,8 +604,8 @@ def test_every_solver_takes_them_as_a_grid(solver: sg.Solver, by: walks.Climb) -
 def test_settings_build_a_climbing_grid(name: str) -> None:
     from hydra import compose, initialize_config_module
 
-    from sdegen.cli.build import build
     from sdegen.cli.main import store_groups
+    from sdegen.runs.build import build
 
     store_groups()
     with initialize_config_module("sdegen.conf", version_base="1.3"):
@@ -619,8 +621,8 @@ def test_settings_build_a_climbing_grid(name: str) -> None:
 def test_settings_build_ddpms_grids(name: str) -> None:
     from hydra import compose, initialize_config_module
 
-    from sdegen.cli.build import build
     from sdegen.cli.main import store_groups
+    from sdegen.runs.build import build
 
     store_groups()
     with initialize_config_module("sdegen.conf", version_base="1.3"):
@@ -647,17 +649,17 @@ class Drifting(sg.SDE):
 @climbing
 def test_only_linear_sdes_climb(by: walks.Climb) -> None:
     with refused("climbs by the forward step of a LinearSDE, which Drifting is not: leave"):
-        by(Drifting(), sg.uniform(Drifting(), 5))
+        by(Drifting(), sg.walks.uniform(Drifting(), 5))
     with refused("whose times fall; these climb already"):
         by(sg.VPSDE(), torch.tensor([1.0, 0.5, 0.6, 0.1]))
 
 
 def restarting(*interval: float) -> Callable[[], Tensor]:
     given: Sequence[Any] = [interval]
-    return lambda: walks.restart(sg.EDM(), sg.karras(sg.EDM(), 17), given)
+    return lambda: walks.restart(sg.EDM(), sg.walks.karras(sg.EDM(), 17), given)
 
 
-GRID = sg.karras(sg.EDM(), 17)
+GRID = sg.walks.karras(sg.EDM(), 17)
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "eta": (lambda: walks.ancestral(sg.EDM(), GRID, -0.1), "eta >= 0, but eta = -0.1"),
     "eta is nan": (lambda: walks.ancestral(sg.EDM(), GRID, math.nan), "but eta = nan"),
@@ -701,7 +703,7 @@ def test_without_a_solver_the_recommended_one_is_taken() -> None:
         assert torch.equal(sg.sample(model, x, nfe=nfe), sg.sample(model, x, **how))
     solver = recipes.recommended(4)["solver"]
     assert torch.equal(sg.sample(model, x, steps=4), sg.sample(model, x, nfe=4))
-    times = sg.log_snr(sg.EDM(), 4)
+    times = sg.walks.log_snr(sg.EDM(), 4)
     own = sg.sample(model, x, solver=solver, walk=times)
     assert torch.equal(sg.sample(model, x, walk=times), own)
     assert torch.equal(sg.sample(model, x, walk="log_snr", nfe=4), own)

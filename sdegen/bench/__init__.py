@@ -1,1 +1,1 @@
-"""Work-precision benchmarks: problems, references, peers, errors, and the page that shows them."""
+"""Work-precision benchmarks: measuring only, what is shown is made in report."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from sdegen.metrics.samples import matrices
+from sdegen.metrics.kernels import energy_distance, mmd
 from sdegen.metrics.sliced import sliced_wasserstein
 
 
@@ -18,35 +17,6 @@ def pathwise(x: Tensor, exact: Tensor) -> dict[str, float]:
         "median": float(each.quantile(0.5)),
         "q90": float(each.quantile(0.9)),
     }
-
-
-def energy_distance(a: Tensor, b: Tensor) -> float:
-    """2 E|a - b| - E|a - a'| - E|b - b'|, its root, of samples (n, *).  Szekely & Rizzo (2013)."""
-    a, b = matrices(a, b, least=2)
-    square = 2 * torch.cdist(a, b).mean() - within(torch.cdist(a, a)) - within(torch.cdist(b, b))
-    return float(square.clamp(min=0).sqrt())
-
-
-def mmd(a: Tensor, b: Tensor) -> float:
-    """The kernel distance, its root, Gaussian kernel as wide as b's median distance, unbiased.
-
-    Gretton et al. (2012).
-    """
-    a, b = matrices(a, b, least=2)
-    width = torch.cdist(b, b).median()
-
-    def kernel(d: Tensor) -> Tensor:
-        return torch.exp(-((d / width) ** 2) / 2)
-
-    square = within(kernel(torch.cdist(a, a)), 1.0) + within(kernel(torch.cdist(b, b)), 1.0)
-    square = square - 2 * kernel(torch.cdist(a, b)).mean()
-    return float(square.clamp(min=0).sqrt())
-
-
-def within(pairs: Tensor, own: float = 0.0) -> Tensor:
-    """The mean over pairs of different samples; a sample with itself has the value ``own``."""
-    n = len(pairs)
-    return (pairs.sum() - n * own) / (n * (n - 1))
 
 
 def distances(x: Tensor, exact: Tensor) -> dict[str, float]:

@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 from sdegen.bench.watch import Stopwatch
-from sdegen.score import ScoreModel
-from sdegen.sde import Level, LinearSDE, expand
+from sdegen.model.score import ScoreModel
+from sdegen.sde.level import Level, expand
+from sdegen.sde.process import LinearSDE
 
 SUPPORTED = {
     "diffusers": "0.42",

@@ -19,22 +19,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdegen.analytic import Gaussian
+from sdegen.bench.choosers import Recommended, TunedHere
 from sdegen.bench.errors import distances, pathwise
 from sdegen.bench.peers import Peer, need
 from sdegen.bench.problems import Problem
 from sdegen.bench.reference import reference, strong_reference
-from sdegen.bench.tuned import Recommended, TunedHere
 from sdegen.bench.watch import Stopwatch, Watch, wait
-from sdegen.brownian import Brownian
-from sdegen.march import plan, sample
-from sdegen.orders import law
-from sdegen.reverse import Eta
-from sdegen.score import ScoreModel, one_of
-from sdegen.sde import Level, LinearSDE
+from sdegen.checks import one_of, whole
+from sdegen.exact.distributions import Gaussian
+from sdegen.exact.orders import law
+from sdegen.model.score import ScoreModel
+from sdegen.noise.brownian import Brownian
+from sdegen.sampling.march import sample
+from sdegen.sampling.plan import plan
+from sdegen.sde.level import Level
+from sdegen.sde.process import LinearSDE
 from sdegen.solvers import DDIM
 from sdegen.solvers.backends import SciPy, TorchDiffEq, TorchSDE
-from sdegen.solvers.multistep import whole
+from sdegen.solvers.equation import Eta
 from sdegen.solvers.solver import Solver
 
 VERSION = 1

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdegen.analytic import Empirical, Gaussian, LowRankMixture, Mixture
-from sdegen.analytic import Problem as Exact
-from sdegen.score import ScoreModel
-from sdegen.sde import Level, LinearSDE, expand
+from sdegen.exact.distributions import Empirical, Gaussian, LowRankMixture, Mixture
+from sdegen.exact.distributions import Problem as Exact
+from sdegen.model.score import ScoreModel
+from sdegen.sde.level import Level, expand
+from sdegen.sde.process import LinearSDE
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +124,8 @@ def photo_patches(n: int = 1024, size: int = 8) -> Problem:
 
 def run(path: str, packages: list[str] | None = None) -> Problem:
     """A network that sdegen-train trained, in float64; beside it the data it was trained on."""
-    from sdegen.cli.build import build_data
-    from sdegen.cli.report import gather
-    from sdegen.cli.sample import load
+    from sdegen.runs.build import build_data
+    from sdegen.runs.folder import gather, load
 
     model, config, shape, classes = load(Path(path), packages or [], "cpu")
     if classes:

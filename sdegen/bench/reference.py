@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from sdegen.bench.problems import Problem
-from sdegen.brownian import Brownian
-from sdegen.march import sample, solve
-from sdegen.reverse import Eta
-from sdegen.score import ScoreModel
-from sdegen.sde import LinearSDE, expand
+from sdegen.model.score import ScoreModel
+from sdegen.noise.brownian import Brownian
+from sdegen.sampling.march import sample, solve
+from sdegen.sde.level import expand
+from sdegen.sde.process import LinearSDE
 from sdegen.solvers import SRA1, AdaptiveRK, DPMSolverPP
+from sdegen.solvers.equation import Eta
 from sdegen.solvers.solver import Solver
 
 Integrator = Callable[[ScoreModel, Tensor], Tensor]
@@ -72,7 +73,7 @@ def kept(
     limit: float,
 ) -> Reference:
     """What the second integrator says, if the first agrees; from the folder if it is there."""
-    from sdegen.training.files import read_tensors, write_tensors
+    from sdegen.files import read_tensors, write_tensors
 
     about = {"version": VERSION, "problem": problem.fingerprint(), "sde": str(sde), **more}
     about |= {"n": n, "seed": seed}

@@ -159,7 +159,7 @@ def load(folder: Path) -> Results:
     paths = sorted((folder / "points").glob("*.json"))
     if not paths:
         raise ValueError(f"There are no points in {folder}: run sdegen-bench first.")
-    from sdegen.training.files import read_json
+    from sdegen.files import read_json
 
     points, holes = list[dict[str, Any]](), list[dict[str, Any]]()
     for path in paths:

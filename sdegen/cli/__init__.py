@@ -1,0 +1,1 @@
+"""The commands: each composes a configuration, calls the library, and prints."""

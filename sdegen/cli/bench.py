@@ -26,9 +26,9 @@ def store_bench() -> None:
     from hydra.core.plugins import Plugins
     from hydra_plugins._sdegen import SETTINGS, Processes
 
+    from sdegen.bench.choosers import Recommended, TunedHere
     from sdegen.bench.peers import PEERS
-    from sdegen.bench.tuned import Recommended, TunedHere
-    from sdegen.catalogue import node
+    from sdegen.solvers.registry import node
 
     store = ConfigStore.instance()
     Plugins.instance().register(Processes)
@@ -45,12 +45,12 @@ def run(config: dict[str, Any]) -> None:
 
     ValueError, when the others are done, for a point that could not be.
     """
+    from sdegen.bench.choosers import Recommended, TunedHere
     from sdegen.bench.peers import Peer
     from sdegen.bench.point import VERSION, Settings, about, key_of, library_of, measure
-    from sdegen.bench.tuned import Recommended, TunedHere
-    from sdegen.cli.build import build, build_walk
+    from sdegen.files import read_json, write_json
+    from sdegen.runs.build import build, build_walk
     from sdegen.solvers import Solver
-    from sdegen.training.files import read_json, write_json
 
     choices, folder = chosen(config), Path(config["folder"])
     claimed(folder, VERSION)
@@ -120,7 +120,7 @@ def budgets(config: dict[str, Any], adaptive: bool) -> Iterator[dict[str, Any]]:
 
 def claimed(folder: Path, version: int) -> None:
     """A folder of results of this version; ValueError if it holds those of another."""
-    from sdegen.training.files import read_json, write_json
+    from sdegen.files import read_json, write_json
 
     path = folder / "bench.json"
     folder.mkdir(parents=True, exist_ok=True)
@@ -146,8 +146,8 @@ def line(named: dict[str, Any], found: dict[str, Any]) -> str:
 
 def report(config: dict[str, Any]) -> None:
     """Figures and one page of what a folder holds."""
-    from sdegen.bench.page import write_page
     from sdegen.bench.results import load, write_csv
+    from sdegen.report.page import write_page
 
     if Path(config["folder"]).is_file() and str(config["out"]).startswith(f"{config['folder']}/"):
         raise ValueError(f"{config['folder']} is a table: say where the page goes, out=page.html.")

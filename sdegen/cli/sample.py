@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sdegen.cli.main import hydra_main
+from sdegen.runs.folder import load
 
 
 def main() -> None:
@@ -15,10 +16,12 @@ def main() -> None:
 
 def run(config: dict[str, Any]) -> None:
     """Load a run's weights, sample, and write samples, picture and result beside them."""
-    from sdegen.cli.build import build, build_data, build_walk
-    from sdegen.cli.report import class_labels, gather, picture
-    from sdegen.evaluate import Quality, as_json, table, timed
-    from sdegen.training.files import claim, write_json, write_tensors
+    from sdegen.files import claim, write_json, write_tensors
+    from sdegen.metrics.quality import Quality
+    from sdegen.runs.build import build, build_data, build_walk
+    from sdegen.runs.compare import as_json, table, timed
+    from sdegen.runs.folder import class_labels, gather
+    from sdegen.runs.pictures import picture
 
     folder = Path(config["run"])
     packages = config["packages"]
@@ -51,23 +54,3 @@ def title(config: dict[str, Any]) -> str:
     parts = {key: config[key] for key in ("nfe", "steps", "eta", "seed")}
     given = [f"{key}{value}" for key, value in parts.items() if value is not None]
     return "-".join([config["name"], *given, *(["denoise"] if config["denoise"] else [])])
-
-
-def load(
-    folder: Path, packages: list[str], device: str
-) -> tuple[Any, dict[str, Any], list[int], int]:
-    """A run's averaged model, its configuration, and the shape and classes it samples."""
-    import torch
-
-    from sdegen.cli.build import build_model
-    from sdegen.cli.report import WEIGHTS
-    from sdegen.training.files import load_weights, read_tensors
-
-    path = folder / WEIGHTS
-    tensors, about = read_tensors(path)
-    trained, shape, classes = about["config"], about["shape"], about["classes"]
-    model = build_model({**trained, "packages": packages}, shape, classes)
-    load_weights(model, tensors, path)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device).eval(), trained, shape, classes if trained["conditional"] else 0

@@ -26,17 +26,12 @@ def train(config: dict[str, Any]) -> None:
 
 def run(config: dict[str, Any], folder: Path) -> int:
     """Train and evaluate a resolved configuration in a folder; the signal that stopped it or 0."""
-    from sdegen.cli.build import (
-        build,
-        build_data,
-        build_model,
-        build_optimizer,
-        build_walk,
-    )
-    from sdegen.cli.report import evaluate
-    from sdegen.evaluate import refuse_early
-    from sdegen.training import Objective, Trainer, TrainSettings, stopping
-    from sdegen.training.files import claim, write_json
+    from sdegen.files import claim, write_json
+    from sdegen.runs.build import build, build_data, build_model, build_optimizer, build_walk
+    from sdegen.runs.compare import refuse_early
+    from sdegen.runs.finish import evaluate
+    from sdegen.training import Objective, Trainer, TrainSettings
+    from sdegen.training.signals import stopping
 
     packages = config["packages"]
     settings = TrainSettings(**config["train"])

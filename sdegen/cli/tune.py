@@ -17,9 +17,8 @@ def run(config: dict[str, Any]) -> None:
     """Load a run's weights, tune, and write the solver as JSON beside them."""
     from tqdm import tqdm
 
-    from sdegen.cli.report import class_labels
-    from sdegen.cli.sample import load
-    from sdegen.tuning import tune
+    from sdegen.runs.folder import class_labels, load
+    from sdegen.tuning.fitting import tune
 
     folder = Path(config["run"])
     model, _, shape, classes = load(folder, config["packages"], config["device"])

@@ -1,10 +1,15 @@
-"""Solvers, one file a family: each takes a state from one level to the next."""
+"""Solvers, one file a family: each takes a state from one level to the next.
+
+``catalogue`` lists them by the names that commands and tables know them by.
+"""
 
 from sdegen.solvers.adams import AdaptiveMultistep
+from sdegen.solvers.analytic import AnalyticDPM, analytic_dpm
 from sdegen.solvers.backends import SciPy, TorchDiffEq, TorchSDE
 from sdegen.solvers.classical import RK3, RK4, RK5, Euler, Heun, RungeKutta
 from sdegen.solvers.correctors import AnnealedLangevin, Corrector, Langevin, PredictorCorrector
 from sdegen.solvers.deis import DEIS, ERSDE, IPNDM, PLMS
+from sdegen.solvers.equation import Eta, Reverse, renoise
 from sdegen.solvers.multistep import (
     DPMSolverMultistep,
     DPMSolverPP,
@@ -14,6 +19,7 @@ from sdegen.solvers.multistep import (
     UniPC,
 )
 from sdegen.solvers.pairs import AdaptiveDPM, AdaptiveRK, GottaGoFast
+from sdegen.solvers.registry import Entry, catalogue
 from sdegen.solvers.singlestep import DPMSolver, DPMSolverPPSinglestep, Singlestep
 from sdegen.solvers.solver import Preset, Solver, Status, Step, Tally
 from sdegen.solvers.stochastic import (
@@ -24,6 +30,7 @@ from sdegen.solvers.stochastic import (
     ReverseDiffusion,
     StochasticHeun,
 )
+from sdegen.solvers.tuned import Gain, Tuned
 
 __all__ = [
     "DDIM",
@@ -38,6 +45,7 @@ __all__ = [
     "AdaptiveDPM",
     "AdaptiveMultistep",
     "AdaptiveRK",
+    "AnalyticDPM",
     "Ancestral",
     "AnnealedLangevin",
     "Corrector",
@@ -45,8 +53,11 @@ __all__ = [
     "DPMSolverMultistep",
     "DPMSolverPP",
     "DPMSolverPPSinglestep",
+    "Entry",
+    "Eta",
     "Euler",
     "EulerMaruyama",
+    "Gain",
     "GottaGoFast",
     "Heun",
     "Langevin",
@@ -54,6 +65,7 @@ __all__ = [
     "Multistep",
     "PredictorCorrector",
     "Preset",
+    "Reverse",
     "ReverseDiffusion",
     "RungeKutta",
     "SASolver",
@@ -66,5 +78,9 @@ __all__ = [
     "Tally",
     "TorchDiffEq",
     "TorchSDE",
+    "Tuned",
     "UniPC",
+    "analytic_dpm",
+    "catalogue",
+    "renoise",
 ]

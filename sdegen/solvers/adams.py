@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sdegen.quadrature import points
-from sdegen.reverse import Reverse
-from sdegen.sde import Instant, Level
+from sdegen.checks import whole
+from sdegen.sde.level import Instant, Level
 from sdegen.solvers.adaptive import Adaptive, Attempt, Known
+from sdegen.solvers.equation import Reverse
 from sdegen.solvers.exponential import Form, FormName, advance, form_of
-from sdegen.solvers.multistep import whole
+from sdegen.solvers.quadrature import points
 from sdegen.solvers.solver import Preset
 
 

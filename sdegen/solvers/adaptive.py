@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sdegen.reverse import Reverse
-from sdegen.sde import Instant
+from sdegen.sde.level import Instant
 from sdegen.solvers.classical import between, level_at, reading
+from sdegen.solvers.equation import Reverse
 from sdegen.solvers.exponential import Clock
 from sdegen.solvers.solver import Solver, Status, Step, Tally
 

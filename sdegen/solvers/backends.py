@@ -9,11 +9,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from sdegen.reverse import Reverse
-from sdegen.score import one_of
-from sdegen.sde import Instant
+from sdegen.checks import one_of, whole
+from sdegen.sde.level import Instant
 from sdegen.solvers.classical import between
-from sdegen.solvers.multistep import whole
+from sdegen.solvers.equation import Reverse
 from sdegen.solvers.solver import Preset, Solver, Status, Step, Tally
 
 

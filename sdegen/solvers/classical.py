@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sdegen.reverse import Reverse
-from sdegen.sde import Instant, Level, LinearSDE, expand
+from sdegen.sde.level import Instant, Level, expand
+from sdegen.sde.process import LinearSDE
+from sdegen.solvers.equation import Reverse
 from sdegen.solvers.exponential import Clock
 from sdegen.solvers.solver import Preset, Solver, Step
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, sqrt, where
 
-from sdegen.reverse import Eta, Reverse
-from sdegen.sde import Instant, Level, expand
+from sdegen.sde.level import Instant, Level, expand
+from sdegen.solvers.equation import Eta, Reverse
 from sdegen.solvers.solver import Preset, Solver, Step
 from sdegen.solvers.stochastic import ReverseDiffusion
 

@@ -8,17 +8,12 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, exp
 
-from sdegen.quadrature import points
-from sdegen.reverse import Eta, Reverse
-from sdegen.sde import Level
-from sdegen.solvers.exponential import (
-    DataForm,
-    NoiseForm,
-    advance,
-    clock_at,
-    lagrange,
-)
-from sdegen.solvers.multistep import LinearMultistep, check_published, whole
+from sdegen.checks import whole
+from sdegen.sde.level import Level
+from sdegen.solvers.equation import Eta, Reverse
+from sdegen.solvers.exponential import DataForm, NoiseForm, advance, clock_at, lagrange
+from sdegen.solvers.multistep import LinearMultistep, check_published
+from sdegen.solvers.quadrature import points
 from sdegen.solvers.solver import Preset, Step
 
 

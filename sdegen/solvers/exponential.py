@@ -20,10 +20,12 @@ from typing import Literal
 import torch
 from torch import Tensor, exp, expm1, sigmoid, sqrt
 
-from sdegen.quadrature import integrate, points
-from sdegen.reverse import Reverse
-from sdegen.score import LinearPrediction, PredictEDM, one_of
-from sdegen.sde import Level, LinearSDE, expand
+from sdegen.checks import one_of
+from sdegen.model.prediction import LinearPrediction, PredictEDM
+from sdegen.sde.level import Level, expand
+from sdegen.sde.process import LinearSDE
+from sdegen.solvers.equation import Reverse
+from sdegen.solvers.quadrature import integrate, points
 
 Clock = Literal["lam", "t", "rho"]
 """What steps are measured in."""

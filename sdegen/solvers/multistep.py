@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
 
-from sdegen.quadrature import points
-from sdegen.reverse import Eta, Reverse
-from sdegen.sde import Level
+from sdegen.checks import whole
+from sdegen.sde.level import Level
+from sdegen.solvers.equation import Eta, Reverse
 from sdegen.solvers.exponential import (
     DataForm,
     Form,
@@ -23,6 +23,7 @@ from sdegen.solvers.exponential import (
     lagrange,
     middle,
 )
+from sdegen.solvers.quadrature import points
 from sdegen.solvers.solver import Preset, Solver, Step
 
 
@@ -107,13 +108,6 @@ def check_published(published: bool, order: int) -> None:
             f"published names the shipped formula of order 3, but order = {order}: orders 1 and 2 "
             "are always as published."
         )
-
-
-def whole(name: str, value: int, low: int, high: float = float("inf")) -> None:
-    """Refuse a count that is not a whole number in its range."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        span = f">= {low}" if high == float("inf") else f"from {low} to {high:g}"
-        raise ValueError(f"{name} must be a whole number {span}, but it is {value!r}.")
 
 
 @dataclass(frozen=True)

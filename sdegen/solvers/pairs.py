@@ -8,11 +8,12 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from sdegen.reverse import Reverse
-from sdegen.score import one_of
-from sdegen.sde import Instant, Level, LinearSDE
+from sdegen.checks import one_of
+from sdegen.sde.level import Instant, Level
+from sdegen.sde.process import LinearSDE
 from sdegen.solvers.adaptive import Adaptive, Attempt, Known
 from sdegen.solvers.classical import RK3, RK5, Heun, RungeKutta, reach, stages
+from sdegen.solvers.equation import Reverse
 from sdegen.solvers.exponential import Clock, NoiseForm, advance, lagrange, middle
 from sdegen.solvers.solver import Preset
 from sdegen.solvers.stochastic import heun_pair

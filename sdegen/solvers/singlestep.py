@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from sdegen.reverse import Reverse
-from sdegen.sde import Level, LinearSDE, expand
+from sdegen.checks import whole
+from sdegen.sde.level import Level, expand
+from sdegen.sde.process import LinearSDE
+from sdegen.solvers.equation import Reverse
 from sdegen.solvers.exponential import (
     DataForm,
     Form,
@@ -22,7 +24,6 @@ from sdegen.solvers.exponential import (
     lagrange,
     middle,
 )
-from sdegen.solvers.multistep import whole
 from sdegen.solvers.solver import Preset, Solver, Step
 
 

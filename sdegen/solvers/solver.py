@@ -12,8 +12,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from sdegen.reverse import Eta, Reverse, climb
-from sdegen.sde import NO_SIGNAL, Instant, Level, LinearSDE
+from sdegen.sde.level import NO_SIGNAL, Instant, Level
+from sdegen.sde.process import LinearSDE
+from sdegen.solvers.equation import Eta, Reverse, climb
 
 
 class Status(IntEnum):

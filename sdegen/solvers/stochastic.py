@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, expm1, sqrt
 
-from sdegen.reverse import Reverse, renoise
-from sdegen.sde import Instant, Level, expand
+from sdegen.sde.level import Instant, Level, expand
+from sdegen.solvers.equation import Reverse, renoise
 from sdegen.solvers.solver import Preset, Solver, Step
 
 

@@ -1,7 +1,7 @@
-"""Training: settings, the loop, and files that are whole or absent."""
+"""The training loop: settings, checkpoints, averages, a run that goes on where it stopped."""
 
 from sdegen.training.settings import TrainSettings
-from sdegen.training.stopping import stopping
+from sdegen.training.signals import stopping
 from sdegen.training.trainer import Objective, Record, Trainer
 
 __all__ = ["Objective", "Record", "TrainSettings", "Trainer", "stopping"]

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from sdegen.data import InfiniteBatches
-from sdegen.score import ScoreModel
-from sdegen.training.files import load_weights, read_tensors, write_tensors, write_text
+from sdegen.files import load_weights, read_tensors, write_tensors, write_text
+from sdegen.model.score import ScoreModel
 from sdegen.training.settings import TrainSettings
-from sdegen.training.stopping import Wish
+from sdegen.training.signals import Wish
 
 CHECKPOINT = "checkpoint.safetensors"
 RECORDS = "metrics.jsonl"
@@ -286,7 +286,7 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def step_seed(seed: int, rank: int, step: int) -> int:
     """A 32-bit seed for one step of one process: torch's CPU generator reads no more bits."""
-    from sdegen.noise import mix, signed
+    from sdegen.noise.hashing import mix, signed
 
     words = torch.tensor([seed, rank, step], dtype=torch.int64)
     key = torch.zeros((), dtype=torch.int64)

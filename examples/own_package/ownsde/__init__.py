@@ -45,6 +45,6 @@ class Midpoint(sg.Solver):
     def step(self, p: sg.Reverse, x: Tensor, t: Any, s: Any, memory: Any = None) -> sg.Step:
         """DDIM to the middle in lambda, then a whole step with the x0 found there."""
         m = p.sde(p.sde.time((t.lam + s.lam) / 2))
-        x_m = sg.renoise(p.model(x, t), m, 1.0, 0.0)
+        x_m = sg.solvers.renoise(p.model(x, t), m, 1.0, 0.0)
         x0 = p.model(x_m, m).x0
         return sg.Step(s.sigma / t.sigma * x - s.alpha * torch.expm1(t.lam - s.lam) * x0)

@@ -1,0 +1,278 @@
+"""The variational side: bounds on the likelihood from denoising alone, no divergence, no solver.
+
+log p(x) >= -(prior + diffusion + reconstruction), Kingma et al. (2021), eq. 11, in nats:
+
+    prior           KL of x_T given x against the SDE's prior
+    diffusion       INT of E |eps - eps_hat|^2 over lam, from T to t_min, their eqs. 17-18; or the
+                    sum over n steps of DDPM, Ho et al. (2020), eq. 5
+    reconstruction  E of -log p(x | x_t) at t_min
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sdegen.checks import whole
+from sdegen.likelihood.bits import bins, check_images
+from sdegen.likelihood.density import source_of
+from sdegen.likelihood.flow import bottom, carried, entire, failures, start_of, warn_of
+from sdegen.model.score import ScoreModel
+from sdegen.noise.source import Noise, Seeded
+from sdegen.sampling.plan import plan
+from sdegen.sde.level import Level, clock, expand
+from sdegen.sde.process import LinearSDE
+from sdegen.solvers import DDIM
+from sdegen.solvers.solver import Status
+from sdegen.walks.grids import Grid, log_snr
+
+
+@dataclass(frozen=True, eq=False)
+class Elbo:
+    """The three terms of a batch of b, nats, (b,) each in float64; the sum's standard error.
+
+    All NaN for a sample in which a NaN or an infinite value turned up.
+    """
+
+    prior: Tensor
+    diffusion: Tensor
+    reconstruction: Tensor
+    error: Tensor
+    nfe: int
+
+    @property
+    def value(self) -> Tensor:
+        """The bound on log p(x), (b,)."""
+        return -(self.prior + self.diffusion + self.reconstruction)
+
+    @property
+    def failed(self) -> list[int]:
+        """The places of samples that have no bound."""
+        return failures(~self.value.isfinite())
+
+    def bits(self, d: int) -> Tensor:
+        """Bits per dimension of d, (b,)."""
+        return -self.value / (d * math.log(2))
+
+
+@dataclass(frozen=True, eq=False)
+class LamTimes:
+    """Times for the diffusion integral, by a density over lam that is constant on k equal bins.
+
+    weights: of the bins, (k,), any positive numbers. The best are proportional to the root of the
+    mean square of the integrand there: ``fitted`` measures it.
+    """
+
+    weights: Tensor
+
+    def __call__(self, u: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        """lam and the density there, for u in [0, 1] of any shape, on [first, last]."""
+        p = (self.weights / self.weights.sum()).to(u)
+        k = len(p)
+        edges = torch.cat([p.new_zeros(1), p.cumsum(0)])
+        edges[-1] = 1.0
+        i = (torch.searchsorted(edges, u.contiguous(), right=True) - 1).clamp(0, k - 1)
+        inside = ((u - edges[i]) / p[i]).clamp(0, 1)
+        return first + (last - first) * (i + inside) / k, p[i] * k / (last - first)
+
+
+def fitted(
+    model: ScoreModel, x: Tensor, *, bins: int = 32, draws: int = 128, seed: int = 0
+) -> LamTimes:
+    """The times that cut the variance of this model's bound most, measured on data x (b, *).
+
+    Its network calls are ``draws`` of the batch, at least one for each of the bins. Samples in
+    which a NaN turns up are left out, with a warning; ValueError where none is left.
+    """
+    whole("bins", bins, 1)
+    whole("draws", draws, bins)
+    first, last = ends(model.sde)
+    even = LamTimes(torch.ones(bins, dtype=torch.float64))
+    lam, _, values = integrand(model, start_of(model, x, False), even, draws, Seeded(seed))
+    fine = values.isfinite().all(0)
+    warn_of("integrands", broken(values.sum(0)), stacklevel=3)
+    if not bool(fine.any()):
+        raise ValueError("No sample's integrand is finite: there is nothing to fit times to.")
+    lam, values = lam[:, fine], values[:, fine]
+    place = ((lam - first.lam) / (last.lam - first.lam) * bins).long().clamp(0, bins - 1).flatten()
+    total = torch.zeros(bins, dtype=torch.float64).index_add_(0, place, values.square().flatten())
+    count = torch.bincount(place, minlength=bins).clamp(min=1)
+    root = (total / count).sqrt()
+    return LamTimes(root.clamp(min=1e-3 * float(root.max())))
+
+
+@torch.no_grad()
+def elbo(
+    model: ScoreModel,
+    x: Tensor,
+    *,
+    draws: int = 32,
+    times: LamTimes | None = None,
+    levels: int | None = None,
+    seed: int | Sequence[int] | None = None,
+    noise: Noise | None = None,
+) -> Elbo:
+    """The continuous-time bound of data x (b, *), for any linear SDE.  Kingma et al. (2021).
+
+    draws:  network calls, at stratified times, and of the reconstruction as many draws: sample
+            i's j-th time is uniform in the j-th of ``draws`` equal parts of ``times``'
+            distribution; the error is that of unstratified ones, and so an upper bound.
+    times:  default uniform in lam; ``fitted`` makes better ones.
+    levels: None: x is real data, p(x | x_t) = N(x_t / alpha, rho^2), a bound on its density.
+            Otherwise x is torch.uint8 below levels, 2 k / (levels - 1) - 1 to the model, and
+            p(x | x_t) the softmax of the values' Gaussian log-densities: on its probability.
+
+    A sample in which a NaN or an infinite value turns up is NaN, and a warning names it.
+    ValueError for an SDE without marginals, without signal left at T or noise at t_min, draws < 2,
+    data of another type, and data outside the model's ``data_range``.
+    """
+    times = LamTimes(torch.ones(1, dtype=torch.float64)) if times is None else times
+    whole("draws", draws, 2)  # of one alone there is no telling the error
+    x0, noise, before = states(model, x, levels), source_of(seed, noise), model.nfe
+    _, density, values = integrand(model, x0, times, draws, noise)
+    each, last = values / density, reconstruction_term(model, x0, levels, noise, draws)
+    error = ((each.var(0) + last.var(0)) / draws).sqrt()
+    return bounded(prior_term(model, x0), each.mean(0), last.mean(0), error, model.nfe - before)
+
+
+@torch.no_grad()
+def integrand(
+    model: ScoreModel, x0: Tensor, times: LamTimes, draws: int, noise: Noise
+) -> tuple[Tensor, Tensor, Tensor]:
+    """lam, its density, and |eps - eps_hat|^2 there, (draws, b) each."""
+    first, last = ends(model.sde)
+    now, one = bottom(model.sde), x0.new_zeros(len(x0), 1)
+    z = torch.cat([noise.stream(f"times {j}")(one, now, now) for j in range(draws)], 1).T
+    u = 0.5 * torch.erfc(-z.cpu() / math.sqrt(2))
+    u = (torch.arange(draws, dtype=torch.float64)[:, None] + u) / draws
+    lam, density = times(u, first.lam, last.lam)
+    sde, values = model.sde, []
+    assert isinstance(sde, LinearSDE)
+    for j, at in enumerate(lam):
+        level = sde(sde.time(at).clamp(sde.t_min, sde.T))
+        eps = noise.stream(f"noise {j}")(x0, now, now)
+        off = model(sde.mix(x0, level, eps), level).eps - eps
+        values.append(off.reshape(len(x0), -1).square().sum(1).cpu())
+    return lam, density, torch.stack(values)
+
+
+@torch.no_grad()
+def discrete_elbo(
+    model: ScoreModel,
+    x: Tensor,
+    *,
+    steps: int | None = None,
+    walk: str | Grid | Tensor | Sequence[float] | None = log_snr,
+    variance: Literal["small", "large"] = "small",
+    levels: int | None = None,
+    seed: int | Sequence[int] | None = None,
+    noise: Noise | None = None,
+) -> Elbo:
+    """The bound of DDPM on a walk of n steps, one network call each.  Ho et al. (2020), eq. 5.
+
+    Step from t to s: KL of q(x_s | x_t, x) against N(mu_hat, v), both Gaussian. variance: "small",
+    v is the posterior's own, and a step (e^{2 lam_s} - e^{2 lam_t}) |x - x0_hat|^2 / 2; "large",
+    that of the forward kernel: the two ends of Nichol & Dhariwal (2021), sec. 3.1. ``error`` is
+    NaN: all steps are summed, each with one draw.  Otherwise as ``elbo``, the last term too: for
+    values it is a softmax of Gaussians, where theirs, eq. 13, integrates one over each bin.
+    """
+    if steps is None and (walk is None or isinstance(walk, str) or callable(walk)):
+        raise ValueError("discrete_elbo takes steps, their number, or a walk given as times.")
+    if variance not in ("small", "large"):
+        raise ValueError(f"variance must be 'small' or 'large', but it is {variance!r}.")
+    x0, noise, before = states(model, x, levels), source_of(seed, noise), model.nfe
+    sde, stops = model.sde, entire(model.sde, plan(model.sde, DDIM(), steps, None, walk))
+    assert isinstance(sde, LinearSDE)
+    now, d = bottom(sde), x0[0].numel()
+    total = torch.zeros(len(x0), dtype=torch.float64)
+    for j in range(len(stops) - 1):
+        t, s = sde(stops[j]), sde(stops[j + 1])
+        eps = noise.stream(f"noise {j}")(x0, now, now)
+        seen = model(sde.mix(x0, t, eps), t)
+        off = (seen.x0 - x0).reshape(len(x0), -1).square().sum(1).cpu()
+        term = 0.5 * ((2 * s.lam).exp() - (2 * t.lam).exp()) * off
+        if variance == "large":
+            r = s.sigma**2 / t.sigma**2  # small over large
+            term = r * term + d / 2 * (r - 1 - r.log())
+        total = total + term
+    last = reconstruction_term(model, x0, levels, noise, 1)[0]
+    unknown = torch.full_like(total, math.nan)
+    return bounded(prior_term(model, x0), total, last, unknown, model.nfe - before)
+
+
+# ------------------------------------------------------------------------------------- the terms
+
+
+def bounded(prior: Tensor, sum_: Tensor, last: Tensor, error: Tensor, nfe: int) -> Elbo:
+    """The bound of these terms, (b,) each, NaN and warned of where one of them is not finite."""
+    status = broken(prior + sum_ + last)
+    warn_of("bounds", status, stacklevel=5)  # no_grad is a caller too
+    a, b, c, e = (v.masked_fill(status != 0, math.nan) for v in (prior, sum_, last, error))
+    return Elbo(a, b, c, e, nfe)
+
+
+def broken(total: Tensor) -> Tensor:
+    """NONFINITE where a number is not finite, OK elsewhere, (b,)."""
+    return torch.where(total.isfinite(), int(Status.OK), int(Status.NONFINITE)).to(torch.int8)
+
+
+def ends(sde: object) -> tuple[Level, Level]:
+    """The levels at T and t_min; ValueError for an SDE without marginals, without signal left at
+    the one or noise at the other."""
+    if not isinstance(sde, LinearSDE):
+        raise ValueError(
+            f"A variational bound needs alpha and sigma, which {type(sde).__name__} has not: "
+            "log_prob needs none."
+        )
+    last = bottom(sde)
+    assert isinstance(last, Level)
+    return carried(sde(clock(sde.T))), last
+
+
+def states(model: ScoreModel, x: Tensor, levels: int | None) -> Tensor:
+    """Data as the model sees it, (b, *) in float64."""
+    ends(model.sde)
+    if levels is None:
+        return start_of(model, x, False)
+    check_images(x, levels)
+    scale, shift = bins(levels, centred=True)
+    return model.within(x.to(model.device).double() * scale + shift)
+
+
+def prior_term(model: ScoreModel, x0: Tensor) -> Tensor:
+    """KL of N(alpha x, sigma^2) at T against the prior N(0, std^2), (b,)."""
+    top = ends(model.sde)[0]
+    std = torch.as_tensor(model.sde.prior.std, dtype=torch.float64)
+    mean = expand(top.alpha, x0) * x0
+    ratio = (top.sigma / std) ** 2
+    kl = 0.5 * (ratio - 1 - ratio.log() + (mean / std.to(mean)).square())
+    return kl.reshape(len(x0), -1).sum(1).cpu()
+
+
+def reconstruction_term(
+    model: ScoreModel, x0: Tensor, levels: int | None, noise: Noise, draws: int
+) -> Tensor:
+    """Draws (draws, b) of -log p(x | x_t) at t_min."""
+    at: Level = ends(model.sde)[1]
+    if levels is None:
+        return entropy(at, x0[0].numel()).expand(draws, len(x0))
+    grid = torch.arange(levels, dtype=x0.dtype, device=x0.device) * (2 / (levels - 1)) - 1
+    k, own = ((x0 + 1) * (levels - 1) / 2).round().long(), noise.stream("reconstruction")
+    found = []
+    for _ in range(draws):
+        y = x0 + expand(at.rho, x0) * own(x0, at, at)
+        logits = -0.5 * (y[..., None] - grid) ** 2 / at.rho.to(y.device) ** 2
+        log_p = logits.log_softmax(-1).gather(-1, k[..., None])
+        found.append(-log_p.reshape(len(x0), -1).sum(1).cpu())
+    return torch.stack(found)
+
+
+def entropy(at: Level, d: int) -> Tensor:
+    """E of -log p(x | x_t) for p(x | x_t) = N(x_t / alpha, rho^2) in d dimensions: the same for
+    every x, ()."""
+    return d * (0.5 * math.log(2 * math.pi * math.e) - at.lam)

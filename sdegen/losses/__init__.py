@@ -1,0 +1,26 @@
+"""What score models are trained on: denoising score matching, its weightings and times."""
+
+from sdegen.losses.dequantisation import dequantised
+from sdegen.losses.dsm import dsm_loss
+from sdegen.losses.times import (
+    LogNormalTime,
+    independent,
+    likelihood_time,
+    low_discrepancy,
+    uniform_time,
+)
+from sdegen.losses.vdm import vdm_loss
+from sdegen.losses.weightings import EDMWeighting, MinSNR
+
+__all__ = [
+    "EDMWeighting",
+    "LogNormalTime",
+    "MinSNR",
+    "dequantised",
+    "dsm_loss",
+    "independent",
+    "likelihood_time",
+    "low_discrepancy",
+    "uniform_time",
+    "vdm_loss",
+]

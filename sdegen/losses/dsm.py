@@ -1,0 +1,99 @@
+"""Denoising score matching: what a score model is trained on.
+
+A loss has two choices that are usually mixed up: the weighting w(t), a factor of the squared error
+in eps, and the distribution that t is drawn from. Every classical objective is a pair of them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from sdegen.checks import one_of
+from sdegen.losses.times import Draw, Times, independent, uniform_time
+from sdegen.losses.weightings import WEIGHTINGS, Weighting
+from sdegen.model.score import ScoreModel
+from sdegen.sde.level import expand
+from sdegen.sde.process import LinearSDE
+
+# ------------------------------------------------------------------------------- the loss
+
+
+def dsm_loss(
+    model: ScoreModel,
+    x0: Tensor,
+    *,
+    weighting: str | Weighting | None = None,
+    times: Times = uniform_time,
+    draw: Draw = independent,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Denoising score matching, one loss per sample: (b,).  Song et al. (2021), eq. 7.
+
+        w(t) mean_i (eps_model(x_t, t) - eps)_i^2,      x_t = alpha x0 + sigma eps
+
+    x0:        data (b, *), floating point and finite, b >= 1.
+    weighting: "sigma2" (default), "eps", "likelihood", "velocity", "edm", "min_snr", or a
+               function of the Level that weights the squared error in eps.
+    times:     where t is drawn: ``uniform_time``, ``LogNormalTime()``, ``likelihood_time``.
+    draw:      ``independent`` or ``low_discrepancy`` uniforms behind t.
+
+    The mean over coordinates times d/2 is the paper's 1/2 |.|^2. The error is taken in the
+    network's own target and then weighted, so nothing cancels at small sigma. An SDE without
+    marginals is trained on |G^T (score - target)|^2, the likelihood weighting.
+
+    ValueError for data that is empty or not floating point; and, where looking costs no
+    synchronisation (on the CPU), for NaN or infinite data.
+    """
+    check_data(x0)
+    u = draw(len(x0), x0.device, generator)
+    z = torch.randn(x0.shape, device=x0.device, generator=generator, dtype=x0.dtype)
+    t, ratio = times(model.sde, u)
+    if not isinstance(model.sde, LinearSDE):
+        if weighting not in (None, "likelihood"):
+            raise ValueError(
+                f"{type(model.sde).__name__} has no marginals: it can be trained with "
+                f"weighting='likelihood', not {weighting!r}."
+            )
+        return ratio.to(x0) * general_error(model, x0, t, z)
+    weigh = (
+        one_of(weighting or "sigma2", "weighting", WEIGHTINGS)
+        if not callable(weighting)
+        else weighting
+    )
+    level = model.sde(t)
+    a, b = model.target(level)
+    target = expand(a, x0) * x0 + expand(b, x0) * z
+    error = (
+        (model.call(model.sde.mix(x0, level, z), level) - target)
+        .square()
+        .reshape(len(x0), -1)
+        .mean(1)
+    )
+    # d eps / d F at fixed x, see model/prediction.py.
+    slope = level.alpha / (level.alpha * b - level.sigma * a)
+    return (ratio * weigh(level) * slope**2).to(x0) * error
+
+
+def general_error(model: ScoreModel, x0: Tensor, t: Tensor, z: Tensor) -> Tensor:
+    """mean_i (G^T (score - target))_i^2 for an SDE that gives its own kernel, (b,)."""
+    x, target = model.sde.perturb(x0, t, z)
+    error, G = model(x, t).score - target, model.sde.diffusion(x, t)
+    weighted = (G.mT @ error.unsqueeze(-1)).squeeze(-1) if model.sde.matrix else G * error
+    return weighted.square().reshape(len(x0), -1).mean(1)
+
+
+def check_data(x0: Tensor) -> None:
+    """Refuse what is not a batch of finite floating-point data."""
+    if not x0.is_floating_point():
+        raise ValueError(
+            f"Data must be floating point, but it is {x0.dtype}: scale integer images to [-1, 1] "
+            "first, as sdegen.data.from_uint8 does."
+        )
+    if x0.ndim < 1 or math.prod(x0.shape) == 0:
+        raise ValueError(f"Data must be a batch (b, *) with b >= 1, but it is {tuple(x0.shape)}.")
+    if x0.device.type == "cpu" and not bool(x0.isfinite().all()):
+        bad = int((~x0.isfinite()).reshape(len(x0), -1).any(1).nonzero()[0])
+        raise ValueError(f"Data must be finite, but sample {bad} of the batch is not.")

@@ -1,0 +1,177 @@
+"""What a network's output means, and every view of it.
+
+A prediction type is two coefficients: the network's target is  F = a x0 + b eps.  Together with
+x = alpha x0 + sigma eps every other view  p x0 + q eps  follows from one call,
+
+    p x0 + q eps = [ (p b - q a) x + (q alpha - p sigma) F ] / (alpha b - sigma a),
+
+by multiplying coefficients, not tensors: the view that the network was trained for is its output
+to the last bit, and nothing cancels at small sigma.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, sqrt
+
+from sdegen.sde.level import Instant, Level, expand
+from sdegen.sde.process import SDE
+
+Coefficient = Tensor | float
+
+
+Target = Callable[[Level], tuple[Coefficient, Coefficient]]
+
+
+# ------------------------------------------------------------------------------ what is predicted
+
+
+def predict_x0(level: Level) -> tuple[Coefficient, Coefficient]:
+    """The clean data."""
+    return 1.0, 0.0
+
+
+def predict_eps(level: Level) -> tuple[Coefficient, Coefficient]:
+    """The noise.  Ho et al. (2020)."""
+    return 0.0, 1.0
+
+
+def predict_score(level: Level) -> tuple[Coefficient, Coefficient]:
+    """The score, -eps / sigma.  Song et al. (2021)."""
+    return 0.0, -1 / level.sigma
+
+
+def predict_v(level: Level) -> tuple[Coefficient, Coefficient]:
+    """v = alpha eps - sigma x0.  Salimans & Ho (2022), app. D."""
+    return -level.sigma, level.alpha
+
+
+def predict_velocity(level: Level) -> tuple[Coefficient, Coefficient]:
+    """The flow's velocity, alpha' x0 + sigma' eps; eps - x0 on ``Flow``.  Lipman et al. (2023)."""
+    return level.d_alpha, level.d_sigma
+
+
+@dataclass(frozen=True)
+class PredictEDM:
+    """EDM's F, the residual of unit variance.  Karras et al. (2022), eq. 7 and table 1."""
+
+    sigma_data: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.sigma_data > 0:
+            raise ValueError(f"EDM's sigma_data must be positive, but it is {self.sigma_data!r}.")
+
+    def __call__(self, level: Level) -> tuple[Coefficient, Coefficient]:
+        """F = (x0 - c_skip x) / c_out, written for any alpha."""
+        root = sqrt((level.alpha * self.sigma_data) ** 2 + level.sigma**2)
+        return level.sigma / (self.sigma_data * root), -level.alpha * self.sigma_data / root
+
+
+PREDICTIONS: dict[str, Target] = {
+    "eps": predict_eps,
+    "x0": predict_x0,
+    "score": predict_score,
+    "v": predict_v,
+    "velocity": predict_velocity,
+}
+
+
+# ------------------------------------------------------------------------------------ predictions
+
+
+class Prediction(ABC):
+    """What one network call says about a state: views of it cost no further call."""
+
+    @property
+    @abstractmethod
+    def score(self) -> Tensor:
+        """grad log p_t(x), (b, *)."""
+
+    @abstractmethod
+    def drift(self, eta: Coefficient) -> Tensor:
+        """Drift of the reverse SDE with that eta, (b, *): see ``Reverse``."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearPrediction(Prediction):
+    """The prediction on a linear SDE: x (b, *), the output F (b, *), and F = a x0 + b eps."""
+
+    x: Tensor
+    F: Tensor
+    level: Level
+    a: Coefficient
+    b: Coefficient
+
+    def view(self, p: Coefficient, q: Coefficient) -> Tensor:
+        """p x0 + q eps, (b, *)."""
+        alpha, sigma = self.level.alpha, self.level.sigma
+        det = alpha * self.b - sigma * self.a
+        c_x, c_F = (p * self.b - q * self.a) / det, (q * alpha - p * sigma) / det
+        return expand(c_x, self.x) * self.x + expand(c_F, self.x) * self.F
+
+    @property
+    def x0(self) -> Tensor:
+        """E[x0 | x_t], the denoised state."""
+        return self.view(1.0, 0.0)
+
+    @property
+    def eps(self) -> Tensor:
+        """E[eps | x_t], the noise."""
+        return self.view(0.0, 1.0)
+
+    @property
+    def score(self) -> Tensor:
+        """-eps / sigma."""
+        return self.view(*predict_score(self.level))
+
+    @property
+    def v(self) -> Tensor:
+        """alpha eps - sigma x0."""
+        return self.view(*predict_v(self.level))
+
+    @property
+    def velocity(self) -> Tensor:
+        """dx/dt of the probability-flow ODE, alpha' x0 + sigma' eps."""
+        return self.view(*predict_velocity(self.level))
+
+    def drift(self, eta: Coefficient) -> Tensor:
+        """f x - (1 + eta^2)/2 g^2 score, as  alpha' x0 + (sigma' + eta^2 g^2 / (2 sigma)) eps."""
+        level = self.level
+        if isinstance(eta, float | int) and eta == 0:
+            return self.velocity
+        return self.view(level.d_alpha, level.d_sigma + eta**2 * level.g2 / (2 * level.sigma))
+
+
+@dataclass(frozen=True, eq=False)
+class ScorePrediction(Prediction):
+    """The prediction on an SDE without marginals: the score (b, *) is all there is."""
+
+    sde: SDE
+    x: Tensor
+    t: Tensor
+    F: Tensor
+
+    @property
+    def score(self) -> Tensor:
+        """The network's output."""
+        return self.F
+
+    def drift(self, eta: Coefficient) -> Tensor:
+        """drift - (1 + eta^2)/2 G G^T score."""
+        G, score = self.sde.diffusion(self.x, self.t), self.F
+        if self.sde.matrix:
+            half = (G @ (G.mT @ score.unsqueeze(-1))).squeeze(-1) / 2
+        else:
+            half = G**2 * score / 2
+        return self.sde.drift(self.x, self.t) - (1 + eta**2) * half
+
+
+def predicted(sde: SDE, target: Target, x: Tensor, F: Tensor, level: Instant) -> Any:
+    """The prediction that a network's output F (b, *) at state x (b, *) and a level is."""
+    if isinstance(level, Level):
+        return LinearPrediction(x, F, level, *target(level))
+    return ScorePrediction(sde, x, level.t, F)

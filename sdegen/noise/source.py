@@ -1,0 +1,176 @@
+"""Where the noise comes from.  A noise source is called as  noise(x, t, s) -> z ~ N(0, I)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from numbers import Integral
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sdegen.noise.hashing import GOLDEN, mix, pairs, signed
+from sdegen.sde.level import Instant
+
+
+class Noise(ABC):
+    """A source of standard normal draws, one after another."""
+
+    path: ClassVar[bool] = False
+    """True when the draw for (t, s) is the increment of one path: asked again, it is the same."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
+        """Noise like x (b, *) for a move from level t to level s (t is s: for staying there)."""
+
+    def area(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
+        """The step's second normal, (b, *): its space-time area beside its increment.
+
+        With z = self(x, t, s) and a = area(x, t, s), independent of it, the Brownian motion w of
+        a step of length h has  w = sqrt(h) z  and  INT w = h^(3/2) (z + a / sqrt(3)) / 2.
+        """
+        return self(x, t, s)
+
+    def rows(self, index: Tensor) -> Noise:
+        """The source of some samples of the batch alone, by their places (k,).
+
+        ValueError where a part of a batch would see other noise than in the whole.
+        """
+        raise ValueError(
+            f"{type(self).__name__} draws for a whole batch at once: for a batch that shrinks use "
+            "seed= or noise=Brownian(seed)."
+        )
+
+    def stream(self, name: str) -> Noise:
+        """A source of the same seed for another purpose, as "prior", "corrector" or "climb".
+
+        What one purpose draws does not shift what another sees. The same name is the same source.
+        """
+        return self
+
+
+class Fresh(Noise):
+    """torch.randn, from a generator or from torch's own: fastest, and different in every batch."""
+
+    def __init__(self, generator: torch.Generator | None = None) -> None:
+        self.generator = generator
+
+    def __call__(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
+        """The generator's next draws."""
+        return torch.randn(x.shape, generator=self.generator, dtype=x.dtype, device=x.device)
+
+
+class Seeded(Noise):
+    """A stream of its own for each sample: sample i is the same in any batch, on any device.
+
+    seed: an int: sample i of the batch has stream (seed, first + i), so a batch of 64 begins like
+          one of 16, and first=64 continues it; or one int per sample, each stream (seed_i, 0).
+
+    Every draw is a pure function of (stream, number of the draw, coordinate): SplitMix64 (Steele
+    et al. 2014) with a stream's own start and increment, then Box-Muller, evaluated for the whole
+    batch at once. The only state is the number of draws made.
+    """
+
+    def __init__(self, seed: int | Sequence[int], first: int = 0) -> None:
+        self.seed = whole_seed(seed)
+        self.first, self.drawn = first, 0
+        self._keys: Tensor | None = None
+        self._salt, self._streams_by_name = 0, dict[str, Seeded]()
+
+    def stream(self, name: str) -> Seeded:
+        """Streams of the same seeds that share no draw with these."""
+        if name not in self._streams_by_name:
+            other = Seeded(self.seed, self.first)
+            digest = hashlib.sha256(f"{self._salt} {name}".encode()).digest()
+            other._salt = signed(int.from_bytes(digest[:8], "big"))
+            self._streams_by_name[name] = other
+        return self._streams_by_name[name]
+
+    def __call__(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
+        """The next draw of every stream; ValueError if seeds and batch differ in number."""
+        n = math.prod(x.shape[1:])
+        number = signed(GOLDEN * (2 * self.drawn + 1))
+        self.drawn += 1
+        z = torch.cat(pairs(self.keys(len(x), x.device), number, (n + 1) // 2, x.dtype), dim=1)
+        return z[:, :n].reshape(x.shape).to(x.dtype)
+
+    def rewind(self) -> None:
+        """Begin again with the first draw, of every stream."""
+        self.drawn = 0
+        for other in self._streams_by_name.values():
+            other.rewind()
+
+    def reseed(self, seed: int | Sequence[int]) -> None:
+        """Begin again with other seeds, in the same memory: a CUDA graph finds them there."""
+        self.seed, self.drawn = whole_seed(seed), 0
+        if (keys := self._keys) is not None:
+            self._keys = None
+            self._keys = keys.copy_(self.keys(len(keys), keys.device))
+        for other in self._streams_by_name.values():
+            other.reseed(seed)
+
+    def keys(self, b: int, device: torch.device) -> Tensor:
+        """A 64-bit key per sample, (b, 1), made once per batch size and device."""
+        if not isinstance(self.seed, int) and len(self.seed) != b:
+            raise ValueError(f"{len(self.seed)} seeds were given for a batch of {b} samples.")
+        if self._keys is None or len(self._keys) != b or self._keys.device != device:
+            if isinstance(self.seed, int):
+                high = torch.full((b,), signed(self.seed), device=device)
+                low = torch.arange(self.first, self.first + b, device=device)
+            else:
+                high = torch.tensor([signed(s) for s in self.seed], device=device)
+                low = torch.zeros_like(high)
+            keys = mix(mix(high + signed(GOLDEN)) + (low + 1) * signed(GOLDEN))
+            self._keys = mix(keys ^ self._salt)[:, None]
+        return self._keys
+
+
+def whole_seed(seed: int | Sequence[int]) -> int | list[int]:
+    """A seed, or one per sample, as Python's integers."""
+    if isinstance(seed, int | Integral):
+        return int(seed)
+    if isinstance(seed, float | str):
+        raise ValueError(f"A seed is a whole number, or one for each sample, not {seed!r}.")
+    return [int(s) for s in seed]
+
+
+@dataclass(frozen=True)
+class Inflated(Noise):
+    """A source whose climbs have noise of std ``factor``: S_noise of Karras et al. (2022), alg. 2.
+
+    Only its stream "climb" is changed. It makes up for a network that removes too much noise.
+    """
+
+    factor: float
+    source: Noise = field(default_factory=Fresh)
+    climbing: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.factor < math.inf:
+            raise ValueError(f"S_noise is a factor >= 0, but it is {self.factor!r}.")
+
+    @property
+    def path(self) -> bool:  # type: ignore[override]
+        """As the source."""
+        return self.source.path
+
+    def __call__(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
+        """The source's draws, times the factor on a climb."""
+        z = self.source(x, t, s)
+        return self.factor * z if self.climbing else z
+
+    def area(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
+        """The source's."""
+        return self.source.area(x, t, s)
+
+    def rows(self, index: Tensor) -> Inflated:
+        """The source's, inflated."""
+        return replace(self, source=self.source.rows(index))
+
+    def stream(self, name: str) -> Inflated:
+        """The source's, inflated where it is "climb"."""
+        return replace(self, source=self.source.stream(name), climbing=name == "climb")

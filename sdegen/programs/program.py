@@ -1,0 +1,170 @@
+"""A traced solver as a straight-line program: buffers planned ahead, combinations done in place.
+
+Between two network calls a program makes the combinations that the solver's steps are, with
+coefficients known before the loop: the first term scaled in place, the others added with their
+factor. Nothing is read back from the device, no temporary is made, and the buffers are as many as
+the states that must live at once, whatever the number of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sdegen.model.score import ScoreModel, label_dtype
+from sdegen.noise.source import Fresh, Noise
+from sdegen.programs.trace import Draw
+from sdegen.sde.level import Instant
+
+ONE = 1
+"""The register of the number one (trace.py)."""
+
+
+Row = dict[int, float]
+
+
+class Combine(NamedTuple):
+    """values[out] = factor values[base] + the other terms + constant, in a buffer.
+
+    In place where the base lives in that very buffer and is of no further use. ``drops``, here and
+    below: the registers that nothing needs after this line.
+    """
+
+    out: int
+    buffer: int
+    base: int | None
+    factor: float
+    rest: tuple[tuple[int, float], ...]
+    constant: float
+    in_place: bool
+    drops: tuple[int, ...] = ()
+
+
+class Ask(NamedTuple):
+    """values[out] = the network's output at values[input], call number i."""
+
+    out: int
+    input: int
+    i: int
+    drops: tuple[int, ...] = ()
+
+
+class Take(NamedTuple):
+    """values[out] = a draw."""
+
+    out: int
+    draw: Draw
+    drops: tuple[int, ...] = ()
+
+
+class Reach(NamedTuple):
+    """A step has ended at values[state]."""
+
+    state: int
+    drops: tuple[int, ...] = ()
+
+
+Line = Combine | Ask | Take | Reach
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """What a solver does along a walk, as lines to be executed one after another.
+
+    walk: the levels it stops at.  levels: of the network calls, in their order.  buffers: states
+    that it allocates, the start and the network's last output not counted.
+    """
+
+    walk: tuple[Instant, ...]
+    lines: tuple[Line, ...]
+    levels: tuple[Instant, ...]
+    buffers: int
+
+    @cached_property
+    def clock(self) -> Instant:
+        """The levels of the network calls as one level of many times (n,)."""
+        kind = type(self.levels[0])
+        every = [[getattr(level, each.name) for level in self.levels] for each in fields(kind)]
+        return kind(*map(torch.stack, every))
+
+    def steps(self, model: ScoreModel, x: Tensor, noise: Noise | None = None) -> Iterator[Tensor]:
+        """Run from x (b, *), which is left as it is, yielding the state at the end of each step.
+
+        The state is a buffer that later steps write into: clone what is to be kept.
+        """
+        # As a decorator no_grad holds inside a generator and not between its yields, which costs
+        # a little at every step: ``solve``, which holds it all the way, does without.
+        yield from torch.no_grad()(self.execute)(model, x, noise)
+
+    def execute(
+        self, model: ScoreModel, x: Tensor, noise: Noise | None = None
+    ) -> Iterator[Tensor]:
+        """``steps`` for a caller who has switched gradients off."""
+        noise = Fresh() if noise is None else noise
+        values: dict[int, Tensor] = {0: x}
+        buffers: list[Tensor | None] = [None] * self.buffers
+        dtype = model.dtype or x.dtype
+        exact, labels = label_dtype(dtype), model.labels(self.clock)
+        # All labels at once where that is a copy within the host's memory; a fill each elsewhere.
+        rows = torch.tensor(labels, dtype=exact)[:, None].repeat(1, len(x)).unbind()
+        ready = rows if x.device.type == "cpu" else None
+        scales = model.c_in(self.clock)
+        c_in = None if scales is None else scales.tolist()
+        wide = torch.empty_like(x, dtype=torch.float32) if x.element_size() < 4 else None
+        b, size = len(x), x.numel() * x.element_size()
+        for line in self.lines:
+            if isinstance(line, Combine):
+                out = buffers[line.buffer]
+                if out is None:
+                    out = buffers[line.buffer] = torch.empty_like(x)
+                combine(line, values, out, wide)
+                values[line.out] = out
+            elif isinstance(line, Ask):
+                state = values[line.input]
+                i = line.i
+                label = x.new_full((b,), labels[i], dtype=exact) if ready is None else ready[i]
+                F = model.evaluate(state if c_in is None else state * c_in[i], label, dtype)
+                # A network may hand back (a view of) the state, which will be written into.
+                alias = 0 <= F.data_ptr() - state.data_ptr() < size
+                values[line.out] = F.clone() if alias else F
+            elif isinstance(line, Reach):
+                yield values[line.state]
+            else:
+                values[line.out] = taken(line.draw, noise, x)
+            for register in line.drops:
+                del values[register]
+
+
+def combine(line: Combine, values: dict[int, Tensor], out: Tensor, wide: Tensor | None) -> None:
+    """One combination, into its buffer; in float32 for shorter types, and rounded once."""
+    to, rest = out if wide is None else wide, line.rest
+    if line.base is None:
+        to.zero_()
+    elif wide is not None:
+        to.copy_(values[line.base]).mul_(line.factor)
+    elif line.in_place:
+        if line.factor != 1.0:
+            to.mul_(line.factor)
+    elif line.factor == 1.0 and rest:
+        torch.add(values[line.base], values[rest[0][0]], alpha=rest[0][1], out=to)
+        rest = rest[1:]
+    else:
+        torch.mul(values[line.base], line.factor, out=to)
+    for register, c in rest:
+        to.add_(values[register], alpha=c)
+    if line.constant:
+        to.add_(line.constant)
+    if wide is not None:
+        out.copy_(wide)
+
+
+def taken(draw: Draw, noise: Noise, like: Tensor) -> Tensor:
+    """A draw from the source's stream of its name."""
+    for name in draw.streams:
+        noise = noise.stream(name)
+    return noise.area(like, draw.t, draw.s) if draw.area else noise(like, draw.t, draw.s)

@@ -1,0 +1,88 @@
+"""Programs of solvers, traced once and remembered where nothing can change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdegen.checks import one_of
+from sdegen.model.prediction import PREDICTIONS, Target
+from sdegen.model.score import ScoreModel
+from sdegen.programs.planner import Planner, read, simplify
+from sdegen.programs.program import Program
+from sdegen.programs.trace import NotLinear, trace
+from sdegen.sde.process import SDE
+from sdegen.solvers.equation import Eta
+from sdegen.solvers.solver import Solver
+from sdegen.walks.walk import levels
+
+# -------------------------------------------------------------------------------- from the solver
+
+
+def traced(
+    solver: Solver,
+    sde: SDE,
+    times: Tensor,
+    eta: Eta | None = None,
+    *,
+    predicts: str | Target = "eps",
+) -> Program:
+    """The program of a solver on a walk of times (n + 1,), for networks that predict so.
+
+    eta: default the solver's.  NotLinear with the reason if the solver's step is not linear;
+    ValueError if it cannot take this equation or this walk.
+    """
+    walk = levels(sde, times)
+    target = one_of(predicts, "prediction", PREDICTIONS) if isinstance(predicts, str) else predicts
+    tape = trace(solver, sde, walk, eta, target=target)
+    return Planner(tape, simplify(tape, read(tape))).program(walk)
+
+
+def programmed(solver: Solver, model: ScoreModel, eta: Eta, times: Tensor) -> Program | None:
+    """The program of ``solve``, None where there is none: the plain loop then does the same.
+
+    What cannot change, as a frozen dataclass of numbers, is traced once and remembered.
+    """
+    kind = type(model)
+    if kind.forward is not ScoreModel.forward or kind.call is not ScoreModel.call:
+        return None
+    key = (solver, model.sde, listed(eta), model.target)
+    return (remembered if fixed(key) else attempted)(*key, tuple(times.tolist()))
+
+
+def attempted(
+    solver: Solver, sde: SDE, eta: Eta, target: Target, times: tuple[float, ...]
+) -> Program | None:
+    """The program, or None."""
+    try:
+        return traced(solver, sde, torch.tensor(times, dtype=torch.float64), eta, predicts=target)
+    except NotLinear:
+        return None
+
+
+remembered = lru_cache(maxsize=64)(attempted)
+
+
+def listed(eta: Eta) -> Eta:
+    """An eta per step as a tuple."""
+    return tuple(eta) if isinstance(eta, Sequence) else eta
+
+
+def fixed(value: Any) -> bool:
+    """True for what is bound to be the same tomorrow: numbers, and frozen dataclasses of them."""
+    if isinstance(value, tuple):
+        return all(map(fixed, value))
+    if isinstance(value, FunctionType):
+        return value.__module__.startswith("sdegen.") and value.__closure__ is None
+    if is_dataclass(value) and not isinstance(value, type):
+        how = type(value).__dataclass_params__  # type: ignore[attr-defined]
+        known = {each.name: getattr(value, each.name) for each in fields(value)}
+        # A subclass that is no dataclass may hold what no field tells of.
+        return how.frozen and how.eq and vars(value) == known and all(map(fixed, known.values()))
+    return value is None or isinstance(value, bool | int | float | str)

@@ -1,0 +1,1 @@
+"""Runs of experiments: from a configuration to objects, and what a finished one leaves behind."""

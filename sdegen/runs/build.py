@@ -1,0 +1,90 @@
+"""From a configuration to objects: the one place where Hydra instantiates anything."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sdegen.model.score import ScoreModel
+
+ALLOWED = ("sdegen", "torch.optim")
+"""Packages whose names a configuration may call. A user's own are added by ``packages``."""
+
+
+def targets(node: Any) -> Iterator[str]:
+    """Every ``_target_`` in a configuration, at any depth."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        for value in node.values():
+            yield from targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from targets(value)
+
+
+def build(node: Any, packages: Sequence[str] = (), **extra: Any) -> Any:
+    """The object that a configuration node describes.
+
+    ValueError with one sentence if it names something outside sdegen, torch.optim and
+    ``packages``, something that is not there, or arguments that do not fit.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import get_object, instantiate
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    allowed = (*ALLOWED, *packages)
+    for target in targets(plain):
+        if not any(target == name or target.startswith(f"{name}.") for name in allowed):
+            raise ValueError(
+                f"The configuration asks for {target}, but only {', '.join(allowed)} may be "
+                f"called from it: allow a package of yours with packages=[{target.split('.')[0]}]."
+            )
+    try:
+        return instantiate(plain, _convert_="all", **extra)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, ValueError | OSError):
+            raise ValueError(str(cause)) from error
+        target = str(plain.get("_target_")) if isinstance(plain, dict) else str(plain)
+        hint = ""
+        if isinstance(cause, TypeError):
+            hint = f" It takes {inspect.signature(get_object(target))}."
+        reason = str(cause).splitlines()[0].rstrip(".")
+        raise ValueError(f"{target} cannot be built: {reason}.{hint}") from error
+
+
+def build_walk(config: dict[str, Any]) -> Any:
+    """The walk of a configuration, None for walk=default: the solver's own, or log_snr."""
+    return build(config["walk"], config["packages"]) or None
+
+
+def build_optimizer(config: dict[str, Any]) -> Any:
+    """parameters -> optimizer; its settings are tried out on one weight first."""
+    import torch
+
+    make = build(config["train"]["optimizer"], config["packages"], _partial_=True)
+    try:
+        make([torch.nn.Parameter(torch.zeros(1))])
+    except TypeError as error:
+        known = ", ".join(inspect.signature(make.func).parameters)
+        raise ValueError(f"train.optimizer: {error}; it takes {known}.") from error
+    return make
+
+
+def build_model(config: dict[str, Any], shape: Sequence[int], classes: int) -> ScoreModel:
+    """The score model of a resolved configuration, for data of a shape and number of classes."""
+    packages = config["packages"]
+    conditional = classes if config["conditional"] else 0
+    size = {"dim" if len(shape) == 1 else "channels": shape[0], "classes": conditional}
+    net = build(config["net"], packages, **size)
+    sde = build(config["sde"], packages)
+    return ScoreModel(net, sde, **config["model"])
+
+
+def build_data(config: dict[str, Any]) -> tuple[Any, Any]:
+    """The training and the held-out data set."""
+    data = config["data"]
+    return tuple(build(data[split], config["packages"]) for split in ("train", "test"))  # type: ignore[return-value]

@@ -1,0 +1,89 @@
+"""What a trained model is worth: solvers side by side at equal budgets of network calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdegen.metrics.quality import Quality, Row
+from sdegen.model.score import ScoreModel
+from sdegen.sampling.march import Solution, solve
+from sdegen.sampling.plan import plan
+from sdegen.solvers.equation import Reverse
+from sdegen.solvers.solver import Solver, check
+
+
+def timed(model: ScoreModel, start: Sequence[int] | Tensor, **how: Any) -> tuple[Solution, float]:
+    """``solve`` and the seconds it took."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    begun = time.perf_counter()
+    solution = solve(model, start, **how)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    return solution, time.perf_counter() - begun
+
+
+def refuse_early(
+    model: ScoreModel, solvers: Mapping[str, Solver], budgets: Sequence[int], walk: Any
+) -> None:
+    """Raise now what ``compare`` would raise only after the training."""
+    for solver in solvers.values():
+        check(solver, Reverse(model, solver.eta))
+        for budget in budgets:
+            steps = {} if solver.adaptive else {"nfe": budget}
+            plan(model.sde, solver, steps.get("steps"), steps.get("nfe"), walk)
+
+
+def compare(
+    model: ScoreModel,
+    quality: Quality,
+    shape: Sequence[int],
+    solvers: Mapping[str, Solver],
+    budgets: Sequence[int],
+    *,
+    walk: Any = None,
+    seed: int = 0,
+) -> Iterator[tuple[Row, Solution]]:
+    """Every solver at every budget from the same seeds; an adaptive one once, at its own."""
+    for name, solver in solvers.items():
+        for budget in [None] if solver.adaptive else budgets:
+            solution, seconds = timed(
+                model, (quality.n, *shape), solver=solver, nfe=budget, walk=walk, seed=seed
+            )
+            yield quality.row(name, budget, solution, seconds), solution
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as text for a terminal."""
+    head = ["solver", "NFE", "seconds", "Frechet", "sliced W2", "failed"]
+    cells = [
+        [
+            row.solver,
+            "" if row.nfe is None else str(row.nfe),
+            "" if row.seconds is None else f"{row.seconds:.2f}",
+            "" if row.frechet is None else f"{row.frechet:.3f}",
+            f"{row.sliced:.4f}",
+            str(row.failed) if row.failed else "",
+        ]
+        for row in rows
+    ]
+    if not any(row.failed for row in rows):
+        head, cells = head[:-1], [line[:-1] for line in cells]
+    widths = [max(len(line[i]) for line in [head, *cells]) for i in range(len(head))]
+
+    def text(line: list[str]) -> str:
+        first, *rest = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        return "  ".join([first.strip().ljust(widths[0]), *rest])
+
+    return "\n".join([text(head), "-" * len(text(head)), *map(text, cells)])
+
+
+def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The rows for a JSON file."""
+    return [asdict(row) for row in rows]

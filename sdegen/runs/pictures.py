@@ -1,0 +1,75 @@
+"""Pictures of a run: samples, the loss, a trajectory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sdegen.model.score import ScoreModel
+from sdegen.runs.folder import class_labels
+from sdegen.solvers.solver import Solver
+
+
+def picture(x: torch.Tensor, path: Path, title: str) -> None:
+    """Samples as a picture, where they can be drawn."""
+    from sdegen.plots import save_samples
+
+    if drawable(x):
+        most = 100 if x.ndim == 4 else 5000
+        save_samples(
+            x[:most].float().cpu(), path, title, **({"columns": 10} if x.ndim == 4 else {})
+        )
+
+
+def drawable(x: torch.Tensor) -> bool:
+    """Images of one or three channels, or points of the plane."""
+    return (x.ndim == 4 and x.shape[1] in (1, 3)) or (x.ndim == 2 and x.shape[1] == 2)
+
+
+def curve(folder: Path) -> None:
+    """The loss curve of the run's records."""
+    from sdegen.plots import save_curve
+    from sdegen.training.trainer import RECORDS
+
+    lines = (folder / RECORDS).read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    steps, losses = [r["step"] for r in records], [r["loss"] for r in records]
+    save_curve(steps, losses, folder / "loss.png", "loss")
+
+
+def trajectory(
+    model: ScoreModel,
+    data: Any,
+    folder: Path,
+    solvers: Mapping[str, Solver],
+    walk: Any,
+    settings: Mapping[str, Any],
+) -> None:
+    """A few samples on their way from noise to data, by the last solver that steps."""
+    from sdegen.plots import save_trajectory
+    from sdegen.sampling.march import solve
+
+    stepping = {name: solver for name, solver in solvers.items() if not solver.adaptive}
+    if not stepping:
+        return
+    name, solver = list(stepping.items())[-1]
+    n = 10 if len(data.shape) == 3 else 2000
+    labels = class_labels(n, data.classes if "y" in model.conditions else 0)
+    model = model if labels is None else model.given(y=labels.to(model.device))
+    budget, seed = max(settings["budgets"]), settings["seed"]
+    solution = solve(
+        model, (n, *data.shape), solver=solver, nfe=budget, walk=walk, seed=seed, path=True
+    )
+    assert solution.path is not None
+    states = solution.path.x
+    if not drawable(states[0]):
+        return
+    picks = torch.linspace(0, len(states) - 1, min(9, len(states))).round().long()
+    times = [f"t = {float(solution.path.t[i]):.3g}" for i in picks]
+    save_trajectory(
+        states[picks].float().cpu(), times, folder / "trajectory.png", f"{name}, {budget} NFE"
+    )

@@ -1,0 +1,101 @@
+"""A whole walk in one CUDA graph: all kernels of a sample launched at once, again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sdegen.model.score import ScoreModel
+from sdegen.noise.source import Seeded
+from sdegen.programs.remembered import traced
+from sdegen.sampling.plan import begin, plan
+from sdegen.solvers.equation import Eta, Reverse
+from sdegen.solvers.solver import Solver, check
+from sdegen.walks.grids import Grid
+
+WARM_UP = 2
+"""Runs before the capture, in which libraries choose kernels and a compiled network compiles."""
+
+
+class Captured:
+    """``sample`` as a CUDA graph.  Called with a seed, or a start, or neither, it gives samples.
+
+    The same seed gives the samples of ``sample`` to the last bit. The network's weights may change
+    in between, its Python code is not run again. ``nfe``: network calls of one run.
+    """
+
+    def __init__(
+        self,
+        model: ScoreModel,
+        start: Sequence[int] | Tensor,
+        *,
+        solver: Solver,
+        steps: int | None = None,
+        nfe: int | None = None,
+        walk: str | Grid | Tensor | Sequence[float] | None = None,
+        eta: Eta | None = None,
+    ) -> None:
+        """Arguments as ``solve``'s.  NotLinear for a solver that has no program; ValueError where
+        there is no CUDA device to capture on.
+        """
+        self.noise, self.shape = Seeded(0), start
+        self.p = Reverse(model, solver.eta if eta is None else eta, self.noise)
+        check(solver, self.p)
+        times = plan(model.sde, solver, steps, nfe, walk)
+        self.program = traced(solver, model.sde, times, self.p.eta, predicts=model.target)
+        self.start = begin(self.p, start, self.program.walk[0]).clone()
+        check_device(self.start)
+        before = model.nfe
+        with torch.no_grad():
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UP):
+                    self.run()
+            torch.cuda.current_stream().wait_stream(side)
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.end = self.run()
+        self.nfe = (model.nfe - before) // (WARM_UP + 1)
+        model.count(-self.nfe)  # the capture itself runs nothing
+
+    def run(self) -> Tensor:
+        """The walk from the static start, with the first draws of the static keys."""
+        self.noise.rewind()
+        end = self.start
+        for end in self.program.execute(self.p.model, self.start, self.noise):  # noqa: B007
+            pass
+        return end
+
+    @torch.no_grad()
+    def __call__(
+        self, start: Tensor | None = None, *, seed: int | Sequence[int] | None = None
+    ) -> Tensor:
+        """Samples (b, *) from a start x_T (b, *), by default drawn from the prior.
+
+        seed: of the prior and of the walk; by default one drawn by torch.
+        """
+        seed = int(torch.randint(2**63 - 1, ())) if seed is None else seed
+        self.noise.reseed(seed)
+        if start is None:
+            start = begin(self.p, self.shape, self.program.walk[0])
+        if start.shape != self.start.shape or start.dtype != self.start.dtype:
+            raise ValueError(
+                f"The graph was captured for states of shape {tuple(self.start.shape)} and "
+                f"{self.start.dtype}, but these are {tuple(start.shape)} and {start.dtype}."
+            )
+        self.start.copy_(start)
+        self.graph.replay()
+        self.p.model.count(self.nfe)
+        return self.end.clone()
+
+
+def check_device(x: Tensor) -> None:
+    """Refuse a capture where there are no CUDA graphs."""
+    if x.device.type != "cuda":
+        raise ValueError(
+            f"A CUDA graph is captured on a CUDA device, but the states are on {x.device}: use "
+            "sample, which runs the same program."
+        )

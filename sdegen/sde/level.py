@@ -1,0 +1,93 @@
+"""What a forward process knows at one time: the time, alpha, sigma and their slopes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import torch
+from torch import Tensor, log
+
+NO_SIGNAL = -25.0
+"""Below this log(alpha / sigma) a state holds no trace of x0: alpha counts as zero."""
+
+
+def expand(c: Tensor | float, x: Tensor) -> Tensor | float:
+    """A coefficient, () or (b,), made ready to multiply a state x (b, *).
+
+    A 0-d float64 tensor stays as it is: it neither promotes a float32 state nor synchronises a
+    device. A per-sample coefficient becomes (b, 1, ...) in the state's dtype.
+    """
+    if not isinstance(c, Tensor) or c.ndim == 0:
+        return c
+    return c.to(x).reshape(-1, *[1] * (x.ndim - 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Instant:
+    """All that any SDE knows at one time: the time itself, () or (b,)."""
+
+    t: Tensor
+
+    def unbind(self) -> list[Instant]:
+        """A level of many times (n,) as n levels of one time () each."""
+        columns = [getattr(self, field.name).unbind() for field in fields(self)]
+        return [type(self)(*row) for row in zip(*columns, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class Level(Instant):
+    """All that a linear SDE knows at one time: tensors of the time's shape, () or (b,).
+
+    alpha, sigma: x_t = alpha x0 + sigma z.   d_alpha, d_var: d alpha / dt and d sigma^2 / dt.
+    (The slope of sigma^2 is kept, not that of sigma: it stays finite where sigma leaves zero.)
+    """
+
+    alpha: Tensor
+    sigma: Tensor
+    d_alpha: Tensor
+    d_var: Tensor
+
+    @cached_property
+    def lam(self) -> Tensor:
+        """Half the log signal-to-noise ratio, log(alpha / sigma)."""
+        return log(self.alpha) - log(self.sigma)
+
+    @cached_property
+    def rho(self) -> Tensor:
+        """Noise beside unit signal, sigma / alpha: the sigma of Karras et al. (2022)."""
+        return self.sigma / self.alpha
+
+    @cached_property
+    def tau(self) -> Tensor:
+        """sigma / (alpha + sigma): the time of the straight flow (1 - tau) x0 + tau eps."""
+        return self.sigma / (self.alpha + self.sigma)
+
+    @cached_property
+    def d_sigma(self) -> Tensor:
+        """d sigma / dt."""
+        return self.d_var / (2 * self.sigma)
+
+    @cached_property
+    def f(self) -> Tensor:
+        """Linear drift, d log alpha / dt."""
+        return self.d_alpha / self.alpha
+
+    @cached_property
+    def g2(self) -> Tensor:
+        """Squared diffusion, d sigma^2 / dt - 2 f sigma^2."""
+        return self.d_var - 2 * self.f * self.sigma**2
+
+
+def clock(t: Tensor | float) -> Tensor:
+    """A time in float64, where levels are decided: float32 is 9 % off in sigma at t = 1e-6."""
+    return torch.as_tensor(t, dtype=torch.float64)
+
+
+def linear(level: Instant) -> Level:
+    """The level as that of a linear SDE, or an error that says why it must be one."""
+    if not isinstance(level, Level):
+        raise ValueError(
+            "This needs the marginals of a LinearSDE, but the SDE gives only drift and diffusion."
+        )
+    return level

@@ -1,0 +1,220 @@
+"""More linear SDEs, each a pair (alpha, sigma): cosine, EDM, flow, DDPM's betas, and your own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, exp, expm1, log, sqrt
+from torch.nn.functional import softplus
+
+from sdegen.sde.level import Level, clock
+from sdegen.sde.process import LinearSDE, Prior, check_interval
+
+
+@dataclass(frozen=True)
+class Cosine(LinearSDE):
+    """alpha = cos(u) / cos(u_0), u = pi/2 (t + s) / (1 + s).  Nichol & Dhariwal (2021), eq. 17.
+
+    Variance preserving. T stops short of 1, where alpha is zero and beta unbounded.
+    """
+
+    s: float = 0.008
+    T: float = 0.9946
+    t_min: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_interval(self, longest=1.0)
+        if self.s < 0:
+            raise ValueError(f"Cosine needs an offset s >= 0, but s = {self.s:g}.")
+
+    @property
+    def rate(self) -> float:
+        """du / dt."""
+        return math.pi / 2 / (1 + self.s)
+
+    def __call__(self, t: Tensor | float) -> Level:
+        """The level at time t.  sigma^2 = sin(u - u_0) sin(u + u_0) / cos(u_0)^2."""
+        t = clock(t)
+        u0 = self.rate * self.s
+        u, cos0 = self.rate * t + u0, math.cos(u0)
+        alpha, d_alpha = torch.cos(u) / cos0, -self.rate * torch.sin(u) / cos0
+        sigma = sqrt(torch.sin(self.rate * t) * torch.sin(u + u0)) / cos0
+        return Level(t, alpha, sigma, d_alpha, -2 * alpha * d_alpha)
+
+    def time(self, lam: Tensor) -> Tensor:
+        """The sine rule of ``__call__`` read backwards: exact where u - u_0 is small."""
+        u0 = self.rate * self.s
+        var, cos0 = torch.sigmoid(-2 * lam), math.cos(u0)
+        u = torch.atan2(sqrt(var * cos0**2 + math.sin(u0) ** 2), sqrt(1 - var) * cos0)
+        return torch.asin((var * cos0**2 / torch.sin(u + u0)).clamp(max=1.0)) / self.rate
+
+    @property
+    def prior(self) -> Prior:
+        """N(0, I)."""
+        return Prior(1.0)
+
+
+@dataclass(frozen=True)
+class EDM(LinearSDE):
+    """dx = sqrt(2 t) dw: alpha = 1, sigma = t.  Karras et al. (2022), table 1."""
+
+    T: float = 80.0
+    t_min: float = 0.002
+
+    def __post_init__(self) -> None:
+        check_interval(self)
+
+    def __call__(self, t: Tensor | float) -> Level:
+        """The level at time t."""
+        t = clock(t)
+        one = torch.ones_like(t)
+        return Level(t, one, t, 0 * one, 2 * t)
+
+    def time(self, lam: Tensor) -> Tensor:
+        """t = e^-lam."""
+        return exp(-lam)
+
+    @property
+    def prior(self) -> Prior:
+        """N(0, T^2 I)."""
+        return Prior(self.T)
+
+
+@dataclass(frozen=True)
+class Flow(LinearSDE):
+    """alpha = 1 - t, sigma = t.  Lipman et al. (2023), Liu et al. (2023).
+
+    At t = 1 the flow is regular but lam, f and g are infinite. T stops short of it so that every
+    solver and every walk works; Flow(T=1.0) starts from pure noise for those that can.
+    """
+
+    T: float = 0.999
+    t_min: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_interval(self, longest=1.0)
+
+    def __call__(self, t: Tensor | float) -> Level:
+        """The level at time t."""
+        t = clock(t)
+        return Level(t, 1 - t, t, -torch.ones_like(t), 2 * t)
+
+    def time(self, lam: Tensor) -> Tensor:
+        """t = sigmoid(-lam)."""
+        return torch.sigmoid(-lam)
+
+    @property
+    def prior(self) -> Prior:
+        """N(0, T^2 I)."""
+        return Prior(self.T)
+
+
+@dataclass(frozen=True)
+class DiscreteVPSDE(LinearSDE):
+    """The VP process through DDPM's discrete betas: time (i + 1) / n is step i, T = 1.
+
+    alpha^2 is the running product of 1 - beta, log alpha is linear between the steps.
+    Ho et al. (2020), sec. 2; the continuous reading is that of Lu et al. (2022a), app. D.
+    ``betas`` defaults to DDPM's: 1,000 values, linear from 1e-4 to 2e-2.
+    """
+
+    betas: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        ddpm = torch.linspace(1e-4, 2e-2, 1000, dtype=torch.float64).tolist()
+        object.__setattr__(self, "betas", tuple(ddpm if self.betas is None else self.betas))
+        if not self.n or not all(0 < beta < 1 for beta in self.betas or ()):
+            raise ValueError("DiscreteVPSDE needs at least one beta, and each in (0, 1).")
+
+    @property
+    def n(self) -> int:
+        """The number of steps."""
+        return len(self.betas or ())
+
+    @property
+    def T(self) -> float:  # type: ignore[override]
+        """The time of the last step."""
+        return 1.0
+
+    @property
+    def t_min(self) -> float:  # type: ignore[override]
+        """The time of the first step, 1 / n."""
+        return 1 / self.n
+
+    @cached_property
+    def _log_alpha(self) -> Tensor:
+        steps = torch.log1p(-torch.tensor(self.betas, dtype=torch.float64)).cumsum(0) / 2
+        return torch.cat([steps.new_zeros(1), steps])
+
+    def __call__(self, t: Tensor | float) -> Level:
+        """The level at time t."""
+        t = clock(t)
+        table, n = self._log_alpha.to(t.device), self.n
+        i = (t * n).ceil().long().clamp(1, n)
+        slope = (table[i] - table[i - 1]) * n
+        log_alpha = table[i] + slope * (t - i.to(t) / n)
+        alpha = exp(log_alpha)
+        return Level(t, alpha, sqrt(-expm1(2 * log_alpha)), slope * alpha, -2 * slope * alpha**2)
+
+    def time(self, lam: Tensor) -> Tensor:
+        """The piecewise-linear log alpha read backwards."""
+        log_alpha, n = -softplus(-2 * lam) / 2, self.n
+        table = self._log_alpha.to(lam.device)
+        i = torch.searchsorted(-table, -log_alpha).clamp(1, n)
+        return (i + (log_alpha - table[i]) / (table[i] - table[i - 1])) / n
+
+    @property
+    def prior(self) -> Prior:
+        """N(0, I)."""
+        return Prior(1.0)
+
+
+@dataclass(frozen=True)
+class MarginalSDE(LinearSDE):
+    """A linear SDE from nothing but its marginals: ``marginal(t) -> (alpha, sigma)``.
+
+    Slopes come from forward-mode differentiation and time(lam) from bisection, so two curves are
+    enough for every solver; ``marginal`` works elementwise on float64 tensors and its
+    log(alpha / sigma) must fall with t. The prior is N(0, sigma(T)^2 I) unless ``prior_std`` says
+    otherwise.
+    """
+
+    marginal: Callable[[Tensor], tuple[Tensor, Tensor]]
+    T: float = 1.0
+    t_min: float = 1e-3
+    prior_std: float | None = None
+
+    def __post_init__(self) -> None:
+        check_interval(self)
+        lam = self(torch.linspace(self.t_min, self.T, 101, dtype=torch.float64)).lam
+        if not bool((lam.diff() < 0).all()):
+            raise ValueError(
+                "MarginalSDE needs a marginal whose log(alpha / sigma) falls strictly with t "
+                f"on [{self.t_min:g}, {self.T:g}]; this one does not."
+            )
+
+    def __call__(self, t: Tensor | float) -> Level:
+        """The level at time t."""
+        t = clock(t).clone()  # forward mode refuses an expanded tensor
+        both = torch.func.jvp(self.marginal, (t,), (torch.ones_like(t),))
+        (alpha, sigma), (d_alpha, d_sigma) = both[0], both[1]
+        return Level(t, alpha, sigma, d_alpha, 2 * sigma * d_sigma)
+
+    def time(self, lam: Tensor) -> Tensor:
+        """Bisection on [t_min, T] to the last bit of float64."""
+        low, high = torch.full_like(lam, self.t_min), torch.full_like(lam, self.T)
+        for _ in range(60):
+            middle = (low + high) / 2
+            alpha, sigma = self.marginal(middle)
+            early = log(alpha / sigma) > lam
+            low, high = torch.where(early, middle, low), torch.where(early, high, middle)
+        return (low + high) / 2
+
+    @property
+    def prior(self) -> Prior:
+        """N(0, prior_std^2 I), by default sigma(T)."""
+        return Prior(float(self(self.T).sigma) if self.prior_std is None else self.prior_std)

@@ -1,0 +1,39 @@
+"""Walks: grids of falling times, and climbs put into them."""
+
+from sdegen.walks.climbs import Climb, ancestral, churn, repaint, restart, zigzag
+from sdegen.walks.grids import (
+    GRIDS,
+    Grid,
+    ddim_quadratic,
+    focused,
+    karras,
+    leading,
+    linspace,
+    log_snr,
+    quadratic,
+    trailing,
+    uniform,
+)
+from sdegen.walks.walk import check_walk, levels
+
+__all__ = [
+    "GRIDS",
+    "Climb",
+    "Grid",
+    "ancestral",
+    "check_walk",
+    "churn",
+    "ddim_quadratic",
+    "focused",
+    "karras",
+    "leading",
+    "levels",
+    "linspace",
+    "log_snr",
+    "quadratic",
+    "repaint",
+    "restart",
+    "trailing",
+    "uniform",
+    "zigzag",
+]

@@ -1,0 +1,213 @@
+"""Grids: plain functions (sde, n) -> n + 1 times in float64, from T down to t_min.
+
+A grid decides where a solver stops on its way. Both ends are hit exactly; ``start`` and ``stop``
+default to the SDE's own T and t_min.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+from sdegen.sde.level import NO_SIGNAL
+from sdegen.sde.process import SDE, LinearSDE
+from sdegen.sde.schedules import DiscreteVPSDE
+from sdegen.walks.walk import check_walk
+
+Grid = Callable[[SDE, int], Tensor]
+
+
+def uniform(sde: SDE, n: int, start: float | None = None, stop: float | None = None) -> Tensor:
+    """Equal steps in time, as Song et al. (2021) take them."""
+    return through(sde, n, start, stop, lambda ends: torch.lerp(ends[0], ends[1], ramp(n)))
+
+
+def quadratic(sde: SDE, n: int, start: float | None = None, stop: float | None = None) -> Tensor:
+    """Equal steps in sqrt(t): finer near the data.  Song, Meng & Ermon (2021), app. D.2."""
+    return through(
+        sde, n, start, stop, lambda ends: torch.lerp(ends[0].sqrt(), ends[1].sqrt(), ramp(n)) ** 2
+    )
+
+
+def log_snr(sde: SDE, n: int, start: float | None = None, stop: float | None = None) -> Tensor:
+    """Equal steps in lam = log(alpha / sigma).  Lu et al. (2022a), sec. 3.3."""
+    clock = linear(sde, "log_snr")
+
+    def times(ends: Tensor) -> Tensor:
+        lam = finite(sde, clock(ends).lam)
+        return clock.time(torch.lerp(lam[0], lam[1], ramp(n)))
+
+    return through(sde, n, start, stop, times)
+
+
+def karras(
+    sde: SDE, n: int, start: float | None = None, stop: float | None = None, power: float = 7.0
+) -> Tensor:
+    """Equal steps in rho^(1 / power), rho = sigma / alpha.  Karras et al. (2022), eq. 5."""
+    clock = linear(sde, "karras")
+    if not power > 0:
+        raise ValueError(f"karras needs power > 0, but power = {power!r}.")
+
+    def times(ends: Tensor) -> Tensor:
+        roots = (finite(sde, -clock(ends).lam) / power).exp()
+        return clock.time(-power * torch.lerp(roots[0], roots[1], ramp(n)).log())
+
+    return through(sde, n, start, stop, times)
+
+
+def focused(
+    sde: SDE,
+    n: int,
+    start: float | None = None,
+    stop: float | None = None,
+    center: float = 1.0,
+    width: float = 4.0,
+    strength: float = 4.0,
+) -> Tensor:
+    """Equal steps in lam + strength width tanh((lam - center) / width): log_snr, finer about one
+    level by 1 + strength.
+
+    There, at rho = 1 / e for data in [-1, 1], a sample takes its shape: x0 hardly changes with
+    lam long before and long after. Measured in docs/benchmarks.md.
+    """
+    clock = linear(sde, "focused")
+    if not (width > 0 and strength >= 0):
+        raise ValueError(
+            f"focused needs width > 0 and strength >= 0, but they are {width!r} and {strength!r}."
+        )
+
+    def at(lam: Tensor) -> Tensor:
+        return lam + strength * width * torch.tanh((lam - center) / width)
+
+    def times(ends: Tensor) -> Tensor:
+        lam = finite(sde, clock(ends).lam)
+        goal = torch.lerp(at(lam[0]), at(lam[1]), ramp(n))
+        low, high = lam.min().expand(n + 1), lam.max().expand(n + 1)
+        for _ in range(60):  # bisection, to the last bit
+            middle = (low + high) / 2
+            short = at(middle) < goal
+            low, high = torch.where(short, middle, low), torch.where(short, high, middle)
+        return clock.time((low + high) / 2)
+
+    return through(sde, n, start, stop, times)
+
+
+def leading(sde: SDE, n: int, offset: int = 0) -> Tensor:
+    """DDPM's steps 0, c, 2 c, ... with c = N // (n + 1).  Song, Meng & Ermon (2021), app. D.2.
+
+    ``offset`` is added to each (Stable Diffusion: 1). Sampling then starts below T.
+    """
+    return ddpm_steps(sde, n, "leading", lambda N, K: torch.arange(K) * (N // K) + offset)
+
+
+def trailing(sde: SDE, n: int) -> Tensor:
+    """DDPM's steps N - 1, N - 1 - c, ..., c = N / (n + 1), rounded.  Lin et al. (2024)."""
+
+    def steps(N: int, K: int) -> Tensor:
+        c = N - (N - N / K)  # as numpy's arange rounds it, which decides where a step is halfway
+        return (N - c * span(K)).round() - 1
+
+    return ddpm_steps(sde, n, "trailing", steps)
+
+
+def linspace(sde: SDE, n: int) -> Tensor:
+    """DDPM's steps N - 1 to 0 at equal distances, rounded.  Nichol & Dhariwal (2021), sec. 4."""
+    return ddpm_steps(sde, n, "linspace", lambda N, K: ((N - 1) / (K - 1) * span(K)).round())
+
+
+def ddim_quadratic(sde: SDE, n: int) -> Tensor:
+    """DDPM's steps 0 to 0.8 N at equal distances of roots.  Song, Meng & Ermon (2021), app. D.2.
+
+    Where rounding makes the published steps repeat one another, each is taken once: the others
+    go nowhere.
+    """
+
+    def steps(N: int, K: int) -> Tensor:
+        roots = math.sqrt(0.8 * N) / (K - 1) * span(K)
+        roots[-1] = math.sqrt(0.8 * N)
+        return roots**2
+
+    return ddpm_steps(sde, n, "ddim_quadratic", steps)
+
+
+GRIDS: dict[str, Grid] = {
+    "uniform": uniform,
+    "quadratic": quadratic,
+    "log_snr": log_snr,
+    "karras": karras,
+    "focused": focused,
+    "leading": leading,
+    "trailing": trailing,
+    "linspace": linspace,
+    "ddim_quadratic": ddim_quadratic,
+}
+
+
+def span(n: int) -> Tensor:
+    """0, 1, ..., n - 1 in float64."""
+    return torch.arange(n, dtype=torch.float64)
+
+
+def ddpm_steps(sde: SDE, n: int, name: str, steps: Callable[[int, int], Tensor]) -> Tensor:
+    """The times (i + 1) / N of K = n + 1 of DDPM's N steps i, so that K calls fall on them.
+
+    The K-th call is the one that ``denoise=True`` makes: the step to alpha = 1.
+    """
+    if not isinstance(sde, DiscreteVPSDE):
+        raise ValueError(
+            f"The {name} grid picks from the steps of a DiscreteVPSDE, and {type(sde).__name__} "
+            "has none: use walk='log_snr' or 'uniform'."
+        )
+    ramp(n)
+    if n >= sde.n:
+        raise ValueError(
+            f"The {name} grid picks {n + 1} times for {n} steps, but DiscreteVPSDE has only "
+            f"{sde.n}: use at most {sde.n - 1} steps."
+        )
+    i = steps(sde.n, n + 1).long().unique().flip(0)
+    return check_walk(sde, (i + 1).double() / sde.n)
+
+
+def ramp(n: int) -> Tensor:
+    """0, 1/n, ..., 1."""
+    if not isinstance(n, Integral) or n < 1:
+        raise ValueError(f"A walk needs a whole number of steps >= 1, but steps = {n!r}.")
+    return torch.arange(n + 1, dtype=torch.float64) / n
+
+
+def linear(sde: SDE, name: str) -> LinearSDE:
+    """The SDE as one with marginals, or an error with the remedy."""
+    if not isinstance(sde, LinearSDE):
+        raise ValueError(
+            f"The {name} grid needs alpha and sigma, but {type(sde).__name__} gives only drift "
+            "and diffusion: use walk='uniform'."
+        )
+    return sde
+
+
+def finite(sde: SDE, lam: Tensor) -> Tensor:
+    """lam at a grid's two ends, refused where it is infinite."""
+    if not bool(lam.isfinite().all() and (lam > NO_SIGNAL).all()):
+        raise ValueError(
+            f"log(alpha / sigma) of {type(sde).__name__} is infinite at an end of the grid: use "
+            "walk='uniform', or end it earlier (as Flow(T=0.999) does)."
+        )
+    return lam
+
+
+def through(
+    sde: SDE, n: int, start: float | None, stop: float | None, times: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """The grid from start to stop, with ends that no rounding has moved."""
+    ends = torch.tensor(
+        [sde.T if start is None else start, sde.t_min if stop is None else stop],
+        dtype=torch.float64,
+    )
+    ramp(n)
+    grid = times(check_walk(sde, ends))
+    grid[0], grid[-1] = ends
+    return check_walk(sde, grid)
