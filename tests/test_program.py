@@ -382,6 +382,28 @@ def test_a_captured_walk_is_the_walk(name: str) -> None:
         captured(normal(4, 2), seed=0)
 
 
+@pytest.mark.usefixtures("graphs")
+@pytest.mark.parametrize("name", ["ddim", "unipc", "heun", "ddpm"])
+def test_a_captured_wrapper_is_the_wrapper(name: str) -> None:
+    """A model made of a model keeps what it changes, and what it counts, in the graph."""
+
+    class Doubled(sg.ScoreModel):
+        def output(self, x: Tensor, level: Any) -> Tensor:
+            one, two = super().output(torch.cat([x, 2 * x]), level).chunk(2)
+            self.count(1)
+            return 3 * one - 2 * two
+
+    model, solver = Doubled(Smooth(), sg.VPSDE(), "edm"), EVERY_SOLVER[name]
+    how: dict[str, Any] = {"solver": solver, "steps": 5}
+    captured = sg.sampling.Captured(model, (3, 2), **how)
+    before = model.nfe
+    got = captured(seed=7)
+    assert model.nfe - before == 2 * solver.calls(5)
+    assert torch.equal(got, sg.sample(model, (3, 2), seed=7, **how))
+    inner = sg.ScoreModel(model.net, model.sde, "edm")
+    assert not torch.equal(got, sg.sample(inner, (3, 2), seed=7, **how))
+
+
 def test_a_capture_needs_a_device_and_a_program() -> None:
     model = sg.ScoreModel(pointwise, sg.VPSDE())
     with refused("captured on a CUDA device, but the states are on cpu"):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sdegen.checks import one_of, whole
 from sdegen.likelihood.density import log_prob, source_of
-from sdegen.likelihood.flow import failures, warn_of
+from sdegen.likelihood.flow import failures, warn_of, within
 from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Noise
 from sdegen.sde.level import clock
@@ -123,7 +123,7 @@ def bits_per_dim(
             stacklevel=2,
         )
     source, (scale, shift) = source_of(seed, noise), bins(levels, centred)
-    model.within(x.to(torch.float64) * scale + shift)
+    within(model, x.to(torch.float64) * scale + shift)
     free = unbounded(model)
     passes, calls = [], torch.zeros(len(x), dtype=torch.int64)
     status = torch.zeros(len(x), dtype=torch.int8)

@@ -21,7 +21,7 @@ from torch import Tensor
 from sdegen.checks import whole
 from sdegen.likelihood.bits import bins, check_images
 from sdegen.likelihood.density import source_of
-from sdegen.likelihood.flow import bottom, carried, entire, failures, start_of, warn_of
+from sdegen.likelihood.flow import bottom, carried, entire, failures, start_of, warn_of, within
 from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Noise, Seeded
 from sdegen.sampling.plan import plan
@@ -241,7 +241,7 @@ def states(model: ScoreModel, x: Tensor, levels: int | None) -> Tensor:
         return start_of(model, x, False)
     check_images(x, levels)
     scale, shift = bins(levels, centred=True)
-    return model.within(x.to(model.device).double() * scale + shift)
+    return within(model, x.to(model.device).double() * scale + shift)
 
 
 def prior_term(model: ScoreModel, x0: Tensor) -> Tensor:

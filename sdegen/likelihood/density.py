@@ -19,8 +19,8 @@ from torch import Tensor, log1p
 
 from sdegen.likelihood.divergence import Divergence, Kind, depends
 from sdegen.likelihood.flow import bottom, carried, failures, follow, start_of, warn_of
-from sdegen.model.prediction import LinearPrediction
-from sdegen.model.score import ScoreModel
+from sdegen.model.denoiser import Denoiser
+from sdegen.model.prediction import LinearPrediction, Target, predict_velocity
 from sdegen.noise.source import Noise, Seeded
 from sdegen.sampling.plan import spent
 from sdegen.sde.level import Instant, clock, expand, linear
@@ -41,6 +41,7 @@ class LogProb:
             time for k = 2, 96 % for 5.
     z:      where the flow takes the data, x_T (b, *).
     nfe:    network calls, (b,); status: values of ``Status``, (b,).
+    vjps:   products with the network's transposed Jacobian, for the batch at once.
     """
 
     value: Tensor
@@ -48,6 +49,7 @@ class LogProb:
     z: Tensor
     nfe: Tensor
     status: Tensor
+    vjps: int = 0
 
     @property
     def failed(self) -> list[int]:
@@ -56,7 +58,7 @@ class LogProb:
 
 
 def log_prob(
-    model: ScoreModel,
+    model: Denoiser,
     x: Tensor,
     *,
     solver: Solver | None = None,
@@ -96,7 +98,7 @@ def log_prob(
     if isinstance(sde, LinearSDE):
         carried(sde(clock(sde.T)))
     lifted = lift(model, trace, y, source_of(seed, noise).stream("probe"), at)
-    before = model.nfe
+    before, products = model.nfe, model.vjps
     with torch.set_grad_enabled(x.requires_grad):
         state = torch.cat([y[:, None], y.new_zeros(len(y), trace.estimates, *y.shape[1:])], 1)
         end, tallies, top = follow(lifted, state, solver, steps, nfe, walk, upward=True)
@@ -106,7 +108,7 @@ def log_prob(
     value = value.masked_fill((status != 0)[:, None], math.nan)
     error = standard_error(value, trace)
     warn_of("likelihoods", status, stacklevel=3)
-    return LogProb(value.mean(1), error, z, calls, status)
+    return LogProb(value.mean(1), error, z, calls, status, model.vjps - products)
 
 
 def source_of(seed: int | Sequence[int] | None, noise: Noise | None) -> Noise:
@@ -136,16 +138,15 @@ def standard_error(values: Tensor, trace: Divergence) -> Tensor:
 # ------------------------------------------------------------------- the state and its density
 
 
-def lift(model: ScoreModel, trace: Divergence, x: Tensor, noise: Noise, at: Instant) -> Reverse:
+def lift(model: Denoiser, trace: Divergence, x: Tensor, noise: Noise, at: Instant) -> Reverse:
     """The flow of samples and of their densities."""
     probes = trace.draw(x, noise, at)
     if isinstance(model.sde, LinearSDE):
-        lifted: Any = Lifted(model, trace, probes)
-        return Reverse(lifted)
+        return Reverse(Lifted(model, trace, probes))
     return LiftedFlow(model, trace=trace, probes=probes)
 
 
-def grown(model: ScoreModel, x: Tensor, t: Any) -> tuple[Any, Tensor, bool]:
+def grown(model: Denoiser, x: Tensor, t: Any) -> tuple[Any, Tensor, bool]:
     """A prediction made with gradients, the state it was made at, and whether they are wanted."""
     graph = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -169,7 +170,7 @@ class Lifted:
     error is thereby none. It is said by its velocity, to which x0 and eps follow.
     """
 
-    model: ScoreModel
+    model: Denoiser
     trace: Divergence
     probes: Tensor
 
@@ -183,9 +184,37 @@ class Lifted:
         """The model's."""
         return self.model.nfe
 
-    def rows(self, index: Tensor, b: int) -> Lifted:
+    @property
+    def vjps(self) -> int:
+        """The model's."""
+        return self.model.vjps
+
+    @property
+    def device(self) -> torch.device:
+        """The model's."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The model's."""
+        return self.model.dtype
+
+    @property
+    def target(self) -> Target:
+        """The velocity, in which the parts beside the sample are said too."""
+        return predict_velocity
+
+    def count(self, calls: int = 0, vjps: int = 0) -> None:
+        """The model counts."""
+        self.model.count(calls, vjps)
+
+    def take(self, index: Tensor) -> Lifted:
         """For some samples of the batch."""
-        return replace(self, model=self.model.rows(index, b), probes=self.probes[index])
+        return replace(self, model=self.model.take(index), probes=self.probes[index])
+
+    def output(self, x: Tensor, level: Instant) -> Tensor:
+        """The velocity alone, (b, 1 + k, *)."""
+        return self(x, level).F
 
     def __call__(self, x: Tensor, t: Any) -> LinearPrediction:
         """Velocities: of the sample, and of n l, where dl/drho is
@@ -199,6 +228,7 @@ class Lifted:
         with torch.enable_grad():
             rest = expand(alpha, y) * seen.eps - expand(alpha * sigma / n2, y) * y
         parts = shared(self.trace(rest, y, self.probes, graph), y)
+        self.model.count(vjps=self.trace.products(y[0].numel()))
         d_rho = (alpha * d_sigma - sigma * d_alpha) / alpha**2
         d_n = (alpha * d_alpha + sigma * d_sigma) / n2  # over n
         parts = expand(n2.sqrt() * d_rho, x) * parts + expand(d_n, x) * x[:, 1:]
@@ -223,9 +253,9 @@ class LiftedFlow(Reverse):
     trace: Divergence = field(kw_only=True)
     probes: Tensor = field(kw_only=True)
 
-    def rows(self, index: Tensor, b: int) -> LiftedFlow:
+    def take(self, index: Tensor) -> LiftedFlow:
         """For some samples of the batch."""
-        return replace(self, model=self.model.rows(index, b), probes=self.probes[index])
+        return replace(self, model=self.model.take(index), probes=self.probes[index])
 
     def drift(self, x: Tensor, t: Instant) -> Tensor:
         """The sample's drift and its divergence, (b, 1 + k, *)."""
@@ -233,6 +263,7 @@ class LiftedFlow(Reverse):
         with torch.enable_grad():
             v = seen.drift(0.0)
         both = torch.cat([v[:, None], shared(self.trace(v, y, self.probes, graph), y)], 1)
+        self.model.count(vjps=self.trace.products(y[0].numel()))
         return both if graph else both.detach()
 
 

@@ -45,6 +45,10 @@ class Divergence:
         """k: independent ones, or the one that is exact."""
         return 1 if self.kind == "exact" else self.probes
 
+    def products(self, n: int) -> int:
+        """Products with J^T that an estimate in n dimensions takes."""
+        return {"exact": n, "hutch++": 3 * self.probes}.get(self.kind, self.probes)
+
     def draw(self, x: Tensor, noise: Noise, at: Instant) -> Tensor:
         """Probes (b, m, *) for states x (b, *), each sample's from its own seed: kept for a solve.
 

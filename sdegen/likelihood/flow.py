@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdegen.model.denoiser import Denoiser
 from sdegen.model.score import ScoreModel
 from sdegen.sampling.plan import plan, spent
 from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand
@@ -155,9 +156,28 @@ def batch(what: str, x: Any) -> Tensor:
     return x
 
 
-def start_of(model: ScoreModel, x: Tensor, scaled: bool) -> Tensor:
+def within(model: Denoiser, x: Tensor) -> Tensor:
+    """Data x (b, *) itself; ValueError where it leaves the model's ``data_range``, as NaN does
+    not."""
+    known = getattr(model, "data_range", None)
+    if known is None:
+        return x
+    low, high = known
+    more = 1e-6 * (high - low)  # of rounding
+    out = ((x < low - more) | (x > high + more)).reshape(len(x), -1).any(1)
+    if bool(out.any()):
+        i = int(out.nonzero()[0])
+        raise ValueError(
+            f"The model was trained on data in [{low:g}, {high:g}], but sample {i} reaches "
+            f"from {float(x[i].min()):g} to {float(x[i].max()):g}: scale it as the training "
+            "data was."
+        )
+    return x
+
+
+def start_of(model: Denoiser, x: Tensor, scaled: bool) -> Tensor:
     """Data x (b, *) as float64 states at t_min: alpha x, or x itself."""
-    at, y = bottom(model.sde), model.within(batch("Data", x)).to(model.device, torch.float64)
+    at, y = bottom(model.sde), within(model, batch("Data", x)).to(model.device, torch.float64)
     return expand(at.alpha, y) * y if scaled and isinstance(at, Level) else y
 
 

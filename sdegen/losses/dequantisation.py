@@ -9,15 +9,15 @@ from torch import Tensor
 
 from sdegen.checks import whole
 from sdegen.losses.dsm import check_data
-from sdegen.model.score import ScoreModel
+from sdegen.model.denoiser import Denoiser
 
 
 def dequantised(
-    model: ScoreModel,
+    model: Denoiser,
     x0: Tensor,
     *,
     levels: int,
-    loss: Callable[[ScoreModel, Tensor], Tensor],
+    loss: Callable[[Denoiser, Tensor], Tensor],
 ) -> Tensor:
     """A loss (b,) of data spread over its bins: x0 + u, u uniform over a bin around 0.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from sdegen.checks import one_of
 from sdegen.losses.times import Draw, Times, independent, uniform_time
 from sdegen.losses.weightings import WEIGHTINGS, Weighting
-from sdegen.model.score import ScoreModel
+from sdegen.model.denoiser import Denoiser
 from sdegen.sde.level import expand
 from sdegen.sde.process import LinearSDE
 
@@ -22,7 +22,7 @@ from sdegen.sde.process import LinearSDE
 
 
 def dsm_loss(
-    model: ScoreModel,
+    model: Denoiser,
     x0: Tensor,
     *,
     weighting: str | Weighting | None = None,
@@ -67,7 +67,7 @@ def dsm_loss(
     a, b = model.target(level)
     target = expand(a, x0) * x0 + expand(b, x0) * z
     error = (
-        (model.call(model.sde.mix(x0, level, z), level) - target)
+        (model.output(model.sde.mix(x0, level, z), level) - target)
         .square()
         .reshape(len(x0), -1)
         .mean(1)
@@ -77,7 +77,7 @@ def dsm_loss(
     return (ratio * weigh(level) * slope**2).to(x0) * error
 
 
-def general_error(model: ScoreModel, x0: Tensor, t: Tensor, z: Tensor) -> Tensor:
+def general_error(model: Denoiser, x0: Tensor, t: Tensor, z: Tensor) -> Tensor:
     """mean_i (G^T (score - target))_i^2 for an SDE that gives its own kernel, (b,)."""
     x, target = model.sde.perturb(x0, t, z)
     error, G = model(x, t).score - target, model.sde.diffusion(x, t)

@@ -1,5 +1,6 @@
 """What a network's output means, and the model that solvers ask."""
 
+from sdegen.model.denoiser import Denoiser
 from sdegen.model.prediction import (
     LinearPrediction,
     PredictEDM,
@@ -10,6 +11,7 @@ from sdegen.model.prediction import (
 from sdegen.model.score import ScoreModel
 
 __all__ = [
+    "Denoiser",
     "LinearPrediction",
     "PredictEDM",
     "Prediction",

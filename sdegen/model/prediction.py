@@ -105,6 +105,8 @@ class LinearPrediction(Prediction):
     level: Level
     a: Coefficient
     b: Coefficient
+    more: Any = None
+    """The network's second output (b, *), where it has two heads."""
 
     def view(self, p: Coefficient, q: Coefficient) -> Tensor:
         """p x0 + q eps, (b, *)."""
@@ -154,6 +156,7 @@ class ScorePrediction(Prediction):
     x: Tensor
     t: Tensor
     F: Tensor
+    more: Any = None
 
     @property
     def score(self) -> Tensor:
@@ -170,8 +173,10 @@ class ScorePrediction(Prediction):
         return self.sde.drift(self.x, self.t) - (1 + eta**2) * half
 
 
-def predicted(sde: SDE, target: Target, x: Tensor, F: Tensor, level: Instant) -> Any:
+def predicted(
+    sde: SDE, target: Target, x: Tensor, F: Tensor, level: Instant, more: Any = None
+) -> Any:
     """The prediction that a network's output F (b, *) at state x (b, *) and a level is."""
     if isinstance(level, Level):
-        return LinearPrediction(x, F, level, *target(level))
-    return ScorePrediction(sde, x, level.t, F)
+        return LinearPrediction(x, F, level, *target(level), more)
+    return ScorePrediction(sde, x, level.t, F, more)

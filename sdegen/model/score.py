@@ -3,107 +3,134 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sdegen.checks import one_of
+from sdegen.model.labels import TIME_LABELS, Label, Prepared, label_dtype, prepare
+from sdegen.model.network import hidden_modules, lengths, name_of, take_values, tensor_of
 from sdegen.model.prediction import PREDICTIONS, PredictEDM, Target, predicted
 from sdegen.sde.level import Instant, expand, linear
 from sdegen.sde.process import SDE, LinearSDE
 
-TIME_LABELS: dict[str, Callable[[Instant], Tensor]] = {
-    "t": lambda level: level.t,
-    "999t": lambda level: 999 * level.t,
-    "1000t-1": lambda level: 1000 * level.t - 1,
-    "sigma": lambda level: linear(level).sigma,
-    "lam": lambda level: linear(level).lam,
-    "c_noise": lambda level: -linear(level).lam / 4,
-}
-"""How a network is told the time: the SDE's own t, Song et al.'s 999 t, DDPM's step number 0..999
-on ``DiscreteVPSDE``, sigma (VE), half log-SNR, and EDM's ln(sigma / alpha) / 4."""
-
-
-def label_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type of time labels for a network of some type: float32 beside a shorter one."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
-
-
-# ------------------------------------------------------------------------------------- the model
-
 
 class ScoreModel(nn.Module):
-    """A network ``net(x, label, **conditions)`` read as a score model of an SDE.
+    """A network ``net(x, label, **conditions)`` read as a score model of an SDE: a ``Denoiser``.
 
-    net:       any callable; gets x (b, *) and a time label (b,), returns x's shape.
+    net:       any callable; gets x (b, *) and a time label (b,), returns x's shape, as a tensor,
+               the first of a tuple, a dictionary's "sample" or only tensor, or ``.sample``.
     predicts:  what it returns: "eps", "x0", "score", "v", "velocity" (dx/dt of the probability
                flow), "edm" (EDM's F, which also fixes c_in and the label c_noise), or a function
                of the Level giving (a, b) with output = a x0 + b eps. An SDE that is not linear
                knows "score" alone.
     time:      the label: "t" (default), "999t", "1000t-1", "sigma", "lam", "c_noise" (the default
-               of "edm"), or a function of the Level.
+               of "edm"), or a function of the Level, whose whole numbers (int64) stay whole.
     scale_input: divide x by its standard deviation for data of std ``sigma_data``
                (as EDM's c_in; always so for "edm", otherwise the network sees x itself).
     data_range: (low, high) of the data it was trained on: likelihoods, bounds and encodings then
                refuse data outside.
+    heads:     2 for a network of twice as many channels (axis 1): the first half is the output,
+               the second is handed on as the prediction's ``more``.
+    module:    the network itself, where ``net`` is a function that calls it: what parameters,
+               device and dtype are asked of.
 
-    ``nfe`` counts the calls of the network, here and nowhere else. ValueError for an unknown
-    prediction or label, for an SDE that cannot give what is asked, and for a network whose output
-    does not have its input's shape.
+    A subclass or a wrapper that changes what is predicted overrides ``output``, of which every
+    view is made. ``nfe`` counts the calls of the network, here and nowhere else. ValueError for an
+    unknown prediction or label, for an SDE that cannot give what is asked, and for a network whose
+    output does not have its input's shape; a warning for a function that hides its parameters.
     """
 
     def __init__(
         self,
-        net: Callable[..., Tensor],
+        net: Callable[..., Any],
         sde: SDE,
         predicts: str | Target = "eps",
         *,
-        time: str | Callable[[Instant], Tensor] | None = None,
+        time: str | Label | None = None,
         sigma_data: float = 0.5,
         scale_input: bool = False,
         data_range: tuple[float, float] | None = None,
+        heads: int = 1,
+        module: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(sde, SDE):
             raise ValueError(f"ScoreModel's second argument is an SDE, but it is {sde!r}.")
+        if not callable(net):
+            raise ValueError(f"A network is called as net(x, label), but this is {net!r}.")
         if not isinstance(sde, LinearSDE) and (predicts != "score" or scale_input):
             raise ValueError(
                 f"{type(sde).__name__} has no marginals, so its model can only predict the score "
                 f"of unscaled states: use predicts='score', not {predicts!r}."
             )
+        if heads not in (1, 2):
+            raise ValueError(f"heads is 1, or 2 for a second output, but it is {heads!r}.")
         edm = PredictEDM(sigma_data)
-        default = "c_noise" if predicts == "edm" else "t"
-        time = default if time is None else time
-        self.net, self.sde = net, sde
-        self.scale = edm if scale_input or predicts == "edm" else None
+        time = ("c_noise" if predicts == "edm" else "t") if time is None else time
+        self.net, self.module, self.sde, self.heads = net, module, sde, heads
+        self.predicts, self.time = predicts, time
+        self.preconditioner = edm if scale_input or predicts == "edm" else None
         self.target: Target = (
             one_of(predicts, "prediction", {**PREDICTIONS, "edm": edm})
             if isinstance(predicts, str)
             else predicts
         )
-        self.label: Callable[[Instant], Tensor] = (
+        self.label: Label = (
             one_of(time, "time label", TIME_LABELS) if isinstance(time, str) else time
         )
         if data_range is not None and not data_range[0] < data_range[1]:
             raise ValueError(f"data_range is (low, high), but it is {data_range!r}.")
         self.data_range = data_range
         self.conditions: dict[str, Any] = {}
-        self._calls = [0]
+        self.shared: frozenset[str] = frozenset()
+        self._spent = [0, 0]
+        self._prepared: Prepared | None = None
+        self._weight = floating_weight(self)
         try:
             self.label(sde(sde.T))
         except ValueError as error:
             raise ValueError(f"The time label {time!r} cannot be made: {error}") from None
+        if module is None and not isinstance(net, nn.Module) and hidden_modules(net):
+            warnings.warn(
+                f"{name_of(net)} is a function that holds a module, whose parameters, device and "
+                "dtype nobody sees: hand the module over too, as ScoreModel(..., module=net).",
+                stacklevel=2,
+            )
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for old, new in (("call", "output(x, level)"), ("rows", "take(index)")):
+            if old in vars(cls):
+                raise TypeError(f"{cls.__name__}.{old} is asked by nobody: override {new}.")
+
+    def __repr__(self) -> str:
+        net = self.net if self.module is None else self.module
+        given = f", given {', '.join(self.conditions)}" if self.conditions else ""
+        predicts, time = (
+            each if isinstance(each, str) else getattr(each, "__qualname__", repr(each))
+            for each in (self.predicts, self.time)
+        )
+        said = f"predicts={predicts!r}, time={time!r}{given}"
+        return f"ScoreModel({name_of(net)}, {self.sde!r}, {said})"
 
     @property
     def nfe(self) -> int:
         """Calls of the network so far, through this model and every ``given`` copy of it."""
-        return self._calls[0]
+        return self._spent[0]
 
-    def count(self, calls: int) -> None:
-        """Count calls of the network that were made without this object, as by a CUDA graph."""
-        self._calls[0] += calls
+    @property
+    def vjps(self) -> int:
+        """Products with the network's transposed Jacobian so far, as divergences take them."""
+        return self._spent[1]
+
+    def count(self, calls: int = 0, vjps: int = 0) -> None:
+        """Count what was spent without this object, as by a CUDA graph."""
+        self._spent[0] += calls
+        self._spent[1] += vjps
 
     @property
     def device(self) -> torch.device:
@@ -113,87 +140,135 @@ class ScoreModel(nn.Module):
     @property
     def dtype(self) -> torch.dtype | None:
         """The network's own floating type, None if it has no parameters."""
-        return next((p.dtype for p in self.parameters() if p.is_floating_point()), None)
+        if self._weight is None:
+            return None
+        parameters, name = self._weight
+        return parameters[name].dtype  # type: ignore[union-attr]
 
-    def given(self, **conditions: Any) -> ScoreModel:
-        """This model with keyword arguments for its network fixed, e.g. class labels y (b,)."""
+    # ------------------------------------------------------------------------------ conditions
+
+    def given(self, shared: Mapping[str, Any] | None = None, /, **conditions: Any) -> ScoreModel:
+        """This model with keyword arguments for its network fixed.
+
+        conditions: each has a value for each sample, as class labels y (b,), and is cut with the
+                    batch; numbers and other things without an axis are for all samples alike.
+        shared:     those that have an axis, and yet are for all samples alike.
+        """
+        shared = dict(shared or {})
         model = copy.copy(self)
-        model.conditions = {**self.conditions, **conditions}
+        model.conditions = {**self.conditions, **conditions, **shared}
+        model.shared = (self.shared - conditions.keys()) | shared.keys()
         return model
 
-    def rows(self, index: Tensor, b: int) -> ScoreModel:
-        """This model for some samples of a batch of b: conditions (b, *) are cut to those (k,)."""
-        return self.given(
-            **{
-                name: value[index]
-                if isinstance(value, Tensor) and value.ndim and len(value) == b
-                else value
-                for name, value in self.conditions.items()
-            }
-        )
+    def take(self, index: Tensor) -> ScoreModel:
+        """This model for some samples of the batch, by their places (k,)."""
+        model = copy.copy(self)
+        model.conditions = {
+            name: value if name in self.shared else take_values(value, index)
+            for name, value in self.conditions.items()
+        }
+        return model
 
-    def within(self, x: Tensor) -> Tensor:
-        """Data x (b, *) itself; ValueError where it leaves ``data_range``, which NaN does not."""
-        if self.data_range is None:
-            return x
-        low, high = self.data_range
-        more = 1e-6 * (high - low)  # of rounding
-        out = ((x < low - more) | (x > high + more)).reshape(len(x), -1).any(1)
-        if bool(out.any()):
-            i = int(out.nonzero()[0])
-            raise ValueError(
-                f"The model was trained on data in [{low:g}, {high:g}], but sample {i} reaches "
-                f"from {float(x[i].min()):g} to {float(x[i].max()):g}: scale it as the training "
-                "data was."
-            )
-        return x
+    def check_conditions(self, b: int) -> None:
+        """Refuse conditions that are not of the batch's length."""
+        for name, value in self.conditions.items():
+            if name not in self.shared and not lengths(value) <= {b}:
+                raise ValueError(
+                    f"The condition {name} has {sorted(lengths(value))[0]} values, but the batch "
+                    f"has {b} samples: give one for each, or, if it is for all samples alike, "
+                    f"given(dict({name}=...))."
+                )
+
+    # ------------------------------------------------------------------------------ evaluation
 
     def forward(self, x: Tensor, t: Tensor | float | Instant) -> Any:
         """The prediction at state x (b, *) and time t, () or (b,), or a level already made."""
         level = t if isinstance(t, Instant) else self.sde(t)
-        return predicted(self.sde, self.target, x, self.call(x, level), level)
+        if self.heads == 1 or type(self).output is not ScoreModel.output:
+            return predicted(self.sde, self.target, x, self.output(x, level), level)
+        F, more = self.evaluate(x, level).chunk(2, dim=1)
+        return predicted(self.sde, self.target, x, F, level, more)
 
-    def call(self, x: Tensor, level: Instant) -> Tensor:
+    def output(self, x: Tensor, level: Instant) -> Tensor:
         """The network's output F (b, *) in x's dtype: one evaluation."""
-        if not x.is_floating_point() or x.ndim < 1:
+        whole = self.evaluate(x, level)
+        return whole if self.heads == 1 else whole.chunk(2, dim=1)[0]
+
+    def evaluate(self, x: Tensor, level: Instant) -> Tensor:
+        """All that the network returns at state x (b, *), in x's dtype.
+
+        Here, and nowhere else, calls are counted.
+        """
+        if not x.is_floating_point() or x.ndim < self.heads:
             raise ValueError(
                 f"A state is a floating-point tensor (b, *), but this one is {x.dtype} of shape "
                 f"{tuple(x.shape)}; scale integer images first, as sdegen.data.from_uint8 does."
             )
+        dtype = self.dtype or x.dtype
+        place = level.place
+        if place is not None and not torch.is_grad_enabled():
+            levels, i = place
+            ready = self._prepared
+            if ready is None or ready.levels is not levels:
+                ready = self._prepared = prepare(levels, self.label, self.c_in(levels))
+            label = ready.label(i, x, dtype)
+            inputs = x if ready.scales is None else x * ready.scales[i]
+        else:
+            label, c_in = self.label_at(level, x, dtype), self.c_in(level)
+            inputs = x if c_in is None else expand(c_in, x) * x
+        if self.conditions:
+            self.check_conditions(len(x))
+        self._spent[0] += 1
+        F = self.net(
+            inputs if inputs.dtype == dtype else inputs.to(dtype), label, **self.conditions
+        )
+        if type(F) is not Tensor:
+            F = tensor_of(F)
+        if self.heads == 2 or F.shape != x.shape:
+            self.check_output(F, x)
+        return F if F.dtype == x.dtype else F.to(x.dtype)
+
+    def label_at(self, level: Instant, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The label (b,) of states x (b, *) at a level of times () or (b,)."""
         if level.t.ndim and level.t.shape != x.shape[:1]:
             raise ValueError(
                 f"Times are of shape () or ({len(x)},) for a batch of {len(x)}, "
                 f"but they are {tuple(level.t.shape)}."
             )
+        label = self.label(level)
+        kind = label_dtype(label, dtype)
         # Adding a 0-d CPU tensor hands its value to the kernel: no copy, no synchronisation.
-        dtype = self.dtype or x.dtype
-        exact = label_dtype(dtype)
-        label = x.new_zeros(len(x), dtype=exact) + self.label(level).to(exact)
-        c_in = self.c_in(level)
-        return self.evaluate(x if c_in is None else expand(c_in, x) * x, label, dtype)
-
-    def labels(self, levels: Instant) -> list[float]:
-        """The time labels of levels (n,)."""
-        return [float(c) for c in self.label(levels).expand(levels.t.shape).tolist()]
+        return x.new_zeros(len(x), dtype=kind) + label.to(kind)
 
     def c_in(self, level: Instant) -> Tensor | None:
         """What a state is multiplied by before the network sees it; None: nothing."""
-        if self.scale is None:
+        if self.preconditioner is None:
             return None
         at = linear(level)
-        return ((at.alpha * self.scale.sigma_data) ** 2 + at.sigma**2).rsqrt()
+        return ((at.alpha * self.preconditioner.sigma_data) ** 2 + at.sigma**2).rsqrt()
 
-    def evaluate(self, inputs: Tensor, label: Tensor, dtype: torch.dtype) -> Tensor:
-        """The network, of a floating type, at inputs (b, *), scaled already, and labels (b,).
-
-        Here, and nowhere else, calls are counted.
-        """
-        self._calls[0] += 1
-        x = inputs if inputs.dtype == dtype else inputs.to(dtype)
-        F = self.net(x, label, **self.conditions)
-        if F.shape != inputs.shape:
+    def check_output(self, F: Tensor, x: Tensor) -> None:
+        """Refuse an output of another shape than states and ``heads`` ask for."""
+        doubled = x.ndim > 1 and F.shape == (len(x), 2 * x.shape[1], *x.shape[2:])
+        if self.heads == 2 and doubled:
+            return
+        if self.heads == 2:
             raise ValueError(
-                f"The network must return its input's shape {tuple(inputs.shape)}, "
-                f"but it returned {tuple(F.shape)}."
+                f"With heads=2 the network must return twice the channels of {tuple(x.shape)} on "
+                f"axis 1, but it returned {tuple(F.shape)}."
             )
-        return F if F.dtype == inputs.dtype else F.to(inputs.dtype)
+        remedy = " If the second half is a variance or another output, give heads=2."
+        raise ValueError(
+            f"The network must return its input's shape {tuple(x.shape)}, "
+            f"but it returned {tuple(F.shape)}.{remedy if doubled else ''}"
+        )
+
+
+def floating_weight(model: nn.Module) -> tuple[dict[str, Any], str] | None:
+    """Where the first floating parameter stands: looking there is cheap at every call, and finds
+    what replaced it since."""
+    for part in model.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None and parameter.is_floating_point():
+                return part._parameters, name
+    return None

@@ -63,7 +63,7 @@ class Brownian(Noise):
             raise ValueError("A part of a batch has its path alone, and no other stream.")
         return self._seeds.stream(name)
 
-    def rows(self, index: Tensor) -> Brownian:
+    def take(self, index: Tensor) -> Brownian:
         """The paths of some samples of the batch alone, by their places (k,)."""
         part = Brownian(self._seeds.seed, self.T, self._seeds.first)
         part._index = index

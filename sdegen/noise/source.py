@@ -35,7 +35,7 @@ class Noise(ABC):
         """
         return self(x, t, s)
 
-    def rows(self, index: Tensor) -> Noise:
+    def take(self, index: Tensor) -> Noise:
         """The source of some samples of the batch alone, by their places (k,).
 
         ValueError where a part of a batch would see other noise than in the whole.
@@ -167,9 +167,9 @@ class Inflated(Noise):
         """The source's."""
         return self.source.area(x, t, s)
 
-    def rows(self, index: Tensor) -> Inflated:
+    def take(self, index: Tensor) -> Inflated:
         """The source's, inflated."""
-        return replace(self, source=self.source.rows(index))
+        return replace(self, source=self.source.take(index))
 
     def stream(self, name: str) -> Inflated:
         """The source's, inflated where it is "climb"."""

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sdegen.model.score import ScoreModel, label_dtype
+from sdegen.model.denoiser import Denoiser
+from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Fresh, Noise
 from sdegen.programs.trace import Draw
 from sdegen.sde.level import Instant
@@ -92,31 +93,29 @@ class Program:
         every = [[getattr(level, each.name) for level in self.levels] for each in fields(kind)]
         return kind(*map(torch.stack, every))
 
-    def steps(self, model: ScoreModel, x: Tensor, noise: Noise | None = None) -> Iterator[Tensor]:
+    @cached_property
+    def stops(self) -> list[Instant]:
+        """The levels of the network calls, as a model prepares for them: all at once."""
+        return self.clock.unbind()
+
+    def steps(self, model: Denoiser, x: Tensor, noise: Noise | None = None) -> Iterator[Tensor]:
         """Run from x (b, *), which is left as it is, yielding the state at the end of each step.
 
         The state is a buffer that later steps write into: clone what is to be kept.
         """
+        check_view(model)
         # As a decorator no_grad holds inside a generator and not between its yields, which costs
         # a little at every step: ``solve``, which holds it all the way, does without.
         yield from torch.no_grad()(self.execute)(model, x, noise)
 
-    def execute(
-        self, model: ScoreModel, x: Tensor, noise: Noise | None = None
-    ) -> Iterator[Tensor]:
+    def execute(self, model: Denoiser, x: Tensor, noise: Noise | None = None) -> Iterator[Tensor]:
         """``steps`` for a caller who has switched gradients off."""
         noise = Fresh() if noise is None else noise
         values: dict[int, Tensor] = {0: x}
         buffers: list[Tensor | None] = [None] * self.buffers
-        dtype = model.dtype or x.dtype
-        exact, labels = label_dtype(dtype), model.labels(self.clock)
-        # All labels at once where that is a copy within the host's memory; a fill each elsewhere.
-        rows = torch.tensor(labels, dtype=exact)[:, None].repeat(1, len(x)).unbind()
-        ready = rows if x.device.type == "cpu" else None
-        scales = model.c_in(self.clock)
-        c_in = None if scales is None else scales.tolist()
+        stops, output = self.stops, model.output
         wide = torch.empty_like(x, dtype=torch.float32) if x.element_size() < 4 else None
-        b, size = len(x), x.numel() * x.element_size()
+        size = x.numel() * x.element_size()
         for line in self.lines:
             if isinstance(line, Combine):
                 out = buffers[line.buffer]
@@ -126,9 +125,7 @@ class Program:
                 values[line.out] = out
             elif isinstance(line, Ask):
                 state = values[line.input]
-                i = line.i
-                label = x.new_full((b,), labels[i], dtype=exact) if ready is None else ready[i]
-                F = model.evaluate(state if c_in is None else state * c_in[i], label, dtype)
+                F = output(state, stops[line.i])
                 # A network may hand back (a view of) the state, which will be written into.
                 alias = 0 <= F.data_ptr() - state.data_ptr() < size
                 values[line.out] = F.clone() if alias else F
@@ -138,6 +135,21 @@ class Program:
                 values[line.out] = taken(line.draw, noise, x)
             for register in line.drops:
                 del values[register]
+
+
+def has_own_view(model: Denoiser) -> bool:
+    """Whether a score model's views are made by code of its own, of which ``output`` says nothing:
+    only the plain loop runs it."""
+    return isinstance(model, ScoreModel) and type(model).forward is not ScoreModel.forward
+
+
+def check_view(model: Denoiser) -> None:
+    """Refuse a model whose views a program would not ask."""
+    if has_own_view(model):
+        raise ValueError(
+            f"{type(model).__name__} overrides forward, which a program never asks: override "
+            "output(x, level), of which every view is made."
+        )
 
 
 def combine(line: Combine, values: dict[int, Tensor], out: Tensor, wide: Tensor | None) -> None:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from sdegen.checks import one_of
+from sdegen.model.denoiser import Denoiser
 from sdegen.model.prediction import PREDICTIONS, Target
-from sdegen.model.score import ScoreModel
 from sdegen.programs.planner import Planner, read, simplify
-from sdegen.programs.program import Program
+from sdegen.programs.program import Program, has_own_view
 from sdegen.programs.trace import NotLinear, trace
 from sdegen.sde.process import SDE
 from sdegen.solvers.equation import Eta
@@ -44,13 +44,12 @@ def traced(
     return Planner(tape, simplify(tape, read(tape))).program(walk)
 
 
-def programmed(solver: Solver, model: ScoreModel, eta: Eta, times: Tensor) -> Program | None:
+def programmed(solver: Solver, model: Denoiser, eta: Eta, times: Tensor) -> Program | None:
     """The program of ``solve``, None where there is none: the plain loop then does the same.
 
     What cannot change, as a frozen dataclass of numbers, is traced once and remembered.
     """
-    kind = type(model)
-    if kind.forward is not ScoreModel.forward or kind.call is not ScoreModel.call:
+    if has_own_view(model):
         return None
     key = (solver, model.sde, listed(eta), model.target)
     return (remembered if fixed(key) else attempted)(*key, tuple(times.tolist()))

@@ -268,6 +268,23 @@ def mapped(memory: Any, change: Callable[[Sym], Sym]) -> Any:
     return memory
 
 
+class Beyond:
+    """A network's second output: what is made of it is no combination of states and outputs."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise NotLinear("it reads a network's second output")
+
+    @classmethod
+    def __torch_function__(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        raise NotLinear("it reads a network's second output")
+
+    def refuse(self, *args: Any) -> NoReturn:
+        raise NotLinear("it reads a network's second output")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = refuse
+    __rtruediv__ = __neg__ = __getitem__ = __bool__ = __len__ = __iter__ = refuse
+
+
 @dataclass(frozen=True, eq=False)
 class TracedModel:
     """A score model whose network is a new register at each call."""
@@ -276,13 +293,17 @@ class TracedModel:
     sde: SDE
     target: Target
 
-    def __call__(self, x: Sym, t: Any) -> Any:
-        """As ``ScoreModel``."""
+    def __call__(self, x: Any, t: Any) -> Any:
+        """Every view of a new register."""
         level = t if isinstance(t, Instant) else self.sde(t)
+        more = Beyond()
+        return predicted(self.sde, self.target, x, self.output(x, level), level, more)
+
+    def output(self, x: Any, level: Instant) -> Any:
+        """A new register."""
         if level.t.ndim:
             raise NotLinear("its samples have times of their own")
-        F = self.tape.new(Call(level, x.terms({})))
-        return predicted(self.sde, self.target, x, F, level)  # type: ignore[arg-type]
+        return self.tape.new(Call(level, x.terms({})))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Seeded
+from sdegen.programs.program import check_view
 from sdegen.programs.remembered import traced
 from sdegen.sampling.plan import begin, plan
 from sdegen.solvers.equation import Eta, Reverse
@@ -47,6 +48,7 @@ class Captured:
         self.program = traced(solver, model.sde, times, self.p.eta, predicts=model.target)
         self.start = begin(self.p, start, self.program.walk[0]).clone()
         check_device(self.start)
+        check_view(model)
         before = model.nfe
         with torch.no_grad():
             side = torch.cuda.Stream()

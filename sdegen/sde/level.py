@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor, log
@@ -29,10 +30,17 @@ class Instant:
 
     t: Tensor
 
+    place: ClassVar[tuple[Instant, int] | None] = None
+    """The levels (n,) that this one was made with, and its number among them: a model prepares
+    for all of them at once."""
+
     def unbind(self) -> list[Instant]:
         """A level of many times (n,) as n levels of one time () each."""
         columns = [getattr(self, field.name).unbind() for field in fields(self)]
-        return [type(self)(*row) for row in zip(*columns, strict=True)]
+        parts = [type(self)(*row) for row in zip(*columns, strict=True)]
+        for i, part in enumerate(parts):
+            object.__setattr__(part, "place", (self, i))
+        return parts  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, eq=False)

@@ -137,7 +137,7 @@ class Adaptive(Solver):
                 continue
             rows = active.to(x.device)
             everyone = len(active) == b
-            q, y = (p, x) if everyone else (p.rows(rows, b), x[rows])
+            q, y = (p, x) if everyone else (p.take(rows), x[rows])
             calls = p.model.nfe
             trial = self.attempt(
                 q, y, self.level(p, u[active], t, s), self.level(p, there, t, s), known

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, expm1, sqrt
 
-from sdegen.model.score import ScoreModel
+from sdegen.model.denoiser import Denoiser
 from sdegen.noise.source import Seeded
 from sdegen.sde.level import Level, clock
 from sdegen.sde.process import LinearSDE
@@ -61,7 +61,7 @@ class AnalyticDPM(Solver):
 
 @torch.no_grad()
 def analytic_dpm(
-    model: ScoreModel,
+    model: Denoiser,
     x0: Tensor,
     *,
     levels: int = 64,

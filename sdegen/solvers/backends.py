@@ -180,7 +180,7 @@ class SciPy(Solver):
         for i in range(b):
             calls = p.model.nfe
             index = torch.tensor([i], device=x.device)
-            end, status[i] = self.one(p.rows(index, b), x[i : i + 1], t, s)
+            end, status[i] = self.one(p.take(index), x[i : i + 1], t, s)
             nfe[i] = p.model.nfe - calls
             ends.append(end)
         return Step(torch.cat(ends), tally=Tally(nfe, status.to(x.device)))

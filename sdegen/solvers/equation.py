@@ -11,8 +11,8 @@ from numbers import Real
 import torch
 from torch import Tensor, sqrt
 
+from sdegen.model.denoiser import Denoiser
 from sdegen.model.prediction import LinearPrediction, Prediction
-from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Fresh, Noise
 from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand, linear
 from sdegen.sde.process import SDE, LinearSDE
@@ -32,7 +32,7 @@ class Reverse:
     and for a function where the SDE has no lam.
     """
 
-    model: ScoreModel
+    model: Denoiser
     eta: Eta = 0.0
     noise: Noise = field(default_factory=Fresh)
     left: int | None = None
@@ -83,10 +83,10 @@ class Reverse:
                 object.__setattr__(p, "eta", float(self.eta[k]))  # type: ignore[index]
         return equations
 
-    def rows(self, index: Tensor, b: int) -> Reverse:
-        """The equation of some samples of a batch of b alone, by their places (k,)."""
-        noise = self.noise.rows(index) if self.noisy else self.noise
-        return replace(self, model=self.model.rows(index, b), noise=noise)
+    def take(self, index: Tensor) -> Reverse:
+        """The equation of some samples of the batch alone, by their places (k,)."""
+        noise = self.noise.take(index) if self.noisy else self.noise
+        return replace(self, model=self.model.take(index), noise=noise)
 
     def eta_at(self, t: Instant) -> Tensor | float:
         """eta at a level."""

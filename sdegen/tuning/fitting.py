@@ -191,7 +191,7 @@ def fit(learner: Learner, x: Tensor, exact: Tensor, iterations: int, batch: int)
     The walk alone at first; coefficients, where they are learned, in the second half.
     """
     rows = torch.arange(len(x)).split(batch)
-    parts = [(learner.model.rows(i, len(x)), x[i], exact[i]) for i in rows]
+    parts = [(learner.model.take(i), x[i], exact[i]) for i in rows]
 
     def closure(known: list[Tensor]) -> float:
         for each in known:
@@ -239,7 +239,7 @@ def fit(learner: Learner, x: Tensor, exact: Tensor, iterations: int, batch: int)
 def check_gradient(model: ScoreModel, x: Tensor) -> None:
     """Refuse a network through which no gradient passes."""
     start = x[:1].clone().requires_grad_()
-    if not model.rows(torch.tensor([0]), len(x)).call(start, model.sde(model.sde.T)).requires_grad:
+    if not model.take(torch.tensor([0])).output(start, model.sde(model.sde.T)).requires_grad:
         raise ValueError(
             "The network's output has no gradient with respect to its input: is it called under "
             "no_grad, or detached?"

@@ -104,7 +104,7 @@ def choose(
 def automatic(model: ScoreModel, shape: Sequence[int], nfe: int) -> Choice:
     """``choose`` for states (b, *) whose conditions, if any, are the model's own (b, *)."""
     b = shape[0]
-    return choose(model.rows(torch.arange(SEEDS) % b, b), shape[1:], nfe=nfe, seeds=SEEDS)
+    return choose(model.take(torch.arange(SEEDS) % b), shape[1:], nfe=nfe, seeds=SEEDS)
 
 
 def auto() -> str:

@@ -1,0 +1,71 @@
+"""The contract of a model: what everything that samples, encodes, tunes or measures asks of it.
+
+A score model is one; so is a wrapper that changes its output (guidance, a second network, the
+model of a latent), the lifted model of a likelihood, and the symbol that a solver is traced with.
+Whoever keeps this contract is sampled by every loop alike, and nobody drops it on the way.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from sdegen.model.prediction import Target
+from sdegen.sde.level import Instant
+from sdegen.sde.process import SDE
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """A model of states (b, *), asked at levels of times () or (b,).
+
+    sde:     the forward process.  target: what the output is, (a, b) at a level in
+             F = a x0 + b eps.
+    device, dtype: where and in which floating type states begin; None: anywhere, in any.
+    nfe:     evaluations of the network so far, counted per sample of the batch: a wrapper that
+             asks a batch twice as long for every state calls ``count(1)`` beside the one that its
+             inner model counts.
+    vjps:    products with the network's transposed Jacobian so far, counted alike.
+    """
+
+    @property
+    def sde(self) -> SDE:
+        """The forward process."""
+
+    @property
+    def target(self) -> Target:
+        """What ``output`` is."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where states begin."""
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Their floating type."""
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations so far."""
+
+    @property
+    def vjps(self) -> int:
+        """Products with the transposed Jacobian so far."""
+
+    def __call__(self, x: Tensor, level: Any, /) -> Any:
+        """Every view of one evaluation at a state (b, *) and a time or level."""
+
+    def output(self, x: Tensor, level: Instant, /) -> Tensor:
+        """F (b, *) alone, of x's shape and dtype, counted: what a line of a program asks.
+
+        The state may be a buffer that is overwritten later, so that it must not be kept; a graph
+        of gradients made inside must end inside, unless gradients are on.
+        """
+
+    def take(self, index: Tensor, /) -> Denoiser:
+        """The model of some samples of the batch, by their places (k,); this one is as it was."""
+
+    def count(self, calls: int = 0, vjps: int = 0) -> None:
+        """Count what was spent where nobody else counts it, as by a CUDA graph."""

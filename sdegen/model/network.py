@@ -1,0 +1,89 @@
+"""Networks from anywhere: what they return, what they hide, what they are called."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def tensor_of(out: Any) -> Tensor:
+    """The tensor that a network returned: by itself, first of a tuple, ``.sample`` or "sample".
+
+    (diffusers' models return an object with ``.sample``; others a dictionary with one tensor.)
+    ValueError for anything else.
+    """
+    if isinstance(out, Tensor):
+        return out
+    found = getattr(out, "sample", None)
+    if isinstance(found, Tensor):
+        return found
+    if isinstance(out, Mapping):
+        tensors = [value for value in out.values() if isinstance(value, Tensor)]
+        found = out.get("sample", tensors[0] if len(tensors) == 1 else None)
+    elif isinstance(out, tuple | list) and out:
+        found = out[0]
+    if isinstance(found, Tensor):
+        return found
+    what = (
+        f"a dictionary of {sorted(map(str, out))}"
+        if isinstance(out, Mapping)
+        else f"a {type(out).__name__}"
+    )
+    raise ValueError(
+        "A network returns a tensor, a tuple that begins with one, a dictionary with one tensor "
+        f"or the key 'sample', or an object with .sample, but this one returned {what}: hand over "
+        "a function that picks the tensor, and the network as module=."
+    )
+
+
+def hidden_modules(net: Callable[..., Any]) -> list[nn.Module]:
+    """Modules with parameters that a function holds where nobody who looks for parameters sees
+    them: in its closure, as arguments of a partial, as the owner of a method."""
+    held: list[Any] = []
+    if isinstance(net, functools.partial):
+        held += [net.func, *net.args, *net.keywords.values()]
+    elif inspect.ismethod(net):
+        held += [net.__self__, *getattr(net.__self__, "__dict__", {}).values()]
+    elif inspect.isfunction(net):
+        held += inspect.getclosurevars(net).nonlocals.values()
+    elif not isinstance(net, nn.Module):
+        held += vars(net).values() if hasattr(net, "__dict__") else []
+    return [
+        each
+        for each in held
+        if isinstance(each, nn.Module) and any(True for _ in each.parameters())
+    ]
+
+
+def name_of(net: Callable[..., Any]) -> str:
+    """A network in a few words, with the number of its parameters."""
+    name = getattr(net, "__qualname__", None) or type(net).__name__
+    if not isinstance(net, nn.Module):
+        return name
+    count = sum(p.numel() for p in net.parameters())
+    return f"{type(net).__name__} of {count:,} parameters"
+
+
+def take_values(value: Any, index: Tensor) -> Any:
+    """A condition of some samples of a batch, through dictionaries, lists and tuples."""
+    if isinstance(value, Tensor):
+        return value[index.to(value.device)] if value.ndim else value
+    if isinstance(value, Mapping):
+        return {key: take_values(part, index) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(take_values(part, index) for part in value)
+    return value
+
+
+def lengths(value: Any) -> set[int]:
+    """The lengths of a condition's tensors along the batch's axis; of numbers there are none."""
+    if isinstance(value, Tensor):
+        return {len(value)} if value.ndim else set()
+    parts = value.values() if isinstance(value, Mapping) else value
+    if isinstance(parts, str) or not hasattr(parts, "__iter__"):
+        return set()
+    return set().union(*(lengths(part) for part in parts))
