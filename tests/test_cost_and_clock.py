@@ -186,7 +186,7 @@ def test_nine_lines() -> None:
         optimizer.step()
 
     sde = sg.VPSDE()
-    model = sg.ScoreModel(lambda x, t: net(x), sde, predicts="eps")
+    model = sg.ScoreModel(lambda x, t: net(x), sde, predicts="eps", module=net)
     for x0 in batches:
         optimise(sg.dsm_loss(model, x0))
     x = sg.sample(model, (64, 3, 32, 32), solver=sg.DPMSolverPP(order=2), steps=20, seed=0)

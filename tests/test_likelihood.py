@@ -307,7 +307,7 @@ class Reads(TorchDispatchMode):
 def test_fixed_steps_read_nothing_back(kind: Any) -> None:
     """As often with 40 steps as with 10, the check of the network's gradient included."""
     layer = torch.nn.Linear(6, 6).double()
-    model, x = sg.ScoreModel(lambda x, t: layer(x).tanh(), sg.VPSDE()), normal(3, 6)
+    model, x = sg.ScoreModel(lambda x, t: layer(x).tanh(), sg.VPSDE(), module=layer), normal(3, 6)
     reads = []
     for steps in (10, 40):
         for _ in range(2):  # what is remembered of a walk is read the first time alone
@@ -433,7 +433,7 @@ def test_what_has_no_likelihood_is_refused() -> None:
         log_prob(detached, x)
     layer = torch.nn.Linear(2, 2).double()  # its weights have gradients, its input has none
     with refused("no gradient with respect to its input"):
-        log_prob(sg.ScoreModel(lambda x, t: layer(x.detach()), sg.VPSDE()), x)
+        log_prob(sg.ScoreModel(lambda x, t: layer(x.detach()), sg.VPSDE(), module=layer), x)
     for none in ("heun", sg.UniPC):
         for go in (log_prob, encode, decode):
             with refused("A solver is a Solver"):
