@@ -71,7 +71,7 @@ def test_solvers_without_a_program_say_why() -> None:
     assert {
         "langevin",
         "predictor_corrector",
-        "dopri5",
+        "torchdiffeq_dopri5",
         "scipy",
         "torchsde",
     }.isdisjoint(known)

@@ -14,6 +14,7 @@ from conftest import EVERY_SOLVER
 
 import sdegen as sg
 import sdegen.solvers
+from sdegen.solvers.registry import RENAMED
 
 SETTINGS = {"eta", "presets", "check", "corrector", "euler_at_final", "longest"}
 """What has a default that a class may replace: values, and the refusal of a very equation."""
@@ -104,3 +105,16 @@ def test_an_abstract_class_and_a_setting_called_order_are_fine() -> None:
             return sg.Step(x)
 
     assert isabstract(Family) and Mine(2).traits.order == 2 and Mine().calls(4) == 4
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_commands_take_the_old_names(old: str) -> None:
+    from hydra import compose, initialize_config_module
+
+    from sdegen.cli.main import store_groups
+    from sdegen.runs.build import build
+
+    store_groups()
+    with initialize_config_module("sdegen.conf", version_base="1.3"):
+        cfg = compose("sample", [f"solver={old}", "run=x", "name=x"])
+    assert build(cfg.solver) == EVERY_SOLVER[RENAMED[old]]

@@ -85,9 +85,9 @@ class TorchDiffEq(Solver):
     atol: float = 1e-5
     n: int = 1
     presets: ClassVar = {
-        "dopri5": Preset({}, "torchdiffeq; Song et al. (2021), sec. 4.3"),
-        "dopri8": Preset({"method": "dopri8"}, "torchdiffeq"),
-        "bosh3": Preset({"method": "bosh3"}, "torchdiffeq"),
+        "torchdiffeq_dopri5": Preset({}, "torchdiffeq; Song et al. (2021), sec. 4.3"),
+        "torchdiffeq_dopri8": Preset({"method": "dopri8"}, "torchdiffeq"),
+        "torchdiffeq_bosh3": Preset({"method": "bosh3"}, "torchdiffeq"),
         "torchdiffeq_rk4": Preset({"method": "rk4"}, "torchdiffeq, the 3/8 rule"),
         "torchdiffeq_adams": Preset({"method": "implicit_adams", "n": 50}, "torchdiffeq"),
     }

@@ -18,6 +18,14 @@ from typing import Any
 import sdegen.solvers
 from sdegen.solvers.solver import Preset, Solver
 
+RENAMED = {
+    "dopri5": "torchdiffeq_dopri5",
+    "dopri8": "torchdiffeq_dopri8",
+    "bosh3": "torchdiffeq_bosh3",
+}
+"""Names that solvers went by before: commands still take them."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A solver class, the settings that make it the one of that name, and where it is defined."""
