@@ -158,8 +158,8 @@ def test_the_table_of_solvers_is_the_catalogues() -> None:
         cells = [cell.strip() for cell in rows[name].split(" | ")]
         assert cells[0] == f"`{entry.cls.__name__}({settings})`" and cells[-1] == entry.source
         solver = entry.build()
-        if solver.flow and (solver.any_eta or solver.eta == 0):
-            assert cells[1].startswith(f"{solver.flow:g}: "), name
+        if solver.traits.order and (solver.traits.any_eta or solver.eta == 0):
+            assert cells[1].startswith(f"{solver.traits.order:g}: "), name
 
 
 def test_a_solver_is_one_class_in_one_file(
@@ -168,13 +168,19 @@ def test_a_solver_is_one_class_in_one_file(
     """Written into sdegen.solvers it is in the catalogue, in Hydra's group and in the table."""
     (tmp_path / "mine.py").write_text(
         "from dataclasses import dataclass\n"
-        "from sdegen.solvers.exponential import DataForm\n"
-        "from sdegen.solvers.multistep import LinearMultistep\n\n\n"
+        "from sdegen.solvers.exponential import DataForm, lagrange\n"
+        "from sdegen.solvers.multistep import LinearMultistep\n"
+        "from sdegen.solvers.traits import exponential\n\n\n"
         "@dataclass(frozen=True)\n"
         "class MyAdams(LinearMultistep):\n"
         '    """Mine."""\n\n'
         "    order: int = 3\n"
-        "    form = DataForm()\n"
+        "    form = DataForm()\n\n"
+        "    @property\n"
+        "    def traits(self):\n"
+        "        return exponential(self.order)\n\n"
+        "    def weights(self, p, nodes, t, s):\n"
+        "        return lagrange(p, self.form, nodes, t, s)\n"
     )
     import sdegen.solvers
 

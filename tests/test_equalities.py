@@ -75,7 +75,9 @@ def test_predictor_without_corrector_is_the_predictor(predictor: sg.Solver) -> N
     pc = sg.PredictorCorrector(predictor, n=0)
     same(sg.VPSDE(), (pc, None), (predictor, None))
     assert pc.eta == (0.0 if pc.eta != predictor.eta else predictor.eta) == predictor.eta
-    assert pc.evals == predictor.evals and pc.any_eta == predictor.any_eta
+    assert (
+        pc.traits.calls == predictor.traits.calls and pc.traits.any_eta == predictor.traits.any_eta
+    )
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0, 1.7])
@@ -275,7 +277,7 @@ def test_predictor_corrector_is_algorithm_1() -> None:
         for _ in range(2):
             x = run(sg.Langevin(0.2), model, x, pair, noise=Replay([next(draws)]))
     close(got, x)
-    assert pc.evals == 3 and model.nfe == 18
+    assert pc.traits.calls == 3 and model.nfe == 18
 
 
 # ------------------------------------------------------------------------ the fast ODE samplers

@@ -143,7 +143,9 @@ def test_song_s_convention() -> None:
 # --------------------------------------------------------------------------------- every solver
 
 BOTH_WAYS = {
-    name: solver for name, solver in EVERY_SOLVER.items() if solver.upward and solver.eta == 0
+    name: solver
+    for name, solver in EVERY_SOLVER.items()
+    if solver.traits.follows_flow and solver.eta == 0
 }
 
 
@@ -153,7 +155,7 @@ def test_every_ode_solver_gives_a_likelihood(name: str) -> None:
     data = gaussian(3)
     x = data.sample(3, torch.Generator().manual_seed(0))
     model, exact = exact_model(data, sde), model_density(data, sde, x)
-    if solver.adaptive:
+    if solver.traits.adaptive:
         found = log_prob(model, x, solver=solver, divergence="exact", probes=1)
         assert (found.value - exact).abs().max() < 0.2
         return
@@ -188,7 +190,7 @@ def test_its_eta_makes_a_solver_stochastic() -> None:
         sg.solvers.ReverseDiffusion(),
     ):
         with refused("it adds noise, eta = "):
-            log_prob(model, x, solver=solver, steps=None if solver.adaptive else 5)
+            log_prob(model, x, solver=solver, steps=None if solver.traits.adaptive else 5)
     for still in (sg.solvers.SASolver(eta=0.0), sg.solvers.ERSDE(eta=0.0)):
         assert log_prob(model, x, solver=still, steps=5).value.isfinite().all()
 
@@ -369,7 +371,7 @@ def test_a_float32_network_is_integrated_in_float64() -> None:
 def test_gradients_are_those_of_the_closed_form(solver: sg.Solver) -> None:
     sde, data = sg.VPSDE(), gaussian(3)
     x = normal(3, 3).requires_grad_()
-    steps = None if solver.adaptive else 60
+    steps = None if solver.traits.adaptive else 60
     found = log_prob(exact_model(data, sde), x, solver=solver, steps=steps, divergence="exact")
     (mine,) = torch.autograd.grad(found.value.sum(), x)
     (exact,) = torch.autograd.grad(model_density(data, sde, x).sum(), x)
@@ -407,7 +409,7 @@ def test_encodings_that_failed_are_named(solver: sg.Solver) -> None:
 
     model, x = sg.ScoreModel(net, sg.VPSDE()), normal(4, 2)
     x[1, 0] = 1e9
-    steps = None if solver.adaptive else 20
+    steps = None if solver.traits.adaptive else 20
     for go, what in ((encode, "encodings"), (decode, "decodings")):
         with pytest.warns(UserWarning, match=rf"{what} of samples \[1\] are NaN: NON") as seen:
             y = go(model, x, solver=solver, steps=steps)
