@@ -15,7 +15,8 @@ import sdegen as sg
 from sdegen.exact.distributions import Empirical, Gaussian, exact_model
 from sdegen.likelihood.density import log_prob
 from sdegen.likelihood.divergence import Divergence
-from sdegen.likelihood.flow import bottom, decode, encode, slerp
+from sdegen.likelihood.flow import decode, encode, slerp
+from sdegen.likelihood.ground import level_at_t_min
 
 FINE = {"solver": sg.AdaptiveRK(clock="lam", rtol=1e-8, atol=1e-8), "divergence": "exact"}
 USUAL: dict[str, Any] = {"divergence": "exact"}
@@ -503,7 +504,7 @@ def test_encoding_is_sampling_backwards() -> None:
     model, z = exact_model(MIXTURE, sde), normal(5, 2)
     fine = sg.AdaptiveRK(clock="lam", rtol=1e-9, atol=1e-9)
     x = sg.sample(model, z, solver=fine)
-    at = bottom(sde)
+    at = level_at_t_min(sde)
     assert isinstance(at, sg.Level)
     close(encode(model, x / at.alpha, solver=fine), z, rtol=0, atol=1e-6)
     close(decode(model, z, solver=fine), x / at.alpha, rtol=1e-9)

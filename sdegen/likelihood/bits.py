@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdegen.checks import one_of, whole
-from sdegen.likelihood.density import log_prob, source_of
-from sdegen.likelihood.flow import failures, warn_of
+from sdegen.checks import one_of, warn, whole
+from sdegen.likelihood.density import density
+from sdegen.likelihood.ground import failed_samples, source_of, warn_of_failures
 from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Noise
 from sdegen.sde.level import clock
@@ -55,7 +53,7 @@ class Bits:
     @property
     def failed(self) -> list[int]:
         """The places of samples whose solve failed."""
-        return failures(self.status)
+        return failed_samples(self.status)
 
     @property
     def mean(self) -> float:
@@ -117,14 +115,12 @@ def bits_per_dim(
             'bound. Give divergence="exact".'
         )
     if not math.isclose(model.sde.t_min, t_min):
-        warnings.warn(
+        warn(
             f'The protocol "{protocol}" has t_min = {t_min:g}, but this SDE has '
-            f"{model.sde.t_min:g}, whose values are others: give it t_min={t_min:g}.",
-            stacklevel=2,
+            f"{model.sde.t_min:g}, whose values are others: give it t_min={t_min:g}."
         )
     source, (scale, shift) = source_of(seed, noise), bins(levels, centred)
     model.within(x.to(torch.float64) * scale + shift)
-    free = unbounded(model)
     passes, calls = [], torch.zeros(len(x), dtype=torch.int64)
     status = torch.zeros(len(x), dtype=torch.int8)
     for r in range(repeats):
@@ -132,14 +128,12 @@ def bits_per_dim(
         for k in range(importance):
             own = source.stream(f"pass {r}.{k}")
             y, more = spread(model, x, levels, own, centred)
-            with warnings.catch_warnings():  # of all passes there is one, below
-                warnings.filterwarnings("ignore", "The likelihoods of samples")
-                found = log_prob(free, y, noise=own, **given)
+            found = density(model, y, own, **given)  # a bin goes beyond the values' own range
             logs.append(found.value)
             calls += found.nfe
             status = status.maximum(found.status.cpu())
         passes.append(torch.stack(logs).logsumexp(0) - math.log(importance))
-    warn_of("bits per dimension", status, stacklevel=3)
+    warn_of_failures("bits per dimension", status)
     nats = torch.stack(passes) / (x[0].numel() * math.log(2))
     one = torch.full_like(nats[0], math.nan)
     error = one if repeats == 1 else nats.std(0) / math.sqrt(repeats)
@@ -155,13 +149,6 @@ def spread(
     u = 0.5 * torch.erfc(-z / math.sqrt(2)) - 0.5  # a normal draw's own quantile is uniform
     scale, shift = bins(levels, centred)
     return (x.to(z) + u) * scale + shift, math.log2(scale)
-
-
-def unbounded(model: ScoreModel) -> ScoreModel:
-    """The model of dequantised data: a bin goes beyond the values, and so beyond their range."""
-    free = copy(model)
-    free.data_range = None
-    return free
 
 
 def bins(levels: int, centred: bool) -> tuple[float, float]:

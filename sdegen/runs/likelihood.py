@@ -72,9 +72,10 @@ def measure(model: Any, x: Any, levels: int, config: Mapping[str, Any], first: i
     import torch
 
     from sdegen.checks import one_of
-    from sdegen.likelihood.bits import bits_per_dim, spread, unbounded
-    from sdegen.likelihood.bounds import discrete_elbo, elbo
+    from sdegen.likelihood.bits import bits_per_dim, spread
+    from sdegen.likelihood.bounds import continuous_bound, discrete_bound, states
     from sdegen.likelihood.density import log_prob
+    from sdegen.likelihood.ground import warn_of_failures
     from sdegen.noise.source import Seeded
     from sdegen.runs.build import build, build_walk
 
@@ -95,19 +96,22 @@ def measure(model: Any, x: Any, levels: int, config: Mapping[str, Any], first: i
         else log_prob(model, x, noise=noise, **how)
     )
     columns = {"flow": found.value, "error": found.error, "nfe": found.nfe}
-    bounds = {
-        "elbo": (elbo, "draws", "elbo_draws"),
-        "ddpm": (discrete_elbo, "steps", "ddpm_steps"),
+    bounds: dict[str, Any] = {
+        "elbo": (continuous_bound, "draws", "elbo_draws"),
+        "ddpm": (discrete_bound, "steps", "ddpm_steps"),
     }
-    if one_of(config["bounds_on"], "bounds_on", {"values": True, "dequantised": False}):
-        about, y, given, more = model, k, levels or None, 0.0
-    else:
-        y, more = spread(model, x=k, levels=levels, noise=noise) if levels else (x, 0.0)
-        about, given = unbounded(model) if levels else model, None
-    for name, (bound, key, setting) in bounds.items():
-        if config[setting]:
-            terms = bound(about, y, levels=given, noise=noise, **{key: config[setting]})  # type: ignore[operator]
-            columns[name] = terms.bits(d) - more if levels else terms.value
+    asked = {name: entry for name, entry in bounds.items() if config[entry[2]]}
+    on_values = one_of(config["bounds_on"], "bounds_on", {"values": True, "dequantised": False})
+    as_values = levels if on_values and levels else None
+    more, x0 = 0.0, x
+    if asked and levels and as_values is None:
+        x0, more = spread(model, k, levels, noise)
+    elif asked:
+        x0 = states(model, x if as_values is None else k, as_values)
+    for name, (bound, key, setting) in asked.items():
+        terms = bound(model, x0, noise, levels=as_values, **{key: config[setting]})
+        warn_of_failures("bounds", terms.status)
+        columns[name] = terms.bits(d) - more if levels else terms.value
     return [
         {name: v if math.isfinite(v) else None for name, v in zip(columns, row, strict=True)}
         for row in zip(*(column.tolist() for column in columns.values()), strict=True)
