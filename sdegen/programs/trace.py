@@ -32,6 +32,12 @@ class NotLinear(ValueError):
     """A step that is not a linear combination with coefficients known beforehand: no table."""
 
 
+NOT_FOR_SYMBOLS = (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError)
+"""What a step may raise of a symbol and not of a tensor: an operator that symbols have not, as in
+``x > 0``; torch's and other libraries' refusal of them; a check that its state is a tensor. The
+plain loop then has the last word. A name that does not exist is a mistake, whatever the state."""
+
+
 @dataclass(frozen=True)
 class Start:
     """The state at the walk's start."""
@@ -146,7 +152,10 @@ class Sym:
         return LINEAR[name](*args, **(kwargs or {}))
 
 
-for _name in ("bool", "float", "int", "len", "iter", "getitem", "setitem", "array", "index"):
+LOOKS = ("bool", "float", "int", "len", "iter", "getitem", "setitem", "array", "index", "eq")
+"""What looks at values. Two symbols are one where they are the same object, by which they hash."""
+
+for _name in LOOKS:
 
     def _refuse(self: Sym, *args: Any, what: str = _name) -> NoReturn:
         raise NotLinear(f"it looks at a state's values ({what})")
@@ -156,7 +165,7 @@ for _name in ("bool", "float", "int", "len", "iter", "getitem", "setitem", "arra
 
 def add(a: Any, b: Any, *, alpha: float = 1.0) -> Sym:
     """a + alpha b."""
-    return a.plus(b, alpha) if isinstance(a, Sym) else b.scaled(alpha).plus(a)  # type: ignore[no-any-return]
+    return a.plus(b, alpha) if isinstance(a, Sym) else mul(b, alpha).plus(a)
 
 
 def sub(a: Any, b: Any, *, alpha: float = 1.0) -> Sym:
@@ -166,7 +175,10 @@ def sub(a: Any, b: Any, *, alpha: float = 1.0) -> Sym:
 
 def mul(a: Any, b: Any) -> Sym:
     """a b, one of them a number."""
-    return a.scaled(b) if isinstance(a, Sym) else b.scaled(a)  # type: ignore[no-any-return]
+    first, other = (a, b) if isinstance(a, Sym) else (b, a)
+    if not isinstance(first, Sym):
+        raise NotLinear("it combines a state with tensors of its own")
+    return first.scaled(other)
 
 
 def div(a: Any, b: Any) -> Sym:
@@ -284,6 +296,9 @@ class TracedModel:
         F = self.tape.new(Call(level, x.terms({})))
         return predicted(self.sde, self.target, x, F, level)  # type: ignore[arg-type]
 
+    def __getattr__(self, name: str) -> NoReturn:
+        raise unknown(name, "it asks for .{} of the model")
+
 
 @dataclass(frozen=True, eq=False)
 class TracedNoise(Noise):
@@ -304,6 +319,14 @@ class TracedNoise(Noise):
     def stream(self, name: str) -> TracedNoise:
         """A source's stream of that name."""
         return TracedNoise(self.tape, (*self.streams, name), self.path)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise unknown(name, "it asks for .{} of the noise")
+
+
+def unknown(name: str, reason: str) -> Exception:
+    """What a stand-in says of an attribute that only what it stands for may have."""
+    return AttributeError(name) if name.startswith("__") else NotLinear(reason.format(name))
 
 
 def trace(
@@ -328,11 +351,10 @@ def trace(
         start: Any = tape.start
         for _ in walked(solver, p, start, walk, tape.keep):
             pass
-    except Exception as error:
-        torch.set_rng_state(random)
-        # A step may do to a tensor what nobody can foresee; in the plain loop it is well.
+        if not torch.equal(random, torch.get_rng_state()):
+            raise NotLinear("it draws random numbers that are not its noise's")
+    except NOT_FOR_SYMBOLS as error:
         raise NotLinear(f"{name} has no table: {str(error).rstrip('.')}.") from error
-    if not torch.equal(random, torch.get_rng_state()):
+    finally:
         torch.set_rng_state(random)
-        raise NotLinear(f"{name} has no table: it draws random numbers that are not its noise's.")
     return tape
