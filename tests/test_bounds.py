@@ -301,7 +301,7 @@ def test_the_reconstruction_is_part_of_the_error() -> None:
 def test_bounds_without_marginals_are_refused() -> None:
     model = sg.ScoreModel(lambda x, t: -x, Plain(), "score")
     for bound in (elbo, lambda m, x: discrete_elbo(m, x, steps=3)):
-        with refused("which Plain has not"):
+        with refused("A variational bound needs alpha and sigma, but Plain gives only"):
             bound(model, normal(2, 2))  # type: ignore[operator]
     model = exact_model(MIXTURE, sg.VPSDE())
     with refused("goes from 0.5 to 0.1"):

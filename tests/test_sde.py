@@ -14,10 +14,12 @@ from conftest import (
     EVERY,
     MIXTURE,
     SDES,
+    Plain,
     close,
     ends,
     every_sde,
     normal,
+    refused,
     run,
     sdes,
     times,
@@ -28,7 +30,8 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.exact.distributions import exact_model
-from sdegen.sde.process import Prior
+from sdegen.sde.inverse import bisect
+from sdegen.sde.process import Prior, linear
 
 SHAPES = [(3,), (3, 2), (3, 3, 8, 8), (3, 2, 3, 4, 5)]
 
@@ -355,3 +358,17 @@ def test_sdes_are_values() -> None:
     with pytest.raises(AttributeError):
         sg.VPSDE().T = 2.0  # type: ignore[misc]
     assert len({type(sde) for sde in EVERY.values()}) == len(EVERY)
+
+
+def test_bisection_ends_where_the_condition_does() -> None:
+    """To the last bit or two, at both ends of the interval too, each element by itself."""
+    goal = torch.tensor([0.0, 1e-9, 1 / 3, 0.7, 1.0], dtype=torch.float64)
+    found = bisect(lambda t: t**3 < goal, torch.zeros_like(goal), torch.ones_like(goal))
+    close(found**3, goal, rtol=1e-14, atol=1e-50)
+
+
+def test_a_linear_sde_is_itself_and_another_is_refused() -> None:
+    sde = sg.VPSDE()
+    assert linear(sde, "This", "do that") is sde
+    with refused("^This needs alpha and sigma, but Plain gives only drift and diffusion: do that"):
+        linear(Plain(), "This", "do that")

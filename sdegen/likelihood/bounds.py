@@ -35,7 +35,7 @@ from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Noise, Seeded
 from sdegen.sampling.plan import plan
 from sdegen.sde.level import Level, expand
-from sdegen.sde.process import LinearSDE
+from sdegen.sde.process import SDE, LinearSDE, linear
 from sdegen.solvers import DDIM
 from sdegen.walks.grids import Grid, log_snr
 
@@ -271,14 +271,10 @@ def sum_of(prior: Tensor, diffusion: Tensor, last: Tensor, error: Tensor, nfe: i
     return Elbo(a, b, c, e, nfe)
 
 
-def ends(sde: object) -> tuple[Level, Level]:
+def ends(sde: SDE) -> tuple[Level, Level]:
     """The levels at T and t_min; ValueError for an SDE without marginals, without signal left at
     the one or noise at the other."""
-    if not isinstance(sde, LinearSDE):
-        raise ValueError(
-            f"A variational bound needs alpha and sigma, which {type(sde).__name__} has not: "
-            "log_prob needs none."
-        )
+    sde = linear(sde, "A variational bound", "use log_prob, which needs neither")
     last = level_at_t_min(sde)
     assert isinstance(last, Level)
     return level_at_T(sde), last

@@ -110,6 +110,19 @@ class LinearSDE(SDE):
         return expand(level.alpha, x0) * x0 + expand(level.sigma, x0) * z
 
 
+def linear(sde: SDE, who: str, instead: str) -> LinearSDE:
+    """The SDE as one with marginals; ValueError that says who needs them, and what to do instead.
+
+    who: what stands at the head of the sentence.  instead: what follows its colon.
+    """
+    if not isinstance(sde, LinearSDE):
+        raise ValueError(
+            f"{who} needs alpha and sigma, but {type(sde).__name__} gives only drift and "
+            f"diffusion: {instead}."
+        )
+    return sde
+
+
 def check_interval(sde: SDE, longest: float = math.inf) -> None:
     """Refuse times that are not 0 <= t_min < T <= longest."""
     if not 0 <= sde.t_min < sde.T <= longest:

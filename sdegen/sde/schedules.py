@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, exp, expm1, log, sqrt
 from torch.nn.functional import softplus
 
+from sdegen.sde.inverse import bisect
 from sdegen.sde.level import Level, clock
 from sdegen.sde.process import LinearSDE, Prior, check_interval
 
@@ -206,13 +207,12 @@ class MarginalSDE(LinearSDE):
 
     def time(self, lam: Tensor) -> Tensor:
         """Bisection on [t_min, T] to the last bit of float64."""
-        low, high = torch.full_like(lam, self.t_min), torch.full_like(lam, self.T)
-        for _ in range(60):
-            middle = (low + high) / 2
-            alpha, sigma = self.marginal(middle)
-            early = log(alpha / sigma) > lam
-            low, high = torch.where(early, middle, low), torch.where(early, high, middle)
-        return (low + high) / 2
+
+        def early(t: Tensor) -> Tensor:
+            alpha, sigma = self.marginal(t)
+            return log(alpha / sigma) > lam
+
+        return bisect(early, torch.full_like(lam, self.t_min), torch.full_like(lam, self.T))
 
     @property
     def prior(self) -> Prior:

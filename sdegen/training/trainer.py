@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 from sdegen.data import InfiniteBatches
 from sdegen.files import load_weights, read_tensors, write_tensors, write_text
 from sdegen.model.score import ScoreModel
+from sdegen.noise.hashing import GOLDEN, mix, signed
 from sdegen.training.settings import TrainSettings
 from sdegen.training.signals import Wish
 
@@ -286,12 +287,10 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def step_seed(seed: int, rank: int, step: int) -> int:
     """A 32-bit seed for one step of one process: torch's CPU generator reads no more bits."""
-    from sdegen.noise.hashing import mix, signed
-
     words = torch.tensor([seed, rank, step], dtype=torch.int64)
     key = torch.zeros((), dtype=torch.int64)
     for word in words:
-        key = mix(key + signed(0x9E3779B97F4A7C15) + word)
+        key = mix(key + signed(GOLDEN) + word)
     return int(key) & 0xFFFFFFFF
 
 
