@@ -5,16 +5,51 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sdegen.bench import problems
 from sdegen.bench.peers import SUPPORTED
-from sdegen.bench.results import Cell, Choice, Errors, Results
+from sdegen.bench.results import Cell, Choice, Errors, Results, load, write_csv
+from sdegen.checks import optional, text
 from sdegen.report import answers, figures, pictures, tables
 from sdegen.report.figures import key
 from sdegen.report.markup import STYLE, contents, gallery, heading, legend
 from sdegen.report.standings import Fixed, cells_of, fixed
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """Of ``sdegen-bench report``.
+
+    folder: of points, or the table that a page left.  out: the page.  costs: a folder of points
+    that were timed.  run: that of a network on the digits, whose samples are shown.  default:
+    solver/walk that is held against all fixed choices, None for the best of ours.
+    """
+
+    folder: str
+    out: str
+    costs: str | None
+    run: str | None
+    default: str | None
+
+    def __post_init__(self) -> None:
+        text("folder", self.folder), text("out", self.out)
+        for name in ("costs", "run", "default"):
+            optional(text, name, getattr(self, name))
+
+
+def report_of(settings: ReportSettings) -> tuple[Results, Path]:
+    """Figures and one page of what a folder holds, and the table of it beside the page."""
+    folder, out = Path(settings.folder), settings.out
+    if folder.is_file() and out.startswith(f"{settings.folder}/"):
+        raise ValueError(f"{folder} is a table: say where the page goes, out=page.html.")
+    results = load(folder)
+    costs = load(Path(settings.costs)) if settings.costs else None
+    path = write_page(results, costs, Path(out), settings.default, settings.run)
+    write_csv(results, path.with_name("points.csv.gz"))
+    return results, path
 
 
 def write_page(
