@@ -15,7 +15,7 @@ from sdegen.likelihood.density import density
 from sdegen.likelihood.ground import failed_samples, source_of, warn_of_failures
 from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Noise
-from sdegen.sde.level import clock
+from sdegen.sde.level import float64_time
 from sdegen.solvers import AdaptiveRK
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -119,7 +119,7 @@ def bits_per_dim(
             f'The protocol "{protocol}" has t_min = {t_min:g}, but this SDE has '
             f"{model.sde.t_min:g}, whose values are others: give it t_min={t_min:g}."
         )
-    source, (scale, shift) = source_of(seed, noise), bins(levels, centred)
+    source, (scale, shift) = source_of(seed, noise), scale_and_shift(levels, centred)
     model.within(x.to(torch.float64) * scale + shift)
     passes, calls = [], torch.zeros(len(x), dtype=torch.int64)
     status = torch.zeros(len(x), dtype=torch.int8)
@@ -127,7 +127,7 @@ def bits_per_dim(
         logs = []
         for k in range(importance):
             own = source.stream(f"pass {r}.{k}")
-            y, more = spread(model, x, levels, own, centred)
+            y, more = spread_over_bins(model, x, levels, own, centred)
             found = density(model, y, own, **given)  # a bin goes beyond the values' own range
             logs.append(found.value)
             calls += found.nfe
@@ -140,18 +140,18 @@ def bits_per_dim(
     return Bits(-nats.mean(0) - more, error, calls, status)
 
 
-def spread(
+def spread_over_bins(
     model: ScoreModel, x: Tensor, levels: int, noise: Noise, centred: bool = True
 ) -> tuple[Tensor, float]:
     """Values x (b, *) somewhere in their bins, as the model sees them; log2 of a bin's width."""
-    at, like = model.sde(clock(model.sde.T)), torch.empty(x.shape, dtype=torch.float64)
+    at, like = model.sde(float64_time(model.sde.T)), torch.empty(x.shape, dtype=torch.float64)
     z = noise.stream("dequantise")(like.to(model.device), at, at)
     u = 0.5 * torch.erfc(-z / math.sqrt(2)) - 0.5  # a normal draw's own quantile is uniform
-    scale, shift = bins(levels, centred)
+    scale, shift = scale_and_shift(levels, centred)
     return (x.to(z) + u) * scale + shift, math.log2(scale)
 
 
-def bins(levels: int, centred: bool) -> tuple[float, float]:
+def scale_and_shift(levels: int, centred: bool) -> tuple[float, float]:
     """The middle of value k's bin is scale k + shift, and scale its width."""
     return (2 / (levels - 1), -1.0) if centred else (2 / levels, 1 / levels - 1)
 

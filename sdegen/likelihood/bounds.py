@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sdegen.checks import whole
-from sdegen.likelihood.bits import bins, check_images
+from sdegen.likelihood.bits import check_images, scale_and_shift
 from sdegen.likelihood.flow import check_whole_way
 from sdegen.likelihood.ground import (
     check_data,
@@ -104,7 +104,7 @@ def fitted(
     """
     whole("bins", bins, 1)
     whole("draws", draws, bins)
-    first, last = ends(model.sde)
+    first, last = end_levels(model.sde)
     even = LamTimes(torch.ones(bins, dtype=torch.float64))
     x0 = states_at_t_min(model, check_data(model, x), False)
     lam, _, values = integrand(model, x0, even, draws, Seeded(seed))
@@ -144,7 +144,7 @@ def elbo(
     ValueError for an SDE without marginals, without signal left at T or noise at t_min, draws < 2,
     data of another type, and data outside the model's ``data_range``.
     """
-    x0 = states(model, x, levels)
+    x0 = data_as_seen(model, x, levels)
     found = continuous_bound(
         model, x0, source_of(seed, noise), draws=draws, times=times, levels=levels
     )
@@ -177,7 +177,7 @@ def integrand(
     model: ScoreModel, x0: Tensor, times: LamTimes, draws: int, noise: Noise
 ) -> tuple[Tensor, Tensor, Tensor]:
     """lam, its density, and |eps - eps_hat|^2 there, (draws, b) each."""
-    first, last = ends(model.sde)
+    first, last = end_levels(model.sde)
     now, one = level_at_t_min(model.sde), x0.new_zeros(len(x0), 1)
     z = torch.cat([noise.stream(f"times {j}")(one, now, now) for j in range(draws)], 1).T
     u = 0.5 * torch.erfc(-z.cpu() / math.sqrt(2))
@@ -212,7 +212,7 @@ def discrete_elbo(
     NaN: all steps are summed, each with one draw.  Otherwise as ``elbo``, the last term too: for
     values it is a softmax of Gaussians, where theirs, eq. 13, integrates one over each bin.
     """
-    x0 = states(model, x, levels)
+    x0 = data_as_seen(model, x, levels)
     found = discrete_bound(
         model,
         x0,
@@ -242,7 +242,7 @@ def discrete_bound(
         raise ValueError("discrete_elbo takes steps, their number, or a walk given as times.")
     if variance not in ("small", "large"):
         raise ValueError(f"variance must be 'small' or 'large', but it is {variance!r}.")
-    sde, now, d, before = model.sde, ends(model.sde)[1], x0[0].numel(), model.nfe
+    sde, now, d, before = model.sde, end_levels(model.sde)[1], x0[0].numel(), model.nfe
     stops = check_whole_way(sde, plan(sde, DDIM(), steps, None, walk))
     assert isinstance(sde, LinearSDE)
     total = torch.zeros(len(x0), dtype=torch.float64)
@@ -271,7 +271,7 @@ def sum_of(prior: Tensor, diffusion: Tensor, last: Tensor, error: Tensor, nfe: i
     return Elbo(a, b, c, e, nfe)
 
 
-def ends(sde: SDE) -> tuple[Level, Level]:
+def end_levels(sde: SDE) -> tuple[Level, Level]:
     """The levels at T and t_min; ValueError for an SDE without marginals, without signal left at
     the one or noise at the other."""
     sde = linear(sde, "A variational bound", "use log_prob, which needs neither")
@@ -280,19 +280,19 @@ def ends(sde: SDE) -> tuple[Level, Level]:
     return level_at_T(sde), last
 
 
-def states(model: ScoreModel, x: Tensor, levels: int | None) -> Tensor:
+def data_as_seen(model: ScoreModel, x: Tensor, levels: int | None) -> Tensor:
     """Data as the model sees it, (b, *) in float64."""
-    ends(model.sde)
+    end_levels(model.sde)
     if levels is None:
         return states_at_t_min(model, check_data(model, x), False)
     check_images(x, levels)
-    scale, shift = bins(levels, centred=True)
+    scale, shift = scale_and_shift(levels, centred=True)
     return model.within(x.to(model.device).double() * scale + shift)
 
 
 def prior_term(model: ScoreModel, x0: Tensor) -> Tensor:
     """KL of N(alpha x, sigma^2) at T against the prior N(0, std^2), (b,)."""
-    top = ends(model.sde)[0]
+    top = end_levels(model.sde)[0]
     std = torch.as_tensor(model.sde.prior.std, dtype=torch.float64)
     mean = expand(top.alpha, x0) * x0
     ratio = (top.sigma / std) ** 2
@@ -304,7 +304,7 @@ def reconstruction_term(
     model: ScoreModel, x0: Tensor, levels: int | None, noise: Noise, draws: int
 ) -> Tensor:
     """Draws (draws, b) of -log p(x | x_t) at t_min."""
-    at: Level = ends(model.sde)[1]
+    at: Level = end_levels(model.sde)[1]
     if levels is None:
         return entropy(at, x0[0].numel()).expand(draws, len(x0))
     grid = torch.arange(levels, dtype=x0.dtype, device=x0.device) * (2 / (levels - 1)) - 1

@@ -50,7 +50,7 @@ def encode(
     with torch.no_grad():
         y = states_at_t_min(model, check_data(model, x), scaled=True)
         end, tallies, _ = follow(Reverse(model), y, solver, steps, nfe, walk, upward=True)
-        z, status = arrived(end, tallies)
+        z, status = final_states(end, tallies)
     warn_of_failures("encodings", status)
     return z
 
@@ -76,7 +76,7 @@ def decode(
         at = level_at_t_min(model.sde)
         start = temperature * check_batch("An encoding", z).to(model.device, torch.float64)
         x, tallies, _ = follow(Reverse(model), start, solver, steps, nfe, walk, upward=False)
-        x, status = arrived(x / expand(at.alpha, x) if isinstance(at, Level) else x, tallies)
+        x, status = final_states(x / expand(at.alpha, x) if isinstance(at, Level) else x, tallies)
     warn_of_failures("decodings", status)
     return x
 
@@ -122,7 +122,7 @@ def defaults(
     return UniPC(3) if solver is None else solver, steps
 
 
-def arrived(x: Tensor, tallies: Sequence[Tally]) -> tuple[Tensor, Tensor]:
+def final_states(x: Tensor, tallies: Sequence[Tally]) -> tuple[Tensor, Tensor]:
     """Final states x (b, *), NaN where a solve failed, and how each ended, (b,)."""
     _, status = spent(x, tallies, 0, 0)
     return x.masked_fill((status != 0).reshape(-1, *[1] * (x.ndim - 1)), math.nan), status

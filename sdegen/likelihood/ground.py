@@ -11,14 +11,14 @@ from torch import Tensor
 from sdegen.checks import warn
 from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Noise, Seeded
-from sdegen.sde.level import NO_SIGNAL, Instant, Level, clock, expand
+from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand, float64_time
 from sdegen.sde.process import SDE, LinearSDE
 from sdegen.solvers.solver import Status
 
 
 def level_at_t_min(sde: SDE) -> Instant:
     """Where data is; ValueError where no noise is left there."""
-    at = sde(clock(sde.t_min))
+    at = sde(float64_time(sde.t_min))
     if isinstance(at, Level) and not bool(at.sigma > 0):
         raise ValueError(
             f"At t_min = {sde.t_min:g} no noise is left, and so no score: begin the SDE later, as "
@@ -29,7 +29,7 @@ def level_at_t_min(sde: SDE) -> Instant:
 
 def level_at_T(sde: LinearSDE) -> Level:
     """Where noise is; ValueError where nothing is left there of the data's density."""
-    top = sde(clock(sde.T))
+    top = sde(float64_time(sde.T))
     if float(top.lam.detach()) < NO_SIGNAL:
         raise ValueError(
             f"At t = {float(top.t):g} no signal is left of the data, whose density cannot be "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sdegen.likelihood.bounds import ends, entropy, prior_term
+from sdegen.likelihood.bounds import end_levels, entropy, prior_term
 from sdegen.losses.dsm import check_data
 from sdegen.losses.times import low_discrepancy
 from sdegen.model.score import ScoreModel
@@ -39,5 +39,5 @@ def vdm_loss(model: ScoreModel, x0: Tensor) -> Tensor:
     diffusion = off.double() * -(way * slope)
     losses.append(diffusion.detach() / d)
     prior = prior_term(model, x0.double()).to(diffusion)
-    reconstruction = entropy(ends(sde)[1], d).to(diffusion)
+    reconstruction = entropy(end_levels(sde)[1], d).to(diffusion)
     return ((diffusion + prior + reconstruction) / d).to(x0)

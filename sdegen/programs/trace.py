@@ -247,7 +247,7 @@ class Tape:
                 found[x] = x.terms({})
             return x
 
-        mapped(step.memory, look)
+        with_symbols_changed(step.memory, look)
         known: dict[Sym, int] = {}
         new: dict[Sym, Sym] = {}
 
@@ -263,20 +263,20 @@ class Tape:
         for x in found:
             if x not in new:
                 name(x)
-        return Step(new[step.x], mapped(step.memory, lambda x: new.get(x, x)))  # type: ignore[arg-type]
+        return Step(new[step.x], with_symbols_changed(step.memory, lambda x: new.get(x, x)))  # type: ignore[arg-type]
 
 
-def mapped(memory: Any, change: Callable[[Sym], Sym]) -> Any:
+def with_symbols_changed(memory: Any, change: Callable[[Sym], Sym]) -> Any:
     """Memory with every Sym in it changed; through tuples, lists and dictionaries."""
     if isinstance(memory, Sym):
         return change(memory)
     if isinstance(memory, tuple):
-        parts = [mapped(part, change) for part in memory]
+        parts = [with_symbols_changed(part, change) for part in memory]
         return type(memory)(*parts) if hasattr(memory, "_fields") else tuple(parts)
     if isinstance(memory, list):
-        return [mapped(part, change) for part in memory]
+        return [with_symbols_changed(part, change) for part in memory]
     if isinstance(memory, Mapping):
-        return {key: mapped(part, change) for key, part in memory.items()}
+        return {key: with_symbols_changed(part, change) for key, part in memory.items()}
     return memory
 
 

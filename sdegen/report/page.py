@@ -74,7 +74,7 @@ def write_page(
                 answers.ranked(errors, cells, ranking, chosen),
                 answers.advice(errors, cells),
                 answers.behind(errors, cells),
-                *(problem_part(results, errors, name, chosen) for name in names(cells)),
+                *(problem_part(results, errors, name, chosen) for name in problem_names(cells)),
                 order_part(),
                 law_part(results),
                 aside_part(results),
@@ -107,7 +107,7 @@ def pick(errors: Errors, ranking: Sequence[Fixed], default: str | None) -> Choic
     return known[default.replace(" ", "")]
 
 
-def names(cells: Iterable[Cell]) -> list[str]:
+def problem_names(cells: Iterable[Cell]) -> list[str]:
     """The problems, in order."""
     return list(dict.fromkeys(cell.problem for cell in cells))
 
@@ -141,7 +141,7 @@ def made_with(points: Sequence[Mapping[str, Any]]) -> str:
     dirty = any(c.endswith("-dirty") for c in kinds["commit"])
     kinds["commit"] = sorted(set(commits))
     parts = [
-        f"{KEYS.get(key, key + ' ')}{some(values)}"
+        f"{KEYS.get(key, key + ' ')}{first_few(values)}"
         + (", not all of it committed" if key == "commit" and dirty else "")
         for key, values in kinds.items()
         if values
@@ -153,7 +153,7 @@ KEYS = {"python": "Python ", "machine": ""}
 """What is said before a value, where it is not its key."""
 
 
-def some(values: Sequence[str], most: int = 3) -> str:
+def first_few(values: Sequence[str], most: int = 3) -> str:
     """The first few, and how many more there are."""
     rest = f" and {len(values) - most} more" if len(values) > most else ""
     return ", ".join(values[:most]) + rest
@@ -225,7 +225,7 @@ def law_part(results: Results) -> str:
         + "<p>Solid lines are sdegen's, broken ones the others'; the black line is the floor.</p>"
     )
     cells = cells_of(distances)
-    for problem in names(cells):
+    for problem in problem_names(cells):
         sdes = list(dict.fromkeys(c.sde for c in cells if c.problem == problem))
         drawn = gallery([*figures.laws(distances, floors, problem, sdes), lines])
         text += f"<h3>{html.escape(problem)}</h3>{drawn}"

@@ -10,7 +10,7 @@ from sdegen.files import write_json, write_tensors
 from sdegen.metrics.quality import Quality, Row
 from sdegen.model.score import ScoreModel
 from sdegen.runs.compare import as_json, compare
-from sdegen.runs.folder import WEIGHTS, about, gather, given_labels
+from sdegen.runs.folder import WEIGHTS, gather, given_labels, weights_header
 from sdegen.runs.pictures import curve, picture, trajectory
 from sdegen.runs.settings import Comparison
 from sdegen.solvers.solver import Solver
@@ -33,7 +33,7 @@ def finish(
     from tqdm import tqdm
 
     budgets, seed = compared.budgets, compared.seed
-    write_tensors(folder / WEIGHTS, model.state_dict(), about(config, data))
+    write_tensors(folder / WEIGHTS, model.state_dict(), weights_header(config, data))
     curve(folder)
     quality = Quality(gather(data), gather(test))
     classes = data.classes if config["conditional"] else 0

@@ -12,7 +12,7 @@ from sdegen.data import ArrayData
 WEIGHTS = "model.safetensors"
 
 
-def about(config: dict[str, Any], data: Any) -> dict[str, Any]:
+def weights_header(config: dict[str, Any], data: Any) -> dict[str, Any]:
     """What a weights file says of itself: enough to build its model again."""
     return {"config": config, "shape": list(data.shape), "classes": data.classes}
 
@@ -25,8 +25,8 @@ def load(
     from sdegen.runs.build import build_model
 
     path = folder / WEIGHTS
-    tensors, about = read_tensors(path)
-    trained, shape, classes = about["config"], about["shape"], about["classes"]
+    tensors, header = read_tensors(path)
+    trained, shape, classes = header["config"], header["shape"], header["classes"]
     model = build_model({**trained, "packages": packages}, shape, classes)
     load_weights(model, tensors, path)
     model = model.to(device_of(device)).eval()

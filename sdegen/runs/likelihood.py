@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from sdegen.files import claim, write_json, write_text
-from sdegen.likelihood.bits import bits_per_dim, spread
-from sdegen.likelihood.bounds import continuous_bound, discrete_bound, states
+from sdegen.likelihood.bits import bits_per_dim, spread_over_bins
+from sdegen.likelihood.bounds import continuous_bound, data_as_seen, discrete_bound
 from sdegen.likelihood.density import log_prob
 from sdegen.likelihood.ground import warn_of_failures
 from sdegen.model.score import ScoreModel
@@ -138,7 +138,7 @@ def measure(
     """One batch: numbers by name for each sample. Sample i of the data has stream (seed, i)."""
     d, noise = x[0].numel(), Seeded(settings.seed, first)
     k = ((x + 1) * (levels - 1) / 2).round().to(torch.uint8) if levels else x
-    columns = flow(model, k, levels, settings, noise)
+    columns = flow_columns(model, k, levels, settings, noise)
     bounds: dict[str, Any] = {
         "elbo": (continuous_bound, {"draws": settings.elbo_draws}),
         "ddpm": (discrete_bound, {"steps": settings.ddpm_steps}),
@@ -147,9 +147,9 @@ def measure(
     as_values = levels if levels and settings.bounds_on == "values" else None
     more, x0 = 0.0, x
     if wanted and levels and as_values is None:
-        x0, more = spread(model, k, levels, noise)
+        x0, more = spread_over_bins(model, k, levels, noise)
     elif wanted:
-        x0 = states(model, x if as_values is None else k, as_values)
+        x0 = data_as_seen(model, x if as_values is None else k, as_values)
     for name, (bound, how) in wanted.items():
         terms = bound(model, x0, noise, levels=as_values, **how)
         warn_of_failures("bounds", terms.status)
@@ -160,7 +160,7 @@ def measure(
     ]
 
 
-def flow(
+def flow_columns(
     model: ScoreModel, k: Tensor, levels: int, settings: EvaluateSettings, noise: Seeded
 ) -> dict[str, Tensor]:
     """Bits per dimension of whole numbers k below ``levels``, or nats of real ones; their errors,

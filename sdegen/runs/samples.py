@@ -7,7 +7,7 @@ from pathlib import Path
 from sdegen.files import claim, write_json, write_tensors
 from sdegen.metrics.quality import Quality, Row
 from sdegen.runs.build import build, build_data
-from sdegen.runs.compare import as_json, timed
+from sdegen.runs.compare import as_json, timed_solve
 from sdegen.runs.folder import gather, given_labels, load
 from sdegen.runs.pictures import picture
 from sdegen.runs.settings import SampleSettings, record
@@ -21,7 +21,7 @@ def sample_run(settings: SampleSettings) -> tuple[list[Row], Path]:
     solver, walk = build(settings.solver, packages), build(settings.walk, packages) or None
     folder = source / "samples" / settings.title
     claim(folder)
-    solution, seconds = timed(
+    solution, seconds = timed_solve(
         given_labels(model, settings.n, classes),
         (settings.n, *shape),
         solver=solver,

@@ -7,7 +7,7 @@ from torch import Tensor, exp, nn, sigmoid
 from torch.nn.functional import softplus
 
 from sdegen.sde.inverse import bisect
-from sdegen.sde.level import Level, clock
+from sdegen.sde.level import Level, float64_time
 from sdegen.sde.process import LinearSDE, Prior
 
 CURVES, STEEP = 16, 24.0
@@ -48,7 +48,7 @@ class LearnedVP(nn.Module, LinearSDE):
 
     def __call__(self, t: Tensor | float) -> Level:  # type: ignore[override]
         """The level at time t."""
-        t = clock(t)
+        t = float64_time(t)
         return self.level(t, *self.lam(t))
 
     def level(self, t: Tensor, lam: Tensor, slope: Tensor) -> Level:

@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, sqrt
 
-from sdegen.sde.level import Instant, Level, clock, expand
+from sdegen.sde.level import Instant, Level, expand, float64_time
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class SDE(ABC):
 
     def __call__(self, t: Tensor | float) -> Instant:
         """What is known at time t, () or (b,)."""
-        return Instant(clock(t))
+        return Instant(float64_time(t))
 
     def perturb(self, x0: Tensor, t: Tensor, z: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data x0 (b, *) at times t (b,): (x_t, score of x_t given x0), from normal draws z."""

@@ -12,7 +12,7 @@ from torch import Tensor, expm1, sqrt
 
 from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Seeded
-from sdegen.sde.level import Level, clock
+from sdegen.sde.level import Level, float64_time
 from sdegen.sde.process import linear
 from sdegen.solvers.equation import Reverse, renoise
 from sdegen.solvers.solver import Solver, Step
@@ -76,7 +76,7 @@ def analytic_dpm(
     lam from T to t_min, noise from ``seed``. ValueError for an SDE without marginals.
     """
     sde = linear(model.sde, "Analytic-DPM", "use EulerMaruyama")
-    first, last = sde(clock(sde.T)).lam, sde(clock(sde.t_min)).lam
+    first, last = sde(float64_time(sde.T)).lam, sde(float64_time(sde.t_min)).lam
     x0, noise, values = x0.to(model.device), Seeded(seed), []
     lams = torch.lerp(first, last, torch.linspace(0, 1, levels, dtype=torch.float64))
     for lam in lams:
