@@ -9,7 +9,7 @@ from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
-INSIDE = ("sdegen", "torch")
+INSIDE = ("sdegen", "torch", "importlib")
 """Packages in which no user looks for the line that a warning is about."""
 
 
@@ -71,6 +71,9 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     Torch's frames are skipped too: ``no_grad`` as a decorator stands between caller and callee.
     """
     depth, frame = 1, sys._getframe()
-    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in INSIDE:
-        depth, frame = depth + 1, frame.f_back
+    while frame.f_back:
+        room = frame.f_globals.get("__name__", "").split(".")[0]
+        if room not in INSIDE:
+            break
+        depth, frame = depth + (room != "importlib"), frame.f_back  # warnings skip these anyway
     warnings.warn(message, category, stacklevel=depth)
