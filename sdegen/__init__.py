@@ -5,7 +5,7 @@ it on, solvers of the reverse equation, and the walk they take from noise to dat
 package is a namespace with the rest: ``sdegen.solvers``, ``sdegen.walks``, ``sdegen.likelihood``.
 """
 
-from typing import NoReturn
+from typing import Any
 
 from sdegen import (
     exact,
@@ -80,8 +80,10 @@ ROOMS = (
 )
 
 
-def __getattr__(name: str) -> NoReturn:
-    """Say where a name is that a room has and the top does not."""
+def __getattr__(name: str) -> Any:
+    """An SDE by the name it had; or where a name is that a room has and the top does not."""
+    if name in sde.RENAMED:
+        return getattr(sde, name)
     for room in ROOMS:
         if name in room.__all__:
             raise AttributeError(f"sdegen has no {name} itself: it is {room.__name__}.{name}.")

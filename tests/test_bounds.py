@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from itertools import pairwise
 from typing import Any
 
@@ -122,6 +123,30 @@ def test_images_that_fail_are_named_once() -> None:
     assert found.failed == [1] and found.status.tolist() == [0, 1]
     assert found.value.isfinite().tolist() == found.error.isfinite().tolist() == [True, False]
     assert math.isfinite(found.mean) and math.isnan(found.mean_error)
+
+
+def test_a_network_s_own_warnings_are_heard() -> None:
+    """Whatever words they begin with: one warning of failures is made, none is silenced."""
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        warnings.warn("The likelihoods of samples of mine", stacklevel=1)
+        return torch.tanh(x)
+
+    model = sg.ScoreModel(net, sg.VPSDE())
+    with pytest.warns(UserWarning, match="of samples of mine"):
+        bits_per_dim(model, IMAGES, solver=sg.UniPC(), steps=5)
+
+
+def test_bins_go_beyond_the_range_of_the_values() -> None:
+    """The model is not touched, and what it was trained on is no limit to a bin."""
+    inner = exact_model(LINE, SHARP)
+    model = sg.ScoreModel(inner.net, SHARP, inner.target, data_range=(-1.0, 1.0))
+    how: Any = {"solver": sg.UniPC(), "steps": 20, "divergence": "exact"}
+    free = bits_per_dim(inner, IMAGES, **how)
+    assert bits_per_dim(model, IMAGES, **how).value.equal(free.value)
+    assert model.data_range == (-1.0, 1.0)
+    with refused("was trained on data in"):
+        sg.log_prob(model, torch.full((1, 2), 1.5))
 
 
 def test_song_s_t_min_is_asked_for() -> None:
@@ -276,7 +301,7 @@ def test_the_reconstruction_is_part_of_the_error() -> None:
 def test_bounds_without_marginals_are_refused() -> None:
     model = sg.ScoreModel(lambda x, t: -x, Plain(), "score")
     for bound in (elbo, lambda m, x: discrete_elbo(m, x, steps=3)):
-        with refused("which Plain has not"):
+        with refused("A variational bound needs alpha and sigma, but Plain gives only"):
             bound(model, normal(2, 2))  # type: ignore[operator]
     model = exact_model(MIXTURE, sg.VPSDE())
     with refused("goes from 0.5 to 0.1"):

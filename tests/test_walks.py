@@ -648,7 +648,7 @@ class Drifting(sg.SDE):
 
 @climbing
 def test_only_linear_sdes_climb(by: walks.Climb) -> None:
-    with refused("climbs by the forward step of a LinearSDE, which Drifting is not: leave"):
+    with refused("needs alpha and sigma, but Drifting gives only drift and diffusion: leave"):
         by(Drifting(), sg.walks.uniform(Drifting(), 5))
     with refused("whose times fall; these climb already"):
         by(sg.VPSDE(), torch.tensor([1.0, 0.5, 0.6, 0.1]))
@@ -719,5 +719,5 @@ def test_without_a_solver_the_recommended_one_is_taken() -> None:
 
 def test_the_usual_solver_needs_marginals() -> None:
     model = sg.ScoreModel(NET, Plain(), predicts="score")
-    with refused("The usual solver works in alpha and sigma, but Plain gives only"):
+    with refused("The usual solver needs alpha and sigma, but Plain gives only"):
         sg.sample(model, normal(2, 2), nfe=4)

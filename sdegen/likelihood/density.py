@@ -18,12 +18,21 @@ import torch
 from torch import Tensor, log1p
 
 from sdegen.likelihood.divergence import Divergence, Kind, depends
-from sdegen.likelihood.flow import bottom, carried, failures, follow, start_of, warn_of
+from sdegen.likelihood.flow import follow
+from sdegen.likelihood.ground import (
+    check_data,
+    failed_samples,
+    level_at_T,
+    level_at_t_min,
+    source_of,
+    states_at_t_min,
+    warn_of_failures,
+)
 from sdegen.model.denoiser import Denoiser
 from sdegen.model.prediction import LinearPrediction, Target, predict_velocity
-from sdegen.noise.source import Noise, Seeded
+from sdegen.noise.source import Noise
 from sdegen.sampling.plan import spent
-from sdegen.sde.level import Instant, clock, expand, linear
+from sdegen.sde.level import Instant, expand, linear
 from sdegen.sde.process import SDE, LinearSDE
 from sdegen.solvers import AdaptiveMultistep, AdaptiveRK, Solver
 from sdegen.solvers.equation import Reverse
@@ -54,7 +63,7 @@ class LogProb:
     @property
     def failed(self) -> list[int]:
         """The places of samples whose solve failed."""
-        return failures(self.status)
+        return failed_samples(self.status)
 
 
 def log_prob(
@@ -92,12 +101,44 @@ def log_prob(
     probes < 1, and a network whose output does not depend on its input, as far as autograd sees.
     A sample whose solve fails is NaN, and a warning names it; the others are not affected.
     """
+    found = density(
+        model,
+        check_data(model, x),
+        source_of(seed, noise),
+        solver=solver,
+        steps=steps,
+        nfe=nfe,
+        walk=walk,
+        divergence=divergence,
+        probes=probes,
+        chunk=chunk,
+        scaled=scaled,
+    )
+    warn_of_failures("likelihoods", found.status)
+    return found
+
+
+def density(
+    model: Denoiser,
+    x: Tensor,
+    noise: Noise,
+    *,
+    solver: Solver | None = None,
+    steps: int | None = None,
+    nfe: int | None = None,
+    walk: str | Grid | Tensor | Sequence[float] | None = None,
+    divergence: Kind = "rademacher",
+    probes: int = 2,
+    chunk: int = 64,
+    scaled: bool = True,
+) -> LogProb:
+    """``log_prob`` of data wherever it lies, without a warning: ``status`` says what failed."""
     sde, trace = model.sde, Divergence(divergence, probes, chunk)
     solver = default_solver(sde, trace) if solver is None else solver
-    y, at = start_of(model, x, scaled), bottom(sde)
+    y, at = states_at_t_min(model, x, scaled), level_at_t_min(sde)
     if isinstance(sde, LinearSDE):
-        carried(sde(clock(sde.T)))
-    lifted = lift(model, trace, y, source_of(seed, noise).stream("probe"), at)
+        level_at_T(sde)
+    lifted = lift(model, trace, y, noise.stream("probe"), at)
     before, products = model.nfe, model.vjps
     with torch.set_grad_enabled(x.requires_grad):
         state = torch.cat([y[:, None], y.new_zeros(len(y), trace.estimates, *y.shape[1:])], 1)
@@ -107,15 +148,7 @@ def log_prob(
     calls, status = spent(value.detach(), tallies, model.nfe - before, 0)
     value = value.masked_fill((status != 0)[:, None], math.nan)
     error = standard_error(value, trace)
-    warn_of("likelihoods", status, stacklevel=3)
     return LogProb(value.mean(1), error, z, calls, status, model.vjps - products)
-
-
-def source_of(seed: int | Sequence[int] | None, noise: Noise | None) -> Noise:
-    """A source of probes and of what else a likelihood draws: seeded, with 0 by default."""
-    if seed is not None and noise is not None:
-        raise ValueError("Give a seed or a noise source, not both.")
-    return Seeded(0 if seed is None else seed) if noise is None else noise
 
 
 def default_solver(sde: SDE, trace: Divergence) -> Solver:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sdegen.likelihood.bounds import ends, entropy, prior_term
+from sdegen.likelihood.bounds import end_levels, entropy, prior_term
 from sdegen.losses.dsm import check_data
 from sdegen.losses.times import low_discrepancy
-from sdegen.model.score import ScoreModel
+from sdegen.model.denoiser import Denoiser
 from sdegen.sde.learned import LearnedVP
 
 
-def vdm_loss(model: ScoreModel, x0: Tensor) -> Tensor:
+def vdm_loss(model: Denoiser, x0: Tensor) -> Tensor:
     """Minus the variational bound of data x0 (b, *) per dimension, in nats, (b,).
 
     One time per sample, low-discrepancy; p(x | x_t) at t_min as in ``elbo`` of real data. The
@@ -39,5 +39,5 @@ def vdm_loss(model: ScoreModel, x0: Tensor) -> Tensor:
     diffusion = off.double() * -(way * slope)
     losses.append(diffusion.detach() / d)
     prior = prior_term(model, x0.double()).to(diffusion)
-    reconstruction = entropy(ends(sde)[1], d).to(diffusion)
+    reconstruction = entropy(end_levels(sde)[1], d).to(diffusion)
     return ((diffusion + prior + reconstruction) / d).to(x0)

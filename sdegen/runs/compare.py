@@ -18,7 +18,9 @@ from sdegen.solvers.equation import Reverse
 from sdegen.solvers.solver import Solver, check
 
 
-def timed(model: ScoreModel, start: Sequence[int] | Tensor, **how: Any) -> tuple[Solution, float]:
+def timed_solve(
+    model: ScoreModel, start: Sequence[int] | Tensor, **how: Any
+) -> tuple[Solution, float]:
     """``solve`` and the seconds it took."""
     if model.device.type == "cuda":
         torch.cuda.synchronize()
@@ -53,7 +55,7 @@ def compare(
     """Every solver at every budget from the same seeds; an adaptive one once, at its own."""
     for name, solver in solvers.items():
         for budget in [None] if solver.traits.adaptive else budgets:
-            solution, seconds = timed(
+            solution, seconds = timed_solve(
                 model, (quality.n, *shape), solver=solver, nfe=budget, walk=walk, seed=seed
             )
             yield quality.row(name, budget, solution, seconds), solution

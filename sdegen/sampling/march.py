@@ -14,7 +14,7 @@ from sdegen.noise.source import Noise
 from sdegen.programs.remembered import programmed
 from sdegen.sampling.plan import begin, plan, settled, source, spent
 from sdegen.sde.level import Instant
-from sdegen.sde.process import LinearSDE
+from sdegen.sde.process import linear
 from sdegen.solvers.equation import Eta, Reverse
 from sdegen.solvers.solver import Solver, Tally, check, check_levels, check_path, walked
 from sdegen.walks.grids import Grid
@@ -159,8 +159,8 @@ def travel(
     sde = model.sde
     p = Reverse(model, solver.eta if eta is None else eta, noise)
     check(solver, p)
-    if denoise and not isinstance(sde, LinearSDE):
-        raise ValueError(f"denoise needs alpha and sigma, which {type(sde).__name__} has not.")
+    if denoise:
+        linear(sde, "denoise", "leave it out")
     times = plan(sde, solver, steps, nfe, walk, spare=int(denoise))
     check_path(p, times.tolist())
     program = programmed(solver, model, p.eta, times)

@@ -15,7 +15,7 @@ from sdegen.noise.brownian import Brownian
 from sdegen.noise.source import Fresh, Noise, Seeded
 from sdegen.programs.remembered import fixed
 from sdegen.sde.level import Instant, Level
-from sdegen.sde.process import SDE, LinearSDE
+from sdegen.sde.process import SDE, LinearSDE, linear
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.solver import Solver, Status, Tally
 from sdegen.walks.grids import GRIDS, Grid
@@ -59,11 +59,7 @@ def usual(
     from sdegen.checks import whole
     from sdegen.sampling.recipes import recommended  # which knows of walks, and they of this
 
-    if not isinstance(sde, LinearSDE):
-        raise ValueError(
-            f"The usual solver works in alpha and sigma, but {type(sde).__name__} gives only "
-            "drift and diffusion: give a solver, such as Heun() or EulerMaruyama()."
-        )
+    linear(sde, "The usual solver", "give one of your own, such as Heun() or EulerMaruyama()")
     if (steps is None) == (nfe is None) and (walk is None or isinstance(walk, str)):
         raise ValueError(f"Give exactly one of steps and nfe, but steps = {steps}, nfe = {nfe}.")
     for name, n in (("steps", steps), ("nfe", nfe)):

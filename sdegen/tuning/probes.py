@@ -12,7 +12,7 @@ from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Seeded
 from sdegen.sampling.march import sample
 from sdegen.sampling.plan import begin, plan
-from sdegen.sde.process import LinearSDE
+from sdegen.sde.process import linear
 from sdegen.solvers import DDIM, DEIS, IPNDM, DPMSolverPP, Heun, Multistep, Singlestep, UniPC
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.solver import Solver
@@ -132,11 +132,7 @@ def compared(model: ScoreModel, x: Tensor, exact: Tensor, nfe: int) -> Choice:
 
 def check_model(model: ScoreModel, seeds: int, least: int = 8) -> None:
     """Refuse what cannot be probed."""
-    if not isinstance(model.sde, LinearSDE):
-        raise ValueError(
-            f"Solvers are compared on the flow of a LinearSDE, which {type(model.sde).__name__} "
-            "is not: choose a drift-based solver by hand."
-        )
+    linear(model.sde, "Comparing solvers", "choose a drift-based one by hand")
     if seeds < least:
         raise ValueError(
             f"{seeds} seeds are too few to tell solvers apart: give at least {least}."

@@ -13,8 +13,9 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from sdegen.sde.inverse import bisect
 from sdegen.sde.level import NO_SIGNAL
-from sdegen.sde.process import SDE, LinearSDE
+from sdegen.sde.process import SDE, linear
 from sdegen.sde.schedules import DiscreteVPSDE
 from sdegen.walks.walk import check_walk
 
@@ -35,11 +36,11 @@ def quadratic(sde: SDE, n: int, start: float | None = None, stop: float | None =
 
 def log_snr(sde: SDE, n: int, start: float | None = None, stop: float | None = None) -> Tensor:
     """Equal steps in lam = log(alpha / sigma).  Lu et al. (2022a), sec. 3.3."""
-    clock = linear(sde, "log_snr")
+    sde = linear(sde, "The log_snr grid", "use walk='uniform'")
 
     def times(ends: Tensor) -> Tensor:
-        lam = finite(sde, clock(ends).lam)
-        return clock.time(torch.lerp(lam[0], lam[1], ramp(n)))
+        lam = finite(sde, sde(ends).lam)
+        return sde.time(torch.lerp(lam[0], lam[1], ramp(n)))
 
     return through(sde, n, start, stop, times)
 
@@ -48,13 +49,13 @@ def karras(
     sde: SDE, n: int, start: float | None = None, stop: float | None = None, power: float = 7.0
 ) -> Tensor:
     """Equal steps in rho^(1 / power), rho = sigma / alpha.  Karras et al. (2022), eq. 5."""
-    clock = linear(sde, "karras")
+    sde = linear(sde, "The karras grid", "use walk='uniform'")
     if not power > 0:
         raise ValueError(f"karras needs power > 0, but power = {power!r}.")
 
     def times(ends: Tensor) -> Tensor:
-        roots = (finite(sde, -clock(ends).lam) / power).exp()
-        return clock.time(-power * torch.lerp(roots[0], roots[1], ramp(n)).log())
+        roots = (finite(sde, -sde(ends).lam) / power).exp()
+        return sde.time(-power * torch.lerp(roots[0], roots[1], ramp(n)).log())
 
     return through(sde, n, start, stop, times)
 
@@ -74,7 +75,7 @@ def focused(
     There, at rho = 1 / e for data in [-1, 1], a sample takes its shape: x0 hardly changes with
     lam long before and long after. Measured in docs/benchmarks.md.
     """
-    clock = linear(sde, "focused")
+    sde = linear(sde, "The focused grid", "use walk='uniform'")
     if not (width > 0 and strength >= 0):
         raise ValueError(
             f"focused needs width > 0 and strength >= 0, but they are {width!r} and {strength!r}."
@@ -84,14 +85,10 @@ def focused(
         return lam + strength * width * torch.tanh((lam - center) / width)
 
     def times(ends: Tensor) -> Tensor:
-        lam = finite(sde, clock(ends).lam)
+        lam = finite(sde, sde(ends).lam)
         goal = torch.lerp(at(lam[0]), at(lam[1]), ramp(n))
         low, high = lam.min().expand(n + 1), lam.max().expand(n + 1)
-        for _ in range(60):  # bisection, to the last bit
-            middle = (low + high) / 2
-            short = at(middle) < goal
-            low, high = torch.where(short, middle, low), torch.where(short, high, middle)
-        return clock.time((low + high) / 2)
+        return sde.time(bisect(lambda middle: at(middle) < goal, low, high))
 
     return through(sde, n, start, stop, times)
 
@@ -177,16 +174,6 @@ def ramp(n: int) -> Tensor:
     if not isinstance(n, Integral) or n < 1:
         raise ValueError(f"A walk needs a whole number of steps >= 1, but steps = {n!r}.")
     return torch.arange(n + 1, dtype=torch.float64) / n
-
-
-def linear(sde: SDE, name: str) -> LinearSDE:
-    """The SDE as one with marginals, or an error with the remedy."""
-    if not isinstance(sde, LinearSDE):
-        raise ValueError(
-            f"The {name} grid needs alpha and sigma, but {type(sde).__name__} gives only drift "
-            "and diffusion: use walk='uniform'."
-        )
-    return sde
 
 
 def finite(sde: SDE, lam: Tensor) -> Tensor:
