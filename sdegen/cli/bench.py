@@ -26,7 +26,7 @@ def store_bench() -> None:
     from hydra.core.plugins import Plugins
     from hydra_plugins._sdegen import SETTINGS, Processes
 
-    from sdegen.bench.choosers import Recommended, TunedHere
+    from sdegen.bench.choosers import TunedHere
     from sdegen.bench.peers import PEERS
     from sdegen.solvers.registry import node
 
@@ -34,7 +34,6 @@ def store_bench() -> None:
     Plugins.instance().register(Processes)
     for name, coefficients in (("tuned_walk", False), ("tuned_weights", True)):
         store.store(group="solver", name=name, node=node(TunedHere(coefficients)))
-    store.store(group="solver", name="recommended", node=node(Recommended()))
     store.store(group="hydra/launcher", name="processes", node=SETTINGS)
     for name, peer in PEERS.items():
         store.store(group="solver", name=name, node=node(peer))
@@ -45,11 +44,11 @@ def run(config: dict[str, Any]) -> None:
 
     ValueError, when the others are done, for a point that could not be.
     """
-    from sdegen.bench.choosers import Recommended, TunedHere
     from sdegen.bench.peers import Peer
     from sdegen.bench.point import VERSION, Settings, about, key_of, library_of, measure
     from sdegen.files import read_json, write_json
     from sdegen.runs.build import build, build_walk
+    from sdegen.sampling import Chooser, Recommended
     from sdegen.solvers import Solver
 
     choices, folder = chosen(config), Path(config["folder"])
@@ -59,11 +58,12 @@ def run(config: dict[str, Any]) -> None:
     solver, walk = build(config["solver"], packages), build_walk(config)
     settings = Settings(**{each.name: config[each.name] for each in fields(Settings)})
     made_with = about(settings.device)
-    if not isinstance(solver, Solver | Peer | TunedHere | Recommended):
+    if not isinstance(solver, Solver | Peer | Chooser):
         raise ValueError(f"solver={choices['solver']} is none that can be compared by itself.")
-    gridded = not solver.adaptive and not isinstance(solver, TunedHere | Recommended)
+    adaptive = isinstance(solver, Solver | Peer) and solver.adaptive
+    gridded = isinstance(solver, Solver | Peer) and not adaptive
     refused = []
-    for budget in budgets(config, solver.adaptive):
+    for budget in budgets(config, adaptive):
         named = {
             "problem": choices["problem"],
             "sde": choices["sde"],
@@ -75,7 +75,8 @@ def run(config: dict[str, Any]) -> None:
         parts = {key: config[key] for key in ("problem", "sde", "solver")}
         parts["walk"] = config["walk"] if gridded else None
         if isinstance(solver, Recommended) and "nfe" in budget:
-            parts["walk"] = repr(solver.choose(problem, sde, budget["nfe"]))  # the rule may change
+            rule = solver.choose(problem.model(sde), problem.shape, budget["nfe"])
+            parts["walk"] = repr(rule)  # which may change
         path = folder / "points" / f"{key_of({**named, 'parts': parts})}.json"
         if path.is_file() and "failed" not in read_json(path):
             continue

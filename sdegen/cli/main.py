@@ -48,14 +48,13 @@ def store_groups() -> None:
     """What Hydra's groups hold beside the files of conf: the schema and the solvers."""
     from hydra.core.config_store import ConfigStore
 
-    from sdegen.solvers.registry import catalogue
+    from sdegen.solvers.registry import entries
     from sdegen.training.settings import TrainSettings
 
     store = ConfigStore.instance()
     store.store(group="train", name="schema", node=TrainSettings)
-    for name, entry in catalogue().items():
+    for name, entry in entries().items():
         store.store(group="solver", name=name, node=entry.config())
-    store.store(group="solver", name="auto", node={"_target_": "sdegen.tuning.probes.auto"})
     tuned = {"_target_": "sdegen.solvers.tuned.load", "path": "???"}
     store.store(group="solver", name="tuned", node=tuned)
 

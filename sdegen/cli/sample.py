@@ -39,6 +39,8 @@ def run(config: dict[str, Any]) -> None:
     out = folder / "samples" / name
     claim(out)
     solution, seconds = timed(model, (config["n"], *shape), **how)
+    if solution.choice is not None and not isinstance(solution.choice, tuple):
+        print(solution.choice)  # of a chooser that says why
     train, test = (gather(data) for data in build_data({**trained, "packages": packages}))
     quality = Quality(train, test, config["n"])
     row = quality.row(name, config["nfe"], solution, seconds)

@@ -24,12 +24,12 @@ from sdegen.likelihood.density import source_of
 from sdegen.likelihood.flow import bottom, carried, entire, failures, start_of, warn_of
 from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Noise, Seeded
-from sdegen.sampling.plan import plan
 from sdegen.sde.level import Level, clock, expand
 from sdegen.sde.process import LinearSDE
 from sdegen.solvers import DDIM
+from sdegen.solvers.budget import walk_for
 from sdegen.solvers.solver import Status
-from sdegen.walks.grids import Grid, log_snr
+from sdegen.walks.grids import WalkLike, log_snr
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +167,7 @@ def discrete_elbo(
     x: Tensor,
     *,
     steps: int | None = None,
-    walk: str | Grid | Tensor | Sequence[float] | None = log_snr,
+    walk: WalkLike | None = log_snr,
     variance: Literal["small", "large"] = "small",
     levels: int | None = None,
     seed: int | Sequence[int] | None = None,
@@ -186,7 +186,7 @@ def discrete_elbo(
     if variance not in ("small", "large"):
         raise ValueError(f"variance must be 'small' or 'large', but it is {variance!r}.")
     x0, noise, before = states(model, x, levels), source_of(seed, noise), model.nfe
-    sde, stops = model.sde, entire(model.sde, plan(model.sde, DDIM(), steps, None, walk))
+    sde, stops = model.sde, entire(walk_for(DDIM(), model.sde, steps=steps, walk=walk)).times
     assert isinstance(sde, LinearSDE)
     now, d = bottom(sde), x0[0].numel()
     total = torch.zeros(len(x0), dtype=torch.float64)

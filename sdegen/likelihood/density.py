@@ -12,22 +12,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, log1p
 
+from sdegen.checks import accepted
 from sdegen.likelihood.divergence import Divergence, Kind, depends
-from sdegen.likelihood.flow import bottom, carried, failures, follow, start_of, warn_of
+from sdegen.likelihood.flow import along, bottom, carried, failures, flow_plan, start_of, warn_of
 from sdegen.model.prediction import LinearPrediction
 from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Noise, Seeded
-from sdegen.sampling.plan import spent
+from sdegen.sampling.plan import WAY, Way, spent
 from sdegen.sde.level import Instant, clock, expand, linear
 from sdegen.sde.process import SDE, LinearSDE
 from sdegen.solvers import AdaptiveMultistep, AdaptiveRK, Solver
 from sdegen.solvers.equation import Reverse
-from sdegen.walks.grids import Grid
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+OWN = frozenset({"divergence", "probes", "chunk", "seed", "noise", "scaled"})
+"""What ``log_prob`` takes beside a way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,16 +65,13 @@ def log_prob(
     model: ScoreModel,
     x: Tensor,
     *,
-    solver: Solver | None = None,
-    steps: int | None = None,
-    nfe: int | None = None,
-    walk: str | Grid | Tensor | Sequence[float] | None = None,
     divergence: Kind = "rademacher",
     probes: int = 2,
     chunk: int = 64,
     seed: int | Sequence[int] | None = None,
     noise: Noise | None = None,
     scaled: bool = True,
+    **how: Unpack[Way],
 ) -> LogProb:
     """log p(x) in nats of data x (b, *) under the model's flow.  Song et al. (2021), app. D.2.
 
@@ -90,8 +93,8 @@ def log_prob(
     probes < 1, and a network whose output does not depend on its input, as far as autograd sees.
     A sample whose solve fails is NaN, and a warning names it; the others are not affected.
     """
+    accepted("log_prob", how, WAY | OWN)
     sde, trace = model.sde, Divergence(divergence, probes, chunk)
-    solver = default_solver(sde, trace) if solver is None else solver
     y, at = start_of(model, x, scaled), bottom(sde)
     if isinstance(sde, LinearSDE):
         carried(sde(clock(sde.T)))
@@ -99,9 +102,11 @@ def log_prob(
     before = model.nfe
     with torch.set_grad_enabled(x.requires_grad):
         state = torch.cat([y[:, None], y.new_zeros(len(y), trace.estimates, *y.shape[1:])], 1)
-        end, tallies, top = follow(lifted, state, solver, steps, nfe, walk, upward=True)
+        plan = flow_plan(model, y, how, default_solver(sde, trace))
+        end, tallies = along(plan, lifted, state, upward=True)
         z, gains = end[:, 0], end[:, 1:].reshape(len(x), trace.estimates, -1).sum(2)
-        value = sde.prior.log_prob(z)[:, None] + gained(sde, gains, at, top, y[0].numel(), scaled)
+        gain = gained(sde, gains, at, plan.walk[0], y[0].numel(), scaled)
+        value = sde.prior.log_prob(z)[:, None] + gain
     calls, status = spent(value.detach(), tallies, model.nfe - before, 0)
     value = value.masked_fill((status != 0)[:, None], math.nan)
     error = standard_error(value, trace)

@@ -9,6 +9,7 @@ from typing import Any
 from sdegen.model.score import ScoreModel
 from sdegen.runs.folder import WEIGHTS, about, class_labels, gather
 from sdegen.runs.pictures import curve, picture, trajectory
+from sdegen.sampling.choice import Chooser
 from sdegen.solvers.solver import Solver
 
 
@@ -18,7 +19,7 @@ def evaluate(
     folder: Path,
     data: Any,
     test: Any,
-    solvers: Mapping[str, Solver],
+    solvers: Mapping[str, Solver | Chooser],
     walk: Any,
 ) -> None:
     """Sample with every solver at every budget; write weights, pictures and the table."""
@@ -26,7 +27,7 @@ def evaluate(
 
     from sdegen.files import write_json, write_tensors
     from sdegen.metrics.quality import Quality
-    from sdegen.runs.compare import as_json, compare, table
+    from sdegen.runs.compare import as_json, budgets_of, compare, table
 
     settings = config["evaluate"]
     write_tensors(folder / WEIGHTS, model.state_dict(), about(config, data))
@@ -36,7 +37,7 @@ def evaluate(
     model = model if labels is None else model.given(y=labels.to(model.device))
     rows, runs = (
         [quality.floor],
-        sum(1 if solver.adaptive else len(settings["budgets"]) for solver in solvers.values()),
+        sum(len(budgets_of(solver, settings["budgets"])) for solver in solvers.values()),
     )
     results = compare(
         model, quality, data.shape, solvers, settings["budgets"], walk=walk, seed=settings["seed"]

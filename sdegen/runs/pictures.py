@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from sdegen.model.score import ScoreModel
+from sdegen.runs.compare import budgets_of
 from sdegen.runs.folder import class_labels
+from sdegen.sampling.choice import Chooser
 from sdegen.solvers.solver import Solver
 
 
@@ -45,7 +47,7 @@ def trajectory(
     model: ScoreModel,
     data: Any,
     folder: Path,
-    solvers: Mapping[str, Solver],
+    solvers: Mapping[str, Solver | Chooser],
     walk: Any,
     settings: Mapping[str, Any],
 ) -> None:
@@ -53,14 +55,17 @@ def trajectory(
     from sdegen.plots import save_trajectory
     from sdegen.sampling.march import solve
 
-    stepping = {name: solver for name, solver in solvers.items() if not solver.adaptive}
+    budgets = settings["budgets"]
+    stepping = {
+        name: solver for name, solver in solvers.items() if None not in budgets_of(solver, [0])
+    }
     if not stepping:
         return
     name, solver = list(stepping.items())[-1]
     n = 10 if len(data.shape) == 3 else 2000
     labels = class_labels(n, data.classes if "y" in model.conditions else 0)
     model = model if labels is None else model.given(y=labels.to(model.device))
-    budget, seed = max(settings["budgets"]), settings["seed"]
+    budget, seed = max(budgets), settings["seed"]
     solution = solve(
         model, (n, *data.shape), solver=solver, nfe=budget, walk=walk, seed=seed, path=True
     )

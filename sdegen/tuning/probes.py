@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,10 +12,11 @@ from torch import Tensor
 from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Seeded
 from sdegen.sampling.march import sample
-from sdegen.sampling.plan import begin, plan
+from sdegen.sampling.plan import begin
 from sdegen.sde.process import LinearSDE
 from sdegen.solvers import DDIM, DEIS, IPNDM, DPMSolverPP, Heun, Multistep, Singlestep, UniPC
 from sdegen.solvers.equation import Reverse
+from sdegen.solvers.registry import register
 from sdegen.solvers.solver import Solver
 
 FINE = UniPC(3)
@@ -54,7 +56,10 @@ class Probe:
 
 @dataclass(frozen=True)
 class Choice:
-    """The best of the probes for a model and a budget; all of them, best first."""
+    """The best of the probes for a model and a budget; all of them, best first.
+
+    As a pair it is the best solver and its walk.
+    """
 
     nfe: int
     seeds: int
@@ -69,6 +74,9 @@ class Choice:
     def walk(self) -> str:
         """Its walk."""
         return self.probes[0].walk
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.solver, self.walk))
 
     def __str__(self) -> str:
         """What was picked, and why."""
@@ -101,15 +109,25 @@ def choose(
     return compared(model, x, reference(model, x, fine), nfe)
 
 
-def automatic(model: ScoreModel, shape: Sequence[int], nfe: int) -> Choice:
-    """``choose`` for states (b, *) whose conditions, if any, are the model's own (b, *)."""
-    b = shape[0]
-    return choose(model.rows(torch.arange(SEEDS) % b, b), shape[1:], nfe=nfe, seeds=SEEDS)
+@dataclass(frozen=True)
+class Auto:
+    """``choose`` as a Chooser, solver="auto": deterministic solvers are probed, the best is taken.
+
+    seeds, fine, seed: see ``choose``, whose ``Choice`` says why, as ``Solution.choice``.
+    """
+
+    seeds: int = SEEDS
+    fine: int = 100
+    seed: int = 0
+
+    def choose(self, model: ScoreModel, shape: tuple[int, ...], nfe: int) -> Choice:
+        """For states (b, *) whose conditions, if any, are the model's own (b, *)."""
+        b = shape[0]
+        probed = model.rows(torch.arange(self.seeds) % b, b)
+        return choose(probed, shape[1:], nfe=nfe, seeds=self.seeds, fine=self.fine, seed=self.seed)
 
 
-def auto() -> str:
-    """What a configuration says to have ``choose`` asked: solver="auto"."""
-    return "auto"
+register("auto", Auto)
 
 
 def compared(model: ScoreModel, x: Tensor, exact: Tensor, nfe: int) -> Choice:
@@ -118,7 +136,6 @@ def compared(model: ScoreModel, x: Tensor, exact: Tensor, nfe: int) -> Choice:
     for solver in CANDIDATES:
         for walk in WALKS:
             try:
-                plan(model.sde, solver, None, nfe, walk)
                 end = sample(model, x, solver=solver, nfe=nfe, walk=walk)
             except ValueError:  # a solver that needs more calls, or cannot take this walk
                 continue
