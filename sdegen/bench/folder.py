@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sdegen.bench.choosers import Recommended, TunedHere
 from sdegen.bench.peers import Peer
 from sdegen.bench.point import VERSION, Settings, about, key_of, library_of, measure
 from sdegen.checks import text, texts
 from sdegen.files import read_json, write_json
 from sdegen.runs.build import build
 from sdegen.runs.settings import Node
+from sdegen.sampling.choice import Chooser, Recommended
 from sdegen.sde.process import linear
 from sdegen.solvers import Solver
 
@@ -72,11 +72,12 @@ def measured(settings: BenchSettings) -> Iterator[dict[str, Any]]:
     sde = linear(build(settings.sde, packages), "sdegen-bench", "choose a linear SDE")
     solver, walk = build(settings.solver, packages), build(settings.walk, packages) or None
     made_with = about(settings.device)
-    if not isinstance(solver, Solver | Peer | TunedHere | Recommended):
+    if not isinstance(solver, Solver | Peer | Chooser):
         name = settings.named("solver")
         raise ValueError(f"solver={name} is none that can be compared by itself.")
-    gridded = not solver.traits.adaptive and not isinstance(solver, TunedHere | Recommended)
-    for budget in settings.budgets(solver.traits.adaptive):
+    adaptive = isinstance(solver, Solver | Peer) and solver.traits.adaptive
+    gridded = isinstance(solver, Solver | Peer) and not adaptive
+    for budget in settings.budgets(adaptive):
         named = {
             **{group: settings.named(group) for group in ("problem", "sde", "solver")},
             "walk": settings.named("walk") if gridded else None,
@@ -90,7 +91,8 @@ def measured(settings: BenchSettings) -> Iterator[dict[str, Any]]:
             "walk": settings.walk if gridded else None,
         }
         if isinstance(solver, Recommended) and "nfe" in budget:
-            parts["walk"] = repr(solver.choose(problem, sde, budget["nfe"]))  # the rule may change
+            rule = solver.choose(problem.model(sde), problem.shape, budget["nfe"])
+            parts["walk"] = repr(rule)  # which may change
         path = folder / "points" / f"{key_of({**named, 'parts': parts})}.json"
         if path.is_file() and "failed" not in read_json(path):
             continue

@@ -23,7 +23,7 @@ def store_bench() -> None:
     from hydra.core.plugins import Plugins
     from hydra_plugins._sdegen import SETTINGS, Processes
 
-    from sdegen.bench.choosers import Recommended, TunedHere
+    from sdegen.bench.choosers import TunedHere
     from sdegen.bench.peers import PEERS
     from sdegen.solvers.registry import node
 
@@ -31,7 +31,6 @@ def store_bench() -> None:
     Plugins.instance().register(Processes)
     for name, coefficients in (("tuned_walk", False), ("tuned_weights", True)):
         store.store(group="solver", name=name, node=node(TunedHere(coefficients)))
-    store.store(group="solver", name="recommended", node=node(Recommended()))
     store.store(group="hydra/launcher", name="processes", node=SETTINGS)
     for name, peer in PEERS.items():
         store.store(group="solver", name=name, node=node(peer))

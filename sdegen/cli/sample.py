@@ -18,6 +18,8 @@ def run(config: dict[str, Any]) -> None:
     from sdegen.runs.samples import sample_run
     from sdegen.runs.settings import SampleSettings, read
 
-    rows, folder = sample_run(read(SampleSettings, config))
+    rows, folder, choice = sample_run(read(SampleSettings, config))
+    if choice is not None and not isinstance(choice, tuple):
+        print(choice)  # of a chooser that says why
     print(table(rows))
     print(f"Samples are in {folder}")

@@ -34,11 +34,11 @@ from sdegen.likelihood.ground import (
 )
 from sdegen.model.denoiser import Denoiser
 from sdegen.noise.source import Noise, Seeded
-from sdegen.sampling.plan import plan
 from sdegen.sde.level import Level, expand
 from sdegen.sde.process import SDE, LinearSDE, linear
 from sdegen.solvers import DDIM
-from sdegen.walks.grids import Grid, log_snr
+from sdegen.solvers.budget import walk_for
+from sdegen.walks.grids import WalkLike, log_snr
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +199,7 @@ def discrete_elbo(
     x: Tensor,
     *,
     steps: int | None = None,
-    walk: str | Grid | Tensor | Sequence[float] | None = log_snr,
+    walk: WalkLike | None = log_snr,
     variance: Literal["small", "large"] = "small",
     levels: int | None = None,
     seed: int | Sequence[int] | None = None,
@@ -234,7 +234,7 @@ def discrete_bound(
     noise: Noise,
     *,
     steps: int | None,
-    walk: str | Grid | Tensor | Sequence[float] | None = log_snr,
+    walk: WalkLike | None = log_snr,
     variance: Literal["small", "large"] = "small",
     levels: int | None = None,
 ) -> Elbo:
@@ -244,7 +244,7 @@ def discrete_bound(
     if variance not in ("small", "large"):
         raise ValueError(f"variance must be 'small' or 'large', but it is {variance!r}.")
     sde, now, d, before = model.sde, end_levels(model.sde)[1], x0[0].numel(), model.nfe
-    stops = check_whole_way(sde, plan(sde, DDIM(), steps, None, walk))
+    stops = check_whole_way(walk_for(DDIM(), sde, steps=steps, walk=walk)).times
     assert isinstance(sde, LinearSDE)
     total = torch.zeros(len(x0), dtype=torch.float64)
     for j in range(len(stops) - 1):

@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, log1p
 
+from sdegen.checks import accepted
 from sdegen.likelihood.divergence import Divergence, Kind, depends
-from sdegen.likelihood.flow import follow
+from sdegen.likelihood.flow import along, flow_plan
 from sdegen.likelihood.ground import (
     check_data,
     failed_samples,
@@ -31,12 +32,17 @@ from sdegen.likelihood.ground import (
 from sdegen.model.denoiser import Denoiser
 from sdegen.model.prediction import LinearPrediction, Target, predict_velocity
 from sdegen.noise.source import Noise
-from sdegen.sampling.plan import spent
+from sdegen.sampling.plan import WAY, Way, spent
 from sdegen.sde.level import Instant, expand, linear
 from sdegen.sde.process import SDE, LinearSDE
 from sdegen.solvers import AdaptiveMultistep, AdaptiveRK, Solver
 from sdegen.solvers.equation import Reverse
-from sdegen.walks.grids import Grid
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+OWN = frozenset({"divergence", "probes", "chunk", "seed", "noise", "scaled"})
+"""What ``log_prob`` takes beside a way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,16 +76,13 @@ def log_prob(
     model: Denoiser,
     x: Tensor,
     *,
-    solver: Solver | None = None,
-    steps: int | None = None,
-    nfe: int | None = None,
-    walk: str | Grid | Tensor | Sequence[float] | None = None,
     divergence: Kind = "rademacher",
     probes: int = 2,
     chunk: int = 64,
     seed: int | Sequence[int] | None = None,
     noise: Noise | None = None,
     scaled: bool = True,
+    **how: Unpack[Way],
 ) -> LogProb:
     """log p(x) in nats of data x (b, *) under the model's flow.  Song et al. (2021), app. D.2.
 
@@ -101,18 +104,16 @@ def log_prob(
     probes < 1, and a network whose output does not depend on its input, as far as autograd sees.
     A sample whose solve fails is NaN, and a warning names it; the others are not affected.
     """
+    accepted("log_prob", how, WAY | OWN)
     found = density(
         model,
         check_data(model, x),
         source_of(seed, noise),
-        solver=solver,
-        steps=steps,
-        nfe=nfe,
-        walk=walk,
         divergence=divergence,
         probes=probes,
         chunk=chunk,
         scaled=scaled,
+        **how,
     )
     warn_of_failures("likelihoods", found.status)
     return found
@@ -123,18 +124,14 @@ def density(
     x: Tensor,
     noise: Noise,
     *,
-    solver: Solver | None = None,
-    steps: int | None = None,
-    nfe: int | None = None,
-    walk: str | Grid | Tensor | Sequence[float] | None = None,
     divergence: Kind = "rademacher",
     probes: int = 2,
     chunk: int = 64,
     scaled: bool = True,
+    **how: Unpack[Way],
 ) -> LogProb:
     """``log_prob`` of data wherever it lies, without a warning: ``status`` says what failed."""
     sde, trace = model.sde, Divergence(divergence, probes, chunk)
-    solver = default_solver(sde, trace) if solver is None else solver
     y, at = states_at_t_min(model, x, scaled), level_at_t_min(sde)
     if isinstance(sde, LinearSDE):
         level_at_T(sde)
@@ -142,9 +139,11 @@ def density(
     before, products = model.nfe, model.vjps
     with torch.set_grad_enabled(x.requires_grad):
         state = torch.cat([y[:, None], y.new_zeros(len(y), trace.estimates, *y.shape[1:])], 1)
-        end, tallies, top = follow(lifted, state, solver, steps, nfe, walk, upward=True)
+        plan = flow_plan(model, y, how, default_solver(sde, trace))
+        end, tallies = along(plan, lifted, state, upward=True)
         z, gains = end[:, 0], end[:, 1:].reshape(len(x), trace.estimates, -1).sum(2)
-        value = sde.prior.log_prob(z)[:, None] + gained(sde, gains, at, top, y[0].numel(), scaled)
+        gain = gained(sde, gains, at, plan.walk[0], y[0].numel(), scaled)
+        value = sde.prior.log_prob(z)[:, None] + gain
     calls, status = spent(value.detach(), tallies, model.nfe - before, 0)
     value = value.masked_fill((status != 0)[:, None], math.nan)
     error = standard_error(value, trace)

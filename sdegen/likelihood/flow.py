@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from sdegen.checks import accepted
 from sdegen.likelihood.ground import (
     check_batch,
     check_data,
@@ -16,29 +18,28 @@ from sdegen.likelihood.ground import (
     warn_of_failures,
 )
 from sdegen.model.denoiser import Denoiser
-from sdegen.sampling.plan import plan, spent
-from sdegen.sde.level import Instant, Level, expand
-from sdegen.sde.process import SDE
+from sdegen.noise.source import Fresh
+from sdegen.sampling.choice import chosen
+from sdegen.sampling.plan import WAY, Plan, Way, spent
+from sdegen.sde.level import Level, expand
 from sdegen.solvers import UniPC
 from sdegen.solvers.equation import Reverse
-from sdegen.solvers.solver import Solver, Tally, check, check_levels, say, walked
-from sdegen.walks.grids import Grid
-from sdegen.walks.walk import levels
+from sdegen.solvers.solver import Solver, Tally, say, walked
+from sdegen.walks.walk import Walk
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def encode(
     model: Denoiser,
     x: Tensor,
-    *,
-    solver: Solver | None = None,
-    steps: int | None = None,
-    nfe: int | None = None,
-    walk: str | Grid | Tensor | Sequence[float] | None = None,
+    **how: Unpack[Way],
 ) -> Tensor:
     """Where the flow takes data x (b, *): x_T (b, *), which ``decode`` takes back.
 
     solver: any that follows the flow upward, default UniPC-3 (in 100 steps); DDIM() is DDIM
-            inversion, Song, Meng & Ermon (2021), sec. 4.3. steps, nfe and walk as ``solve``'s,
+            inversion, Song, Meng & Ermon (2021), sec. 4.3. steps, nfe and walk as in ``Way``,
             here run from t_min up to T; data is alpha x at t_min.
 
     float64 throughout and at the end, whatever x is, but for the network: so that there and back
@@ -46,11 +47,11 @@ def encode(
     whatever the network: Song et al. (2021), sec. 4.3. A sample whose solve fails is NaN, and a
     warning names it. ValueError for a stochastic solver and for data that is not floating.
     """
-    solver, steps = defaults(solver, steps, nfe, walk)
+    accepted("encode", how, WAY)
     with torch.no_grad():
         y = states_at_t_min(model, check_data(model, x), scaled=True)
-        end, tallies, _ = follow(Reverse(model), y, solver, steps, nfe, walk, upward=True)
-        z, status = final_states(end, tallies)
+        plan = flow_plan(model, y, how)
+        z, status = final_states(*along(plan, plan.equation, y, upward=True))
     warn_of_failures("encodings", status)
     return z
 
@@ -59,11 +60,8 @@ def decode(
     model: Denoiser,
     z: Tensor,
     *,
-    solver: Solver | None = None,
-    steps: int | None = None,
-    nfe: int | None = None,
-    walk: str | Grid | Tensor | Sequence[float] | None = None,
     temperature: float = 1.0,
+    **how: Unpack[Way],
 ) -> Tensor:
     """Data (b, *) from encodings z (b, *), the way ``encode`` came, in float64 as there.
 
@@ -71,11 +69,12 @@ def decode(
     """
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be > 0, but it is {temperature!r}.")
-    solver, steps = defaults(solver, steps, nfe, walk)
+    accepted("decode", how, WAY | {"temperature"})
     with torch.no_grad():
         at = level_at_t_min(model.sde)
         start = temperature * check_batch("An encoding", z).to(model.device, torch.float64)
-        x, tallies, _ = follow(Reverse(model), start, solver, steps, nfe, walk, upward=False)
+        plan = flow_plan(model, start, how)
+        x, tallies = along(plan, plan.equation, start, upward=False)
         x, status = final_states(x / expand(at.alpha, x) if isinstance(at, Level) else x, tallies)
     warn_of_failures("decodings", status)
     return x
@@ -108,55 +107,52 @@ def slerp(a: Tensor, b: Tensor, w: float | Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------ both ways
 
 
-def defaults(
-    solver: Solver | None, steps: int | None, nfe: int | None, walk: object
-) -> tuple[Solver, int | None]:
-    """UniPC-3, in 100 steps unless something was said."""
-    if (
-        solver is None
-        and steps is None
-        and nfe is None
-        and (walk is None or isinstance(walk, str))
-    ):
-        steps = 100
-    return UniPC(3) if solver is None else solver, steps
-
-
 def final_states(x: Tensor, tallies: Sequence[Tally]) -> tuple[Tensor, Tensor]:
     """Final states x (b, *), NaN where a solve failed, and how each ended, (b,)."""
     _, status = spent(x, tallies, 0, 0)
     return x.masked_fill((status != 0).reshape(-1, *[1] * (x.ndim - 1)), math.nan), status
 
 
-def check_whole_way(sde: SDE, times: Tensor) -> Tensor:
-    """The times of a walk; ValueError unless they fall all the way from T to t_min."""
-    climbs = bool((times.diff() > 0).any())
+def check_whole_way(walk: Walk) -> Walk:
+    """A walk itself; ValueError unless it falls all the way from T to t_min."""
+    sde, times = walk.sde, walk.times
     ends = times[[0, -1]] - times.new_tensor([sde.T, sde.t_min])
-    if climbs or bool((ends.abs() > 1e-9 * sde.T).any()):
-        how = "climbs" if climbs else f"goes from {float(times[0]):g} to {float(times[-1]):g}"
+    if walk.climbs or bool((ends.abs() > 1e-9 * sde.T).any()):
+        how = "climbs" if walk.climbs else f"goes from {float(times[0]):g} to {float(times[-1]):g}"
         raise ValueError(
             f"A walk along the flow falls all the way from T = {sde.T:g} to t_min = "
             f"{sde.t_min:g}; this one {how}."
         )
-    return times
+    return walk
 
 
-def follow(
-    p: Reverse,
-    x: Tensor,
-    solver: Solver,
-    steps: int | None,
-    nfe: int | None,
-    walk: str | Grid | Tensor | Sequence[float] | None,
-    upward: bool,
-) -> tuple[Tensor, list[Tally], Instant]:
-    """States x (b, *) along the flow, up from t_min to T or down: the end, and what it took.
+def flow_plan(model: Denoiser, x: Tensor, how: Way, default: Solver | None = None) -> Plan:
+    """The plan of the flow of states like x (b, *), all the way, for ``along`` to follow.
 
-    The level is that of T. ValueError for what is no solver, one that adds noise, steps of one
-    that chooses its own, and for a walk of part of the way.
+    default: the solver where none is given; if that is None too UniPC-3, in 100 steps where
+    nothing is said of them.
+
+    ValueError for what is no solver, one that adds noise, steps of one that chooses its own, and
+    for a walk of part of the way.
     """
-    if not isinstance(solver, Solver):
-        raise ValueError(f"A solver is a Solver, such as UniPC(), but it is {solver!r}.")
+    steps, nfe, walk = how.get("steps"), how.get("nfe"), how.get("walk")
+    asked = how.get("solver") or default
+    if asked is None:
+        asked = UniPC(3)
+        if steps is None and nfe is None and (walk is None or isinstance(walk, str)):
+            steps = 100
+    solver, walk, _ = chosen(model, tuple(x.shape), asked, steps, nfe, walk)
+    check_flow(solver, steps)
+    # A graph: the plain loop's steps, whose states may have gradients.
+    plan = Plan.of(
+        model, x, solver=solver, steps=steps, nfe=nfe, walk=walk, noise=Fresh(), graph=True
+    )
+    check_whole_way(plan.walk)
+    return plan
+
+
+def check_flow(solver: Solver, steps: int | None) -> None:
+    """Refuse a solver that cannot follow the flow both ways, and steps of one without any."""
     if not solver.traits.follows_flow or solver.eta != 0:
         why = f": it adds noise, eta = {say(solver.eta)}" if solver.eta != 0 else " both ways"
         raise ValueError(
@@ -168,13 +164,16 @@ def follow(
             f"{solver} chooses its own steps, as its tolerances ask for: leave out steps, or give "
             "a solver of fixed ones, such as UniPC()."
         )
-    check(solver, p)
-    times = check_whole_way(p.sde, plan(p.sde, solver, steps, nfe, walk))
-    stops = levels(p.sde, times)
-    check_levels(solver, p, stops)
-    path, tallies = stops[::-1] if upward else stops, []
-    for step in walked(solver, p, x, path, upward=upward):
+
+
+def along(plan: Plan, p: Reverse, x: Tensor, upward: bool) -> tuple[Tensor, list[Tally]]:
+    """States x (b, *) of an equation along a plan's walk, up from t_min to T or down: the end.
+
+    And what each step says that it took.
+    """
+    levels, tallies = plan.walk.levels, list[Tally]()
+    for step in walked(plan.solver, p, x, levels[::-1] if upward else levels, upward=upward):
         x = step.x
         if step.tally is not None:
             tallies.append(step.tally)
-    return x, tallies, stops[0]
+    return x, tallies

@@ -9,10 +9,11 @@ from typing import Any
 from sdegen.files import write_json, write_tensors
 from sdegen.metrics.quality import Quality, Row
 from sdegen.model.score import ScoreModel
-from sdegen.runs.compare import as_json, compare
+from sdegen.runs.compare import as_json, budgets_of, compare
 from sdegen.runs.folder import WEIGHTS, gather, given_labels, weights_header
 from sdegen.runs.pictures import curve, picture, trajectory
 from sdegen.runs.settings import Comparison
+from sdegen.sampling.choice import Chooser
 from sdegen.solvers.solver import Solver
 
 
@@ -23,7 +24,7 @@ def finish(
     folder: Path,
     data: Any,
     test: Any,
-    solvers: Mapping[str, Solver],
+    solvers: Mapping[str, Solver | Chooser],
     walk: Any,
 ) -> list[Row]:
     """Sample with every solver at every budget; write weights, pictures and the table.
@@ -39,7 +40,7 @@ def finish(
     classes = data.classes if config["conditional"] else 0
     model = given_labels(model, quality.n, classes)
     rows = [quality.floor]
-    runs = sum(1 if solver.traits.adaptive else len(budgets) for solver in solvers.values())
+    runs = sum(len(budgets_of(solver, budgets)) for solver in solvers.values())
     results = compare(model, quality, data.shape, solvers, budgets, walk=walk, seed=seed)
     for row, solution in tqdm(results, total=runs, desc="sampling", unit="solve", leave=False):
         rows.append(row)

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from sdegen.model.score import ScoreModel
+from sdegen.runs.compare import budgets_of
 from sdegen.runs.folder import given_labels
 from sdegen.runs.settings import Comparison
+from sdegen.sampling.choice import Chooser
 from sdegen.solvers.solver import Solver
 
 
@@ -46,7 +48,7 @@ def trajectory(
     model: ScoreModel,
     data: Any,
     folder: Path,
-    solvers: Mapping[str, Solver],
+    solvers: Mapping[str, Solver | Chooser],
     walk: Any,
     compared: Comparison,
 ) -> None:
@@ -54,7 +56,9 @@ def trajectory(
     from sdegen.plots import save_trajectory
     from sdegen.sampling.march import solve
 
-    stepping = {name: solver for name, solver in solvers.items() if not solver.traits.adaptive}
+    stepping = {
+        name: solver for name, solver in solvers.items() if None not in budgets_of(solver, [0])
+    }
     if not stepping:
         return
     name, solver = list(stepping.items())[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from sdegen.files import claim, write_json, write_tensors
 from sdegen.metrics.quality import Quality, Row
@@ -13,9 +14,9 @@ from sdegen.runs.pictures import picture
 from sdegen.runs.settings import SampleSettings, record
 
 
-def sample_run(settings: SampleSettings) -> tuple[list[Row], Path]:
+def sample_run(settings: SampleSettings) -> tuple[list[Row], Path, Any]:
     """Load a run's weights, sample, and write samples, picture and result into a folder of their
-    own: the table's rows, and that folder."""
+    own: the table's rows, that folder, and why the solver was chosen where one was."""
     packages, source = settings.packages, Path(settings.run)
     model, trained, shape, classes = load(source, packages, settings.device)
     solver, walk = build(settings.solver, packages), build(settings.walk, packages) or None
@@ -40,4 +41,4 @@ def sample_run(settings: SampleSettings) -> tuple[list[Row], Path]:
     picture(solution.x, folder / "samples.png", f"{settings.title}, {row.nfe} NFE")
     rows = [quality.floor, row]
     write_json(folder / "result.json", {"config": config, "rows": as_json(rows)})
-    return rows, folder
+    return rows, folder, solution.choice

@@ -7,19 +7,23 @@ default to the SDE's own T and t_min.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from numbers import Integral
 
 import torch
 from torch import Tensor
 
+from sdegen.checks import fixed
 from sdegen.sde.inverse import bisect
 from sdegen.sde.level import NO_SIGNAL
 from sdegen.sde.process import SDE, linear
 from sdegen.sde.schedules import DiscreteVPSDE
-from sdegen.walks.walk import check_walk
+from sdegen.walks.walk import Walk, check_walk
 
 Grid = Callable[[SDE, int], Tensor]
+WalkLike = str | Grid | Tensor | Sequence[float] | Walk
+"""What a walk may be given as: a grid's name, a grid, times (n + 1,), or a walk already made."""
 
 
 def uniform(sde: SDE, n: int, start: float | None = None, stop: float | None = None) -> Tensor:
@@ -142,6 +146,19 @@ GRIDS: dict[str, Grid] = {
     "linspace": linspace,
     "ddim_quadratic": ddim_quadratic,
 }
+
+
+def gridded(sde: SDE, make: Grid, n: int) -> Walk:
+    """The walk of a grid of n steps, remembered where it is bound to be the same again."""
+    return (remembered if fixed((sde, make)) else made)(sde, make, n)
+
+
+def made(sde: SDE, make: Grid, n: int) -> Walk:
+    """The walk of a grid, which may be anyone's."""
+    return Walk(sde, make(sde, n))
+
+
+remembered = lru_cache(maxsize=64)(made)
 
 
 def span(n: int) -> Tensor:
