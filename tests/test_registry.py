@@ -44,7 +44,7 @@ class Needs(sg.Solver):
     """Cannot be made of nothing."""
 
     what: Any
-    order = 1
+    traits = sg.solvers.Traits(order=1)
 
     def step(self, p: Any, x: Any, t: Any, s: Any, memory: Any = None) -> sg.Step:
         return sg.Step(x)
