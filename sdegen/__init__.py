@@ -24,7 +24,7 @@ from sdegen.likelihood import bits_per_dim, decode, elbo, encode, log_prob
 from sdegen.losses import dsm_loss
 from sdegen.model import ScoreModel
 from sdegen.noise import Brownian, Noise, Seeded
-from sdegen.sampling import Solution, recipes, sample, solve
+from sdegen.sampling import Solution, progress, recipes, sample, solve
 from sdegen.sampling.march import march
 from sdegen.sampling.recipes import DDPM
 from sdegen.sde import (
@@ -140,6 +140,7 @@ __all__ = [
     "model",
     "noise",
     "programs",
+    "progress",
     "recipes",
     "sample",
     "sampling",
