@@ -52,7 +52,7 @@ def test_by_the_start_for_every_solver(name: str) -> None:
     solver = FIXED[name]
     how: dict[str, Any] = {"solver": solver, "steps": 4, "seed": 0, "denoise": True}
     got = jacobian(X, **how)
-    step = 1e-5 if solver.nonlinear or "Corrector" in type(solver).__name__ else 1.0
+    step = 1e-5 if solver.traits.why_not_linear or "Corrector" in type(solver).__name__ else 1.0
     differences = [
         (sg.sample(MODEL, X + step * e, **how) - sg.sample(MODEL, X - step * e, **how))
         / (2 * step)
