@@ -77,6 +77,27 @@ FIXED: dict[str, sg.Solver] = {
 }
 """Our own that step from level to level without choosing their own steps, and combinations."""
 
+
+
+def works_in_time(solver: sg.Solver) -> bool:
+    """Whether its samples depend on the SDE's clock or scale, and not on the walk's lam alone.
+
+    Every other solver that needs alpha and sigma gives the same x / alpha on every linear SDE
+    (test_invariance), so that what is measured on one SDE is known on all.
+    """
+    return (
+        not solver.marginals
+        or getattr(solver, "clock", "lam") == "t"
+        or isinstance(solver, sg.ReverseDiffusion | sg.PredictorCorrector | sg.AnnealedLangevin)
+        or getattr(solver, "variance", "small") == "large"
+    )
+
+
+def where(solver: sg.Solver) -> list[str]:
+    """The names of the SDEs on which an order is measured."""
+    return list(SDES) if works_in_time(solver) else ["vp"]
+
+
 sdes = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 every_sde = pytest.mark.parametrize("sde", EVERY.values(), ids=EVERY)
 fixed_solvers = pytest.mark.parametrize("solver", FIXED.values(), ids=FIXED)
@@ -169,6 +190,11 @@ def run(
     for state in sg.march(solver, p, x, sg.walks.levels(model.sde, at)):
         x = state.x
     return x
+
+
+def half_of_the_way(lam: Tensor) -> Tensor:
+    """An eta that comes and goes with lambda."""
+    return 1.2 * torch.sigmoid(2 * lam) * torch.sigmoid(6 - 2 * lam)
 
 
 def slopes(errors: Sequence[float], ratio: float = 2.0) -> list[float]:

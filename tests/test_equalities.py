@@ -93,29 +93,6 @@ def test_ddims_eta_and_ours_are_related_by_one_formula(eta: float) -> None:
         assert eta > 1
 
 
-@pytest.mark.parametrize("name", ["subvp", "ve", "cosine", "flow", "edm", "marginal", "discrete"])
-def test_exponential_integrators_do_not_see_the_schedule(name: str) -> None:
-    """On the same walk in rho, x / alpha is the same for every linear SDE."""
-    vp, sde = sg.VPSDE(), EVERY[name]
-    lam = torch.linspace(-3.0, 4.0, 8, dtype=torch.float64)
-    x = normal(4, 2)
-    for solver, eta in (
-        (sg.DDIM(), None),
-        (sg.DDIM(0.5), None),
-        (sg.Ancestral(), None),
-        (sg.DPMSolverPP(1), 0.7),
-        (sg.DPMSolverPP(2), 0.0),
-        (sg.DPMSolverPP(2), 1.0),
-    ):
-        ratios = []
-        for each in (vp, sde):
-            walk = each.time(lam)
-            top, bottom = each(walk[[0, -1]]).unbind()
-            end = run(solver, exact_model(MIXTURE, each), top.alpha * x, walk, eta=eta)
-            ratios.append(end / bottom.alpha)
-        close(ratios[1], ratios[0], 1e-9, 1e-11)
-
-
 @fixed_solvers
 def test_a_models_words_change_nothing(solver: sg.Solver) -> None:
     """One exact denoiser, told as x0, eps, score, v and velocity: one sample."""
