@@ -77,6 +77,12 @@ FIXED: dict[str, sg.Solver] = {
 }
 """Our own that step from level to level without choosing their own steps, and combinations."""
 
+OWN_SCALE = (
+    sg.solvers.ReverseDiffusion,
+    sg.solvers.PredictorCorrector,
+    sg.solvers.AnnealedLangevin,
+)
+"""Solvers that work in alpha and sigma themselves, and not in what is left of them in x / alpha."""
 
 
 def works_in_time(solver: sg.Solver) -> bool:
@@ -88,7 +94,7 @@ def works_in_time(solver: sg.Solver) -> bool:
     return (
         not solver.marginals
         or getattr(solver, "clock", "lam") == "t"
-        or isinstance(solver, sg.ReverseDiffusion | sg.PredictorCorrector | sg.AnnealedLangevin)
+        or isinstance(solver, OWN_SCALE)
         or getattr(solver, "variance", "small") == "large"
     )
 

@@ -13,8 +13,8 @@ from conftest import EVERY, FIXED, MIXTURE, half_of_the_way, normal, run, works_
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.analytic import exact_model
-from sdegen.reverse import Eta
+from sdegen.exact import exact_model
+from sdegen.solvers.equation import Eta
 
 IN_LAM = {name: solver for name, solver in FIXED.items() if not works_in_time(solver)}
 LAM = torch.linspace(-3.0, 4.0, 9, dtype=torch.float64)

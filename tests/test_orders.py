@@ -16,12 +16,14 @@ from conftest import (
     ends,
     exact_end,
     flow_errors,
+    half_of_the_way,
     mixture_flow,
     mixture_x0,
     normal,
     run,
     sdes,
     slopes,
+    where,
 )
 from torch import Tensor
 
@@ -74,10 +76,11 @@ WIDE_VE = sg.VESDE(sigma_max=500.0)
 """From sigma = 50 the first step of a multistep method, of order 1, is seen beside order 4."""
 
 
-@sdes
-@pytest.mark.parametrize("name", ODE)
-def test_order_on_the_probability_flow(sde: sg.LinearSDE, name: str) -> None:
-    solver = ODE[name]
+@pytest.mark.parametrize(
+    ("name", "on"), [(name, on) for name, solver in ODE.items() for on in where(solver)]
+)
+def test_order_on_the_probability_flow(name: str, on: str) -> None:
+    solver, sde = ODE[name], SDES[on]
     starts_low = isinstance(solver, sg.solvers.LinearMultistep) and solver.order >= 4
     sde = WIDE_VE if isinstance(sde, sg.VESDE) and starts_low else sde
     if getattr(solver, "euler_at_final", False):
@@ -184,11 +187,6 @@ def law(solver: sg.Solver, sde: sg.LinearSDE, n: int, eta: Eta | None) -> tuple[
     return got_mean - bottom.alpha * mean, got_var / exact_var - 1
 
 
-def half_of_the_way(lam: Tensor) -> Tensor:
-    """An eta that comes and goes with lambda."""
-    return 1.2 * torch.sigmoid(2 * lam) * torch.sigmoid(6 - 2 * lam)
-
-
 SDE_CASES: dict[str, tuple[sg.Solver, Eta]] = {
     **{
         name: (solver, solver.eta if solver.eta != 0 else 1.0)
@@ -210,11 +208,12 @@ SDE_CASES: dict[str, tuple[sg.Solver, Eta]] = {
 }
 
 
-@sdes
-@pytest.mark.parametrize("name", SDE_CASES)
-def test_weak_order_on_gaussian_data(sde: sg.LinearSDE, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "on"), [(name, on) for name, (solver, _) in SDE_CASES.items() for on in where(solver)]
+)
+def test_weak_order_on_gaussian_data(name: str, on: str) -> None:
     """At least what is claimed: on a Gaussian some methods are better."""
-    solver, eta = SDE_CASES[name]
+    (solver, eta), sde = SDE_CASES[name], SDES[on]
     # A polynomial in another clock than lam needs small steps to show its order: its error changes
     # sign before.
     finer = isinstance(solver, sg.solvers.DEIS) + (solver == sg.solvers.DEIS(3, "rho"))
