@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import (
-    EVERY,
     MIXTURE,
     Replay,
     Smooth,
