@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -104,6 +104,22 @@ def where(solver: sg.Solver) -> list[str]:
 sdes = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 every_sde = pytest.mark.parametrize("sde", EVERY.values(), ids=EVERY)
 fixed_solvers = pytest.mark.parametrize("solver", FIXED.values(), ids=FIXED)
+
+BROAD = ("stochastic_heun", "unipc", "singlestep_f")
+"""Three of different kinds: with noise and in t; in lam with memory; in lam with stages."""
+
+
+def summed(
+    solvers: Mapping[str, sg.Solver], on: Mapping[str, sg.LinearSDE], three: Sequence[str] = BROAD
+) -> pytest.MarkDecorator:
+    """Every solver on VP and three on every SDE: a sum, where a product shows no more."""
+    names = [(name, "vp") for name in solvers]
+    names += [(name, sde) for name in three for sde in on if sde != "vp"]
+    return pytest.mark.parametrize(
+        ("solver", "sde"),
+        [(solvers[name], on[sde]) for name, sde in names],
+        ids=[f"{name}-{sde}" for name, sde in names],
+    )
 
 
 def refused(message: str) -> pytest.RaisesExc[ValueError]:

@@ -1,8 +1,8 @@
 """The schedule does not matter: what works in lam gives one x / alpha on every linear SDE.
 
 In y = x / alpha and lam = log(alpha / sigma) the reverse equation is the same for all of them, so
-that a method built on these alone cannot tell them apart, at any step size. An order is a limit and
-hides a factor that tends to one; this law does not.
+that a method built on these alone cannot tell them apart, at any step size. An order is a limit
+and hides a factor that tends to one; this law does not.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import EVERY, EVERY_SOLVER, FIXED, Smooth, every_sde, normal, pointwise, refused
+from conftest import EVERY, EVERY_SOLVER, FIXED, Smooth, normal, pointwise, refused, summed
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -40,8 +40,7 @@ def etas(solver: sg.Solver) -> list[Any]:
     return [*mine, 0.0, 0.7, lambda lam: torch.sigmoid(lam)] if solver.any_eta else mine
 
 
-@every_sde
-@linear_solvers
+@summed(LINEAR, EVERY)
 def test_a_program_does_what_the_plain_loop_does(solver: sg.Solver, sde: sg.LinearSDE) -> None:
     x, times = normal(3, 2), sg.walks.log_snr(sde, 6)
     for eta, predicts in zip(etas(solver), ["edm", "eps", "x0", "v"], strict=False):
