@@ -46,21 +46,21 @@ def test_bytes_are_images(tmp_path, stored, expected):
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 5, 3), (4, 1, 5, 3), (4, 3, 5, 1), (4, 1, 1, 1)])
-def test_images_that_can_be_read_both_ways_are_refused_with(tmp_path, shape):
+def test_images_that_can_be_read_both_ways_are_refused(tmp_path, shape):
     np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
     with refused_with(f"shape {shape}, which could be"):
         from_file(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 2, 5, 6), (4, 5, 3, 6), (1, 4, 3, 5, 6)])
-def test_bytes_that_are_no_images_are_refused_with(tmp_path, shape):
+def test_bytes_that_are_no_images_are_refused(tmp_path, shape):
     np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
     with refused_with(f"shape {shape}, but images are"):
         from_file(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize("dtype", ["i8", "u2", "?", "c8", "U3", "M8[s]", "f4,f4"])
-def test_other_dtypes_are_refused_with(tmp_path, dtype):
+def test_other_dtypes_are_refused(tmp_path, dtype):
     np.save(tmp_path / "x.npy", np.zeros((4, 2), dtype))
     with refused_with("but it must be floats, or uint8 for images"):
         from_file(tmp_path / "x.npy")
@@ -146,7 +146,7 @@ def test_damaged_files_are_named(tmp_path, suffix):
             from_file(path)
 
 
-def test_a_zip_member_that_is_no_array_is_refused_with(tmp_path):
+def test_a_zip_member_that_is_no_array_is_refused(tmp_path):
     import zipfile
 
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
@@ -155,7 +155,7 @@ def test_a_zip_member_that_is_no_array_is_refused_with(tmp_path):
         from_file(tmp_path / "a.npz")
 
 
-def test_other_files_are_refused_with(tmp_path):
+def test_other_files_are_refused(tmp_path):
     (tmp_path / "a.pt").write_bytes(b"")
     with refused_with("ends in '.pt'"):
         from_file(tmp_path / "a.pt")
