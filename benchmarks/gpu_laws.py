@@ -112,7 +112,7 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = {}
     for name, entry in sg.solvers.catalogue().items():
         solver = entry.build()
-        if solver.adaptive:
+        if solver.traits.adaptive:
             continue
         for at, sde in SDES.items():
             rows[f"{name}, {at}"] = row = measured(solver, sde, args.device)

@@ -55,16 +55,16 @@ values than the order asks for: see [design](design.md).
 def flow(entry: Entry) -> tuple[str, str]:
     """Claimed and measured order on the flow."""
     solver = entry.build()
-    if not (solver.any_eta or solver.eta == 0) or not solver.flow:
+    if not (solver.traits.any_eta or solver.eta == 0) or not solver.traits.order:
         return "", ""
-    steps = (128, 256) if solver.flow < 5 else (64, 128)
+    steps = (128, 256) if solver.traits.order < 5 else (64, 128)
     if isinstance(solver, Adaptive):
         slopes = [orders.attempt_order(solver, sde, steps) for sde in SDES.values()]
-    elif solver.adaptive:
-        return f"{solver.flow:g}", arrival(solver)
+    elif solver.traits.adaptive:
+        return f"{solver.traits.order:g}", arrival(solver)
     else:
         slopes = [orders.flow_order(solver, sde, steps) for sde in SDES.values()]
-    return f"{solver.flow:g}", f"{min(slopes):.2f} to {max(slopes):.2f}"
+    return f"{solver.traits.order:g}", f"{min(slopes):.2f} to {max(slopes):.2f}"
 
 
 def arrival(solver: sg.Solver) -> str:
@@ -79,18 +79,22 @@ def arrival(solver: sg.Solver) -> str:
 def stochastic(entry: Entry) -> tuple[str, str]:
     """Weak and strong order, claimed and measured."""
     solver = entry.build()
-    if solver.adaptive or not solver.weak or not (solver.any_eta or solver.eta != 0):
+    if (
+        solver.traits.adaptive
+        or not solver.traits.weak
+        or not (solver.traits.any_eta or solver.eta != 0)
+    ):
         return "", ""
     eta = solver.eta if solver.eta != 0 else 1.0
     sde = sg.VPSDE()
     weak = orders.weak_order(solver, sde, eta)
     strong = orders.strong_order(solver, sg.VPSDE(t_min=0.05), eta)
-    return f"{solver.weak:g}: {weak:.2f}", f"{solver.strong:g}: {strong:.2f}"
+    return f"{solver.traits.weak:g}: {weak:.2f}", f"{solver.traits.strong:g}: {strong:.2f}"
 
 
 def calls(solver: sg.Solver) -> str:
     """Network calls per step."""
-    if solver.adaptive:
+    if solver.traits.adaptive:
         return "as needed"
     each = solver.calls(2) - solver.calls(1)
     extra = solver.calls(1) - each
@@ -99,8 +103,8 @@ def calls(solver: sg.Solver) -> str:
 
 def needs(solver: sg.Solver) -> str:
     """Of the SDE and the noise."""
-    return ("alpha, sigma" if solver.marginals else "any SDE") + (
-        ", a path" if solver.path else ""
+    return ("alpha, sigma" if solver.traits.needs_marginals else "any SDE") + (
+        ", a path" if solver.traits.needs_path else ""
     )
 
 

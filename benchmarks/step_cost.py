@@ -102,7 +102,7 @@ def bookkeeping(device: str, repeats: int) -> dict[str, float]:
     model, micro = sg.ScoreModel(lambda x, t: output, SDE), {}
     for name, entry in sg.solvers.catalogue().items():
         solver = entry.build()
-        if solver.adaptive:
+        if solver.traits.adaptive:
             continue
 
         def run(solver: sg.Solver = solver) -> Tensor:

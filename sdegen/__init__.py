@@ -58,6 +58,7 @@ from sdegen.solvers import (
     Solver,
     Status,
     Step,
+    Traits,
     UniPC,
 )
 from sdegen.tuning import tune
@@ -122,6 +123,7 @@ __all__ = [
     "Status",
     "Step",
     "SubVPSDE",
+    "Traits",
     "UniPC",
     "bits_per_dim",
     "decode",

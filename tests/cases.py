@@ -61,7 +61,7 @@ FIXED: dict[str, sg.Solver] = {
     **{
         name: solver
         for name, solver in EVERY_SOLVER.items()
-        if not solver.adaptive and "backends" not in type(solver).__module__
+        if not solver.traits.adaptive and "backends" not in type(solver).__module__
     },
     "pc_heun": sg.PredictorCorrector(sg.Heun(), sg.Langevin(0.1), n=2),
     "multistep_t_eps": sg.Multistep(2, prediction="eps", clock="t", corrector=3),
@@ -82,7 +82,7 @@ def works_in_time(solver: sg.Solver) -> bool:
     Every other solver that needs alpha and sigma gives the same x / alpha on every linear SDE
     (test_invariance), so that what is measured on one SDE is known on all.
     """
-    in_t = not solver.marginals or getattr(solver, "clock", "lam") == "t"
+    in_t = not solver.traits.needs_marginals or getattr(solver, "clock", "lam") == "t"
     large = getattr(solver, "variance", "small") == "large"  # DDPM's beta, which is not exact
     return in_t or large or isinstance(solver, OWN_SCALE)
 

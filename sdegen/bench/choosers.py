@@ -9,6 +9,7 @@ from sdegen.bench.problems import Problem
 from sdegen.sampling.recipes import recommended
 from sdegen.sde.process import LinearSDE
 from sdegen.solvers.solver import Solver
+from sdegen.solvers.traits import Traits
 from sdegen.tuning.fitting import tune
 
 
@@ -23,7 +24,7 @@ class TunedHere:
     coefficients: bool = True
     iterations: int = 80
     numbers: int = 800
-    adaptive, eta = False, 0.0
+    traits, eta = Traits(order=0), 0.0
 
     def choose(self, problem: Problem, sde: LinearSDE, nfe: int) -> tuple[Solver, None]:
         """The tuned solver, which has its own walk."""
@@ -44,7 +45,7 @@ class TunedHere:
 class Recommended:
     """``recipes.recommended``, which looks at the budget alone."""
 
-    adaptive, eta = False, 0.0
+    traits, eta = Traits(order=0), 0.0
 
     def choose(self, problem: Problem, sde: LinearSDE, nfe: int) -> tuple[Solver, str]:
         """The solver and its walk."""

@@ -28,6 +28,7 @@ from sdegen.bench.watch import Stopwatch
 from sdegen.model.score import ScoreModel
 from sdegen.sde.level import Level, expand
 from sdegen.sde.process import LinearSDE
+from sdegen.solvers.traits import Traits
 
 SUPPORTED = {
     "diffusers": "0.42",
@@ -60,6 +61,11 @@ class Peer(ABC):
     evals: int = 1
     adaptive: bool = False
     eta: float = 0.0
+
+    @property
+    def traits(self) -> Traits:
+        """In the words of our solvers; no order is claimed."""
+        return Traits(order=0, calls=self.evals, adaptive=self.adaptive)
 
     def calls(self, steps: int) -> int:
         """Network calls of so many steps."""

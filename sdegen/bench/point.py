@@ -76,7 +76,7 @@ def run(
     is too small."""
     if isinstance(solver, Peer):
         assert isinstance(model.sde, LinearSDE)
-        adaptive = solver.adaptive
+        adaptive = solver.traits.adaptive
         steps, nfe = (1, None) if adaptive else (steps, nfe)
         times = times_of(solver, model.sde, steps, nfe, None if adaptive else walk)
         with torch.random.fork_rng(), warnings.catch_warnings(), torch.no_grad():
@@ -85,7 +85,7 @@ def run(
             return solver.solve(model, x, times, tol)
     if type(solver) in BACKENDS:
         need(BACKENDS[type(solver)])
-    if solver.adaptive:
+    if solver.traits.adaptive:
         solver = replace(solver, rtol=tol, atol=tol)  # type: ignore[type-var]
         nfe = steps = walk = None
     return sample(model, x, solver=solver, nfe=nfe, steps=steps, walk=walk, seed=seed)
@@ -145,8 +145,10 @@ def measure(
         solver, walk = solver.choose(problem, sde, nfe)
     if isinstance(solver, Peer) and settings.dtype != "float64":
         raise ValueError(f"Other libraries run in float64, but dtype = {settings.dtype!r}.")
-    if solver.adaptive != (tol is not None):
-        takes = "a tolerance, tol" if solver.adaptive else "a budget, nfe or steps, and no tol"
+    if solver.traits.adaptive != (tol is not None):
+        takes = (
+            "a tolerance, tol" if solver.traits.adaptive else "a budget, nfe or steps, and no tol"
+        )
         raise ValueError(f"{solver} takes {takes}.")
     if tol is not None and not tol >= FINEST:
         raise ValueError(f"tol must be at least {FINEST:g}, what float64 can tell, not {tol!r}.")
@@ -159,7 +161,7 @@ def measure(
     model = problem.model(sde, wrapped)
     how: dict[str, Any] = {"walk": walk, "nfe": nfe, "steps": steps, "tol": tol}
     how["seed"] = settings.seed
-    times = None if solver.adaptive else times_of(solver, sde, steps, nfe, walk)
+    times = None if solver.traits.adaptive else times_of(solver, sde, steps, nfe, walk)
     noisy = solver.eta != 0 or (times is not None and bool((times.diff() > 0).any()))
     row: dict[str, Any] = {"kind": "law" if noisy else "path"}
     if noisy:

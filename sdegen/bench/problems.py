@@ -44,7 +44,9 @@ class Problem:
             )
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            return exact.denoise(x, sde(t)) if network is None else network(x, t).x0
+            # By way of self: states stay in float64 around a network of another type.
+            known = self.network
+            return exact.denoise(x, sde(t)) if known is None else known(x, t).x0
 
         return ScoreModel(wrap(denoise), sde, predicts="x0")
 

@@ -61,9 +61,9 @@ def run(config: dict[str, Any]) -> None:
     made_with = about(settings.device)
     if not isinstance(solver, Solver | Peer | TunedHere | Recommended):
         raise ValueError(f"solver={choices['solver']} is none that can be compared by itself.")
-    gridded = not solver.adaptive and not isinstance(solver, TunedHere | Recommended)
+    gridded = not solver.traits.adaptive and not isinstance(solver, TunedHere | Recommended)
     refused = []
-    for budget in budgets(config, solver.adaptive):
+    for budget in budgets(config, solver.traits.adaptive):
         named = {
             "problem": choices["problem"],
             "sde": choices["sde"],

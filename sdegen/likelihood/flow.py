@@ -231,13 +231,13 @@ def follow(
     """
     if not isinstance(solver, Solver):
         raise ValueError(f"A solver is a Solver, such as UniPC(), but it is {solver!r}.")
-    if not solver.upward or solver.eta != 0:
+    if not solver.traits.follows_flow or solver.eta != 0:
         why = f": it adds noise, eta = {say(solver.eta)}" if solver.eta != 0 else " both ways"
         raise ValueError(
             f"{solver} does not follow the probability flow{why}. Use an ODE solver, such as "
             "Euler(), Heun(), UniPC() or AdaptiveRK()."
         )
-    if solver.adaptive and steps is not None:
+    if solver.traits.adaptive and steps is not None:
         raise ValueError(
             f"{solver} chooses its own steps, as its tolerances ask for: leave out steps, or give "
             "a solver of fixed ones, such as UniPC()."

@@ -44,14 +44,16 @@ def hidden_modules(net: Callable[..., Any]) -> list[nn.Module]:
     """Modules with parameters that a function holds where nobody who looks for parameters sees
     them: in its closure, as arguments of a partial, as the owner of a method."""
     held: list[Any] = []
+    if isinstance(net, nn.Module):
+        return []
     if isinstance(net, functools.partial):
         held += [net.func, *net.args, *net.keywords.values()]
     elif inspect.ismethod(net):
         held += [net.__self__, *getattr(net.__self__, "__dict__", {}).values()]
     elif inspect.isfunction(net):
         held += inspect.getclosurevars(net).nonlocals.values()
-    elif not isinstance(net, nn.Module):
-        held += vars(net).values() if hasattr(net, "__dict__") else []
+    else:
+        held += getattr(net, "__dict__", {}).values()
     return [
         each
         for each in held

@@ -94,7 +94,7 @@ class ScoreModel(nn.Module):
             self.label(sde(sde.T))
         except ValueError as error:
             raise ValueError(f"The time label {time!r} cannot be made: {error}") from None
-        if module is None and not isinstance(net, nn.Module) and hidden_modules(net):
+        if module is None and any(id(each) != id(sde) for each in hidden_modules(net)):
             warnings.warn(
                 f"{name_of(net)} is a function that holds a module, whose parameters, device and "
                 "dtype nobody sees: hand the module over too, as ScoreModel(..., module=net).",

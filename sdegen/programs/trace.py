@@ -337,11 +337,13 @@ def trace(
     it cannot take this equation or this walk.
     """
     name = type(solver).__name__
-    if solver.nonlinear:
-        raise NotLinear(f"{name} has no table: {solver.nonlinear}.")
+    if solver.traits.why_not_linear:
+        raise NotLinear(f"{name} has no table: {solver.traits.why_not_linear}.")
     tape = Tape()
     model: Any = TracedModel(tape, sde, target)
-    p = Reverse(model, solver.eta if eta is None else eta, TracedNoise(tape, path=solver.path))
+    p = Reverse(
+        model, solver.eta if eta is None else eta, TracedNoise(tape, path=solver.traits.needs_path)
+    )
     check(solver, p)
     check_levels(solver, p, walk)
     random = torch.get_rng_state()

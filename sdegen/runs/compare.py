@@ -36,7 +36,7 @@ def refuse_early(
     for solver in solvers.values():
         check(solver, Reverse(model, solver.eta))
         for budget in budgets:
-            steps = {} if solver.adaptive else {"nfe": budget}
+            steps = {} if solver.traits.adaptive else {"nfe": budget}
             plan(model.sde, solver, steps.get("steps"), steps.get("nfe"), walk)
 
 
@@ -52,7 +52,7 @@ def compare(
 ) -> Iterator[tuple[Row, Solution]]:
     """Every solver at every budget from the same seeds; an adaptive one once, at its own."""
     for name, solver in solvers.items():
-        for budget in [None] if solver.adaptive else budgets:
+        for budget in [None] if solver.traits.adaptive else budgets:
             solution, seconds = timed(
                 model, (quality.n, *shape), solver=solver, nfe=budget, walk=walk, seed=seed
             )

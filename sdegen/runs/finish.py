@@ -36,7 +36,10 @@ def evaluate(
     model = model if labels is None else model.given(y=labels.to(model.device))
     rows, runs = (
         [quality.floor],
-        sum(1 if solver.adaptive else len(settings["budgets"]) for solver in solvers.values()),
+        sum(
+            1 if solver.traits.adaptive else len(settings["budgets"])
+            for solver in solvers.values()
+        ),
     )
     results = compare(
         model, quality, data.shape, solvers, settings["budgets"], walk=walk, seed=settings["seed"]

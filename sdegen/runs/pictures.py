@@ -53,7 +53,7 @@ def trajectory(
     from sdegen.plots import save_trajectory
     from sdegen.sampling.march import solve
 
-    stepping = {name: solver for name, solver in solvers.items() if not solver.adaptive}
+    stepping = {name: solver for name, solver in solvers.items() if not solver.traits.adaptive}
     if not stepping:
         return
     name, solver = list(stepping.items())[-1]

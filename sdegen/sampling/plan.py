@@ -97,7 +97,7 @@ def source(
         raise ValueError("Give a seed or a noise source, not both.")
     if noise is not None:
         return noise
-    if solver.path:
+    if solver.traits.needs_path:
         drawn = int(torch.randint(2**63 - 1, ()))
         return Brownian(drawn if seed is None else seed, sde.T)
     return Fresh() if seed is None else Seeded(seed)
@@ -112,27 +112,27 @@ def plan(
     spare: int = 0,
 ) -> Tensor:
     """The times of the walk that ``solve``'s arguments describe, ``spare`` calls set aside."""
-    if solver.own_times is not None:
-        n = len(solver.own_times) - 1
+    if solver.traits.own_walk is not None:
+        n = len(solver.traits.own_walk) - 1
         calls = solver.calls(n) + spare
         if walk is not None or steps not in (None, n) or nfe not in (None, calls):
             raise ValueError(
                 f"{type(solver).__name__} comes with its own walk of {n} steps and {calls} "
                 "network calls: leave out walk, steps and nfe."
             )
-        return check_walk(sde, torch.tensor(solver.own_times, dtype=torch.float64))
+        return check_walk(sde, torch.tensor(solver.traits.own_walk, dtype=torch.float64))
     if isinstance(walk, Tensor) or (isinstance(walk, Sequence) and not isinstance(walk, str)):
         if steps is not None or nfe is not None:
             raise ValueError("A walk given as times has its own number of steps: leave out steps.")
         return check_walk(sde, torch.as_tensor(walk, dtype=torch.float64))
     if (steps is None) == (nfe is None):
-        if steps is not None or not solver.adaptive:
+        if steps is not None or not solver.traits.adaptive:
             raise ValueError(
                 f"Give exactly one of steps and nfe, but steps = {steps} and nfe = {nfe}."
             )
         steps = 1
     if nfe is not None:
-        if solver.adaptive:
+        if solver.traits.adaptive:
             raise ValueError(
                 f"{type(solver).__name__} spends what its tolerances ask for: it takes no nfe."
             )

@@ -30,6 +30,7 @@ from sdegen.solvers.stochastic import (
     ReverseDiffusion,
     StochasticHeun,
 )
+from sdegen.solvers.traits import Traits
 from sdegen.solvers.tuned import Gain, Tuned
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
     "Tally",
     "TorchDiffEq",
     "TorchSDE",
+    "Traits",
     "Tuned",
     "UniPC",
     "analytic_dpm",

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from sdegen.checks import whole
 from sdegen.sde.level import Instant, Level
-from sdegen.solvers.adaptive import Adaptive, Attempt, Known
+from sdegen.solvers.adaptive import Adaptive, Attempt, Known, check_control
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.exponential import Form, FormName, advance, form_of
 from sdegen.solvers.quadrature import points
 from sdegen.solvers.solver import Preset
+from sdegen.solvers.traits import Traits, own_steps
 
 
 @dataclass(frozen=True)
@@ -39,22 +40,26 @@ class AdaptiveMultistep(Adaptive):
     atol: float = 1e-5
     max_nfe: int = 10_000
     per_sample: bool = False
-    clock = "lam"  # type: ignore[assignment]
-    stages, marginals, longest = 2, True, 2.0
+    clock = "lam"
+    stages, longest = 2, 2.0
     presets: ClassVar = {
         "adaptive_multistep": Preset({}, "Adams-Bashforth-Moulton 5(4) in F, steps in lam"),
         "adaptive_multistep_x0": Preset({"prediction": "x0"}, "the same in x0"),
     }
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        check_control(self)
         whole("AdaptiveMultistep's order", self.order, 1)
         form_of(self.prediction, self.sigma_data)
 
     @property
-    def flow(self) -> float:
-        """Of the corrector."""
-        return self.order + 1
+    def traits(self) -> Traits:
+        """The corrector's order."""
+        return own_steps(self.order + 1, needs_marginals=True)
+
+    def size(self, largest: Tensor) -> Tensor:
+        """atol + rtol |x|."""
+        return self.atol + self.rtol * largest
 
     def attempt(
         self, p: Reverse, x: Tensor, t: Instant, s: Instant, known: Known | None
@@ -66,23 +71,22 @@ class AdaptiveMultistep(Adaptive):
         if known is None:
             known = self.begin(form.view(p.model(x, t)), t)
         q, lams = known
-        now = lams if self.per_sample else lams[0]  # one set of weights for all
-        guess = advance(p, form, x, t, s, weights(p, form, now, t, s), q.unbind(1))
-        new = form.view(p.model(guess, s))
-        q_s = torch.cat([new.unsqueeze(1), q], 1)
-        lam_s = s.lam.reshape(-1, 1).expand(len(lams), 1)
-        lams_s = torch.cat([lam_s, lams], 1)
-        now = lams_s if self.per_sample else lams_s[0]
-        count = (~now.isnan()).sum(-1)
-        oldest = torch.arange(now.shape[-1]) == (count - 1).unsqueeze(-1)
-        kept = weights(p, form, now, t, s)
-        less = weights(p, form, now.masked_fill(oldest, torch.nan), t, s)
+        shared = slice(None) if self.per_sample else 0  # one set of weights where it does for all
+        guess = advance(p, form, x, t, s, weights(p, form, lams[shared], t, s), q.unbind(1))
+        value = form.view(p.model(guess, s))
+        q_s = torch.cat([value.unsqueeze(1), q], 1)
+        lams_s = torch.cat([s.lam.reshape(-1, 1).expand(len(lams), 1), lams], 1)
+        knots = lams_s[shared]
+        count = (~knots.isnan()).sum(-1)
+        oldest = torch.arange(knots.shape[-1]) == (count - 1).unsqueeze(-1)
+        kept = weights(p, form, knots, t, s)
+        without = weights(p, form, knots.masked_fill(oldest, torch.nan), t, s)
         x_s = advance(p, form, x, t, s, kept, q_s.unbind(1))
-        off = torch.stack(kept, -1) - torch.stack(less, -1)
-        scale = off.to(x).reshape(-1, off.shape[-1], *[1] * (x.ndim - 1))
-        error = (scale * q_s).sum(1)
-        there = q_s[:, : self.order], lams_s[:, : self.order]
-        return Attempt(x_s, error, known, there, count.to(torch.float64))
+        change = torch.stack(kept, -1) - torch.stack(without, -1)
+        change = change.to(x).reshape(-1, change.shape[-1], *[1] * (x.ndim - 1))
+        error = (change * q_s).sum(1)
+        known_after = q_s[:, : self.order], lams_s[:, : self.order]
+        return Attempt(x_s, error, known, known_after, count.to(torch.float64))
 
     def begin(self, value: Tensor, t: Level) -> Known:
         """A first value and no others."""

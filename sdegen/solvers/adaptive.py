@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sdegen.sde.level import Instant
-from sdegen.solvers.classical import between, level_at, reading
+from sdegen.solvers.classical import clock_reading, level_at, within_step
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.exponential import Clock
 from sdegen.solvers.solver import Solver, Status, Step, Tally
@@ -26,34 +26,47 @@ Known = tuple[Tensor, ...]
 class Attempt(NamedTuple):
     """A step that may yet be rejected: all of shape (k, *).
 
-    x: where it ended.  error: an estimate of its error.  here: what is known where it began, with
-    which another try from there begins.  there: what is known where it ended, if anything is.
-    order: the power of the step's length by which the error falls, a number or (k,), if it is not
-    the solver's ``error_order``.
+    x: where it ended.  error: an estimate of its error.  known_before: what is known where it
+    began, with which another try from there begins.  known_after: what is known where it ended,
+    if anything is.  order: the power of the step's length by which the error falls, a number or
+    (k,).
     """
 
     x: Tensor
     error: Tensor
-    here: Known
-    there: Known | None = None
-    order: float | Tensor | None = None
+    known_before: Known
+    known_after: Known | None
+    order: float | Tensor
 
-    def begins(self, accepted: Tensor, together: bool) -> Known | None:
+    def next_known(self, accepted: Tensor, together: bool) -> Known | None:
         """What each sample's next attempt begins with, None if the network has to be asked.
 
         Samples with steps of their own know it only if all do, whatever became of the others.
         """
-        if self.there is None:
-            return self.here if together and not bool(accepted.any()) else None
+        if self.known_after is None:
+            return self.known_before if together and not bool(accepted.any()) else None
         return tuple(
-            torch.where(accepted.to(new.device).reshape(-1, *[1] * (new.ndim - 1)), new, old)
-            for new, old in zip(self.there, self.here, strict=True)
+            torch.where(accepted.to(after.device).reshape(-1, *[1] * (after.ndim - 1)), after, was)
+            for after, was in zip(self.known_after, self.known_before, strict=True)
         )
 
 
-def some(known: Known | None, rows: Tensor) -> Known | None:
-    """Of some samples."""
-    return None if known is None else tuple(each[rows.to(each.device)] for each in known)
+def take_known(known: Known | None, chosen: Tensor) -> Known | None:
+    """What is known of the samples chosen, by their places or by a mask."""
+    return None if known is None else tuple(each[chosen.to(each.device)] for each in known)
+
+
+def check_control(solver: Adaptive) -> None:
+    """Refuse tolerances and a budget with which no step could be taken."""
+    check_tolerances(solver.rtol, solver.atol)
+    if not solver.max_nfe >= 1:
+        raise ValueError(f"max_nfe must be at least 1, but it is {solver.max_nfe!r}.")
+
+
+def check_tolerances(rtol: float, atol: float) -> None:
+    """Refuse tolerances that are not positive."""
+    if not (rtol > 0 and atol > 0):
+        raise ValueError(f"Tolerances must be positive, but rtol = {rtol!r}, atol = {atol!r}.")
 
 
 class Adaptive(Solver):
@@ -75,27 +88,18 @@ class Adaptive(Solver):
     atol: float
     max_nfe: int
     per_sample: bool
-    evals, adaptive, nonlinear = 0, True, "it chooses its own steps"
-
-    def __post_init__(self) -> None:
-        if not (self.rtol > 0 and self.atol > 0):
-            raise ValueError(
-                f"Tolerances must be positive, but rtol = {self.rtol!r}, atol = {self.atol!r}."
-            )
-        if not self.max_nfe >= 1:
-            raise ValueError(f"max_nfe must be at least 1, but it is {self.max_nfe!r}.")
-
-    stages: int
-    """Network calls of an attempt that begins with nothing known."""
-    longest = LARGEST
+    longest: ClassVar[float] = LARGEST
     """How much longer than a step the next may be."""
-    clock: Clock
-    """What steps are measured in."""
 
     @property
-    def error_order(self) -> float:
-        """The error estimate of a step falls as this power of its length."""
-        return self.order
+    @abstractmethod
+    def stages(self) -> int:
+        """Network calls of an attempt that begins with nothing known."""
+
+    @property
+    @abstractmethod
+    def clock(self) -> Clock:
+        """What steps are measured in."""
 
     @abstractmethod
     def attempt(
@@ -103,79 +107,96 @@ class Adaptive(Solver):
     ) -> Attempt:
         """One step from t to s for samples x (k, *), at levels of shape () or (k,)."""
 
-    def size(self, x: Tensor, trial: Attempt) -> Tensor:
-        """What an error is measured by, (k, *)."""
-        return self.atol + self.rtol * torch.maximum(x.abs(), trial.x.abs())
+    @abstractmethod
+    def size(self, largest: Tensor) -> Tensor:
+        """What an error is measured by, (k, *), where |x| is at most this at both ends."""
 
     def errors(self, x: Tensor, trial: Attempt) -> Tensor:
         """Each sample's error beside its tolerance, (k,) on the host; infinite if not finite."""
-        ratio = (trial.error / self.size(x, trial)).detach().reshape(len(x), -1)
+        largest = torch.maximum(x.abs(), trial.x.abs())
+        ratio = (trial.error / self.size(largest)).detach().reshape(len(x), -1)
         rms = ratio.double().square().mean(1).sqrt()
         bad = ~(rms.isfinite() & trial.x.isfinite().reshape(len(x), -1).all(1))
         return rms.masked_fill(bad, torch.inf).cpu()
 
     def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
         """From t to s; memory is the length of the last step, with which a longer walk goes on."""
-        start, end = reading(self.clock, t), reading(self.clock, s)
+        start, end = clock_reading(self.clock, t), clock_reading(self.clock, s)
         b, way = len(x), end - start
         u, h = start.repeat(b), (FIRST * way if memory is None else memory).repeat(b)
-        before = torch.ones(b, dtype=torch.float64)
+        error_before = torch.ones(b, dtype=torch.float64)
         nfe, status = torch.zeros(b, dtype=torch.int64), torch.zeros(b, dtype=torch.int8)
         active, known = torch.arange(b), None
         while len(active):
-            there = u[active] + h[active]
-            last = (end - there) / way < SHORTEST
-            there = torch.where(last, end, there)
+            goal = u[active] + h[active]
+            # What would be left is too short for a step of its own: go to the very end, which
+            # rounding must not miss either.
+            last = (end - goal) / way < SHORTEST
+            goal = torch.where(last, end, goal)
+            # Who cannot pay for another attempt, or whose steps no longer lead anywhere, leaves
+            # before the network is asked. The last step may be short: it is the walk's doing.
             cost = self.stages - (known is not None)
             stopped = torch.where(nfe[active] + cost > self.max_nfe, int(Status.BUDGET), 0)
             stuck = ~last & (h[active] / way < SHORTEST)
             stopped[stuck] = int(Status.STALLED)
             if bool(stopped.any()):
                 status[active] = stopped.to(torch.int8)
-                going = stopped == 0
-                known, active = some(known, going), active[going]
+                unfinished = stopped == 0
+                known, active = take_known(known, unfinished), active[unfinished]
                 continue
-            rows = active.to(x.device)
+            places = active.to(x.device)
+            # The equation of all is the one that was given: no copy, and no index into labels.
             everyone = len(active) == b
-            q, y = (p, x) if everyone else (p.take(rows), x[rows])
+            q, y = (p, x) if everyone else (p.take(places), x[places])
             calls = p.model.nfe
             trial = self.attempt(
-                q, y, self.level(p, u[active], t, s), self.level(p, there, t, s), known
+                q, y, self.level(p, u[active], t, s), self.level(p, goal, t, s), known
             )
+            # Counted, not assumed: what is known may have spared a call.
             nfe[active] += p.model.nfe - calls
             error = self.errors(y, trial)
             alive = error.isfinite()
             if not self.per_sample:
+                # One length for all is set by the worst; a lost sample must not set it, and keeps
+                # its own infinite error.
                 error = error.where(alive, 0).max().where(alive, error)
-            fine = error <= 1
+            accepted = error <= 1
             # Not in place: a gradient may want the states that were.
-            x = x.index_copy(0, rows[fine.to(x.device)], trial.x[fine.to(x.device)])
-            known = trial.begins(fine, not self.per_sample)
-            order = self.error_order if trial.order is None else trial.order
-            grow = self.factor(error.clamp(1e-8, 1e8), before[active], fine, order)
-            h[active] = (there - u[active]) * grow
-            u[active] = torch.where(fine, there, u[active])
-            before[active] = torch.where(fine, error.clamp(min=1e-8), before[active])
+            arrived = accepted.to(x.device)
+            x = x.index_copy(0, places[arrived], trial.x[arrived])
+            known = trial.next_known(accepted, not self.per_sample)
+            # An error of zero would ask for infinite steps, an infinite one for none.
+            longer = self.factor(
+                error.clamp(1e-8, 1e8), error_before[active], accepted, trial.order
+            )
+            # From the step really taken, which the end may have cut.
+            h[active] = (goal - u[active]) * longer
+            u[active] = torch.where(accepted, goal, u[active])
+            # The control remembers accepted steps alone: a rejected one is not on the way.
+            error_before[active] = torch.where(
+                accepted, error.clamp(min=1e-8), error_before[active]
+            )
             status[active] = torch.where(alive, 0, int(Status.NONFINITE)).to(torch.int8)
-            going = alive & ~(fine & last)
-            known, active = some(known, going), active[going]
+            unfinished = alive & ~(accepted & last)
+            known, active = take_known(known, unfinished), active[unfinished]
         lost = (status != 0).to(x.device).reshape(-1, *[1] * (x.ndim - 1))
         x = x.masked_fill(lost, torch.nan)
         return Step(x, h.abs().min() * way.sign(), Tally(nfe, status.to(x.device)))
 
     def factor(
-        self, error: Tensor, before: Tensor, accepted: Tensor, order: float | Tensor
+        self, error: Tensor, error_before: Tensor, accepted: Tensor, order: float | Tensor
     ) -> Tensor:
         """How much longer each next step is, (k,), for errors that fall by this order."""
         power = 1 / torch.as_tensor(order, dtype=error.dtype)
         # Errors settle at safety^order, where a step is 0.9 of the longest; with the factor
         # outside they would at a sixth of the tolerance.
         goal = SAFETY ** (1 / power)
-        pi = (error / goal) ** (-0.7 * power) * (before / goal) ** (0.4 * power)
+        pi = (error / goal) ** (-0.7 * power) * (error_before / goal) ** (0.4 * power)
+        # After a rejection the error at hand alone counts, and the step never grows.
         again = SAFETY * error ** (-power)
         return torch.where(accepted, pi.clamp(SMALLEST, self.longest), again.clamp(SMALLEST, 1.0))
 
     def level(self, p: Reverse, u: Tensor, t: Instant, s: Instant) -> Instant:
         """The level where the clock shows u, never outside the step; one for all if shared."""
         at = level_at(p, self.clock, u if self.per_sample else u[0])
-        return p.sde(between(at.t, t, s))
+        return p.sde(within_step(at.t, t, s))

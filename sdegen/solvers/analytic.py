@@ -16,6 +16,7 @@ from sdegen.sde.level import Level, clock
 from sdegen.sde.process import LinearSDE
 from sdegen.solvers.equation import Reverse, renoise
 from sdegen.solvers.solver import Solver, Step
+from sdegen.solvers.traits import Traits
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class AnalyticDPM(Solver):
     values: tuple[float, ...]
     """V (1 + rho^-2) at each."""
     mean_eta: float = 1.0
-    order, eta, marginals = 1, 1.0, True
+    eta = 1.0
+    traits = Traits(order=1, needs_marginals=True)
     presets: ClassVar = {}
 
     def __post_init__(self) -> None:

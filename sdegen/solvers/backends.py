@@ -11,16 +11,18 @@ from torch import Tensor
 
 from sdegen.checks import one_of, whole
 from sdegen.sde.level import Instant
-from sdegen.solvers.classical import between
+from sdegen.solvers.adaptive import check_tolerances
+from sdegen.solvers.classical import within_step
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.solver import Preset, Solver, Status, Step, Tally
+from sdegen.solvers.traits import Traits
 
 
 class Method(NamedTuple):
     """Of a library: its order, and the drifts it evaluates in a step (0: it decides itself)."""
 
     order: int
-    evals: int = 0
+    calls: int = 0
 
 
 TORCHDIFFEQ = {
@@ -62,12 +64,6 @@ def worst_rms(v: Tensor) -> Tensor:
     return v.reshape(len(v), -1).square().mean(1).amax().sqrt()
 
 
-def check_tolerances(rtol: float, atol: float) -> None:
-    """Refuse tolerances that are not positive."""
-    if not (rtol > 0 and atol > 0):
-        raise ValueError(f"Tolerances must be positive, but rtol = {rtol!r}, atol = {atol!r}.")
-
-
 @dataclass(frozen=True)
 class TorchDiffEq(Solver):
     """torchdiffeq's methods on the probability-flow ODE.
@@ -88,11 +84,10 @@ class TorchDiffEq(Solver):
     rtol: float = 1e-5
     atol: float = 1e-5
     n: int = 1
-    nonlinear = THEIRS
     presets: ClassVar = {
-        "dopri5": Preset({}, "torchdiffeq; Song et al. (2021), sec. 4.3"),
-        "dopri8": Preset({"method": "dopri8"}, "torchdiffeq"),
-        "bosh3": Preset({"method": "bosh3"}, "torchdiffeq"),
+        "torchdiffeq_dopri5": Preset({}, "torchdiffeq; Song et al. (2021), sec. 4.3"),
+        "torchdiffeq_dopri8": Preset({"method": "dopri8"}, "torchdiffeq"),
+        "torchdiffeq_bosh3": Preset({"method": "bosh3"}, "torchdiffeq"),
         "torchdiffeq_rk4": Preset({"method": "rk4"}, "torchdiffeq, the 3/8 rule"),
         "torchdiffeq_adams": Preset({"method": "implicit_adams", "n": 50}, "torchdiffeq"),
     }
@@ -103,33 +98,24 @@ class TorchDiffEq(Solver):
         whole("TorchDiffEq's n", self.n, 1)
 
     @property
-    def order(self) -> int:  # type: ignore[override]
-        """Of a pair's higher member."""
-        return TORCHDIFFEQ[self.method].order
-
-    @property
-    def adaptive(self) -> bool:  # type: ignore[override]
-        """Unless every step takes the same number of calls."""
-        return not TORCHDIFFEQ[self.method].evals
-
-    @property
-    def evals(self) -> int:  # type: ignore[override]
-        """Of n steps."""
-        return self.n * TORCHDIFFEQ[self.method].evals
+    def traits(self) -> Traits:
+        """The order of a pair's higher member; n steps of a method that takes them as told."""
+        order, calls = TORCHDIFFEQ[self.method]
+        return Traits(order=order, calls=self.n * calls, adaptive=not calls, why_not_linear=THEIRS)
 
     def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
         """From t to s with as many inner steps as the method takes."""
         from torchdiffeq import odeint
 
         def field(time: Tensor, y: Tensor) -> Tensor:
-            inside = between(time.detach().cpu().double(), t, s)
+            inside = within_step(time.detach().cpu().double(), t, s)
             return p.drift(y, p.sde(inside))
 
         ends = torch.stack([t.t, s.t]).to(x.device)
         options: dict[str, Any] = {"norm": worst_rms, "step_t": ends[1:]}
         if self.method == "scipy_solver":
             options = {"solver": "LSODA"}
-        elif self.method.endswith("adams") or not self.adaptive:
+        elif self.method.endswith("adams") or TORCHDIFFEQ[self.method].calls:
             inner = torch.lerp(ends[0], ends[1], torch.arange(self.n + 1).to(ends) / self.n)
             inner[-1] = ends[1]
             options = {"grid_constructor": lambda func, y0, times: inner}
@@ -158,7 +144,6 @@ class SciPy(Solver):
     method: str = "RK45"
     rtol: float = 1e-5
     atol: float = 1e-5
-    evals, adaptive, nonlinear = 0, True, THEIRS
     presets: ClassVar = {
         "scipy": Preset({}, "SciPy's RK45, Song et al. (2021), their code"),
         "scipy_dop853": Preset({"method": "DOP853", "rtol": 1e-10, "atol": 1e-10}, "SciPy"),
@@ -169,9 +154,10 @@ class SciPy(Solver):
         check_tolerances(self.rtol, self.atol)
 
     @property
-    def order(self) -> int:  # type: ignore[override]
-        """The method's; the highest of those whose order varies."""
-        return SCIPY[self.method]
+    def traits(self) -> Traits:
+        """The method's order; the highest of those whose order varies."""
+        order = SCIPY[self.method]
+        return Traits(order=order, calls=0, adaptive=True, why_not_linear=THEIRS)
 
     def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
         """From t to s, sample by sample."""
@@ -190,7 +176,7 @@ class SciPy(Solver):
         from scipy.integrate import solve_ivp
 
         def field(time: float, y: Any) -> Any:
-            at = p.sde(between(torch.tensor(float(time), dtype=torch.float64), t, s))
+            at = p.sde(within_step(torch.tensor(float(time), dtype=torch.float64), t, s))
             state = torch.as_tensor(y).to(x.device).reshape(x.shape)
             drift = p.drift(state, at).cpu().double().numpy().ravel()
             if not math.isfinite(abs(drift).sum()):
@@ -198,16 +184,16 @@ class SciPy(Solver):
             return drift
 
         start = x.detach().cpu().double().numpy().ravel()
-        nothing = torch.full_like(x, torch.nan)
+        failed = torch.full_like(x, torch.nan)
         if not bool(x.isfinite().all()):
-            return nothing, Status.NONFINITE
+            return failed, Status.NONFINITE
         try:
             span = (float(t.t), float(s.t))
             out = solve_ivp(field, span, start, self.method, rtol=self.rtol, atol=self.atol)
         except FloatingPointError:
-            return nothing, Status.NONFINITE
+            return failed, Status.NONFINITE
         if not out.success:
-            return nothing, Status.STALLED
+            return failed, Status.STALLED
         return torch.as_tensor(out.y[:, -1]).reshape(x.shape).to(x), Status.OK
 
 
@@ -223,7 +209,7 @@ class TorchSDE(Solver):
     """
 
     method: str = "srk"
-    eta, any_eta, nonlinear, upward = 1.0, True, THEIRS, False
+    eta = 1.0
     presets: ClassVar = {
         "torchsde": Preset({}, "torchsde's stochastic Runge-Kutta"),
         "torchsde_euler": Preset({"method": "euler"}, "torchsde"),
@@ -234,19 +220,18 @@ class TorchSDE(Solver):
         one_of(self.method, "torchsde method", TORCHSDE)
 
     @property
-    def order(self) -> int:  # type: ignore[override]
-        """Where eta = 0."""
-        return TORCHSDE[self.method].order
-
-    @property
-    def strong(self) -> float:  # type: ignore[override]
-        """3/2 of "srk", 1 of the others."""
-        return 1.5 if self.method == "srk" else 1.0
-
-    @property
-    def evals(self) -> int:  # type: ignore[override]
-        """Drifts of a step; where the diffusion is a matrix "srk" takes fewer."""
-        return TORCHSDE[self.method].evals
+    def traits(self) -> Traits:
+        """The order where eta = 0, and drifts of a step; where the diffusion is a matrix "srk"
+        takes fewer."""
+        order, calls = TORCHSDE[self.method]
+        return Traits(
+            order=order,
+            strong=1.5 if self.method == "srk" else 1.0,
+            calls=calls,
+            any_eta=True,
+            follows_flow=False,
+            why_not_linear=THEIRS,
+        )
 
     def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
         """One step; torchsde's clock is t.t - time, which rises."""
@@ -304,7 +289,7 @@ class Forwards:
         z = p.draw(x, t, s) if p.noisy else torch.zeros_like(p.noise_like(x, t))
         z = z.reshape(len(x), -1)
 
-        class Motion(BaseBrownian):  # type: ignore[misc]
+        class Motion(BaseBrownian):
             """Increments of this one step."""
 
             dtype, device, shape = z.dtype, z.device, z.shape

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,15 +15,16 @@ from sdegen.sde.process import LinearSDE
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.exponential import Clock
 from sdegen.solvers.solver import Preset, Solver, Step
+from sdegen.solvers.traits import Traits
 
 
-def reading(clock: Clock, level: Instant) -> Tensor:
+def clock_reading(clock: Clock, level: Instant) -> Tensor:
     """What a clock shows at a level."""
     value: Tensor = getattr(level, clock)
     return value
 
 
-def between(time: Tensor, t: Instant, s: Instant) -> Tensor:
+def within_step(time: Tensor, t: Instant, s: Instant) -> Tensor:
     """A time, never outside the step from t to s."""
     return time.clamp(torch.minimum(t.t, s.t), torch.maximum(t.t, s.t))
 
@@ -44,17 +46,26 @@ def slope(p: Reverse, clock: Clock, x: Tensor, level: Instant) -> Tensor:
         return p.drift(x, level)
     assert isinstance(level, Level)
     if clock == "rho":
-        return p.model(x, level).eps  # type: ignore[no-any-return]
+        return p.model(x, level).eps
     alpha, sigma = level.alpha, level.sigma
     c = alpha * sigma / (alpha**2 + sigma**2) ** 1.5
-    return p.model(x, level).view(c * sigma, -c * alpha)  # type: ignore[no-any-return]
+    return p.model(x, level).view(c * sigma, -c * alpha)
 
 
-def scale(clock: Clock, level: Instant) -> Tensor | float:
+def clock_scale(clock: Clock, level: Instant) -> Tensor | float:
     """What x is divided by in that clock."""
     if clock == "t" or not isinstance(level, Level):
         return 1.0
     return level.alpha if clock == "rho" else (level.alpha**2 + level.sigma**2).sqrt()
+
+
+class Tableau(NamedTuple):
+    """Butcher's coefficients of an explicit method, and the order they give it."""
+
+    order: int
+    c: tuple[float, ...]
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
 
 
 class RungeKutta(Solver):
@@ -64,29 +75,28 @@ class RungeKutta(Solver):
     linear SDE has the same flow (see ``slope``). "rho" is Karras et al.'s (2022) sigma.
     """
 
-    clock: Clock = "t"
-    c: ClassVar[tuple[float, ...]]
-    a: ClassVar[tuple[tuple[float, ...], ...]]
-    b: ClassVar[tuple[float, ...]]
+    clock: Clock
+
+    @property
+    @abstractmethod
+    def tableau(self) -> Tableau:
+        """The method."""
 
     def __post_init__(self) -> None:
         if self.clock not in ("t", "lam", "rho"):
             raise ValueError(f"clock must be 't', 'lam' or 'rho', but it is {self.clock!r}.")
 
     @property
-    def marginals(self) -> bool:  # type: ignore[override]
-        """Needed by every clock but the SDE's own."""
-        return self.clock != "t"
-
-    @property
-    def evals(self) -> int:  # type: ignore[override]
-        """One per stage."""
-        return len(self.b)
+    def traits(self) -> Traits:
+        """One network call a stage; alpha and sigma for every clock but the SDE's own."""
+        order, calls = self.tableau.order, len(self.tableau.b)
+        return Traits(order=order, calls=calls, needs_marginals=self.clock != "t")
 
     def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
         """One step of the tableau."""
-        k = stages(p, self.clock, x, t, s, self.c, self.a)
-        return Step(reach(self.clock, x, t, s, s, k, self.b))
+        c, a, b = self.tableau[1:]
+        k = stages(p, self.clock, x, t, s, c, a)
+        return Step(add_slopes(self.clock, x, t, s, s, k, b))
 
 
 def stages(
@@ -100,16 +110,16 @@ def stages(
     first: Tensor | None = None,
 ) -> list[Tensor]:
     """Every k_i, (b, *); ``first`` is k_1 where it is known already."""
-    u = reading(clock, t)
-    h = reading(clock, s) - u
+    u = clock_reading(clock, t)
+    h = clock_reading(clock, s) - u
     k = [slope(p, clock, x, t) if first is None else first]
     for c_i, row in zip(c[1:], a[1:], strict=True):
         m = s if c_i == 1 else level_at(p, clock, u + c_i * h)
-        k.append(slope(p, clock, reach(clock, x, t, m, s, k, row), m))
+        k.append(slope(p, clock, add_slopes(clock, x, t, m, s, k, row), m))
     return k
 
 
-def reach(
+def add_slopes(
     clock: Clock,
     x: Tensor,
     t: Instant,
@@ -119,12 +129,12 @@ def reach(
     weights: Sequence[float],
 ) -> Tensor:
     """x at level m after h sum_i w_i k_i, where h is the step from t to s."""
-    h = reading(clock, s) - reading(clock, t)
-    y = expand(1 / scale(clock, t), x) * x
+    h = clock_reading(clock, s) - clock_reading(clock, t)
+    y = expand(1 / clock_scale(clock, t), x) * x
     for w, k_i in zip(weights, k, strict=True):
         if w:
             y = y + expand(w * h, x) * k_i
-    moved: Tensor = expand(scale(clock, m), x) * y
+    moved: Tensor = expand(clock_scale(clock, m), x) * y
     return moved
 
 
@@ -133,8 +143,7 @@ class Euler(RungeKutta):
     """y + slope h, the straight line."""
 
     clock: Clock = "t"
-    order = 1
-    c, a, b = (0.0,), ((),), (1.0,)
+    tableau = Tableau(1, (0.0,), ((),), (1.0,))
     presets: ClassVar = {"euler": Preset({}, "Euler's method on Song et al. (2021), eq. 13")}
 
 
@@ -143,8 +152,7 @@ class Heun(RungeKutta):
     """The trapezoidal rule.  With clock "rho": Karras et al. (2022), alg. 1, on any linear SDE."""
 
     clock: Clock = "t"
-    order = 2
-    c, a, b = (0.0, 1.0), ((), (1.0,)), (1 / 2, 1 / 2)
+    tableau = Tableau(2, (0.0, 1.0), ((), (1.0,)), (1 / 2, 1 / 2))
     presets: ClassVar = {
         "heun": Preset({}, "trapezoidal rule in t"),
         "edm_heun": Preset({"clock": "rho"}, "Karras et al. (2022), alg. 1"),
@@ -156,10 +164,12 @@ class RK3(RungeKutta):
     """Bogacki and Shampine's third-order method (1989)."""
 
     clock: Clock = "t"
-    order = 3
-    c = (0.0, 1 / 2, 3 / 4)
-    a = ((), (1 / 2,), (0.0, 3 / 4))
-    b = (2 / 9, 1 / 3, 4 / 9)
+    tableau = Tableau(
+        order=3,
+        c=(0.0, 1 / 2, 3 / 4),
+        a=((), (1 / 2,), (0.0, 3 / 4)),
+        b=(2 / 9, 1 / 3, 4 / 9),
+    )
     presets: ClassVar = {"rk3": Preset({}, "Bogacki & Shampine (1989)")}
 
 
@@ -168,10 +178,12 @@ class RK4(RungeKutta):
     """Kutta's fourth-order method (1901)."""
 
     clock: Clock = "t"
-    order = 4
-    c = (0.0, 1 / 2, 1 / 2, 1.0)
-    a = ((), (1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0))
-    b = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
+    tableau = Tableau(
+        order=4,
+        c=(0.0, 1 / 2, 1 / 2, 1.0),
+        a=((), (1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0)),
+        b=(1 / 6, 1 / 3, 1 / 3, 1 / 6),
+    )
     presets: ClassVar = {
         "rk4": Preset({}, "Kutta (1901), in t"),
         "rk4_lam": Preset({"clock": "lam"}, "Kutta (1901), in lam"),
@@ -183,15 +195,17 @@ class RK5(RungeKutta):
     """Dormand and Prince's fifth-order method (1980)."""
 
     clock: Clock = "t"
-    order = 5
-    c = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0)
-    a = (
-        (),
-        (1 / 5,),
-        (3 / 40, 9 / 40),
-        (44 / 45, -56 / 15, 32 / 9),
-        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    tableau = Tableau(
+        order=5,
+        c=(0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0),
+        a=(
+            (),
+            (1 / 5,),
+            (3 / 40, 9 / 40),
+            (44 / 45, -56 / 15, 32 / 9),
+            (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+            (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+        ),
+        b=(35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
     )
-    b = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84)
     presets: ClassVar = {"rk5": Preset({}, "Dormand & Prince (1980)")}

@@ -12,6 +12,7 @@ from sdegen.sde.level import Instant, Level, expand
 from sdegen.solvers.equation import Eta, Reverse
 from sdegen.solvers.solver import Preset, Solver, Step
 from sdegen.solvers.stochastic import ReverseDiffusion
+from sdegen.solvers.traits import Traits
 
 
 def norm(v: Tensor) -> Tensor:
@@ -27,7 +28,7 @@ class Corrector(Solver):
     1 - beta_i of DDPM; 1 for VE, and where the SDE has no alpha.
     """
 
-    order, eta, weak, strong, upward = 0, 1.0, 0.0, 0.0, False
+    eta = 1.0
 
     @abstractmethod
     def size(self, score: Tensor, z: Tensor, at: Instant, a: Tensor | float) -> Tensor:
@@ -38,7 +39,7 @@ class Corrector(Solver):
         score, z = p.model(x, at).score, p.noise.stream("corrector")(x, at, at)
         a = (t.alpha / s.alpha) ** 2 if isinstance(t, Level) and isinstance(s, Level) else 1.0
         e = self.size(score, z, at, expand(a, x))
-        return x + e * score + sqrt(2 * e) * z  # type: ignore[no-any-return]
+        return x + e * score + sqrt(2 * e) * z
 
     def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
         """One Langevin step at level s."""
@@ -56,7 +57,13 @@ class Langevin(Corrector):
 
     snr: float = 0.16
     norms: Literal["sample", "batch"] = "sample"
-    nonlinear = "the length of its step follows the norms of score and noise"
+    traits = Traits(
+        order=0,
+        weak=0,
+        strong=0,
+        follows_flow=False,
+        why_not_linear="the length of its step follows the norms of score and noise",
+    )
     presets: ClassVar = {"langevin": Preset({}, "Song et al. (2021), algs. 4 and 5")}
 
     def __post_init__(self) -> None:
@@ -81,7 +88,7 @@ class AnnealedLangevin(Corrector):
     """
 
     snr: float = 0.16
-    marginals = True
+    traits = Traits(order=0, weak=0, strong=0, needs_marginals=True, follows_flow=False)
     presets: ClassVar = {"annealed_langevin": Preset({}, "Song & Ermon (2019), alg. 1")}
 
     def __post_init__(self) -> None:
@@ -106,7 +113,6 @@ class PredictorCorrector(Solver):
     corrector: Corrector = field(default_factory=Langevin)
     n: int = 1
     when: Literal["after", "before"] = "after"
-    order, weak, strong, upward = 0, 0.0, 0.0, False
     presets: ClassVar = {
         "predictor_corrector": Preset({}, "Song et al. (2021), alg. 1"),
         "corrector_predictor": Preset({"when": "before"}, "Song et al. (2021), its code"),
@@ -126,40 +132,33 @@ class PredictorCorrector(Solver):
                 f"{type(self.predictor).__name__} corrects its own steps from where they began, "
                 "which would undo a Langevin correction: use a predictor without a corrector."
             )
-        if self.predictor.adaptive:
+        if self.predictor.traits.adaptive:
             raise ValueError(
                 f"{type(self.predictor).__name__} chooses its own steps, so there is no step to "
                 "correct after: use a fixed-step predictor."
             )
 
     @property
-    def eta(self) -> Eta:  # type: ignore[override]
+    def eta(self) -> Eta:
         """The predictor's."""
         return self.predictor.eta
 
     @property
-    def any_eta(self) -> bool:  # type: ignore[override]
-        """The predictor's."""
-        return self.predictor.any_eta
-
-    @property
-    def marginals(self) -> bool:  # type: ignore[override]
-        """Needed if either part needs them."""
-        return self.predictor.marginals or self.corrector.marginals
-
-    @property
-    def evals(self) -> int:  # type: ignore[override]
-        """Of one prediction and n corrections."""
-        return self.predictor.evals + self.n * self.corrector.evals
-
-    @property
-    def nonlinear(self) -> str:  # type: ignore[override]
-        """The predictor's reason or the corrector's."""
-        return self.predictor.nonlinear or (self.corrector.nonlinear if self.n else "")
-
-    def calls(self, steps: int) -> int:
-        """The predictor's, and n corrections a step."""
-        return self.predictor.calls(steps) + steps * self.n * self.corrector.evals
+    def traits(self) -> Traits:
+        """The predictor's, with n corrections a step; no order is left."""
+        first, then = self.predictor.traits, self.corrector.traits
+        return Traits(
+            order=0,
+            weak=0,
+            strong=0,
+            calls=first.calls + self.n * then.calls,
+            calls_to_start=first.calls_to_start,
+            any_eta=first.any_eta,
+            needs_marginals=first.needs_marginals or then.needs_marginals,
+            needs_path=first.needs_path,
+            follows_flow=False,
+            why_not_linear=first.why_not_linear or (then.why_not_linear if self.n else ""),
+        )
 
     def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
         """Predict, then correct; or the other way round."""

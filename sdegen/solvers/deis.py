@@ -14,7 +14,8 @@ from sdegen.solvers.equation import Eta, Reverse
 from sdegen.solvers.exponential import DataForm, NoiseForm, advance, clock_at, lagrange
 from sdegen.solvers.multistep import LinearMultistep, check_published
 from sdegen.solvers.quadrature import points
-from sdegen.solvers.solver import Preset, Step
+from sdegen.solvers.solver import Preset, Solver, Step
+from sdegen.solvers.traits import Traits, exponential
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class DEIS(LinearMultistep):
 
     order: int = 3
     clock: Literal["t", "rho"] = "t"
-    form = NoiseForm()  # type: ignore[assignment]
+    form = NoiseForm()
     presets: ClassVar = {
         **{
             f"deis_tab{r}": Preset({"order": r + 1}, f"tAB{r}-DEIS, Zhang & Chen (2023)")
@@ -46,6 +47,11 @@ class DEIS(LinearMultistep):
         if self.clock not in ("t", "rho"):
             raise ValueError(f"DEIS's clock must be 't' or 'rho', but it is {self.clock!r}.")
 
+    @property
+    def traits(self) -> Traits:
+        """As many as there are values."""
+        return exponential(self.order)
+
     def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
         """The polynomial's exact integral."""
         return lagrange(p, self.form, nodes, t, s, self.clock)
@@ -59,6 +65,14 @@ ADAMS = {
 }
 
 
+def adams_weights(
+    p: Reverse, form: NoiseForm, nodes: Sequence[Level], t: Level, s: Level
+) -> list[Tensor]:
+    """DDIM's weight times the constants."""
+    total = form.total(p, t, s)
+    return [c * total for c in ADAMS[len(nodes)]]
+
+
 @dataclass(frozen=True)
 class IPNDM(LinearMultistep):
     """DDIM with eps averaged by Adams and Bashforth's weights for even steps.
@@ -68,48 +82,54 @@ class IPNDM(LinearMultistep):
     """
 
     order: int = 4
-    form = NoiseForm()  # type: ignore[assignment]
+    form = NoiseForm()
     presets: ClassVar = {
         "ipndm": Preset({}, "iPNDM, Zhang & Chen (2023)"),
     }
 
     def __post_init__(self) -> None:
-        whole(f"{type(self).__name__}'s order", self.order, 1, 4)
+        whole("IPNDM's order", self.order, 1, 4)
 
     @property
-    def flow(self) -> float:
-        """At most 2."""
-        return min(self.order, 2)
+    def traits(self) -> Traits:
+        """Of order 2 at most."""
+        return exponential(min(self.order, 2))
 
     def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
-        """DDIM's weight times the constants."""
-        total = self.form.total(p, t, s)
-        return [c * total for c in ADAMS[len(nodes)]]
+        """Those for even steps."""
+        return adams_weights(p, self.form, nodes, t, s)
 
 
 @dataclass(frozen=True)
-class PLMS(IPNDM):
+class PLMS(Solver):
     """Pseudo linear multistep as Stable Diffusion ships it: iPNDM whose first step is Heun-like.
 
     The first step averages eps at both ends, for one call more.  Liu et al. (2022), eqs. 12-13.
     """
 
+    order: int = 4
     presets: ClassVar = {"plms": Preset({}, "PLMS, Liu et al. (2022), eq. 12")}
 
-    def calls(self, steps: int) -> int:
-        """One more for the first step."""
-        return steps + 1
+    def __post_init__(self) -> None:
+        whole("PLMS's order", self.order, 1, 4)
+
+    @property
+    def traits(self) -> Traits:
+        """Of order 2 at most; one call more for the first step."""
+        return exponential(min(self.order, 2), calls_to_start=1)
 
     def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
-        """The first step on its own; then as iPNDM."""
+        """The first step on its own; then iPNDM's."""
+        ipndm = IPNDM(self.order)
         if memory is not None:
-            return super().step(p, x, t, s, memory)
-        form, eps = self.form, self.form.view(p.model(x, t))
+            return ipndm.step(p, x, t, s, memory)
+        form = ipndm.form
+        eps_t = form.view(p.model(x, t))
         z = p.noise(x, t, s) if p.noisy else None
         total = form.total(p, t, s)
-        there = form.view(p.model(advance(p, form, x, t, s, [total], [eps], z), s))
-        x_s = advance(p, form, x, t, s, [total / 2, total / 2], [eps, there], z)
-        return Step(x_s, (t, x, [(t, eps)], z))
+        eps_s = form.view(p.model(advance(p, form, x, t, s, [total], [eps_t], z), s))
+        x_s = advance(p, form, x, t, s, [total / 2, total / 2], [eps_t, eps_s], z)
+        return Step(x_s, (t, x, [(t, eps_t)], z))
 
 
 def fading(lam: Tensor) -> Tensor:
@@ -134,7 +154,7 @@ class ERSDE(LinearMultistep):
     order: int = 3
     published: bool = False
     eta: Eta = fading
-    form = DataForm()  # type: ignore[assignment]
+    form = DataForm()
     presets: ClassVar = {
         "er_sde": Preset({}, "ER-SDE-Solver-3, exact third order"),
         "er_sde_1": Preset({"order": 1}, "ER-SDE-Solver-1, Cui et al. (2023)"),
@@ -147,9 +167,9 @@ class ERSDE(LinearMultistep):
         check_published(self.published, self.order)
 
     @property
-    def flow(self) -> float:
+    def traits(self) -> Traits:
         """The paper's third-order formula is of order 2."""
-        return 2 if self.published else self.order
+        return exponential(2 if self.published else self.order)
 
     def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
         """Exact, or with the paper's missing term left out."""

@@ -112,8 +112,8 @@ class NoiseForm(Form):
         if not callable(p.eta):
             return s.sigma * sqrt(p.eta2(t.lam) * expm1(2 * (s.lam - t.lam)))
         lam, w = points(t.lam, s.lam)
-        grown = exp(2 * (s.lam.unsqueeze(-1) - lam))
-        return s.sigma * sqrt((2 * w * p.eta2(lam) * grown).sum(-1))
+        growth = exp(2 * (s.lam.unsqueeze(-1) - lam))
+        return s.sigma * sqrt((2 * w * p.eta2(lam) * growth).sum(-1))
 
 
 @dataclass(frozen=True)
@@ -190,8 +190,8 @@ class StraightForm(Form):
     def std(self, p: Reverse, t: Level, s: Level) -> Tensor:
         """(alpha_s + sigma_s) sqrt(2 INT eta^2 tau^2 exp(-2 INT eta^2 tau))."""
         lam, w = points(t.lam, s.lam)
-        left = exp(-2 * self.decay(p, lam, s.lam.unsqueeze(-1)))
-        var = (2 * w * p.eta2(lam) * sigmoid(-lam) ** 2 * left).sum(-1)
+        kept = exp(-2 * self.decay(p, lam, s.lam.unsqueeze(-1)))
+        var = (2 * w * p.eta2(lam) * sigmoid(-lam) ** 2 * kept).sum(-1)
         return (s.alpha + s.sigma) * sqrt(var)
 
 
@@ -265,8 +265,8 @@ def middle(p: Reverse, form: Form, node: Level, t: Level, s: Level) -> list[Tens
     Lu et al. (2022b), alg. 2; Zhao et al. (2023).
     """
     total = form.total(p, t, s)
-    reach = (s.lam - t.lam) / (2 * (node.lam - t.lam))
-    return [total * (1 - reach), total * reach]
+    share = (s.lam - t.lam) / (2 * (node.lam - t.lam))
+    return [total * (1 - share), total * share]
 
 
 def advance(

@@ -25,11 +25,12 @@ from sdegen.solvers.exponential import (
 )
 from sdegen.solvers.quadrature import points
 from sdegen.solvers.solver import Preset, Solver, Step
+from sdegen.solvers.traits import Traits, exponential
 
 
 class LinearMultistep(Solver):
-    """Exponential Adams methods.  A subclass says how many values, in which form, and may change
-    how they are weighted.
+    """Exponential Adams methods.  A subclass says how many values, in which form, and how they are
+    weighted.
 
     The predictor goes from t to s with the last ``order`` values, Adams-Bashforth. With a
     ``corrector`` of c > 0 values the step before is done again from where it started, now that the
@@ -37,31 +38,27 @@ class LinearMultistep(Solver):
     has no such value and stays uncorrected. The first steps use the values there are.
     """
 
-    corrector: int = 0
-    any_eta, marginals = True, True
+    order: int
+    """Values that the predictor goes through."""
+
+    @property
+    def corrector(self) -> int:
+        """Values that the corrector goes through, the new one included; 0 for none."""
+        return 0
+
+    @property
+    def euler_at_final(self) -> bool:
+        """True when the last step's predictor goes through one value."""
+        return False
 
     @property
     @abstractmethod
     def form(self) -> Form:
         """The prediction that is taken for a polynomial."""
 
+    @abstractmethod
     def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
         """Of the values at the nodes, for a step from t to s; the first node is t."""
-        return lagrange(p, self.form, nodes, t, s)
-
-    @property
-    def weak(self) -> float:  # type: ignore[override]
-        """Two values follow the drift along the noise; more gain nothing."""
-        return min(self.flow, 2)
-
-    @property
-    def flow(self) -> float:
-        """Of the corrector, if there is one: it gains at most one on the predictor."""
-        return min(self.corrector, self.order + 1) if self.corrector else self.order
-
-    def values(self, p: Reverse) -> int:
-        """How many the predictor of this step may go through."""
-        return self.order
 
     def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
         """One step; memory is the last level, the state there, values and levels, the noise."""
@@ -74,7 +71,7 @@ class LinearMultistep(Solver):
                 x = self.leap(p, form, x_r, r, t, known, z_r)
         past = [(t, value), *past][: max(self.order, self.corrector - 1)]
         z = p.noise(x, t, s) if p.noisy else None
-        known = past[: self.values(p)]
+        known = past[: 1 if self.euler_at_final and p.left == 0 else self.order]
         return Step(self.leap(p, form, x, t, s, known, z), (t, x, past, z))
 
     def leap(
@@ -90,6 +87,11 @@ class LinearMultistep(Solver):
         """From x at t to s with these values."""
         nodes, values = [node for node, _ in known], [q for _, q in known]
         return advance(p, form, x, t, s, self.weights(p, nodes, t, s), values, z)
+
+
+def corrected(order: int, corrector: int) -> int:
+    """The order with a corrector, if there is one: it gains at most one on the predictor."""
+    return min(corrector, order + 1) if corrector else order
 
 
 def check_corrector(name: str, values: int) -> None:
@@ -176,13 +178,10 @@ class Multistep(LinearMultistep):
         return form_of(self.prediction, self.sigma_data)
 
     @property
-    def flow(self) -> float:
+    def traits(self) -> Traits:
         """The last step of one value has an error of second order."""
-        return min(super().flow, 2) if self.euler_at_final else super().flow
-
-    def values(self, p: Reverse) -> int:
-        """One in the last step, if it is to be Euler's."""
-        return 1 if self.euler_at_final and p.left == 0 else self.order
+        order = corrected(self.order, self.corrector)
+        return exponential(min(order, 2) if self.euler_at_final else order)
 
     def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
         """The polynomial's exact integral."""
@@ -198,34 +197,25 @@ def curvature(p: Reverse, form: Form, nodes: Sequence[Level], t: Level, s: Level
     return [moment / gap for gap in gaps]
 
 
-class DPMMultistep(LinearMultistep):
-    """What the two multistep DPM-Solvers share."""
+def dpm_weights(
+    p: Reverse, form: Form, nodes: Sequence[Level], t: Level, s: Level, published: bool
+) -> list[Tensor]:
+    """Two values at the step's middle; three by their polynomial, or as the shipped code has it.
 
-    published: bool
-
-    def __post_init__(self) -> None:
-        whole(f"{type(self).__name__}'s order", self.order, 1, 3)
-        check_published(self.published, self.order)
-
-    @property
-    def flow(self) -> float:
-        """The shipped third-order formula is of order 2."""
-        return 2 if self.published else self.order
-
-    def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
-        """Two values at the step's middle; three by their polynomial."""
-        if len(nodes) == 2:
-            return middle(p, self.form, nodes[1], t, s)
-        exact = lagrange(p, self.form, nodes, t, s)
-        if len(nodes) == 1 or not self.published:
-            return exact
-        # The shipped code takes the divided difference for the second derivative: half of it.
-        lost = curvature(p, self.form, nodes, t, s)
-        return [w - c / 2 for w, c in zip(exact, lost, strict=True)]
+    What the two multistep DPM-Solvers share.
+    """
+    if len(nodes) == 2:
+        return middle(p, form, nodes[1], t, s)
+    exact = lagrange(p, form, nodes, t, s)
+    if len(nodes) == 1 or not published:
+        return exact
+    # The shipped code takes the divided difference for the second derivative: half of it.
+    lost = curvature(p, form, nodes, t, s)
+    return [w - c / 2 for w, c in zip(exact, lost, strict=True)]
 
 
 @dataclass(frozen=True)
-class DPMSolverPP(DPMMultistep):
+class DPMSolverPP(LinearMultistep):
     """DPM-Solver++(1), (2M) and (3M), for every eta.  Lu et al. (2022b), alg. 2; eta = 1: SDE-2M.
 
     With h = lam_s - lam_t and x0 frozen over the step, the reverse equation's own integral is
@@ -246,16 +236,26 @@ class DPMSolverPP(DPMMultistep):
         "dpmpp_3": Preset({"order": 3}, "DPM-Solver++(3M), exact third order"),
         "dpmpp_3m": Preset({"order": 3, "published": True}, "DPM-Solver++(3M), dpm-solver's code"),
     }
-    form = DataForm()  # type: ignore[assignment]
+    form = DataForm()
+
+    def __post_init__(self) -> None:
+        whole("DPMSolverPP's order", self.order, 1, 3)
+        check_published(self.published, self.order)
 
     @property
-    def pure_noise(self) -> bool:  # type: ignore[override]
-        """A parabola has no use for a value at lam = -inf."""
-        return self.order < 3
+    def traits(self) -> Traits:
+        """The shipped third-order formula is of order 2, and a parabola has no use for a value at
+        lam = -inf."""
+        order = 2 if self.published else self.order
+        return exponential(order, starts_at_pure_noise=self.order < 3)
+
+    def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
+        """As published."""
+        return dpm_weights(p, self.form, nodes, t, s, self.published)
 
 
 @dataclass(frozen=True)
-class DPMSolverMultistep(DPMMultistep):
+class DPMSolverMultistep(LinearMultistep):
     """DPM-Solver in eps, multistep: the formulas of ``DPMSolverPP`` with eps for x0.
 
     Lu et al. (2022b), app. B; eta = 1: SDE-DPM-Solver of Lu et al. (2022b), sec. 5.
@@ -268,31 +268,42 @@ class DPMSolverMultistep(DPMMultistep):
         "dpm_multistep_3": Preset({"order": 3}, "DPM-Solver multistep 3, exact third order"),
         "dpm_3m": Preset({"order": 3, "published": True}, "DPM-Solver multistep 3, its code"),
     }
-    form = NoiseForm()  # type: ignore[assignment]
+    form = NoiseForm()
+
+    def __post_init__(self) -> None:
+        whole("DPMSolverMultistep's order", self.order, 1, 3)
+        check_published(self.published, self.order)
+
+    @property
+    def traits(self) -> Traits:
+        """The shipped third-order formula is of order 2."""
+        return exponential(2 if self.published else self.order)
+
+    def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
+        """As published."""
+        return dpm_weights(p, self.form, nodes, t, s, self.published)
 
 
-class Paired(LinearMultistep):
+def half_b_weights(
+    p: Reverse, form: Form, nodes: Sequence[Level], t: Level, s: Level, B: str
+) -> list[Tensor]:
     """Two values are weighted by half of B(h), three and more exactly.
 
     B is "bh2", the weight of a constant, or "bh1", the step times the density at its end.
+    Zhao et al. (2023), sec. 3: B_2 and B_1.
     """
-
-    B: str
-
-    def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
-        """Zhao et al. (2023), sec. 3: B_1 and B_2."""
-        if len(nodes) != 2:
-            return lagrange(p, self.form, nodes, t, s)
-        if self.B == "bh2":
-            return middle(p, self.form, nodes[1], t, s)
-        h = s.lam - t.lam
-        B = self.form.density(p, s.lam.unsqueeze(-1), s).squeeze(-1) * h
-        slope = B * h / (2 * (nodes[1].lam - t.lam))
-        return [self.form.total(p, t, s) - slope, slope]
+    if len(nodes) != 2:
+        return lagrange(p, form, nodes, t, s)
+    if B == "bh2":
+        return middle(p, form, nodes[1], t, s)
+    h = s.lam - t.lam
+    value = form.density(p, s.lam.unsqueeze(-1), s).squeeze(-1) * h
+    slope = value * h / (2 * (nodes[1].lam - t.lam))
+    return [form.total(p, t, s) - slope, slope]
 
 
 @dataclass(frozen=True)
-class UniPC(Paired):
+class UniPC(LinearMultistep):
     """UniP-p predicts, UniC-p corrects with the value that the next step needs anyway.
 
     Zhao et al. (2023), algs. 1-2, for every eta. Of order p + 1 = order + 1, as long as
@@ -322,7 +333,12 @@ class UniPC(Paired):
             raise ValueError(f"prediction must be 'x0' or 'eps', but it is {self.prediction!r}.")
 
     @property
-    def corrector(self) -> int:  # type: ignore[override]
+    def traits(self) -> Traits:
+        """The corrector's order."""
+        return exponential(corrected(self.order, self.corrector))
+
+    @property
+    def corrector(self) -> int:
         """One value more than the predictor."""
         return self.order + 1
 
@@ -331,9 +347,13 @@ class UniPC(Paired):
         """That of the prediction."""
         return form_of(self.prediction)
 
+    def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
+        """By B."""
+        return half_b_weights(p, self.form, nodes, t, s, self.B)
+
 
 @dataclass(frozen=True)
-class SASolver(Paired):
+class SASolver(LinearMultistep):
     """Stochastic Adams: predictor and corrector share one noise.  Xue et al. (2023), alg. 1.
 
     order: values of the predictor;  corrector: values of the corrector, the new one included, 0
@@ -344,10 +364,18 @@ class SASolver(Paired):
     order: int = 3
     corrector: int = 4
     eta: Eta = 1.0
-    B = "bh1"
-    form = DataForm()  # type: ignore[assignment]
+    form = DataForm()
     presets: ClassVar = {"sa": Preset({}, "SA-Solver(3, 4), Xue et al. (2023), alg. 1")}
 
     def __post_init__(self) -> None:
         whole("SASolver's order", self.order, 1)
         check_corrector("SASolver", self.corrector)
+
+    @property
+    def traits(self) -> Traits:
+        """The corrector's order."""
+        return exponential(corrected(self.order, self.corrector))
+
+    def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
+        """By the authors' B."""
+        return half_b_weights(p, self.form, nodes, t, s, "bh1")

@@ -11,12 +11,13 @@ from torch import Tensor
 from sdegen.checks import one_of
 from sdegen.sde.level import Instant, Level
 from sdegen.sde.process import LinearSDE
-from sdegen.solvers.adaptive import Adaptive, Attempt, Known
-from sdegen.solvers.classical import RK3, RK5, Heun, RungeKutta, reach, stages
+from sdegen.solvers.adaptive import Adaptive, Attempt, Known, check_control
+from sdegen.solvers.classical import RK3, RK5, Heun, Tableau, add_slopes, stages
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.exponential import Clock, NoiseForm, advance, lagrange, middle
 from sdegen.solvers.solver import Preset
 from sdegen.solvers.stochastic import heun_pair
+from sdegen.solvers.traits import Traits, own_steps
 
 
 class Embedded(NamedTuple):
@@ -26,15 +27,15 @@ class Embedded(NamedTuple):
     the next step begins.
     """
 
-    method: type[RungeKutta]
+    method: Tableau
     low: tuple[float, ...]
 
 
 PAIRS = {
-    "heun_euler": Embedded(Heun, (1.0, 0.0)),
-    "bosh3": Embedded(RK3, (7 / 24, 1 / 4, 1 / 3, 1 / 8)),
+    "heun_euler": Embedded(Heun.tableau, (1.0, 0.0)),
+    "bosh3": Embedded(RK3.tableau, (7 / 24, 1 / 4, 1 / 3, 1 / 8)),
     "dopri5": Embedded(
-        RK5,
+        RK5.tableau,
         (5179 / 57600, 0.0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40),
     ),
 }
@@ -65,39 +66,38 @@ class AdaptiveRK(Adaptive):
     }
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        check_control(self)
         one_of(self.method, "pair", PAIRS)
         if self.clock not in ("t", "lam", "rho"):
             raise ValueError(f"clock must be 't', 'lam' or 'rho', but it is {self.clock!r}.")
 
     @property
-    def order(self) -> int:  # type: ignore[override]
-        """Of the pair's better member."""
-        return PAIRS[self.method].method.order
+    def traits(self) -> Traits:
+        """The order of the pair's better member; alpha and sigma for every clock but the SDE's."""
+        return own_steps(PAIRS[self.method].method.order, needs_marginals=self.clock != "t")
 
     @property
-    def stages(self) -> int:  # type: ignore[override]
+    def stages(self) -> int:
         """Weights of the companion."""
         return len(PAIRS[self.method].low)
 
-    @property
-    def marginals(self) -> bool:  # type: ignore[override]
-        """Needed by every clock but the SDE's own."""
-        return self.clock != "t"
+    def size(self, largest: Tensor) -> Tensor:
+        """atol + rtol |x|."""
+        return self.atol + self.rtol * largest
 
     def attempt(
         self, p: Reverse, x: Tensor, t: Instant, s: Instant, known: Known | None
     ) -> Attempt:
         """The method's step; its error is the difference to the companion's."""
         pair, clock = PAIRS[self.method], self.clock
-        c, a, b = pair.method.c, pair.method.a, pair.method.b
+        order, c, a, b = pair.method
         if len(pair.low) > len(b):
             c, a, b = (*c, 1.0), (*a, b), (*b, 0.0)
         k = stages(p, clock, x, t, s, c, a, None if known is None else known[0])
-        off = tuple(high - low for high, low in zip(b, pair.low, strict=True))
-        error = reach(clock, torch.zeros_like(x), t, s, s, k, off)
-        ends = (k[-1],) if len(b) > len(pair.method.b) else None
-        return Attempt(reach(clock, x, t, s, s, k, b), error, (k[0],), ends)
+        difference = tuple(high - low for high, low in zip(b, pair.low, strict=True))
+        error = add_slopes(clock, torch.zeros_like(x), t, s, s, k, difference)
+        known_after = (k[-1],) if len(b) > len(pair.method.b) else None
+        return Attempt(add_slopes(clock, x, t, s, s, k, b), error, (k[0],), known_after, order)
 
 
 @dataclass(frozen=True)
@@ -113,26 +113,30 @@ class AdaptiveDPM(Adaptive):
     atol: float = 0.0078
     max_nfe: int = 10_000
     per_sample: bool = False
-    clock = "lam"  # type: ignore[assignment]
-    marginals = True
+    clock = "lam"
     presets: ClassVar = {
         "dpm_12": Preset({"order": 2}, "DPM-Solver-12, Lu et al. (2022a), app. C"),
         "dpm_23": Preset({}, "DPM-Solver-23, Lu et al. (2022a), app. C"),
     }
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        check_control(self)
         if self.order not in (2, 3):
             raise ValueError(f"AdaptiveDPM has order 2 or 3, but order = {self.order!r}.")
 
     @property
-    def stages(self) -> int:  # type: ignore[override]
+    def traits(self) -> Traits:
+        """Of the pair's better member."""
+        return own_steps(self.order, needs_marginals=True)
+
+    @property
+    def stages(self) -> int:
         """As many as the order."""
         return self.order
 
-    def size(self, x: Tensor, trial: Attempt) -> Tensor:
+    def size(self, largest: Tensor) -> Tensor:
         """max(atol, rtol |x|)."""
-        return (self.rtol * torch.maximum(x.abs(), trial.x.abs())).clamp(min=self.atol)
+        return (self.rtol * largest).clamp(min=self.atol)
 
     def attempt(
         self, p: Reverse, x: Tensor, t: Instant, s: Instant, known: Known | None
@@ -147,12 +151,12 @@ class AdaptiveDPM(Adaptive):
         second = advance(p, form, x, t, s, middle(p, form, a, t, s), [eps, eps_a])
         if self.order == 2:
             low = advance(p, form, x, t, s, [form.total(p, t, s)], [eps])
-            return Attempt(second, second - low, (eps,))
+            return Attempt(second, second - low, (eps,), None, self.order)
         b = clock(clock.time(t.lam + 2 * h / 3))
         x_b = advance(p, form, x, t, b, lagrange(p, form, [t, a], t, b), [eps, eps_a])
         eps_b = p.model(x_b, b).eps
         third = advance(p, form, x, t, s, lagrange(p, form, [t, b], t, s), [eps, eps_b])
-        return Attempt(third, third - second, (eps,))
+        return Attempt(third, third - second, (eps,), None, self.order)
 
 
 @dataclass(frozen=True)
@@ -168,25 +172,24 @@ class GottaGoFast(Adaptive):
     atol: float = 0.0078
     max_nfe: int = 10_000
     per_sample: bool = False
-    clock = "t"  # type: ignore[assignment]
-    order, stages, eta, any_eta, path = 2, 2, 1.0, True, True
+    clock = "t"
+    stages, eta = 2, 1.0
+    traits = own_steps(order=2, any_eta=True, needs_path=True)
     presets: ClassVar = {
         "gotta_go_fast": Preset({}, "Gotta Go Fast, Jolicoeur-Martineau et al. (2021), alg. 1")
     }
 
-    @property
-    def error_order(self) -> float:
-        """The paper's exponent, r = 0.9."""
-        return 1 / 0.9
+    def __post_init__(self) -> None:
+        check_control(self)
 
-    def size(self, x: Tensor, trial: Attempt) -> Tensor:
+    def size(self, largest: Tensor) -> Tensor:
         """max(atol, rtol |x|)."""
-        return (self.rtol * torch.maximum(x.abs(), trial.x.abs())).clamp(min=self.atol)
+        return (self.rtol * largest).clamp(min=self.atol)
 
     def attempt(
         self, p: Reverse, x: Tensor, t: Instant, s: Instant, known: Known | None
     ) -> Attempt:
-        """One step of stochastic Heun."""
+        """One step of stochastic Heun; the error's order is the paper's exponent, r = 0.9."""
         drift = p.drift(x, t) if known is None else known[0]
         once, mean = heun_pair(p, x, t, s, drift)
-        return Attempt(mean, mean - once, (drift,))
+        return Attempt(mean, mean - once, (drift,), None, 1 / 0.9)

@@ -18,6 +18,13 @@ from typing import Any
 import sdegen.solvers
 from sdegen.solvers.solver import Preset, Solver
 
+RENAMED = {
+    "dopri5": "torchdiffeq_dopri5",
+    "dopri8": "torchdiffeq_dopri8",
+    "bosh3": "torchdiffeq_bosh3",
+}
+"""Names that solvers went by before: commands still take them."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -62,8 +69,7 @@ def classes() -> list[type[Solver]]:
         for cls in vars(module).values():
             if not (isinstance(cls, type) and issubclass(cls, Solver)) or isabstract(cls):
                 continue
-            # A class that only shares code with its children is no dataclass of its own.
-            if cls.__module__ == module.__name__ and "__dataclass_fields__" in vars(cls):
+            if cls.__module__ == module.__name__:
                 found.append(cls)
     return found
 
@@ -72,7 +78,6 @@ def catalogue() -> dict[str, Entry]:
     """Name -> entry of every solver; ValueError if two go by one name."""
     entries: dict[str, Entry] = {}
     for cls in classes():
-        # Presets are a class's own: a subclass is another sampler.
         own = vars(cls).get("presets", {snake(cls.__name__): described(cls)})
         for name, preset in own.items():
             if name in entries:

@@ -25,6 +25,7 @@ from sdegen.solvers.exponential import (
     middle,
 )
 from sdegen.solvers.solver import Preset, Solver, Step
+from sdegen.solvers.traits import Traits, exponential
 
 
 class ExponentialRK(Solver):
@@ -34,8 +35,10 @@ class ExponentialRK(Solver):
     that of the earlier: one path, from any source of noise.
     """
 
-    any_eta, marginals = True, True
-    nodes: tuple[float, ...]
+    @property
+    @abstractmethod
+    def nodes(self) -> tuple[float, ...]:
+        """Where in lam the stages lie, as parts of the step, the first at 0 left out."""
 
     @property
     @abstractmethod
@@ -45,16 +48,6 @@ class ExponentialRK(Solver):
     @abstractmethod
     def tableau(self, p: Reverse, stops: Sequence[Level]) -> list[list[Tensor]]:
         """Weights of the values so far for reaching each stop but the first: t, stages, s."""
-
-    @property
-    def weak(self) -> float:  # type: ignore[override]
-        """At most 2."""
-        return min(self.order, 2)
-
-    @property
-    def evals(self) -> int:  # type: ignore[override]
-        """One per stage."""
-        return len(self.nodes) + 1
 
     def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
         """One step."""
@@ -112,6 +105,11 @@ class Singlestep(ExponentialRK):
             )
 
     @property
+    def traits(self) -> Traits:
+        """One network call a stage."""
+        return exponential(self.order, calls=self.order)
+
+    @property
     def form(self) -> Form:
         """That of the prediction."""
         return form_of(self.prediction, self.sigma_data)
@@ -132,49 +130,79 @@ class Singlestep(ExponentialRK):
         return [first, [form.total(p, t, b) - inner, inner], last]
 
 
-class SingleDPM(ExponentialRK):
-    """What DPM-Solver and DPM-Solver++ share where they take one step at a time."""
+DPM_NODES = {1: (), 2: (1 / 2,), 3: (1 / 3, 2 / 3)}
+"""As published, by order: r_1 = 1/2; r_1 = 1/3 and r_2 = 2/3."""
 
-    def __post_init__(self) -> None:
-        whole(f"{type(self).__name__}'s order", self.order, 1, 3)
 
-    @property
-    def nodes(self) -> tuple[float, ...]:  # type: ignore[override]
-        """As published: r_1 = 1/2; r_1 = 1/3 and r_2 = 2/3."""
-        return {1: (), 2: (1 / 2,), 3: (1 / 3, 2 / 3)}[self.order]
+def dpm_tableau(p: Reverse, form: Form, stops: Sequence[Level]) -> list[list[Tensor]]:
+    """Two values at the step's middle; of three, the last line takes the first and last.
 
-    def tableau(self, p: Reverse, stops: Sequence[Level]) -> list[list[Tensor]]:
-        """Two values at the step's middle; of three, the last line takes the first and last."""
-        form, (t, a, *_) = self.form, stops
-        rows = [[form.total(p, t, a)]]
-        if self.order == 2:
-            rows.append(middle(p, form, a, t, stops[2]))
-        elif self.order == 3:
-            b, s = stops[2:]
-            w_t, w_b = lagrange(p, form, [t, b], t, s)
-            rows += [lagrange(p, form, [t, a], t, b), [w_t, 0 * w_t, w_b]]
-        return rows
+    What DPM-Solver and DPM-Solver++ share where they take one step at a time.
+    """
+    t, a, *_ = stops
+    rows = [[form.total(p, t, a)]]
+    if len(stops) == 3:
+        rows.append(middle(p, form, a, t, stops[2]))
+    elif len(stops) == 4:
+        b, s = stops[2:]
+        w_t, w_b = lagrange(p, form, [t, b], t, s)
+        rows += [lagrange(p, form, [t, a], t, b), [w_t, 0 * w_t, w_b]]
+    return rows
 
 
 @dataclass(frozen=True)
-class DPMSolver(SingleDPM):
+class DPMSolver(ExponentialRK):
     """DPM-Solver-1, -2 and -3, in eps.  Lu et al. (2022a), eq. 3.7, algs. 1 and 2; any eta."""
 
     order: int = 3
-    form = NoiseForm()  # type: ignore[assignment]
+    form = NoiseForm()
     presets: ClassVar = {
         f"dpm_{k}": Preset({"order": k}, f"DPM-Solver-{k}, Lu et al. (2022a), {where}")
         for k, where in ((1, "eq. 3.7"), (2, "alg. 1"), (3, "alg. 2"))
     }
 
+    def __post_init__(self) -> None:
+        whole("DPMSolver's order", self.order, 1, 3)
+
+    @property
+    def traits(self) -> Traits:
+        """One network call a stage."""
+        return exponential(self.order, calls=self.order)
+
+    @property
+    def nodes(self) -> tuple[float, ...]:
+        """As published."""
+        return DPM_NODES[self.order]
+
+    def tableau(self, p: Reverse, stops: Sequence[Level]) -> list[list[Tensor]]:
+        """As published."""
+        return dpm_tableau(p, self.form, stops)
+
 
 @dataclass(frozen=True)
-class DPMSolverPPSinglestep(SingleDPM):
+class DPMSolverPPSinglestep(ExponentialRK):
     """DPM-Solver++(2S) and its third-order sibling, in x0; any eta.  Lu et al. (2022b), alg. 1."""
 
     order: int = 2
-    form = DataForm()  # type: ignore[assignment]
+    form = DataForm()
     presets: ClassVar = {
         "dpmpp_2s": Preset({"order": 2}, "DPM-Solver++(2S), Lu et al. (2022b), alg. 1"),
         "dpmpp_3s": Preset({"order": 3}, "DPM-Solver++(3S), dpm-solver's code"),
     }
+
+    def __post_init__(self) -> None:
+        whole("DPMSolverPPSinglestep's order", self.order, 1, 3)
+
+    @property
+    def traits(self) -> Traits:
+        """One network call a stage."""
+        return exponential(self.order, calls=self.order)
+
+    @property
+    def nodes(self) -> tuple[float, ...]:
+        """As published."""
+        return DPM_NODES[self.order]
+
+    def tableau(self, p: Reverse, stops: Sequence[Level]) -> list[list[Tensor]]:
+        """As published."""
+        return dpm_tableau(p, self.form, stops)

@@ -15,6 +15,7 @@ from torch import Tensor
 from sdegen.sde.level import NO_SIGNAL, Instant, Level
 from sdegen.sde.process import LinearSDE
 from sdegen.solvers.equation import Eta, Reverse, climb
+from sdegen.solvers.traits import Traits
 
 
 class Status(IntEnum):
@@ -54,49 +55,49 @@ class Preset(NamedTuple):
     source: str
 
 
+REPLACED = {
+    *("order", "flow", "weak", "strong", "evals", "any_eta", "marginals", "adaptive", "path"),
+    *("nonlinear", "own_times", "upward", "pure_noise"),
+}
+"""What solvers said of themselves, one attribute each, before there were ``Traits``."""
+
+
 class Solver(ABC):
     """Takes x from level t down to level s.  State is passed, never kept.
 
-    A subclass is a frozen dataclass that says what it is; the tests hold it to its word.
+    A subclass is a frozen dataclass that states its ``traits`` and has a ``step``. Every class is
+    abstract or final: what two solvers share is a function, or an abstract class between.
     """
 
-    order: int
-    """The nominal order, as published; ``flow``, ``weak`` and ``strong`` are what is claimed."""
-    evals: int = 1
-    """Network calls per step; 0 where the solver decides that on the way."""
-    eta: Eta = 0.0
-    """The eta of the reverse equation that it solves unless told otherwise."""
-    weak: float = 1.0
-    """Order of the law where eta > 0, on smooth linear SDEs; 0 claims none."""
-    strong: float = 1.0
-    """Order of the path where eta > 0 and the noise is one Brownian path; 0 claims none."""
-    any_eta: ClassVar[bool] = False
-    """True when it solves the reverse equation for every eta."""
-    marginals: ClassVar[bool] = False
-    """True when it needs alpha and sigma, that is a LinearSDE."""
-    adaptive: ClassVar[bool] = False
-    """True when it chooses its own steps between the levels of the walk."""
-    path: ClassVar[bool] = False
-    """True when it may ask for the noise of a step twice, so that it must come from one path."""
-    nonlinear: str = ""
-    """Why its steps are not linear in states, outputs and noise; "" where they are (trace.py)."""
-    own_times: tuple[float, ...] | None = None
-    """The walk that it comes with, where it can take no other."""
-    upward: ClassVar[bool] = True
-    """True when it can follow the probability flow from data to noise too."""
-    pure_noise: ClassVar[bool] = False
-    """True when it works in alpha and sigma and may yet start where alpha is zero."""
     presets: ClassVar[Mapping[str, Preset]] = {}
     """The published samplers that it is, by the names they have in configurations and tables."""
 
     @property
-    def flow(self) -> float:
-        """The claimed order on the probability flow, eta = 0."""
-        return self.order
+    @abstractmethod
+    def traits(self) -> Traits:
+        """What it is: ``traits = Traits(order=2)``, or a property where it follows settings."""
+
+    @property
+    def eta(self) -> Eta:
+        """The eta of the reverse equation that it solves unless told otherwise.
+
+        A class may set another, or take it as a setting.
+        """
+        return 0.0
+
+    def __init_subclass__(cls) -> None:
+        """Refuse the class attributes that ``traits`` took the place of."""
+        super().__init_subclass__()
+        stated = vars(cls).keys() - vars(cls).get("__annotations__", {}).keys()
+        if (old := sorted(stated & REPLACED)) and cls.traits is Solver.traits:
+            raise TypeError(
+                f"{cls.__name__} sets {', '.join(old)}, but a solver says what it is in one "
+                "value: traits = sg.Traits(order=...). See docs/add-a-solver.md."
+            )
 
     def calls(self, steps: int) -> int:
         """Network calls that so many steps take."""
-        return steps * self.evals
+        return steps * self.traits.calls + self.traits.calls_to_start
 
     def __str__(self) -> str:
         """The class, and what differs from its defaults."""
@@ -108,7 +109,7 @@ class Solver(ABC):
         ]
         return f"{type(self).__name__}({', '.join(said)})"
 
-    def fit(self, p: Reverse) -> None:  # noqa: B027
+    def check(self, p: Reverse) -> None:  # noqa: B027
         """Refuse an equation that this very solver was not made for."""
 
     @abstractmethod
@@ -141,20 +142,20 @@ def walked(
 
 def check(solver: Solver, p: Reverse) -> None:
     """Refuse an equation that the solver cannot integrate, with the reason and the remedy."""
-    name, sde = type(solver).__name__, type(p.sde).__name__
-    solver.fit(p)
-    if solver.marginals and not isinstance(p.sde, LinearSDE):
+    name, sde, traits = type(solver).__name__, type(p.sde).__name__, solver.traits
+    solver.check(p)
+    if traits.needs_marginals and not isinstance(p.sde, LinearSDE):
         raise ValueError(
             f"{name} works in alpha and sigma, but {sde} gives only drift and diffusion. "
             "Use a drift-based solver such as EulerMaruyama or Heun, or make it a LinearSDE."
         )
-    if not (solver.any_eta or p.eta == solver.eta):
+    if not (traits.any_eta or p.eta == solver.eta):
         raise ValueError(
             f"{name} integrates the equation with eta = {say(solver.eta)}, but eta = "
             f"{say(p.eta)} was asked for. Leave eta out, or use EulerMaruyama, DPMSolverPP or "
             "DDIM(eta=...)."
         )
-    if solver.path and p.noisy and not p.noise.path:
+    if traits.needs_path and p.noisy and not p.noise.path:
         raise ValueError(
             f"{name} may take a step again with another length, so its noise must be one path: "
             f"use seed= or noise=Brownian(seed), not {type(p.noise).__name__}."
@@ -181,17 +182,18 @@ def check_levels(solver: Solver, p: Reverse, walk: Sequence[Instant]) -> None:
     known = [level for level in walk if isinstance(level, Level)]
     if not known:
         return
+    needs_marginals = solver.traits.needs_marginals
     signal = torch.stack([level.lam.min() for level in known]).tolist()
     for i, (lam, level) in enumerate(zip(signal, known, strict=True)):
         if lam >= NO_SIGNAL:
             continue
         name, t = type(solver).__name__, float(level.t.max())
-        if solver.marginals and not (i == 0 and solver.pure_noise):
+        if needs_marginals and not (i == 0 and solver.traits.starts_at_pure_noise):
             raise ValueError(
                 f"{name} divides by alpha, but at t = {t:g} there is no signal left: end the SDE "
                 "earlier, as Flow(T=0.999) does, or use DDIM or DPMSolverPP."
             )
-        if not solver.marginals and p.noisy and not bool(level.g2.isfinite().all()):
+        if not needs_marginals and p.noisy and not bool(level.g2.isfinite().all()):
             raise ValueError(
                 f"{name} adds g dw, but at t = {t:g} g is infinite: end the SDE earlier, as "
                 "Flow(T=0.999) does, or use DDIM or DPMSolverPP."

@@ -10,13 +10,15 @@ from torch import Tensor, expm1, sqrt
 from sdegen.sde.level import Instant, Level, expand
 from sdegen.solvers.equation import Reverse, renoise
 from sdegen.solvers.solver import Preset, Solver, Step
+from sdegen.solvers.traits import Traits
 
 
 @dataclass(frozen=True)
 class EulerMaruyama(Solver):
     """x + drift dt + eta g sqrt|dt| z, on any SDE.  Song et al. (2021), app. G."""
 
-    order, eta, any_eta = 1, 1.0, True
+    eta = 1.0
+    traits = Traits(order=1, any_eta=True)
     presets: ClassVar = {"euler_maruyama": Preset({}, "Song et al. (2021), app. G")}
 
     def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
@@ -46,7 +48,8 @@ class StochasticHeun(Solver):
     noise its law is of order 2, its path of order 1. eta = 0: Heun.
     """
 
-    order, evals, eta, any_eta, weak = 2, 2, 1.0, True, 2.0
+    eta = 1.0
+    traits = Traits(order=2, weak=2, calls=2, any_eta=True)
     presets: ClassVar = {
         "stochastic_heun": Preset({}, "Ruemelin (1982); Jolicoeur-Martineau et al. (2021), alg. 1")
     }
@@ -68,7 +71,8 @@ class SRA1(Solver):
     Roessler (2010), SRA1. It needs the step's area: two normals a step.
     """
 
-    order, evals, eta, any_eta, weak, strong = 2, 2, 1.0, True, 2.0, 1.5
+    eta = 1.0
+    traits = Traits(order=2, weak=2, strong=1.5, calls=2, any_eta=True)
     presets: ClassVar = {"sra1": Preset({}, "SRA1, Roessler (2010)")}
 
     def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
@@ -98,7 +102,8 @@ class ReverseDiffusion(Solver):
     For VP, a^2 = 1 - beta_i and b^2 = beta_i; for VE, a = 1 and b^2 = sigma_i^2 - sigma_{i-1}^2.
     """
 
-    order, eta, any_eta, marginals = 1, 1.0, True, True
+    eta = 1.0
+    traits = Traits(order=1, any_eta=True, needs_marginals=True)
     presets: ClassVar = {"reverse_diffusion": Preset({}, "Song et al. (2021), eqs. 46-47")}
 
     def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
@@ -120,7 +125,8 @@ class Ancestral(Solver):
     """
 
     variance: Literal["small", "large"] = "small"
-    order, eta, marginals, pure_noise = 1, 1.0, True, True
+    eta = 1.0
+    traits = Traits(order=1, needs_marginals=True, starts_at_pure_noise=True)
     presets: ClassVar = {
         "ddpm": Preset({"variance": "small"}, "DDPM, Ho et al. (2020), eq. 7, small variance"),
         "ddpm_large": Preset({"variance": "large"}, "DDPM, Ho et al. (2020), large variance"),
@@ -148,7 +154,7 @@ class DDIM(Solver):
     """
 
     eta: float = 0.0
-    order, marginals, pure_noise = 1, True, True
+    traits = Traits(order=1, needs_marginals=True, starts_at_pure_noise=True)
     presets: ClassVar = {
         "ddim": Preset({}, "DDIM, Song, Meng & Ermon (2021), eq. 12"),
         "ddim_half": Preset({"eta": 0.5}, "DDIM with eta = 1/2, eq. 12"),

@@ -15,6 +15,7 @@ from sdegen.sde.level import Level
 from sdegen.sde.process import LinearSDE
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.solver import Solver, Step
+from sdegen.solvers.traits import Traits
 
 FORMAT = "sdegen tuned solver, 1"
 
@@ -68,7 +69,6 @@ class Tuned(Solver):
     sigma: tuple[float, ...]
     sde: str = ""
     gain: Gain | None = field(default=None, compare=False)
-    order, marginals, upward = 0, True, False
     presets: ClassVar = {}
 
     def __post_init__(self) -> None:
@@ -80,11 +80,11 @@ class Tuned(Solver):
             )
 
     @property
-    def own_times(self) -> tuple[float, ...]:  # type: ignore[override]
-        """Its walk."""
-        return self.times
+    def traits(self) -> Traits:
+        """It has its walk, and no order on another."""
+        return Traits(order=0, needs_marginals=True, follows_flow=False, own_walk=self.times)
 
-    def fit(self, p: Reverse) -> None:
+    def check(self, p: Reverse) -> None:
         """Refuse an SDE with other levels at these times."""
         ends = (p.sde.T, p.sde.t_min)
         same = isinstance(p.sde, LinearSDE) and ends == (self.times[0], self.times[-1])

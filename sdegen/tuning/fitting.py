@@ -170,7 +170,7 @@ def rivals(model: ScoreModel, choice: Choice, coefficients: bool) -> list[Learne
     """The best of the untuned that call the network once a step, on their best walks."""
     found: dict[Solver, Probe] = {}
     for probe in choice.probes:
-        if probe.solver.evals == 1:
+        if probe.solver.traits.calls == 1:
             found.setdefault(probe.solver, probe)
     return [
         Learner(model, solver, GRIDS[probe.walk](model.sde, choice.nfe), coefficients)

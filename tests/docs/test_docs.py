@@ -174,8 +174,8 @@ def test_the_table_of_solvers_is_the_catalogues() -> None:
         cells = [cell.strip() for cell in rows[name].split(" | ")]
         assert cells[0] == f"`{entry.cls.__name__}({settings})`" and cells[-1] == entry.source
         solver = entry.build()
-        if solver.flow and (solver.any_eta or solver.eta == 0):
-            assert cells[1].startswith(f"{solver.flow:g}: "), name
+        if solver.traits.order and (solver.traits.any_eta or solver.eta == 0):
+            assert cells[1].startswith(f"{solver.traits.order:g}: "), name
 
 
 @pytest.mark.slow
@@ -187,8 +187,9 @@ def test_every_solver_has_its_row() -> None:
 
 MINE = '''
 from dataclasses import dataclass
-from sdegen.solvers.exponential import DataForm
+from sdegen.solvers.exponential import DataForm, lagrange
 from sdegen.solvers.multistep import LinearMultistep
+from sdegen.solvers.traits import exponential
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,13 @@ class MyAdams(LinearMultistep):
 
     order: int = 3
     form = DataForm()
+
+    @property
+    def traits(self):
+        return exponential(self.order)
+
+    def weights(self, p, nodes, t, s):
+        return lagrange(p, self.form, nodes, t, s)
 '''
 
 

@@ -140,7 +140,9 @@ def test_song_s_convention() -> None:
 # --------------------------------------------------------------------------------- every solver
 
 BOTH_WAYS = {
-    name: solver for name, solver in EVERY_SOLVER.items() if solver.upward and solver.eta == 0
+    name: solver
+    for name, solver in EVERY_SOLVER.items()
+    if solver.traits.follows_flow and solver.eta == 0
 }
 
 
@@ -150,7 +152,7 @@ def test_every_ode_solver_gives_a_likelihood(name: str) -> None:
     data = gaussian(3)
     x = data.sample(3, torch.Generator().manual_seed(0))
     model, exact = exact_model(data, sde), model_density(data, sde, x)
-    if solver.adaptive:
+    if solver.traits.adaptive:
         found = log_prob(model, x, solver=solver, divergence="exact", probes=1)
         assert (found.value - exact).abs().max() < 0.2
         return
@@ -185,7 +187,7 @@ def test_its_eta_makes_a_solver_stochastic() -> None:
         sg.solvers.ReverseDiffusion(),
     ):
         with refused("it adds noise, eta = "):
-            log_prob(model, x, solver=solver, steps=None if solver.adaptive else 5)
+            log_prob(model, x, solver=solver, steps=None if solver.traits.adaptive else 5)
     for still in (sg.solvers.SASolver(eta=0.0), sg.solvers.ERSDE(eta=0.0)):
         assert log_prob(model, x, solver=still, steps=5).value.isfinite().all()
 

@@ -128,7 +128,7 @@ class Reads(TorchDispatchMode):
 def test_fixed_steps_read_nothing_back(kind: Any) -> None:
     """As often with 40 steps as with 10, the check of the network's gradient included."""
     layer = torch.nn.Linear(6, 6).double()
-    model, x = sg.ScoreModel(lambda x, t: layer(x).tanh(), sg.VPSDE()), normal(3, 6)
+    model, x = sg.ScoreModel(lambda x, t: layer(x).tanh(), sg.VPSDE(), module=layer), normal(3, 6)
     reads = []
     for steps in (10, 40):
         for _ in range(2):  # what is remembered of a walk is read the first time alone
@@ -190,7 +190,7 @@ def test_a_float32_network_is_integrated_in_float64() -> None:
 def test_gradients_are_those_of_the_closed_form(solver: sg.Solver) -> None:
     sde, data = sg.VPSDE(), gaussian(3)
     x = normal(3, 3).requires_grad_()
-    steps = None if solver.adaptive else 60
+    steps = None if solver.traits.adaptive else 60
     found = log_prob(exact_model(data, sde), x, solver=solver, steps=steps, divergence="exact")
     (mine,) = torch.autograd.grad(found.value.sum(), x)
     (exact,) = torch.autograd.grad(model_density(data, sde, x).sum(), x)
@@ -228,7 +228,7 @@ def test_encodings_that_failed_are_named(solver: sg.Solver) -> None:
 
     model, x = sg.ScoreModel(net, sg.VPSDE()), normal(4, 2)
     x[1, 0] = 1e9
-    steps = None if solver.adaptive else 20
+    steps = None if solver.traits.adaptive else 20
     for go, what in ((encode, "encodings"), (decode, "decodings")):
         with pytest.warns(UserWarning, match=rf"{what} of samples \[1\] are NaN: NON") as seen:
             y = go(model, x, solver=solver, steps=steps)
@@ -254,7 +254,7 @@ def test_what_has_no_likelihood_is_refused() -> None:
         log_prob(detached, x)
     layer = torch.nn.Linear(2, 2).double()  # its weights have gradients, its input has none
     with refused("no gradient with respect to its input"):
-        log_prob(sg.ScoreModel(lambda x, t: layer(x.detach()), sg.VPSDE()), x)
+        log_prob(sg.ScoreModel(lambda x, t: layer(x.detach()), sg.VPSDE(), module=layer), x)
     for none in ("heun", sg.UniPC):
         for go in (log_prob, encode, decode):
             with refused("A solver is a Solver"):

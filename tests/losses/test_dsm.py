@@ -31,7 +31,8 @@ def by_eps(
             "velocity": f * x + g2 / (2 * s) * e,
         }[predicts]
 
-    return sg.ScoreModel(net, sde, predicts)
+    held = eps if isinstance(eps, torch.nn.Module) else None
+    return sg.ScoreModel(net, sde, predicts, module=held)
 
 
 # ------------------------------------------------------- the textbook objectives, sample by sample

@@ -106,17 +106,17 @@ def test_a_wrapper_is_a_denoiser() -> None:
 @pytest.mark.parametrize("name", FIXED)
 def test_the_program_and_the_plain_loop_run_the_wrapper(name: str) -> None:
     solver, n = FIXED[name], 6
-    eta = 0.7 if solver.any_eta else solver.eta
+    eta = 0.7 if solver.traits.any_eta else solver.eta
     model, same = wrapper(4), network(4)
     times = sg.walks.log_snr(SDE, n)
     walk = sg.walks.levels(SDE, times)
-    noise = sg.noise.Brownian(0) if solver.path else sg.Seeded(0)
+    noise = sg.noise.Brownian(0) if solver.traits.needs_path else sg.Seeded(0)
     for state in sg.march(solver, sg.Reverse(model, eta, noise), x_T, walk):  # noqa: B007
         pass
-    again = sg.noise.Brownian(0) if solver.path else sg.Seeded(0)
+    again = sg.noise.Brownian(0) if solver.traits.needs_path else sg.Seeded(0)
     got = sg.sample(model, x_T, solver=solver, walk=times, eta=eta, noise=again)
     close(got, state.x, rtol=1e-9, atol=1e-11)
-    once_more = sg.noise.Brownian(0) if solver.path else sg.Seeded(0)
+    once_more = sg.noise.Brownian(0) if solver.traits.needs_path else sg.Seeded(0)
     close(
         sg.sample(same, x_T, solver=solver, walk=times, eta=eta, noise=once_more),
         got,
@@ -125,7 +125,7 @@ def test_the_program_and_the_plain_loop_run_the_wrapper(name: str) -> None:
     )
     program = programmed(solver, model, eta, times)
     if program is not None:
-        noise = sg.noise.Brownian(0) if solver.path else sg.Seeded(0)
+        noise = sg.noise.Brownian(0) if solver.traits.needs_path else sg.Seeded(0)
         *_, end = (x.clone() for x in program.steps(model, x_T, noise))
         close(end, got, rtol=1e-12, atol=1e-13)
 
@@ -159,7 +159,7 @@ def test_adaptive_solvers_cut_the_wrapper_with_its_batch(solver: sg.Solver) -> N
 def test_calls_are_counted_for_each_sample(name: str) -> None:
     """A batch twice as long is two evaluations of every sample."""
     solver = EVERY_SOLVER[name]
-    how: dict[str, Any] = {} if solver.adaptive else {"steps": 5}
+    how: dict[str, Any] = {} if solver.traits.adaptive else {"steps": 5}
     one, two_ = (sg.solve(m(4), x_T, solver=solver, **how) for m in (network, wrapper))
     assert torch.equal(two_.nfe, 2 * one.nfe)
 

@@ -120,7 +120,7 @@ def test_a_second_head() -> None:
         assert torch.equal(seen.more, x + 1) and torch.equal(seen.eps, torch.tanh(x))
         assert plain(x, 0.5).more is None
         for solver in (sg.DDIM(), sg.Heun(), ADAPTIVE[0]):
-            how: dict[str, Any] = {} if solver.adaptive else {"steps": 4}
+            how: dict[str, Any] = {} if solver.traits.adaptive else {"steps": 4}
             assert torch.equal(
                 sg.sample(model, x, solver=solver, **how),
                 sg.sample(plain, x, solver=solver, **how),
@@ -136,7 +136,7 @@ def test_a_second_head() -> None:
 def test_a_solver_that_reads_the_second_head_runs_in_the_plain_loop() -> None:
     @dataclass(frozen=True)
     class Reads(sg.Solver):
-        order = 1
+        traits = sg.Traits(order=1)
 
         def step(self, p: Any, x: Tensor, t: Any, s: Any, memory: Any = None) -> sg.Step:
             seen = p.model(x, t)

@@ -15,7 +15,7 @@ from sdegen.programs.program import Combine
 from sdegen.programs.remembered import programmed
 from tests.cases import EVERY, EVERY_SOLVER, FIXED, Smooth, normal, pointwise, refused, summed
 
-LINEAR = {name: solver for name, solver in FIXED.items() if not solver.nonlinear}
+LINEAR = {name: solver for name, solver in FIXED.items() if not solver.traits.why_not_linear}
 linear_solvers = pytest.mark.parametrize("solver", LINEAR.values(), ids=LINEAR)
 
 
@@ -35,7 +35,7 @@ def off(a: Tensor, b: Tensor) -> float:
 def etas(solver: sg.Solver) -> list[Any]:
     """The equations that a solver is tried on."""
     mine = [solver.eta]
-    return [*mine, 0.0, 0.7, lambda lam: torch.sigmoid(lam)] if solver.any_eta else mine
+    return [*mine, 0.0, 0.7, lambda lam: torch.sigmoid(lam)] if solver.traits.any_eta else mine
 
 
 @summed(LINEAR, EVERY)
@@ -64,13 +64,21 @@ def test_on_a_walk_that_climbs(solver: sg.Solver) -> None:
 
 
 def test_solvers_without_a_program_say_why() -> None:
-    known = {name for name, solver in EVERY_SOLVER.items() if not solver.nonlinear}
-    assert {"langevin", "predictor_corrector", "dopri5", "scipy", "torchsde"}.isdisjoint(known)
+    known = {name for name, solver in EVERY_SOLVER.items() if not solver.traits.why_not_linear}
+    assert {
+        "langevin",
+        "predictor_corrector",
+        "torchdiffeq_dopri5",
+        "scipy",
+        "torchsde",
+    }.isdisjoint(known)
     assert len(known) > 50
     sde = sg.VPSDE()
     for name, solver in EVERY_SOLVER.items():
         if name not in known:
-            with refused(rf"{type(solver).__name__} has no table: .*{solver.nonlinear}"):
+            with refused(
+                rf"{type(solver).__name__} has no table: .*{solver.traits.why_not_linear}"
+            ):
                 sg.programs.traced(solver, sde, sg.walks.log_snr(sde, 3))
 
 
@@ -79,7 +87,7 @@ class Own(sg.Solver):
     """Euler's method with something done to the state that a researcher may do."""
 
     how: str = "nothing"
-    order = 1
+    traits = sg.Traits(order=1)
 
     def step(self, p: Any, x: Any, t: Any, s: Any, memory: Any = None) -> sg.Step:
         h = s.t - t.t
@@ -169,9 +177,11 @@ def watched(solver: sg.Solver, steps: int, sde: sg.LinearSDE, eta: Any = None) -
 @linear_solvers
 def test_memory_does_not_grow_with_the_steps(solver: sg.Solver) -> None:
     """At most three states beside those that the method must remember."""
-    few, many = (watched(solver, n, sg.VPSDE(), 0.0 if solver.any_eta else None) for n in (6, 12))
-    k = max(solver.order, solver.evals, getattr(solver, "corrector", 0))
-    noisy = 3 if solver.eta != 0 and not solver.any_eta else 0  # a draw and its parts
+    few, many = (
+        watched(solver, n, sg.VPSDE(), 0.0 if solver.traits.any_eta else None) for n in (6, 12)
+    )
+    k = max(getattr(solver, "order", 1), solver.traits.calls, getattr(solver, "corrector", 0))
+    noisy = 3 if solver.eta != 0 and not solver.traits.any_eta else 0  # a draw and its parts
     assert few.peak == many.peak <= k + 3 + noisy
 
 
@@ -189,7 +199,7 @@ def test_memory_does_not_grow_with_the_steps(solver: sg.Solver) -> None:
 )
 def test_kernels_per_step(solver: sg.Solver, sde: sg.LinearSDE, most: int) -> None:
     """Beyond the network's one, and the noise's."""
-    few, many = (watched(solver, n, sde, 0.0 if solver.any_eta else None) for n in (6, 12))
+    few, many = (watched(solver, n, sde, 0.0 if solver.traits.any_eta else None) for n in (6, 12))
     assert (many.kernels - few.kernels) / 6 - 1 <= most
 
 

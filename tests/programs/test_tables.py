@@ -18,9 +18,13 @@ from sdegen.exact.orders import law
 from sdegen.programs.table import Table, table_of
 from tests.cases import FIXED, close, ends, normal, refused, run, slopes
 
-LINEAR = {name: solver for name, solver in FIXED.items() if not solver.nonlinear}
-FLOW = {name: s for name, s in LINEAR.items() if s.flow and (s.any_eta or s.eta == 0)}
-NOISY = {name: s for name, s in LINEAR.items() if s.weak and (s.any_eta or s.eta == 1)}
+LINEAR = {name: solver for name, solver in FIXED.items() if not solver.traits.why_not_linear}
+FLOW = {
+    name: s for name, s in LINEAR.items() if s.traits.order and (s.traits.any_eta or s.eta == 0)
+}
+NOISY = {
+    name: s for name, s in LINEAR.items() if s.traits.weak and (s.traits.any_eta or s.eta == 1)
+}
 NOISY.pop("sra1")  # its areas are draws too, of which ``law`` knows nothing
 GAUSSIAN = Gaussian(torch.tensor([0.3, -0.2]), torch.tensor([0.25, 1.5]))
 SDES = {"vp": sg.VPSDE(), "edm": sg.EDM(), "flow": sg.Flow()}
@@ -32,7 +36,7 @@ SDES = {"vp": sg.VPSDE(), "edm": sg.EDM(), "flow": sg.Flow()}
         (name, sde)
         for name, solver in FLOW.items()
         # Of order 4, the others are seen from more steps on than a test can take.
-        for sde in (SDES if solver.flow < 4 else ["vp"])
+        for sde in (SDES if solver.traits.order < 4 else ["vp"])
     ],
 )
 def test_order_conditions_hold(name: str, sde: str) -> None:
@@ -46,7 +50,7 @@ def test_order_conditions_hold(name: str, sde: str) -> None:
         table = table_of(solver, n, process, eta=0.0)
         end = table.follow(GAUSSIAN.denoise, x)[-1]
         errors.append(float((end - exact).square().mean().sqrt()))
-    assert errors[-1] < 1e-10 or slopes(errors)[-1] > solver.flow - 0.35
+    assert errors[-1] < 1e-10 or slopes(errors)[-1] > solver.traits.order - 0.35
 
 
 @pytest.mark.parametrize("prediction", ["x0", "eps"])

@@ -103,7 +103,7 @@ def test_a_general_sde_starts_from_its_prior_on_a_uniform_walk(
     case: tuple[sg.Solver, float | None],
 ) -> None:
     solver, eta = case
-    steps = None if solver.adaptive else 8
+    steps = None if solver.traits.adaptive else 8
     out = sg.solve(
         sg.ScoreModel(stationary, WELL, "score"),
         (6, 1),
@@ -146,7 +146,7 @@ def test_drift_and_diffusion_are_enough(name: str, case_name: str) -> None:
     general = sg.ScoreModel(score, AsGeneral(sde), "score")
     linear = sg.ScoreModel(score, sde, "score")
     ends = [run(solver, model, x, walk, eta=eta) for model in (general, linear)]
-    close(ends[0], ends[1], 1e-7 if solver.adaptive else 1e-9, 1e-9)
+    close(ends[0], ends[1], 1e-7 if solver.traits.adaptive else 1e-9, 1e-9)
 
 
 # ----------------------------------------------------------------- matrix noise: laws, exactly
@@ -191,7 +191,7 @@ def cov_error(solver: sg.Solver, n: int, eta: float | None) -> float:
 def test_order_with_matrix_noise(name: str) -> None:
     solver, eta = DRIFT_BASED[name]
     (slope,) = slopes([cov_error(solver, n, eta) for n in (40, 80)])
-    assert abs(slope - solver.order) < 0.15, slope
+    assert abs(slope - solver.traits.order) < 0.15, slope
 
 
 def test_a_diagonal_matrix_is_a_diffusion_by_coordinate() -> None:

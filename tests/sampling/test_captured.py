@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import sdegen as sg
 from tests.cases import EVERY, EVERY_SOLVER, FIXED, Smooth, normal, pointwise, refused
 
-LINEAR = {name: solver for name, solver in FIXED.items() if not solver.nonlinear}
+LINEAR = {name: solver for name, solver in FIXED.items() if not solver.traits.why_not_linear}
 
 
 # ------------------------------------------------------------------------------------ CUDA graphs

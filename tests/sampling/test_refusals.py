@@ -278,12 +278,12 @@ def half(lam: Tensor) -> Tensor:
 def may_be(solver: sg.Solver, sde: sg.SDE, walk: str, eta: Any, noise: sg.Noise) -> bool:
     """Whether the equation, the walk and the noise are what the solver can take."""
     linear, discrete = isinstance(sde, sg.LinearSDE), isinstance(sde, sg.DiscreteVPSDE)
-    if eta is not None and eta != solver.eta and not solver.any_eta:
+    if eta is not None and eta != solver.eta and not solver.traits.any_eta:
         return False
     noisy = (solver.eta if eta is None else eta) != 0
-    if (eta is half or solver.marginals or callable(solver.eta)) and not linear:
+    if (eta is half or solver.traits.needs_marginals or callable(solver.eta)) and not linear:
         return False
-    if noisy and solver.path and not noise.path:
+    if noisy and solver.traits.needs_path and not noise.path:
         return False
     return walk == "uniform" or (discrete if walk == "leading" else linear)
 

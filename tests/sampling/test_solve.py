@@ -95,7 +95,7 @@ def test_a_step_leaves_its_start_as_it_was() -> None:
         sg.solvers.TorchDiffEq(),
     ):
         x = normal(3, 2)
-        steps = None if solver.adaptive else 3
+        steps = None if solver.traits.adaptive else 3
         sg.sample(model_of(sg.VPSDE()), x, solver=solver, steps=steps, seed=0)
         assert torch.equal(x, normal(3, 2))
 

@@ -42,7 +42,7 @@ def rough(name: str) -> float:
 def test_error_follows_the_tolerance(name: str, on: str, per_sample: bool) -> None:
     x, exact = (y[:6] for y in exact_end(SDES[on]))
     model = exact_model(MIXTURE, SDES[on])
-    low = FLOW[name].order <= 2
+    low = FLOW[name].traits.order <= 2
     errors, calls = [], []
     for tolerance in (1e-2, 1e-3) if low else (1e-3, 1e-5):
         out = sg.solve(model, x, solver=to(FLOW[name], tolerance, per_sample=per_sample))

@@ -26,7 +26,7 @@ from tests.cases import (
 )
 
 VP = sg.VPSDE()
-FIXED = [name for name, method in TORCHDIFFEQ.items() if method.evals]
+FIXED = [name for name, method in TORCHDIFFEQ.items() if method.calls]
 INNER = {name: 100 if "adams" in name else 1 for name in TORCHDIFFEQ}
 
 
@@ -54,13 +54,13 @@ def test_every_torchdiffeq_method(method: str, sde: sg.LinearSDE) -> None:
         return truth.net(x, t)  # type: ignore[no-any-return]
 
     solver = sg.solvers.TorchDiffEq(method, 1e-6, 1e-6, n=INNER[method])
-    steps = None if solver.adaptive else 120
+    steps = None if solver.traits.adaptive else 120
     out = sg.solve(sg.ScoreModel(net, sde, "x0"), x, solver=solver, steps=steps)
     assert out.nfe.tolist() == [len(seen)] * 16
     assert min(seen) >= sde.t_min and max(seen) <= sde.T
     error = float((out.x - exact).abs().max())
     assert error < (0.1 if TORCHDIFFEQ[method].order <= 2 else 2e-3), error
-    if steps and not solver.adaptive:
+    if steps and not solver.traits.adaptive:
         assert out.nfe[0] == solver.calls(steps)
 
 
@@ -128,9 +128,9 @@ def test_every_torchsde_method_follows_the_path(method: str) -> None:
         )
         errors.append(float((end - limit).square().mean().sqrt()))
     solver = sg.solvers.TorchSDE(method)
-    assert slopes(errors, 4.0)[0] > solver.strong - 0.25 and errors[1] < 0.03, errors
+    assert slopes(errors, 4.0)[0] > solver.traits.strong - 0.25 and errors[1] < 0.03, errors
     (slope,) = slopes(flow_errors(solver, VP, (64, 128), eta=0.0))
-    assert abs(slope - solver.order) < 0.1, slope
+    assert abs(slope - solver.traits.order) < 0.1, slope
     counted = sg.solve(model, x, solver=solver, steps=3, seed=0)
     assert counted.nfe[0] == solver.calls(3)
 

@@ -17,7 +17,8 @@ from sdegen.exact.distributions import exact_model
 from sdegen.sde.level import Level
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.exponential import DataForm, Form, NoiseForm, lagrange, middle
-from sdegen.solvers.singlestep import SingleDPM
+from sdegen.solvers.singlestep import ExponentialRK
+from sdegen.solvers.traits import exponential
 from sdegen.walks.grids import leading
 from tests.cases import MIXTURE, Replay, Smooth, run
 from tests.peers import (
@@ -42,7 +43,7 @@ VP, FLOW = sg.DiscreteVPSDE(), sg.Flow()
 
 
 @dataclass(frozen=True)
-class Inner(SingleDPM):
+class Inner(ExponentialRK):
     """diffusers' DPM-Solver-3: its middle stage is what its second-order step is.
 
     parabola: its "heun", which also takes all three values at the end; otherwise "midpoint".
@@ -53,6 +54,8 @@ class Inner(SingleDPM):
     eps: bool = False
     parabola: bool = False
     slip: bool = False
+    traits = exponential(order=3, calls=3)
+    nodes = (1 / 3, 2 / 3)
 
     @property
     def form(self) -> Form:

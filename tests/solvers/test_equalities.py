@@ -68,7 +68,9 @@ def test_predictor_without_corrector_is_the_predictor(predictor: sg.Solver) -> N
     pc = sg.PredictorCorrector(predictor, n=0)
     same(sg.VPSDE(), (pc, None), (predictor, None))
     assert pc.eta == (0.0 if pc.eta != predictor.eta else predictor.eta) == predictor.eta
-    assert pc.evals == predictor.evals and pc.any_eta == predictor.any_eta
+    assert (
+        pc.traits.calls == predictor.traits.calls and pc.traits.any_eta == predictor.traits.any_eta
+    )
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0, 1.7])

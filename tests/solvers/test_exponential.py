@@ -284,7 +284,9 @@ def test_any_node_gives_order_two(node: float) -> None:
 
 
 EXPONENTIAL = {
-    name: solver for name, solver in FIXED.items() if solver.any_eta and solver.marginals
+    name: solver
+    for name, solver in FIXED.items()
+    if solver.traits.any_eta and solver.traits.needs_marginals
 }
 
 

@@ -33,7 +33,7 @@ def end(solver: sg.Solver, sde: sg.LinearSDE, eta: Eta) -> Tensor:
 def test_the_schedule_does_not_matter(solver: sg.Solver) -> None:
     own: list[Eta] = [solver.eta]
     others = [eta for eta in (0.0, 0.7, 1.0) if eta != solver.eta]
-    for eta in [*own, *others, half_of_the_way] if solver.any_eta else own:
+    for eta in [*own, *others, half_of_the_way] if solver.traits.any_eta else own:
         want = end(solver, EVERY["vp"], eta)
         for name, sde in EVERY.items():
             off = float((end(solver, sde, eta) - want).abs().max())

@@ -67,7 +67,7 @@ def test_gaussian_flow_in_closed_form_is_the_flow() -> None:
 ODE = {
     name: solver
     for name, solver in FIXED.items()
-    if solver.order and (solver.any_eta or solver.eta == 0)
+    if solver.traits.order and (solver.traits.any_eta or solver.eta == 0)
 }
 
 TOLERANCE = {1: 0.1, 2: 0.1, 3: 0.16, 4: 0.35, 5: 0.2}
@@ -87,12 +87,12 @@ def test_order_on_the_probability_flow(name: str, on: str) -> None:
         # Where x0 hardly changes any more the last step's error is not seen at any step size.
         sde = replace(sde, t_min=float(sde.time(torch.tensor(0.0, dtype=torch.float64))))
     # In the wide clock the first error to fall is one of higher order, as in the fifth-order ones.
-    wide = getattr(solver, "clock", "") == "wide" and solver.flow >= 4
-    late = wide or (solver.flow == 5 and starts_low)
-    steps = (256, 512) if late else (128, 256) if solver.flow < 5 else (32, 64)
+    wide = getattr(solver, "clock", "") == "wide" and solver.traits.order >= 4
+    late = wide or (solver.traits.order == 5 and starts_low)
+    steps = (256, 512) if late else (128, 256) if solver.traits.order < 5 else (32, 64)
     (slope,) = slopes(flow_errors(solver, sde, steps, eta=0.0))
-    more = 1.2 if wide or solver.flow == 5 else TOLERANCE[int(solver.flow)]
-    assert -TOLERANCE[int(solver.flow)] < slope - solver.flow < more, slope
+    more = 1.2 if wide or solver.traits.order == 5 else TOLERANCE[int(solver.traits.order)]
+    assert -TOLERANCE[int(solver.traits.order)] < slope - solver.traits.order < more, slope
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_order_on_the_probability_flow(name: str, on: str) -> None:
 def test_order_does_not_depend_on_the_walk(grid: sg.walks.Grid) -> None:
     for solver in (sg.Euler(), sg.Heun(), sg.DPMSolverPP(2)):
         (slope,) = slopes(flow_errors(solver, sg.VPSDE(), (256, 512), grid=grid))
-        assert abs(slope - solver.order) < 0.1, (solver, slope)
+        assert abs(slope - solver.traits.order) < 0.1, (solver, slope)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_order_does_not_depend_on_the_walk(grid: sg.walks.Grid) -> None:
 def test_order_on_ddpms_betas(solver: sg.Solver) -> None:
     """In alpha, sigma, lam and rho kinks in f and g cost nothing; in t they cost the order."""
     (slope,) = slopes(flow_errors(solver, sg.DiscreteVPSDE(), (128, 256)))
-    assert abs(slope - solver.flow) < 0.1, slope
+    assert abs(slope - solver.traits.order) < 0.1, slope
     assert slopes(flow_errors(sg.Heun("t"), sg.DiscreteVPSDE(), (128, 256)))[0] < 1.2
 
 
@@ -191,7 +191,7 @@ SDE_CASES: dict[str, tuple[sg.Solver, Eta]] = {
     **{
         name: (solver, solver.eta if solver.eta != 0 else 1.0)
         for name, solver in FIXED.items()
-        if solver.order and (solver.any_eta or solver.eta != 0)
+        if solver.traits.order and (solver.traits.any_eta or solver.eta != 0)
     },
     "euler_maruyama-0.5": (sg.EulerMaruyama(), 0.5),
     "euler_maruyama-function": (sg.EulerMaruyama(), half_of_the_way),
@@ -221,9 +221,9 @@ def test_weak_order_on_gaussian_data(name: str, on: str) -> None:
     steps = (128 * 2**finer, 256 * 2**finer)
     laws = [law(solver, sde, n, eta) for n in steps]
     (slope,) = slopes([float(mean.abs().sum() + var.abs().sum()) for mean, var in laws])
-    assert slope > solver.weak - 0.25, slope
+    assert slope > solver.traits.weak - 0.25, slope
     assert float(laws[-1][1].abs().max()) < 0.2
-    mean_is_exact = solver.marginals and getattr(solver, "prediction", "") != "F"
+    mean_is_exact = solver.traits.needs_marginals and getattr(solver, "prediction", "") != "F"
     if mean_is_exact and not isinstance(solver, sg.solvers.ReverseDiffusion):
         close(laws[0][0], torch.zeros(2), 0, 1e-11)
 

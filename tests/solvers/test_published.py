@@ -167,7 +167,7 @@ def test_predictor_corrector_is_algorithm_1() -> None:
         for _ in range(2):
             x = run(sg.Langevin(0.2), model, x, pair, noise=Replay([next(draws)]))
     close(got, x)
-    assert pc.evals == 3 and model.nfe == 18
+    assert pc.traits.calls == 3 and model.nfe == 18
 
 
 # ------------------------------------------------------------------------ the fast ODE samplers

@@ -128,13 +128,13 @@ def test_it_is_saved_and_loaded(tmp_path: Path, coefficients: bool) -> None:
 def test_program_plain_loop_and_solution() -> None:
     solver, x = tuned(True), normal(6, 2)
     p = sg.Reverse(MODEL)
-    walk = sg.walks.levels(MODEL.sde, torch.tensor(solver.own_times, dtype=torch.float64))
+    walk = sg.walks.levels(MODEL.sde, torch.tensor(solver.traits.own_walk, dtype=torch.float64))
     *_, last = sg.march(solver, p, x, walk)
     solution = sg.solve(MODEL, x, solver=solver, path=True)
     close(solution.x, last.x)
     assert solution.nfe.tolist() == [5] * 6
     assert solution.path is not None and len(solution.path.x) == 6
-    assert len(sg.programs.tabulate(solver, solver.own_times, MODEL.sde).levels) == 5
+    assert len(sg.programs.tabulate(solver, solver.traits.own_walk, MODEL.sde).levels) == 5
     assert torch.equal(
         sg.sample(MODEL, x, solver=solver, nfe=5), sg.sample(MODEL, x, solver=solver)
     )

@@ -40,7 +40,7 @@ class PowerVE(sg.LinearSDE):
 class Midpoint(sg.Solver):
     """The exponential midpoint rule in x0: DPM-Solver++(2S), Lu et al. (2022b), alg. 1."""
 
-    order, evals, marginals = 2, 2, True
+    traits = sg.Traits(order=2, calls=2, needs_marginals=True)
 
     def step(self, p: sg.Reverse, x: Tensor, t: Any, s: Any, memory: Any = None) -> sg.Step:
         """DDIM to the middle in lambda, then a whole step with the x0 found there."""
