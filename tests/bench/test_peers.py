@@ -20,9 +20,6 @@ from tests.cases import close, refused, sdes
 FLOW = {n: p for n, p in PEERS.items() if p.eta == 0 and not p.adaptive}
 
 
-# ------------------------------------------------------------------------------------------ peers
-
-
 def end_of(solver: sg.Solver | Peer, sde: sg.LinearSDE, n: int) -> tuple[Tensor, int]:
     """Where a method ends on the mixture, and its network calls."""
     problem = problems.mixture()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,11 +14,9 @@ from sdegen.data import (
 )
 from tests.cases import refused_with
 
-# --- array files ----------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize("dtype", ["f2", "<f4", ">f4", "f8", "g"])
-def test_floats_are_taken_as_they_are(tmp_path, dtype):
+def test_floats_are_taken_as_they_are(tmp_path: Path, dtype: Any) -> None:
     x = np.asfortranarray(np.random.default_rng(0).normal(size=(5, 2, 3)).astype(dtype))
     np.save(tmp_path / "x.npy", x)
     data = from_file(tmp_path / "x.npy")
@@ -38,7 +39,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (4, 3, 5, 6), dtype=np.uint8)
     ],
     ids=["nchw", "nhwc", "nhw", "n1hw", "nhw1", "nh3 is grey"],
 )
-def test_bytes_are_images(tmp_path, stored, expected):
+def test_bytes_are_images(tmp_path: Path, stored: Any, expected: Any) -> None:
     np.save(tmp_path / "x.npy", stored)
     data = from_file(str(tmp_path / "x.npy"))
     assert data.shape == expected.shape[1:]
@@ -46,27 +47,29 @@ def test_bytes_are_images(tmp_path, stored, expected):
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 5, 3), (4, 1, 5, 3), (4, 3, 5, 1), (4, 1, 1, 1)])
-def test_images_that_can_be_read_both_ways_are_refused(tmp_path, shape):
+def test_images_that_can_be_read_both_ways_are_refused(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
     np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
     with refused_with(f"shape {shape}, which could be"):
         from_file(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 2, 5, 6), (4, 5, 3, 6), (1, 4, 3, 5, 6)])
-def test_bytes_that_are_no_images_are_refused(tmp_path, shape):
+def test_bytes_that_are_no_images_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
     with refused_with(f"shape {shape}, but images are"):
         from_file(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize("dtype", ["i8", "u2", "?", "c8", "U3", "M8[s]", "f4,f4"])
-def test_other_dtypes_are_refused(tmp_path, dtype):
+def test_other_dtypes_are_refused(tmp_path: Path, dtype: Any) -> None:
     np.save(tmp_path / "x.npy", np.zeros((4, 2), dtype))
     with refused_with("but it must be floats, or uint8 for images"):
         from_file(tmp_path / "x.npy")
 
 
-def test_floats_beyond_float32_are_named(tmp_path):
+def test_floats_beyond_float32_are_named(tmp_path: Path) -> None:
     x = np.zeros((4, 2))
     x[3, 1] = 1e300
     np.save(tmp_path / "x.npy", x)
@@ -76,7 +79,7 @@ def test_floats_beyond_float32_are_named(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["u1", "i4", ">i8", "u8"])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_an_npz_gives_data_and_labels(tmp_path, dtype, save):
+def test_an_npz_gives_data_and_labels(tmp_path: Path, dtype: Any, save: Any) -> None:
     x, y = np.random.default_rng(0).normal(size=(3, 2)), np.array([2, 0, 1], dtype)
     path = tmp_path / "a.npz"
     save(path, x=x, y=y)
@@ -88,7 +91,7 @@ def test_an_npz_gives_data_and_labels(tmp_path, dtype, save):
     assert torch.equal(from_file(path).x, data.x)
 
 
-def test_keys_must_fit_the_file(tmp_path):
+def test_keys_must_fit_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, train=np.zeros((3, 2)), test=np.zeros((3, 2)), y=np.zeros(3))
     for key, labels in ((None, None), (None, "y"), ("x", None), ("train", "z")):
@@ -102,7 +105,7 @@ def test_keys_must_fit_the_file(tmp_path):
             from_file(tmp_path / "a.npy", **arguments)
 
 
-def test_labels_must_fit_the_data(tmp_path):
+def test_labels_must_fit_the_data(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     for y in (np.zeros(2, int), np.zeros((3, 1), int), np.array([0, 2**64 - 1, 0], "u8")):
         np.savez(path, x=np.zeros((3, 2)), y=y)
@@ -110,7 +113,7 @@ def test_labels_must_fit_the_data(tmp_path):
             from_file(path, "x", "y")
 
 
-def test_python_objects_are_never_unpickled(tmp_path):
+def test_python_objects_are_never_unpickled(tmp_path: Path) -> None:
     trap = np.array([Trap()], dtype=object)
     np.save(tmp_path / "a.npy", trap)
     np.savez(tmp_path / "a.npz", x=trap)
@@ -121,12 +124,12 @@ def test_python_objects_are_never_unpickled(tmp_path):
 
 
 class Trap:
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return pytest.fail, ("the file was unpickled",)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_damaged_files_are_named(tmp_path, suffix):
+def test_damaged_files_are_named(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     if suffix == ".npy":
         np.save(path, np.zeros((30, 20)))
@@ -146,7 +149,7 @@ def test_damaged_files_are_named(tmp_path, suffix):
             from_file(path)
 
 
-def test_a_zip_member_that_is_no_array_is_refused(tmp_path):
+def test_a_zip_member_that_is_no_array_is_refused(tmp_path: Path) -> None:
     import zipfile
 
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
@@ -155,7 +158,7 @@ def test_a_zip_member_that_is_no_array_is_refused(tmp_path):
         from_file(tmp_path / "a.npz")
 
 
-def test_other_files_are_refused(tmp_path):
+def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(b"")
     with refused_with("ends in '.pt'"):
         from_file(tmp_path / "a.pt")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,15 +19,13 @@ from sdegen.data import (
 )
 from tests.cases import refused_with
 
-# --- bundled pictures -----------------------------------------------------------------------
 
-
-def rows(data):
+def rows(data: Any) -> Any:
     """The (picture, label) pairs of a data set, sorted: equal for equal sets."""
     return sorted((x.numpy().tobytes(), int(y)) for x, y in zip(data.x, data.y, strict=True))
 
 
-def test_digits_are_scikit_learns_cut_in_two():
+def test_digits_are_scikit_learns_cut_in_two() -> None:
     train, test, every = (digits(split) for split in ("train", "test", "all"))
     assert (len(train), len(test), len(every)) == (899, 898, 1797)
     assert all(d.shape == (1, 8, 8) and d.classes == 10 for d in (train, test, every))
@@ -37,7 +36,7 @@ def test_digits_are_scikit_learns_cut_in_two():
     assert rows(every) == pairs == sorted(rows(train) + rows(test))
 
 
-def test_the_halves_of_digits_follow_the_seed():
+def test_the_halves_of_digits_follow_the_seed() -> None:
     assert torch.equal(digits("test", seed=1).x, digits("test", seed=1).x)
     assert rows(digits("test", seed=1)) != rows(digits("test", seed=2))
 
@@ -45,7 +44,7 @@ def test_the_halves_of_digits_follow_the_seed():
 PHOTO_FOLDER = Path(sklearn_datasets.__file__).parent / "images"
 
 
-def cut(columns, size, stride):
+def cut(columns: Any, size: Any, stride: int) -> Any:
     """Patches of the two photographs, from Pillow and plain loops."""
     found = []
     for label, name in enumerate(("china.jpg", "flower.jpg")):
@@ -60,7 +59,7 @@ def cut(columns, size, stride):
 
 
 @pytest.mark.parametrize("size, stride", [(32, 16), (40, 40)])
-def test_patches_come_from_their_own_side_of_the_photographs(size, stride):
+def test_patches_come_from_their_own_side_of_the_photographs(size: Any, stride: int) -> None:
     border = 448  # 70 % of 640 columns
     sides = {"train": slice(0, border), "test": slice(border, 640), "all": slice(0, 640)}
     for split, columns in sides.items():
@@ -70,7 +69,7 @@ def test_patches_come_from_their_own_side_of_the_photographs(size, stride):
         assert sorted((x.tobytes(), y) for x, y in got) == cut(columns, size, stride)
 
 
-def test_no_column_of_a_photograph_is_in_both_splits(monkeypatch):
+def test_no_column_of_a_photograph_is_in_both_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     column = np.broadcast_to(np.arange(640), (427, 640))
     numbered = np.stack([column // 256, column % 256, 0 * column], 2).astype(np.uint8)
     monkeypatch.setattr(sklearn_datasets, "load_sample_image", lambda name: numbered)
@@ -82,14 +81,14 @@ def test_no_column_of_a_photograph_is_in_both_splits(monkeypatch):
     assert len(seen["train"]) == 448 and len(seen["test"]) == 192
 
 
-def test_the_seed_of_patches_is_their_order_alone():
+def test_the_seed_of_patches_is_their_order_alone() -> None:
     a, b, again = (photo_patches("test", 64, 64, seed=seed) for seed in (0, 1, 0))
     assert torch.equal(a.x, again.x) and not torch.equal(a.x, b.x)
     assert rows(a) == rows(b)
     assert a.y[: len(a) // 2].unique().tolist() == [0, 1]
 
 
-def test_bundled_pictures_refuse_bad_arguments():
+def test_bundled_pictures_refuse_bad_arguments() -> None:
     for draw in (digits, photo_patches):
         with refused_with("split = 'valid'"):
             draw("valid")

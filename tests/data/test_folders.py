@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -14,15 +17,15 @@ from sdegen.data import (
 )
 from tests.cases import refused_with
 
-# --- image folders --------------------------------------------------------------------------
 
-
-def picture(h, w, seed=0):
+def picture(h: int, w: int, seed: int = 0) -> Any:
     return np.random.default_rng(seed).integers(0, 256, (h, w, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp", ".PNG"])
-def test_a_lossless_picture_of_the_right_size_is_decoded_exactly(tmp_path, suffix):
+def test_a_lossless_picture_of_the_right_size_is_decoded_exactly(
+    tmp_path: Path, suffix: str
+) -> None:
     pixels = picture(6, 6)
     Image.fromarray(pixels).save(tmp_path / f"a{suffix}", lossless=True)
     data = ImageFolder(tmp_path, 6)
@@ -35,7 +38,7 @@ def test_a_lossless_picture_of_the_right_size_is_decoded_exactly(tmp_path, suffi
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".jpeg"])
-def test_a_jpeg_is_decoded(tmp_path, suffix):
+def test_a_jpeg_is_decoded(tmp_path: Path, suffix: str) -> None:
     Image.new("RGB", (16, 16), (200, 100, 50)).save(tmp_path / f"a{suffix}", quality=95)
     x, _ = ImageFolder(str(tmp_path), 8)[0]
     target = from_uint8(torch.tensor([200, 100, 50], dtype=torch.uint8))[:, None, None]
@@ -43,7 +46,7 @@ def test_a_jpeg_is_decoded(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("h, w", [(6, 11), (11, 6)])
-def test_the_central_square_is_cropped(tmp_path, h, w):
+def test_the_central_square_is_cropped(tmp_path: Path, h: int, w: int) -> None:
     pixels = picture(h, w)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     x, _ = ImageFolder(tmp_path, 6)[0]
@@ -53,7 +56,7 @@ def test_the_central_square_is_cropped(tmp_path, h, w):
 
 
 @pytest.mark.parametrize("size", [5, 8, 30])
-def test_resizing_is_lanczos_as_written_by_hand(tmp_path, size):
+def test_resizing_is_lanczos_as_written_by_hand(tmp_path: Path, size: Any) -> None:
     pixels = picture(16, 16) // 2 + 64  # away from 0 and 255, where overshoots are clipped
     Image.fromarray(pixels).save(tmp_path / "a.png")
     scale = 16 / size
@@ -66,7 +69,7 @@ def test_resizing_is_lanczos_as_written_by_hand(tmp_path, size):
     assert np.abs(to_uint8(x).numpy() - expected).max() < 2  # it rounds after each direction
 
 
-def test_grey_and_colour_are_made_of_each_other(tmp_path):
+def test_grey_and_colour_are_made_of_each_other(tmp_path: Path) -> None:
     pixels = picture(7, 7)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     grey, _ = ImageFolder(tmp_path, 7, channels=1)[0]
@@ -78,7 +81,7 @@ def test_grey_and_colour_are_made_of_each_other(tmp_path):
     assert np.array_equal(to_uint8(colour).numpy(), np.stack([pixels[..., 0]] * 3))
 
 
-def test_transparency_is_dropped(tmp_path):
+def test_transparency_is_dropped(tmp_path: Path) -> None:
     pixels = picture(7, 7)
     alpha = picture(7, 7, seed=1)[..., :1]
     Image.fromarray(np.concatenate([pixels, alpha], 2)).save(tmp_path / "a.png")
@@ -90,7 +93,7 @@ def test_transparency_is_dropped(tmp_path):
     assert np.array_equal(to_uint8(data[1][0]).permute(1, 2, 0).numpy(), shown)
 
 
-def test_the_exif_orientation_is_followed(tmp_path):
+def test_the_exif_orientation_is_followed(tmp_path: Path) -> None:
     pixels = picture(8, 8)
     exif = Image.Exif()
     exif[0x0112] = 6  # "rotate by 90 degrees clockwise to show"
@@ -99,14 +102,14 @@ def test_the_exif_orientation_is_followed(tmp_path):
     assert np.array_equal(to_uint8(x).permute(1, 2, 0).numpy(), np.rot90(pixels, -1))
 
 
-def shades(root, names):
+def shades(root: Path, names: Any) -> None:
     """Write one flat grey picture per name, of shade 10, 20, ... in the order of `names`."""
     for k, name in enumerate(names, 1):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (4, 4), 10 * k).save(root / name)
 
 
-def test_sub_folders_are_classes(tmp_path):
+def test_sub_folders_are_classes(tmp_path: Path) -> None:
     shades(tmp_path, ["b/z.png", "a/deep/y.png", "c/x.png", "a/x.bmp"])
     (tmp_path / "readme.txt").write_text("no image")
     data = ImageFolder(tmp_path, 4, channels=1)
@@ -119,19 +122,19 @@ def test_sub_folders_are_classes(tmp_path):
     ]
 
 
-def test_one_image_beside_the_sub_folders_means_no_classes(tmp_path):
+def test_one_image_beside_the_sub_folders_means_no_classes(tmp_path: Path) -> None:
     shades(tmp_path, ["b/z.png", "c/x.png", "top.png"])
     data = ImageFolder(tmp_path, 4, channels=1)
     assert data.classes == 0
     assert [(int(to_uint8(x)[0, 0, 0]), int(y)) for x, y in data] == [(10, 0), (20, 0), (30, 0)]
 
 
-def test_hidden_files_are_no_data(tmp_path):
+def test_hidden_files_are_no_data(tmp_path: Path) -> None:
     shades(tmp_path, ["a/x.png", ".thumbnails/x.png", "a/._x.png"])
     assert len(ImageFolder(tmp_path, 4)) == 1
 
 
-def test_image_folders_refuse_bad_arguments(tmp_path):
+def test_image_folders_refuse_bad_arguments(tmp_path: Path) -> None:
     with refused_with(f"there is no folder '{tmp_path / 'gone'}'"):
         ImageFolder(tmp_path / "gone", 4)
     (tmp_path / "a.gif").write_bytes(b"")
@@ -144,7 +147,7 @@ def test_image_folders_refuse_bad_arguments(tmp_path):
         ImageFolder(tmp_path, 0)
 
 
-def test_an_unreadable_image_is_named_when_it_is_read(tmp_path):
+def test_an_unreadable_image_is_named_when_it_is_read(tmp_path: Path) -> None:
     Image.fromarray(picture(32, 32)).save(tmp_path / "a.png")
     whole = (tmp_path / "a.png").read_bytes()
     (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])

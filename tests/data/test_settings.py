@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -20,17 +23,14 @@ from tests.cases import ROOT
 CONF = ROOT / "conf" / "data"
 
 
-def shades(root, names):
+def shades(root: Path, names: Any) -> None:
     """Write one flat grey picture per name, of shade 10, 20, ... in the order of `names`."""
     for k, name in enumerate(names, 1):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (4, 4), 10 * k).save(root / name)
 
 
-# --- configurations -------------------------------------------------------------------------
-
-
-def test_every_group_is_tried_here():
+def test_every_group_is_tried_here() -> None:
     assert {file.stem for file in CONF.glob("*.yaml")} == {
         *TOYS,
         "digits",
@@ -41,20 +41,20 @@ def test_every_group_is_tried_here():
 
 
 @pytest.mark.parametrize("name", TOYS)
-def test_the_configured_toys(name):
+def test_the_configured_toys(name: str) -> None:
     conf = OmegaConf.load(CONF / f"{name}.yaml")
     for part, seed in (("train", 0), ("test", 1)):
         assert torch.equal(instantiate(conf[part]).x, toy(name, 20000, seed).x)
 
 
 @pytest.mark.parametrize("draw", [digits, photo_patches])
-def test_the_configured_pictures(draw):
+def test_the_configured_pictures(draw: Any) -> None:
     conf = OmegaConf.load(CONF / f"{draw.__name__}.yaml")
     for part in ("train", "test"):
         assert torch.equal(instantiate(conf[part]).x, draw(part).x)
 
 
-def test_the_configured_files(tmp_path):
+def test_the_configured_files(tmp_path: Path) -> None:
     shades(tmp_path, ["a/x.png", "b/y.png"])
     np.savez(tmp_path / "a.npz", x=np.ones((3, 2)), z=np.ones((4, 5)), y=np.array([0, 1, 2]))
     conf = OmegaConf.create(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +20,7 @@ from tests.cases import refused_with
 N = 20000
 
 
-# --- toys -----------------------------------------------------------------------------------
-
-
-def same_law(x, y):
+def same_law(x: Any, y: Any) -> bool:
     """Whether two samples (n, 2) agree along each of six directions (Kolmogorov-Smirnov)."""
     angle = torch.arange(6) * math.pi / 6
     direction = torch.stack([angle.cos(), angle.sin()]).double()
@@ -49,7 +47,7 @@ VARIANCE = {
 
 
 @pytest.mark.parametrize("name", TOYS)
-def test_toys_are_standardised_by_analytic_constants(name):
+def test_toys_are_standardised_by_analytic_constants(name: str) -> None:
     x = toy(name, N, seed=3).x.double()
     variance = torch.tensor(VARIANCE[name], dtype=torch.float64)
     assert ((variance > 0.5**2) & (variance < 1)).all()
@@ -59,7 +57,7 @@ def test_toys_are_standardised_by_analytic_constants(name):
 
 
 @pytest.mark.parametrize("name", TOYS)
-def test_toys_follow_their_seed_and_leave_the_global_one(name):
+def test_toys_follow_their_seed_and_leave_the_global_one(name: str) -> None:
     before = torch.get_rng_state()
     a, b, other = toy(name, 100, 7), toy(name, 100, 7), toy(name, 100, 8)
     assert torch.equal(before, torch.get_rng_state())
@@ -72,7 +70,7 @@ def test_toys_follow_their_seed_and_leave_the_global_one(name):
     "name, classes",
     [("gaussians8", 8), ("moons", 2), ("checkerboard", 0), ("swissroll", 0), ("pinwheel", 5)],
 )
-def test_toy_classes_are_equally_likely(name, classes):
+def test_toy_classes_are_equally_likely(name: str, classes: int) -> None:
     data = toy(name, N)
     assert data.classes == classes
     if classes:
@@ -81,7 +79,7 @@ def test_toy_classes_are_equally_likely(name, classes):
         assert not data.y.any()
 
 
-def test_gaussians8_is_a_standard_normal_of_scale_a_tenth_about_its_centres():
+def test_gaussians8_is_a_standard_normal_of_scale_a_tenth_about_its_centres() -> None:
     data = toy("gaussians8", N)
     centre = np.exp(1j * np.arange(8) * math.pi / 4)[data.y]
     offset = (data.x[:, 0].numpy() + 1j * data.x[:, 1].numpy() - centre) / 0.1
@@ -90,14 +88,14 @@ def test_gaussians8_is_a_standard_normal_of_scale_a_tenth_about_its_centres():
     assert np.abs(np.abs(centre + 0.1 * offset) - 1).max() < 0.1 * math.sqrt(2 * math.log(1e3 * N))
 
 
-def test_moons_agree_with_scikit_learn():
+def test_moons_agree_with_scikit_learn() -> None:
     x, y = sklearn_datasets.make_moons(N, noise=0.1, random_state=0)
     data = toy("moons", N)
     for label in (0, 1):
         assert same_law(data.x[data.y == label], x[y == label] - [0.5, 0.25])
 
 
-def test_swissroll_agrees_with_scikit_learn():
+def test_swissroll_agrees_with_scikit_learn() -> None:
     x, _ = sklearn_datasets.make_swiss_roll(N, noise=0.5, random_state=0)
     theirs, ours = (x[:, [0, 2]] - [2, 2 / (3 * math.pi)]) / 10, toy("swissroll", N).x.numpy()
     assert same_law(ours, theirs)
@@ -107,7 +105,7 @@ def test_swissroll_agrees_with_scikit_learn():
     assert stats.ks_2samp(*off_it).pvalue > 1e-3
 
 
-def test_checkerboard_is_uniform_on_squares_of_one_colour():
+def test_checkerboard_is_uniform_on_squares_of_one_colour() -> None:
     x = toy("checkerboard", N).x.double()
     cell = ((x + 1) * 2).floor().long()
     assert cell.min() == 0 and cell.max() == 3
@@ -119,7 +117,7 @@ def test_checkerboard_is_uniform_on_squares_of_one_colour():
         assert stats.kstest(inside.numpy(), "uniform").pvalue > 1e-3
 
 
-def test_pinwheel_arms_untwisted_are_gaussians():
+def test_pinwheel_arms_untwisted_are_gaussians() -> None:
     data = toy("pinwheel", N)
     z = np.array([1, 1j]) @ data.x.double().numpy().T * np.exp(-2j * math.pi * data.y.numpy() / 5)
     r = np.abs(z)
@@ -131,7 +129,7 @@ def test_pinwheel_arms_untwisted_are_gaussians():
     assert stats.kstest(s, stats.norm(0, 0.1).cdf).pvalue > 1e-3
 
 
-def test_a_toy_must_be_known_and_have_points():
+def test_a_toy_must_be_known_and_have_points() -> None:
     with refused_with("gaussians8, moons, checkerboard, swissroll, pinwheel"):
         toy("spiral")
     with refused_with("n = 0"):

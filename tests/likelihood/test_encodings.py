@@ -17,9 +17,6 @@ def ends(sde: sg.SDE) -> tuple[sg.Level, sg.Level]:
     return at
 
 
-# ------------------------------------------------------------------------------------- encodings
-
-
 @sdes
 def test_there_and_back(sde: sg.LinearSDE) -> None:
     model, x = exact_model(MIXTURE, sde), MIXTURE.sample(16, torch.Generator().manual_seed(0))

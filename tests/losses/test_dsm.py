@@ -35,9 +35,6 @@ def by_eps(
     return sg.ScoreModel(net, sde, predicts, module=held)
 
 
-# ------------------------------------------------------- the textbook objectives, sample by sample
-
-
 def case(sde: sg.LinearSDE) -> tuple[Recorder, Tensor, sg.Level, Tensor, dict[str, Tensor]]:
     """A network of no meaning on twelve samples, its losses, and the x_t, t and z behind them."""
     net, x0 = Recorder(Smooth(3)), normal(12, 3)

@@ -15,8 +15,6 @@ from sdegen.exact.distributions import Gaussian, exact_model
 from sdegen.losses.weightings import WEIGHTINGS
 from tests.cases import EVERY, Recorder
 
-# ------------------------------------------------------ the minimum, in closed form on a Gaussian
-
 VAR = (0.5, 0.02)
 DATA = Gaussian([0.4, -1.0], VAR)
 

@@ -31,9 +31,6 @@ def within(losses: Tensor, want: float, errors: float = 4.0) -> None:
     assert standard < 0.08 * want
 
 
-# ------------------------------------------------------------------------- distributions of time
-
-
 @every_sde
 def test_times_follow_their_densities(sde: sg.LinearSDE) -> None:
     u = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000

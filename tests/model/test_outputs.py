@@ -24,9 +24,6 @@ ADAPTIVE = [
 ]
 
 
-# ----------------------------------------------------------------------- a network from anywhere
-
-
 class Sampled:
     """What diffusers' models return."""
 

@@ -14,8 +14,6 @@ from sdegen.report.standings import best, cells_of, fixed
 from tests.cases import close, refused
 from tests.points import point, written
 
-# ---------------------------------------------------------------------------------------- results
-
 
 def test_the_best_and_the_fixed_choice(tmp_path: Path) -> None:
     a, b, c = (

@@ -16,9 +16,6 @@ from tests.cases import EVERY, EVERY_SOLVER, FIXED, Smooth, normal, pointwise, r
 LINEAR = {name: solver for name, solver in FIXED.items() if not solver.traits.why_not_linear}
 
 
-# ------------------------------------------------------------------------------------ CUDA graphs
-
-
 class Replayed(TorchDispatchMode):
     """What a CUDA graph does, on the CPU: the kernels, on the same memory, without Python."""
 

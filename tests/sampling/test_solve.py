@@ -19,8 +19,6 @@ from tests.cases import (
     sdes,
 )
 
-# -------------------------------------------------------------------------- what a solve returns
-
 
 def model_of(sde: sg.SDE) -> sg.ScoreModel:
     return sg.ScoreModel(Smooth(), sde, "v")

@@ -20,9 +20,6 @@ from tests.cases import (
 NET = Smooth()
 
 
-# -------------------------------------------------------------------------------- correctors
-
-
 def langevin_by_hand(
     x: Tensor, model: sg.ScoreModel, at: sg.Level, a: float, z: Tensor, kind: str
 ) -> Tensor:

@@ -33,9 +33,6 @@ from tests.peers import (
 VP, FLOW = sg.DiscreteVPSDE(), sg.Flow()
 
 
-# ------------------------------------------------------------------------- diffusers, multistep
-
-
 class SignSlip(sg.DPMSolverPP):
     """diffusers' third-order SDE step: its phi_3 has - 1/2 for + 1/2, which takes alpha D2 away.
 

@@ -34,9 +34,6 @@ def same(
         close(other, first, rtol, 1e-12)
 
 
-# -------------------------------------------------------------------------- solvers that are one
-
-
 @every_sde
 def test_deterministic_first_order_is_one_method(sde: sg.LinearSDE) -> None:
     same(sde, (sg.DDIM(0.0), None), (sg.DPMSolverPP(1), None), (sg.DPMSolverPP(1), 0.0))

@@ -33,8 +33,6 @@ def level(lam: float) -> sg.Level:
     return at
 
 
-# --------------------------------------------------------------- published formulas, by hand
-
 WALK = sg.walks.log_snr(sg.VPSDE(), 7)
 VP = sg.VPSDE()
 

@@ -14,8 +14,6 @@ from tests.cases import (
     normal,
 )
 
-# ---------------------------------------------------------------------------------- torchdiffeq
-
 
 @pytest.mark.parametrize("method", ["dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"])
 def test_torchdiffeq_stays_inside_and_ends_at_the_end(method: str) -> None:

@@ -32,9 +32,6 @@ def at_rho(sde: sg.LinearSDE, rho: float) -> float:
     return float(sde.time(-torch.tensor(rho, dtype=torch.float64).log()))
 
 
-# ---------------------------------------------------------------------------- churn and EDM
-
-
 def D(x: Tensor, sigma: Tensor, sigma_data: float = 0.5) -> Tensor:
     """EDM's denoiser of NET.  Karras et al. (2022), eq. 7 and table 1."""
     total = sigma**2 + sigma_data**2

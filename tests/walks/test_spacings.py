@@ -38,9 +38,6 @@ def seen(how: dict[str, Any], sde: sg.SDE, **more: Any) -> tuple[list[float], sg
     return at, sg.solve(model, normal(2, 1), **{"seed": 0, **how, **more})
 
 
-# ------------------------------------------------------------------------ DDPM's own time steps
-
-
 @pytest.mark.parametrize("n", [50, 1000])
 @pytest.mark.parametrize(
     ("name", "how"),

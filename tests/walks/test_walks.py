@@ -42,9 +42,6 @@ CLIMBING: dict[str, walks.Climb] = {
 climbing = pytest.mark.parametrize("by", CLIMBING.values(), ids=CLIMBING)
 
 
-# -------------------------------------------------------------------------- use, settings, errors
-
-
 @climbing
 @pytest.mark.parametrize(
     "solver", [sg.DDIM(), Heun(), sg.DPMSolverPP(2)], ids=lambda s: type(s).__name__
