@@ -1,18 +1,37 @@
-"""How other libraries' samplers are run on our levels, on our noise and in float64."""
+"""How other libraries' samplers are run on our levels, on our noise and in float64.
+
+A difference is then one of formulas, and 1e-10 is far above rounding (the largest is 1e-12) and
+far below any slip. What they ship as float32, their tables and time steps, is compared on its own,
+where the first level's 1 - alpha^2 = 1e-4 keeps but three digits.
+"""
 
 from __future__ import annotations
 
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from functools import cache
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import pytest
+import torch
 from torch import Tensor
 
 import sdegen as sg
+from sdegen.sde.level import Level
+from sdegen.solvers.equation import Reverse
+from sdegen.solvers.exponential import Form
+from sdegen.walks.grids import linspace
+from tests.cases import close, normal
 
 Output = Callable[[Tensor, sg.Level], Tensor]
+N = 12
+START = normal(6, 2, seed=3)
+DRAWS = [normal(6, 2, seed=100 + i) for i in range(2 * N)]
+KEEP = {"lower_order_final": False}
+END = {**KEEP, "final_sigmas_type": "sigma_min"}
+HEUN = {"solver_type": "heun"}
 
 
 def plain(x: Tensor) -> Tensor:
@@ -52,3 +71,42 @@ def follow(
         for level, t in zip(stops, theirs.timesteps, strict=True):
             x = theirs.step(output(plain(x), level), t, x, **how).prev_sample
     return plain(x)
+
+
+def same(a: Tensor, b: Tensor, rtol: float = 1e-10) -> None:
+    """Equal relative to the largest entry."""
+    close(a, b, rtol=0, atol=rtol * float(b.abs().max()))
+
+
+def stack(levels: Sequence[Level], name: str) -> Tensor:
+    """One curve at all the levels."""
+    return torch.stack([getattr(level, name) for level in levels])
+
+
+@cache
+def walk_of(sde: sg.LinearSDE) -> list[Level]:
+    """Their time steps on VP, even ones elsewhere: uneven in lam, where the methods live."""
+    grid = linspace if isinstance(sde, sg.DiscreteVPSDE) else sg.walks.uniform
+    return sg.walks.levels(sde, grid(sde, N))  # type: ignore[return-value]
+
+
+class Case(NamedTuple):
+    """A solver of ours and the scheduler that it must agree with."""
+
+    ours: sg.Solver
+    eta: float
+    name: str
+    config: dict[str, Any]
+
+
+def one_path(p: Reverse, form: Form, fine: Sequence[Level], k: int) -> list[Tensor]:
+    """The noise of each move from a step's start to its stages and end, of the path that ours
+    draws piece by piece. (Left to itself diffusers draws them apart from each other.)
+    """
+    moves, pieces = [], iter(DRAWS)
+    for i in range(0, len(fine) - 1, k):
+        noise = torch.zeros_like(START)
+        for r, m in pairwise(fine[i : i + k + 1]):
+            noise = form.carry(p, r, m) * noise + form.std(p, r, m) * next(pieces)
+            moves.append(noise / form.std(p, fine[i], m))
+    return moves

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from sdegen.plots import GAP, MARGIN, _running_mean, save_curve, save_samples, save_trajectory
+from tests.cases import ROOT
+from tests.processes import python
 
 
 def read(path: Path) -> Any:
@@ -194,6 +194,8 @@ def test_pyplot_and_the_random_state_are_left_alone(tmp_path: Path) -> None:
     program = f"""
 import random, sys, numpy, torch
 from sdegen.plots import save_curve, save_samples, save_trajectory
+
+from tests.cases import ROOT
 assert "matplotlib" not in sys.modules
 states = random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().tolist()
 save_samples(torch.zeros(2, 1, 8, 8), {str(tmp_path / "a.png")!r}, "title")
@@ -203,8 +205,7 @@ assert "matplotlib.pyplot" not in sys.modules
 after = random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().tolist()
 assert after == states
 """
-    root = Path(__file__).parent.parent
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, cwd=root)
+    python("-W", "error", "-c", program, cwd=ROOT)
     assert len(list(tmp_path.iterdir())) == 3
 
 

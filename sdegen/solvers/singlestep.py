@@ -122,9 +122,11 @@ class Singlestep(ExponentialRK):
         if len(stops) == 3:
             return [first, last]
         b = stops[2]
-        # INT density (lam - lam_t) up to a is what the first stage misses of a slope in Q.
+        # INT density (lam - lam_t) up to a stage is what x misses there of a slope in Q. By dQ/dx
+        # the network makes it an error of Q, and what is nearly the same at both stages, and on
+        # every SDE, is dQ/dy in y = x / alpha: hence each weight over its own alpha.
         slope_a, slope_b = (lagrange(p, form, [t, a], t, m)[1] for m in (a, b))
-        inner = slope_b + last[1] / last[2] * slope_a
+        inner = slope_b + (last[1] / a.alpha) / (last[2] / b.alpha) * slope_a
         return [first, [form.total(p, t, b) - inner, inner], last]
 
 

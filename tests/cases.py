@@ -1,0 +1,345 @@
+"""What the tests share: SDEs, problems whose score is known, an independent solution, tools."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import sdegen as sg
+from sdegen.exact.distributions import Mixture, exact_model
+from sdegen.noise.source import Noise
+from sdegen.walks.grids import Grid
+
+ROOT = Path(__file__).parents[1]
+
+
+def cosh_curve(t: Tensor) -> tuple[Tensor, Tensor]:
+    """Marginals that belong to no built-in SDE."""
+    return 1 / torch.cosh(2 * t), torch.sqrt(t) * (1 + t)
+
+
+with warnings.catch_warnings():
+    # torch's forward-mode differentiation calls its own deprecated jit the first time.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    BY_CURVES = sg.MarginalSDE(cosh_curve, T=3.0, t_min=1e-4)
+
+SDES: dict[str, sg.LinearSDE] = {
+    "vp": sg.VPSDE(),
+    "subvp": sg.SubVPSDE(),
+    "ve": sg.VESDE(),
+    "cosine": sg.CosineSDE(),
+    "edm": sg.EDMSDE(),
+    "flow": sg.FlowSDE(),
+    "marginal": BY_CURVES,
+}
+"""The smooth linear SDEs."""
+
+EVERY: dict[str, sg.LinearSDE] = {**SDES, "discrete": sg.DiscreteVPSDE()}
+"""The discrete one too, whose f and g jump from step to step."""
+
+MIXTURE = Mixture(
+    means=[[-1.0, 0.3], [0.8, -0.6], [0.3, 1.0]], stds=[0.5, 0.4, 0.6], weights=[0.3, 0.45, 0.25]
+)
+"""Mild: its modes overlap, so that convergence is seen from a few dozen steps on."""
+
+EVERY_SOLVER: dict[str, sg.Solver] = {
+    name: e.build() for name, e in sg.solvers.catalogue().items()
+}
+"""Every solver that the package has, found as its users find it."""
+
+FIXED: dict[str, sg.Solver] = {
+    **{
+        name: solver
+        for name, solver in EVERY_SOLVER.items()
+        if not solver.traits.adaptive and "backends" not in type(solver).__module__
+    },
+    "pc_heun": sg.PredictorCorrector(sg.Heun(), sg.Langevin(0.1), n=2),
+    "multistep_t_eps": sg.Multistep(2, prediction="eps", clock="t", corrector=3),
+}
+"""Our own that step from level to level without choosing their own steps, and combinations."""
+
+OWN_SCALE = (
+    sg.solvers.ReverseDiffusion,
+    sg.solvers.PredictorCorrector,
+    sg.solvers.AnnealedLangevin,
+)
+"""Solvers whose steps know alpha and sigma themselves, not their ratio alone."""
+
+
+def works_in_time(solver: sg.Solver) -> bool:
+    """Whether its samples depend on the SDE's clock or scale, and not on the walk's lam alone.
+
+    Every other solver that needs alpha and sigma gives the same x / alpha on every linear SDE
+    (test_invariance), so that what is measured on one SDE is known on all.
+    """
+    in_t = not solver.traits.needs_marginals or getattr(solver, "clock", "lam") == "t"
+    large = getattr(solver, "variance", "small") == "large"  # DDPM's beta, which is not exact
+    return in_t or large or isinstance(solver, OWN_SCALE)
+
+
+def where(solver: sg.Solver) -> list[str]:
+    """The names of the SDEs on which an order is measured."""
+    return list(SDES) if works_in_time(solver) else ["vp"]
+
+
+sdes = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
+every_sde = pytest.mark.parametrize("sde", EVERY.values(), ids=EVERY)
+fixed_solvers = pytest.mark.parametrize("solver", FIXED.values(), ids=FIXED)
+
+BROAD = ("stochastic_heun", "unipc", "singlestep_f")
+"""Three of different kinds: with noise and in t; in lam with memory; in lam with stages."""
+
+
+def summed(
+    solvers: Mapping[str, sg.Solver], on: Mapping[str, sg.LinearSDE], three: Sequence[str] = BROAD
+) -> pytest.MarkDecorator:
+    """Every solver on VP and three on every SDE: a sum, where a product shows no more."""
+    names = [(name, "vp") for name in solvers]
+    names += [(name, sde) for name in three for sde in on if sde != "vp"]
+    return pytest.mark.parametrize(
+        ("solver", "sde"),
+        [(solvers[name], on[sde]) for name, sde in names],
+        ids=[f"{name}-{sde}" for name, sde in names],
+    )
+
+
+def refused(message: str) -> pytest.RaisesExc[ValueError]:
+    """A ValueError whose message has these words (a regular expression)."""
+    return pytest.raises(ValueError, match=message)
+
+
+def refused_with(words: str) -> pytest.RaisesExc[ValueError]:
+    """A ValueError whose message has these words as they stand."""
+    return refused(re.escape(words))
+
+
+def close(a: object, b: object, rtol: float = 1e-12, atol: float = 0.0) -> None:
+    """Equal to rounding, unless told otherwise."""
+    a, b = (torch.as_tensor(v, dtype=torch.float64) for v in (a, b))
+    torch.testing.assert_close(a, b, rtol=rtol, atol=atol)
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Standard normal draws that are the same in every run."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def times(sde: sg.SDE, n: int, middle: bool = False) -> Tensor:
+    """n times over [t_min, T], ends included; or between DDPM's steps, where slopes exist."""
+    if middle:
+        return torch.arange(1, 1000, max(1, 1000 // n), dtype=torch.float64) / 1000 + 0.5e-3
+    even = torch.linspace(sde.t_min, sde.T, n - n // 3, dtype=torch.float64)
+    fine = torch.logspace(math.log10(sde.t_min), math.log10(sde.T), n // 3, dtype=torch.float64)
+    return torch.cat([even, fine.clamp(sde.t_min, sde.T)])
+
+
+U = torch.linspace(0.01, 0.99, 12, dtype=torch.float64)
+
+
+def fixed(n: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """Twelve known uniforms instead of random ones."""
+    return U[:n].to(device)
+
+
+def ends(sde: sg.SDE) -> tuple[sg.Level, sg.Level]:
+    """The levels at T and at t_min."""
+    top, bottom = sde(torch.tensor([sde.T, sde.t_min], dtype=torch.float64)).unbind()
+    return top, bottom
+
+
+class Replay(Noise):
+    """Draws handed over beforehand, in order."""
+
+    def __init__(self, draws: Sequence[Tensor]) -> None:
+        self.draws = iter(draws)
+
+    def __call__(self, x: Tensor, t: sg.sde.Instant, s: sg.sde.Instant) -> Tensor:
+        return next(self.draws)
+
+
+class Plain(sg.SDE):
+    """An SDE without marginals."""
+
+    T, t_min = 1.0, 1e-3
+    prior = sg.Prior()
+
+    def drift(self, x: Tensor, t: Tensor) -> Tensor:
+        return -x
+
+    def diffusion(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.ones_like(x)
+
+
+class Ornstein(sg.SDE):
+    """dx = -A x dt + G dw with matrices, and its kernel by the matrix exponential."""
+
+    matrix, T, t_min = True, 2.0, 1e-2
+    A = torch.tensor([[1.0, 0.4], [-0.2, 0.7]], dtype=torch.float64)
+    G = torch.tensor([[0.6, 0.2, 0.0], [0.1, 0.5, 0.3]], dtype=torch.float64)
+
+    def drift(self, x: Tensor, t: Tensor) -> Tensor:
+        return -x @ self.A.T
+
+    def diffusion(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.G
+
+    @property
+    def prior(self) -> sg.Prior:
+        return sg.Prior()
+
+    def perturb(self, x0: Tensor, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        flow = torch.linalg.matrix_exp(-t[:, None, None] * self.A)
+        root = torch.linalg.cholesky(self.cov(t))
+        x = (flow @ x0[..., None] + root @ z[..., None])[..., 0]
+        return x, -torch.linalg.solve(root.mT, z[..., None])[..., 0]
+
+    def cov(self, t: Tensor) -> Tensor:
+        """INT_0^t e^{-A u} G G^T e^{-A^T u} du, by Gauss and Legendre."""
+        nodes, weights = (torch.tensor(v) for v in np.polynomial.legendre.leggauss(12))
+        u = t[:, None] * (nodes + 1) / 2
+        half = torch.linalg.matrix_exp(-u[..., None, None] * self.A) @ self.G
+        return ((half @ half.mT) * (weights * t[:, None] / 2)[..., None, None]).sum(1)
+
+
+class AsGeneral(sg.SDE):
+    """A linear SDE that tells drift, diffusion and kernel and keeps its marginals to itself."""
+
+    def __init__(self, sde: sg.LinearSDE) -> None:
+        self.sde, self.T, self.t_min = sde, sde.T, sde.t_min
+
+    def drift(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.sde.drift(x, t)
+
+    def diffusion(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.sde.diffusion(x, t)
+
+    def perturb(self, x0: Tensor, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self.sde.perturb(x0, t, z)
+
+    @property
+    def prior(self) -> sg.Prior:
+        return self.sde.prior
+
+
+class Recorder(torch.nn.Module):
+    """Any network; it keeps the states that it was shown."""
+
+    def __init__(self, net: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        self.x, self.t = x, t
+        return self.net(x, t)
+
+
+class Smooth(torch.nn.Module):
+    """A small network of no meaning: any deterministic function of (x, label) in float64."""
+
+    def __init__(self, d: int = 2, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        self.W = torch.nn.Parameter(normal(d, d, seed=7, dtype=dtype))
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        phase = torch.sin(label).reshape(-1, *[1] * (x.ndim - 1))
+        return torch.tanh(x @ self.W + phase) + 0.1 * x
+
+
+def pointwise(x: Tensor, label: Tensor) -> Tensor:
+    """A network that works coordinate by coordinate: a batch cannot change its rounding."""
+    return x / (1 + x * x) + 0.1 * label.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def run(
+    solver: sg.Solver,
+    model: sg.ScoreModel,
+    x: Tensor,
+    walk: int | Tensor,
+    *,
+    grid: Grid = sg.walks.log_snr,
+    eta: float | None = None,
+    noise: Noise | None = None,
+) -> Tensor:
+    """The last state of a march over a grid of that many steps, or over those times."""
+    at = grid(model.sde, walk) if isinstance(walk, int) else walk
+    p = sg.Reverse(model, solver.eta if eta is None else eta, noise or sg.Seeded(0))
+    for state in sg.march(solver, p, x, sg.walks.levels(model.sde, at)):
+        x = state.x
+    return x
+
+
+def half_of_the_way(lam: Tensor) -> Tensor:
+    """An eta that comes and goes with lambda."""
+    return 1.2 * torch.sigmoid(2 * lam) * torch.sigmoid(6 - 2 * lam)
+
+
+def slopes(errors: Sequence[float], ratio: float = 2.0) -> list[float]:
+    """Orders of convergence between neighbouring step sizes."""
+    return [math.log(a / b, ratio) for a, b in pairwise(errors)]
+
+
+# ---------------------------------------------------- a solution that knows nothing of sdegen
+
+
+def mixture_x0(x: np.ndarray, alpha: float, sigma: float) -> np.ndarray:
+    """E[x0 | x_t] of MIXTURE in numpy: posterior weights times posterior means."""
+    means, stds, weights = (np.asarray(v) for v in (MIXTURE.means, MIXTURE.stds, MIXTURE.weights))
+    var = alpha**2 * stds**2 + sigma**2
+    off = x[:, None, :] - alpha * means
+    log_p = np.log(weights) - (off**2).sum(-1) / (2 * var) - np.log(2 * np.pi * var)
+    p = np.exp(log_p - log_p.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    each = (sigma**2 * means + alpha * stds[:, None] ** 2 * x[:, None, :]) / var[:, None]
+    return (p[..., None] * each).sum(1)
+
+
+def mixture_flow(x: Tensor, t: sg.Level, s: sg.Level) -> Tensor:
+    """MIXTURE's probability flow from level t to level s, by SciPy at 1e-12.
+
+    In y = x / alpha and u = log rho every linear SDE has the same flow, dy/du = y - x0(y, rho).
+    """
+    from scipy.integrate import solve_ivp
+
+    def slope(u: float, y: np.ndarray) -> np.ndarray:
+        y = y.reshape(-1, 2)
+        return (y - mixture_x0(y, 1.0, math.exp(u))).ravel()
+
+    span = -float(t.lam), -float(s.lam)
+    y = (x / t.alpha).numpy().ravel()
+    # The state starts at rho ~ 1,000 and ends near 1: its scale is carried by rtol alone.
+    end = solve_ivp(slope, span, y, method="DOP853", rtol=1e-12, atol=1e-12).y[:, -1]
+    return s.alpha * torch.as_tensor(end).reshape(x.shape)
+
+
+@cache
+def exact_end(sde: sg.LinearSDE) -> tuple[Tensor, Tensor]:
+    """16 states at T and where MIXTURE's probability flow takes them at t_min."""
+    top, bottom = ends(sde)
+    x = top.alpha * MIXTURE.sample(16, torch.Generator().manual_seed(1)) + top.sigma * normal(
+        16, 2
+    )
+    return x, mixture_flow(x, top, bottom)
+
+
+def flow_errors(
+    solver: sg.Solver,
+    sde: sg.LinearSDE,
+    steps: Sequence[int],
+    grid: Grid = sg.walks.log_snr,
+    eta: float | None = None,
+) -> list[float]:
+    """Root-mean-square errors of a deterministic solver on MIXTURE's probability flow."""
+    x, exact = exact_end(sde)
+    model = exact_model(MIXTURE, sde)
+    ends = [run(solver, model, x, n, grid=grid, eta=eta) for n in steps]
+    return [float((end - exact).square().mean().sqrt()) for end in ends]

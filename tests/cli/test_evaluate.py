@@ -1,0 +1,81 @@
+"""sdegen-evaluate as a person types it, on a tiny run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.processes import run, typed
+
+pytestmark = pytest.mark.xdist_group("finished")
+"""One run is made for all."""
+
+TINY = [
+    "experiment=toy2d",
+    "net.width=16",
+    "train.batch_size=16",
+    "train.log_every=1",
+    "evaluate.budgets=[4]",
+    "device=cpu",
+]
+
+
+def test_a_run_is_evaluated_and_goes_on_where_it_stopped(finished: Path) -> None:
+    few = ["run=outputs/digits", "n=7", "solver=unipc", "steps=4", "batch=3", "device=cpu"]
+    more = ["elbo_draws=2", "ddpm_steps=3"]
+    code, out, err = run("evaluate", *few, *more, cwd=finished)
+    assert code == 0, err
+    assert "bits per dimension, 7 samples" in out and "discrete bound" in out
+    folder = finished / "outputs" / "digits" / "likelihood"
+    result = json.loads((folder / "result.json").read_text())
+    values = result["samples"]
+    assert set(values) == {"flow", "error", "nfe", "elbo", "ddpm"}
+    assert all(len(column) == 7 for column in values.values()) and values["nfe"] == [4.0] * 7
+    assert values["error"] == [None] * 7  # of one pass it cannot be told
+    assert (folder / "histogram.png").stat().st_size > 5000
+    # Cut short in the middle of a line: the same command ends with the same values.
+    lines = (folder / "parts.jsonl").read_text().splitlines(keepends=True)
+    (folder / "parts.jsonl").write_text("".join(lines[:3]) + lines[3][:20])
+    code, out, err = typed("evaluate", *few, *more, cwd=finished)
+    assert code == 0, err
+    again = json.loads((folder / "result.json").read_text())["samples"]
+    for name, column in values.items():
+        assert again[name] == (column if None in column else pytest.approx(column, rel=1e-4)), name
+    code, _, err = typed("evaluate", *few, "probes=3", cwd=finished)
+    assert code == 1 and "give name=" in err and len(err.strip().splitlines()) == 1
+    # Other weights, as after training on: not the same evaluation.
+    settings = json.loads((folder / "settings.json").read_text())
+    (folder / "settings.json").write_text(json.dumps({**settings, "of": "0"}))
+    code, _, err = typed("evaluate", *few, *more, cwd=finished)
+    assert code == 1 and "other settings, weights or data" in err
+    for wrong, reason in (
+        (["importance=2"], "of estimates that is no bound"),
+        (["solver=ddpm", "steps=3"], "does not follow the probability flow"),
+        (["solver=euler_maruyama", "steps=3"], "does not follow the probability flow"),
+        (["steps=3"], "chooses its own steps"),
+        (["probes=0"], "probes must be a whole number >= 1"),
+        (["data=photo_patches"], "trained on samples of shape (1, 8, 8)"),
+        (["split=valid"], "'train' or 'test'"),
+        (["protocol=yang"], "Unknown protocol"),
+        (["protocol=song", "solver=ddpm", "steps=2"], "does not follow the probability flow"),
+        (["n=0"], "n must be a whole number >= 1"),
+    ):
+        code, _, err = typed("evaluate", "run=outputs/digits", "name=w", *wrong, cwd=finished)
+        assert code == 1 and reason in err and "Traceback" not in err, err
+
+
+def test_points_of_the_plane_have_a_likelihood_in_nats(tmp_path: Path) -> None:
+    code, _, err = typed("train", *TINY, "train.steps=2", "name=toy", cwd=tmp_path)
+    assert code == 0, err
+    how = ["run=outputs/toy", "n=20", "divergence=exact", "solver=heun", "steps=5"]
+    code, out, err = typed("evaluate", *how, "device=cpu", cwd=tmp_path)
+    assert code == 0 and "nats, 20 samples" in out, err
+    np.save(tmp_path / "far.npy", 100 * np.eye(2, dtype=np.float32))
+    far = ["name=w", "data=array_file", "data.path=far.npy", "device=cpu"]
+    code, _, err = typed("evaluate", *how, *far, cwd=tmp_path)
+    assert code == 1 and "but these reach from 0 to 100: scale them" in err, err
+    code, _, err = typed("evaluate", *how, "name=w", "protocol=song", "device=cpu", cwd=tmp_path)
+    assert code == 1 and "are for images" in err

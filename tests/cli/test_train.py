@@ -1,0 +1,186 @@
+"""sdegen-train as a person types it, on tiny runs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.cases import ROOT
+from tests.processes import finish, run, script, started, typed
+
+one_run = pytest.mark.xdist_group("finished")
+"""Where one run is made for all."""
+
+TINY = [
+    "experiment=toy2d",
+    "net.width=16",
+    "train.batch_size=16",
+    "train.log_every=1",
+    "evaluate.budgets=[4]",
+    "device=cpu",
+]
+
+
+@one_run
+def test_the_main_job_leaves_everything(finished: Path) -> None:
+    folder = finished / "outputs" / "digits"
+    names = {path.name for path in folder.iterdir()}
+    solvers = {"euler_maruyama", "ddpm", "heun", "ddim", "dpmpp"}
+    assert {f"samples-{solver}.png" for solver in solvers} < names
+    assert {"trajectory.png", "loss.png", "table.json", "config.json", "metrics.jsonl"} < names
+    assert {"model.safetensors", "checkpoint.safetensors"} < names
+    assert not any(
+        name.startswith(".") or name.endswith((".pkl", ".pt", ".log")) for name in names
+    )
+    floor, *rows = json.loads((folder / "table.json").read_text())
+    assert floor["frechet"] > 0 and floor["sliced"] > 0
+    assert {row["solver"] for row in rows} == solvers
+    for row in rows:
+        assert row["nfe"] == 2 and row["seconds"] > 0
+        assert row["frechet"] > floor["frechet"] and row["sliced"] > floor["sliced"]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["conditional"] is True and config["sde"]["_target_"] == "sdegen.VPSDE"
+
+
+@one_run
+def test_the_same_command_does_not_train_again(finished: Path) -> None:
+    folder = finished / "outputs" / "digits"
+    before = (folder / "checkpoint.safetensors").read_bytes()
+    tiny = ["net.width=8", "net.heads=2", "train.steps=3", "train.batch_size=8", "device=cpu"]
+    code, _, err = typed("train", *tiny, "evaluate.budgets=[2]", cwd=finished)
+    assert code == 0, err
+    assert (folder / "checkpoint.safetensors").read_bytes() == before
+    code, _, err = typed("train", *tiny, "evaluate.budgets=[2]", "sde=subvp", cwd=finished)
+    assert code == 1 and "made with sde._target_ = 'sdegen.VPSDE'" in err and "name=" in err
+
+
+def row(path: Path) -> dict[str, Any]:
+    line: dict[str, Any] = json.loads(path.read_text())["rows"][1]
+    return line
+
+
+WRONG = {
+    "sde.beta_mim=3": ["no setting sde.beta_mim", "beta_max, beta_min"],
+    "steps=3": ["no setting steps"],
+    "sde=vpp": ["sde/vpp", "cosine", "subvp"],
+    "train.steps=abc": ["train.steps", "abc"],
+    "train.steps=0": ["train.steps must be a whole number >= 1"],
+    "+sde.gamma=3": ["sdegen.VPSDE", "gamma", "beta_min"],
+    "+train.optimizer.rate=3": ["train.optimizer", "rate", "weight_decay"],
+    "train.optimizer.lr=-1": ["Invalid learning rate: -1"],
+    "sde._target_=os.system": ["os.system", "only sdegen, torch.optim"],
+    "loss.times._target_=torch.load": ["torch.load", "only sdegen, torch.optim"],
+    "model.predicts=epsilon": ["Unknown prediction 'epsilon'", "eps, score, v, velocity, x0"],
+    "loss.weighting=nonsense": ["Unknown weighting 'nonsense'", "likelihood"],
+    "device=tpu": ["'auto', 'cpu' or 'cuda'", "tpu"],
+    "data=image_folder": ["data.root"],
+    "evaluate.budgets=[1]": ["Heun needs at least 2 network calls", "nfe = 1"],
+    "hydra.run.dir=/proc/nowhere": ["/proc/nowhere"],
+}
+
+
+@pytest.mark.parametrize("argument", WRONG)
+def test_what_is_wrong_is_said_before_anything_runs(argument: str, tmp_path: Path) -> None:
+    arguments = ["train.steps=1", "experiment=toy2d", "device=cpu", argument]
+    code, _, err = typed("train", *arguments, cwd=tmp_path)
+    assert code == 1 and "step/s" not in err
+    assert "Traceback" not in err and len(err.strip().splitlines()) == 1, err
+    assert all(part in err for part in WRONG[argument]), err
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+slow = pytest.mark.slow
+"""More processes than one for each command."""
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=slow),
+        pytest.param(signal.SIGKILL, marks=slow),
+    ],
+)
+def test_a_stopped_run_continues_bit_for_bit(number: int, tmp_path: Path) -> None:
+    """Stopped or killed and continued, the weights are those of a run that was left alone."""
+    from safetensors.torch import load_file
+
+    steps = ["train.steps=300", "train.save_every=20"]
+    records = tmp_path / "outputs" / "toy2d" / "metrics.jsonl"
+    with started([script("train"), *TINY, *steps], tmp_path) as process:
+        while not (records.exists() and len(records.read_text().splitlines()) > 25):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        code, out, err = finish(process)
+    if number == signal.SIGKILL:
+        assert code == -number
+    else:
+        assert code == 128 + number, err
+        assert "Stopped at step" in out and "Traceback" not in err
+    code, _, err = typed("train", *TINY, *steps, cwd=tmp_path)
+    assert code == 0, err
+    code, _, err = typed("train", *TINY, *steps, "name=whole", cwd=tmp_path)
+    assert code == 0, err
+    one, two = (
+        load_file(tmp_path / "outputs" / name / "model.safetensors") for name in ("toy2d", "whole")
+    )
+    assert one.keys() == two.keys()
+    assert all((one[name] == two[name]).all() for name in one)
+
+
+@slow
+def test_two_processes(tmp_path: Path) -> None:
+    """Two processes on half batches take the steps of one: their gradients are averaged."""
+    both = [*TINY, "train.steps=6", "train.devices=2"]
+    code, out, err = run("train", *both, cwd=tmp_path)
+    assert code == 0, err
+    assert out.count("2 processes") == 1 and out.count("real data (floor)") == 1
+    records = (tmp_path / "outputs" / "toy2d" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in records] == [1, 2, 3, 4, 5, 6]
+
+
+def test_configuration_can_be_looked_at(tmp_path: Path) -> None:
+    code, out, _ = typed("train", "--cfg", "job", cwd=tmp_path)
+    assert code == 0 and "_target_: sdegen.VPSDE" in out and not list(tmp_path.iterdir())
+    code, out, _ = typed("train", "-sc", "install=bash", cwd=tmp_path)
+    assert code == 0 and "complete" in out
+
+
+def test_every_setting_composes_and_builds() -> None:
+    """Each file of each group, through the same composition and construction as the commands."""
+    from hydra import compose, initialize_config_module
+    from omegaconf import OmegaConf
+
+    import sdegen as sg
+    from sdegen.cli.main import store_groups
+    from sdegen.runs.build import build, build_model, build_optimizer, build_walk
+
+    store_groups()
+    root = ROOT / "conf"
+    groups = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in root.iterdir()}
+    with initialize_config_module("sdegen.conf", version_base="1.3"):
+        for group in ("sde", "model", "loss", "walk", "experiment"):
+            for name in groups[group]:
+                cfg = compose("train", [f"{group}={name}", "name=x"])
+                config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+                shape = (2,) if "MLP" in config["net"]["_target_"] else (3, 32, 32)
+                model = build_model(config, shape, 10)
+                assert isinstance(model.sde, sg.LinearSDE), name
+                on = sg.DiscreteVPSDE() if group == "walk" else model.sde
+                walk = build_walk(config)
+                assert (walk is None) == (config["walk"] == {}) == (name == "default")
+                assert walk is None or len(walk(on, 4)) >= 5
+                # What a file says of a grid is what the function says by default.
+                grid = sg.walks.GRIDS.get(name) if group == "walk" else None
+                assert grid is None or torch.equal(walk(on, 4), grid(on, 4)), name
+                assert callable(build(config["loss"])) and callable(build_optimizer(config))
+        for name, entry in sg.solvers.catalogue().items():
+            solver = build(compose("sample", [f"solver={name}", "run=x", "name=x"]).solver)
+            assert solver == entry.build(), name

@@ -1,0 +1,112 @@
+"""The benchmarks run, and measure what they say; their figures are not tested."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdegen.bench.watch import Watch
+from tests.cases import ROOT
+from tests.processes import python
+
+BENCHMARKS = ROOT / "benchmarks"
+
+
+def bench(name: str, *arguments: str) -> str:
+    """What a script says, in a process of its own."""
+    return python("-W", "ignore", BENCHMARKS / f"{name}.py", *arguments, cwd=ROOT)
+
+
+def test_step_cost(tmp_path: Path) -> None:
+    said = bench("step_cost", "--quick", "--out", str(tmp_path))
+    assert "Not installed" not in said.replace("Not installed, so not measured: azula", "")
+    record = json.loads((tmp_path / "step_cost.json").read_text())
+    for methods in record["microseconds per step"].values():
+        ours = methods["DPM-Solver++(2M)"]["sdegen"]
+        theirs = methods["DPM-Solver++(2M)"]["diffusers"]
+        assert ours["kernels"] < theirs["kernels"] and ours["host reads"] == 0
+        assert ours["states"] <= 3 and 2 <= methods["DDIM"]["sdegen"]["kernels"] < 2.1
+    assert len(record["verdict"]) == 6
+    assert (tmp_path / "step_cost.svg").read_text().count("DPM-Solver") >= 1
+
+
+def test_pictures_of_tables(tmp_path: Path) -> None:
+    bench("table_pictures", "--out", str(tmp_path))
+    for name in ("stability.svg", "local_error.svg"):
+        assert (tmp_path / name).stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_tuning(tmp_path: Path) -> None:
+    out = tmp_path / "tuning.json"
+    assert "walk and weights" in bench("tuning", "--quick", "--out", str(out))
+    rows = json.loads(out.read_text())["rows"]
+    assert len(rows) == 10 and all(0 < row["tuned"] < 1 for row in rows)
+
+
+def test_what_the_watch_counts() -> None:
+    x = torch.zeros(100)
+    with Watch(100) as watch:
+        y = x + 1
+        y.mul_(2)
+        z = y.view(10, 10)
+        small = y[:3] * 2
+        bool(y[0] > 0)
+        del y, z
+        w = x * 3
+    assert (watch.kernels, watch.small, watch.reads, watch.peak) == (3, 2, 1, 1)
+    assert small.numel() == 3 and w.numel() == 100
+
+
+@pytest.mark.parametrize("name", ["step_cost", "tuning"])
+def test_what_is_recorded_is_complete(name: str) -> None:
+    """The files in the repository are of a full run."""
+    record = json.loads((BENCHMARKS / f"{name}.json").read_text())
+    if name == "tuning":
+        assert {row["nfe"] for row in record["rows"]} == {5, 8, 10}
+        assert len({row["problem"] for row in record["rows"]}) == 3
+    else:
+        assert set(record["microseconds per step"]) == {
+            "64 x 2",
+            "64 x 3 x 32 x 32",
+            "16 x 3 x 256 x 256",
+        }
+        for methods in record["microseconds per step"].values():
+            assert {"by hand", "sdegen", "diffusers", "k-diffusion", "azula"} <= set(
+                methods["DDIM"]
+            )
+
+
+@pytest.mark.slow
+def test_claims(tmp_path: Path) -> None:
+    """Analytic-DPM's variance in few steps beats both of DDPM's on exact scores."""
+    out = tmp_path / "claims.json"
+    assert "Analytic-DDPM" in bench("claims", "--quick", "--out", str(out))
+    (found,) = json.loads(out.read_text())["results"].values()
+    ten = {row["sampler"]: row["energy"] for row in found["rows"] if row["nfe"] == 10}
+    assert ten["Analytic-DDPM"] < ten["DDPM, small variance"] < ten["DDPM, large variance"]
+
+
+@pytest.mark.slow
+def test_eta(tmp_path: Path) -> None:
+    """On a Gaussian more noise is a larger error, at every number of calls."""
+    out = tmp_path / "eta.json"
+    assert "floor" in bench("eta", "--quick", "--out", str(out))
+    rows = json.loads(out.read_text())["rows"]
+    exact = [row["distance"] for row in rows if row["case"].startswith("gaussian")]
+    assert len(rows) == 18 and len(exact) == 6
+    assert all(row == sorted(row) for row in exact)
+
+
+def test_euler_grid(tmp_path: Path) -> None:
+    """All times end at the right deviation; on narrow data not at the same speed."""
+    out = tmp_path / "euler_grid.json"
+    bench("euler_grid", "--out", str(out))
+    rows = json.loads(out.read_text())["rows"]
+    found = {(row["s"], row["steps"], row["walk"]): row["deviation"] for row in rows}
+    for walk in ("score_sde", "uniform", "quadratic", "log_snr"):
+        assert abs(found[0.5, 1000, walk] - 1) < 0.005
+    assert found[0.001, 20, "score_sde"] > 1000 and found[0.001, 20, "log_snr"] < 2

@@ -1,0 +1,123 @@
+"""The tree: imports go down the floors, never up, and never in a circle."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from tests.cases import ROOT
+
+FLOORS = (
+    ("checks", "files", "sde", "networks", "data", "plots"),
+    ("noise", "model", "walks"),
+    ("solvers",),
+    ("programs",),
+    ("sampling",),
+    ("likelihood", "tuning", "exact", "metrics"),
+    ("losses",),
+    ("training",),
+    ("runs",),
+    ("bench",),
+    ("report",),
+    ("cli",),
+)
+"""From the ground up: a room imports from floors below its own alone."""
+
+GROUND = {"checks": 0, "files": 0}
+"""What the rooms of the ground floor may import of one another: these two import nothing."""
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name, packages themselves left out."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for path in sorted((ROOT / "sdegen").rglob("*.py"))
+        if path.name != "__init__.py" or path.parent.name == "launcher"
+    }
+
+
+def imported(path: Path) -> set[str]:
+    """The dotted names that a module imports of the package, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sdegen"):
+            known = modules()
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in known else node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("sdegen")}
+    return found
+
+
+def room(name: str) -> str:
+    """The room that a module is in."""
+    return name.split(".")[1]
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {room(name) for name in modules()}
+    assert rooms == {name for floor in FLOORS for name in floor}
+
+
+def test_imports_go_down() -> None:
+    """Function-level imports too: an arrow that is hidden is an arrow."""
+    floor = {name: i for i, names in enumerate(FLOORS) for name in names}
+    up = []
+    for name, path in modules().items():
+        for other in imported(path):
+            if other == "sdegen" or room(other) == room(name):
+                continue
+            below = floor[room(other)] < floor[room(name)]
+            if not (below or (floor[room(name)] == 0 and room(other) in GROUND)):
+                up.append(f"{name} -> {other}")
+    assert not up
+
+
+def test_no_circle() -> None:
+    graph = {name: imported(path) & modules().keys() for name, path in modules().items()}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name not in done:
+            for other in sorted(graph[name] - {name}):
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_no_name_hides_a_module() -> None:
+    """What a room exports is never called as one of its own modules is."""
+    import importlib
+
+    for init in (ROOT / "sdegen").rglob("__init__.py"):
+        names = {p.stem for p in init.parent.iterdir() if p.suffix == ".py" or p.is_dir()}
+        package = ".".join(init.parent.relative_to(ROOT).parts)
+        if "launcher" in package:
+            continue
+        exported = getattr(importlib.import_module(package), "__all__", ())
+        hidden = [
+            name
+            for name in exported
+            if name in names
+            and type(getattr(importlib.import_module(package), name)).__name__ != "module"
+        ]
+        assert not hidden, f"{package}: {hidden}"
+
+
+def test_a_room_is_two_levels_deep_at_most() -> None:
+    assert not [name for name in modules() if name.count(".") > 2 and "launcher" not in name]
+
+
+def test_tests_mirror_the_rooms() -> None:
+    """A folder of tests is a room, or watches the project; no test module imports another."""
+    rooms = {name for floor in FLOORS for name in floor}
+    folders = {path.parent.name for path in (ROOT / "tests").rglob("*.py")} - {"tests"}
+    assert folders <= rooms | {"docs", "project"}
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").split(".")[-1].startswith("test_"), path

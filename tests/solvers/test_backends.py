@@ -1,0 +1,190 @@
+"""Other libraries' integrators: inside the step, to its end, and each sample on its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import sdegen as sg
+from sdegen.exact.distributions import exact_model
+from sdegen.solvers.backends import SCIPY, TORCHDIFFEQ, TORCHSDE
+from tests.cases import (
+    MIXTURE,
+    Ornstein,
+    Smooth,
+    close,
+    exact_end,
+    flow_errors,
+    normal,
+    pointwise,
+    refused,
+    run,
+    slopes,
+)
+
+VP = sg.VPSDE()
+FIXED = [name for name, method in TORCHDIFFEQ.items() if method.calls]
+INNER = {name: 100 if "adams" in name else 1 for name in TORCHDIFFEQ}
+
+
+def test_the_tables_are_whole() -> None:
+    """Every method of the library's own table, but aliases and the adjoint's."""
+    from torchdiffeq._impl.odeint import SOLVERS
+    from torchsde.settings import METHODS
+
+    assert set(TORCHDIFFEQ) == set(SOLVERS) - {"fixed_adams"}
+    methods = [value for name, value in vars(METHODS).items() if not name.startswith("_")]
+    assert set(TORCHSDE) == {name for name in methods if "adjoint" not in name}
+
+
+@pytest.mark.parametrize("method", TORCHDIFFEQ)
+@pytest.mark.parametrize("sde", [VP, sg.EDMSDE()], ids=["vp", "edm"])
+def test_every_torchdiffeq_method(method: str, sde: sg.LinearSDE) -> None:
+    """To the flow's end, asked inside [t_min, T] alone, its calls counted where they are made."""
+    if "adams" in method and isinstance(sde, sg.EDMSDE):
+        sde = VP  # equal steps in t, which they need, are unstable from t = 80
+    x, exact = exact_end(sde)
+    truth, seen = exact_model(MIXTURE, sde), []
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(float(t[0]))
+        return truth.net(x, t)  # type: ignore[no-any-return]
+
+    solver = sg.solvers.TorchDiffEq(method, 1e-6, 1e-6, n=INNER[method])
+    steps = None if solver.traits.adaptive else 120
+    out = sg.solve(sg.ScoreModel(net, sde, "x0"), x, solver=solver, steps=steps)
+    assert out.nfe.tolist() == [len(seen)] * 16
+    assert min(seen) >= sde.t_min and max(seen) <= sde.T
+    error = float((out.x - exact).abs().max())
+    assert error < (0.1 if TORCHDIFFEQ[method].order <= 2 else 2e-3), error
+    if steps and not solver.traits.adaptive:
+        assert out.nfe[0] == solver.calls(steps)
+
+
+@pytest.mark.parametrize("method", FIXED)
+def test_order_of_fixed_methods(method: str) -> None:
+    (slope,) = slopes(flow_errors(sg.solvers.TorchDiffEq(method), VP, (64, 128)))
+    assert abs(slope - TORCHDIFFEQ[method].order) < 0.15, slope
+
+
+@pytest.mark.parametrize("method", SCIPY)
+def test_every_scipy_method(method: str) -> None:
+    x, exact = exact_end(VP)
+    out = sg.solve(exact_model(MIXTURE, VP), x[:3], solver=sg.solvers.SciPy(method, 1e-7, 1e-7))
+    assert out.status.tolist() == [0, 0, 0] and len(set(out.nfe.tolist())) > 1
+    assert float((out.x - exact[:3]).abs().max()) < 1e-4
+
+
+def test_scipy_takes_each_sample_on_its_own() -> None:
+    """With its condition, its own number of calls, and its own end."""
+
+    def net(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        assert x.shape == (1, 2, 2) and y.shape == (1,) and x.dtype == torch.float64
+        return torch.where(y[:, None, None] < 0, torch.nan, y[:, None, None] * torch.tanh(x))
+
+    y = torch.tensor([0.5, -1.0, 9.0])
+    model, x = sg.ScoreModel(net, VP, "x0").given(y=y), normal(3, 2, 2, dtype=torch.float32)
+    out = sg.solve(model, x, solver=sg.solvers.SciPy())
+    assert out.status.tolist() == [0, sg.Status.NONFINITE, 0] and bool(out.x[1].isnan().all())
+    assert out.x.dtype == torch.float32 and out.nfe[1] == 1 and out.nfe[0] != out.nfe[2]
+    for i in (0, 2):
+        alone = sg.solve(model.given(y=y[i : i + 1]), x[i : i + 1], solver=sg.solvers.SciPy())
+        assert torch.equal(alone.x[0], out.x[i]) and alone.nfe[0] == out.nfe[i]
+    sick = x.clone()
+    sick[0, 0, 0] = torch.inf
+    assert sg.solve(model, sick, solver=sg.solvers.SciPy()).status.tolist() == [1, 1, 0]
+
+
+# ------------------------------------------------------------------------------------- torchsde
+
+
+def test_its_euler_is_ours() -> None:
+    """On the same noise, for any eta and shape."""
+    for shape in ((5,), (3, 2), (2, 3, 4, 4)):
+        model, x = sg.ScoreModel(pointwise, sg.SubVPSDE(), "x0"), normal(*shape)
+        for eta in (0.0, 0.5, 1.0):
+            theirs = sg.sample(
+                model, x, solver=sg.solvers.TorchSDE("euler"), steps=7, eta=eta, seed=3
+            )
+            ours = sg.sample(model, x, solver=sg.EulerMaruyama(), steps=7, eta=eta, seed=3)
+            close(theirs, ours, 1e-11, 1e-12)
+    whole = sg.solve(model, x, solver=sg.solvers.TorchSDE("euler"), steps=7, seed=3)
+    assert whole.nfe.tolist() == [7, 7]
+
+
+@pytest.mark.parametrize("method", TORCHSDE)
+def test_every_torchsde_method_follows_the_path(method: str) -> None:
+    """The fine limit of SRA1 on the same Brownian path, and its own order without noise."""
+    sde = sg.VPSDE(t_min=0.05)
+    model, x, walk = exact_model(MIXTURE, sde), normal(24, 2), sg.walks.log_snr(sde, 512)
+    limit = run(sg.solvers.SRA1(), model, x, walk, noise=sg.Brownian(7, 1.0))
+    errors = []
+    for n in (32, 128):
+        end = run(
+            sg.solvers.TorchSDE(method), model, x, walk[:: 512 // n], noise=sg.Brownian(7, 1.0)
+        )
+        errors.append(float((end - limit).square().mean().sqrt()))
+    solver = sg.solvers.TorchSDE(method)
+    assert slopes(errors, 4.0)[0] > solver.traits.strong - 0.25 and errors[1] < 0.03, errors
+    (slope,) = slopes(flow_errors(solver, VP, (64, 128), eta=0.0))
+    assert abs(slope - solver.traits.order) < 0.1, slope
+    counted = sg.solve(model, x, solver=solver, steps=3, seed=0)
+    assert counted.nfe[0] == solver.calls(3)
+
+
+@pytest.mark.parametrize("method", ["euler", "srk", "heun"])
+def test_matrix_noise(method: str) -> None:
+    """Diffusion matrices on a state's last axis: near the fine limit of our own on one path."""
+    sde = Ornstein()
+    model = sg.ScoreModel(Smooth(), sde, "score")
+    for shape in ((6, 2), (3, 2, 2)):
+        x = normal(*shape)
+
+        def end(solver: sg.Solver, n: int, x: Tensor = x) -> Tensor:
+            noise = sg.Brownian(1, sde.T)
+            return run(solver, model, x, n, grid=sg.walks.uniform, eta=0.8, noise=noise)
+
+        limit = end(sg.solvers.SRA1(), 512)
+        there, ours = end(sg.solvers.TorchSDE(method), 64), end(sg.EulerMaruyama(), 64)
+        if method == "euler":
+            close(there, ours, 1e-11)
+        assert float((there - limit).norm() / (ours - limit).norm()) < {"heun": 0.3}.get(
+            method, 1.01 if method == "euler" else 0.05
+        )
+        zero = run(sg.solvers.TorchSDE(method), model, x, 64, grid=sg.walks.uniform, eta=0.0)
+        flow = run(
+            {"euler": sg.Euler(), "heun": sg.Heun()}.get(method, sg.RK4()),
+            model,
+            x,
+            64,
+            grid=sg.walks.uniform,
+        )
+        close(zero, flow, 1e-3 if method == "srk" else 1e-10, 1e-3)
+
+
+def test_a_sample_depends_on_its_own_seed_alone() -> None:
+    model = sg.ScoreModel(pointwise, VP, "x0")
+    for method in TORCHSDE:
+        how: dict[str, Any] = {"solver": sg.solvers.TorchSDE(method), "steps": 4}
+        batch = sg.sample(model, (3, 2), seed=[1, 2, 3], **how)
+        assert torch.equal(sg.sample(model, (2, 2), seed=[3, 1], **how), batch[[2, 0]])
+
+
+@pytest.mark.parametrize("cls", [sg.solvers.TorchDiffEq, sg.solvers.SciPy])
+def test_noise_is_refused(cls: type[sg.Solver]) -> None:
+    with refused("eta = 0, but eta = 1"):
+        sg.sample(sg.ScoreModel(pointwise, VP), (2, 2), solver=cls(), eta=1.0)
+
+
+def test_refused() -> None:
+    with refused("Unknown torchsde method 'rk4'.*milstein"):
+        sg.solvers.TorchSDE("rk4")
+    with refused("Unknown SciPy method 'rk45'.*DOP853"):
+        sg.solvers.SciPy("rk45")
+    with refused("must be positive"):
+        sg.solvers.SciPy(rtol=0.0)
+    with refused("n must be a whole number >= 1"):
+        sg.solvers.TorchDiffEq("rk4", n=0)
