@@ -90,12 +90,30 @@ def test_other_processes_give_other_encodings_of_one_code() -> None:
 def test_dequantised_bounds_go_beyond_the_range_of_the_values() -> None:
     """A bin of the first value lies half outside what the model was said to be trained on."""
     from sdegen.runs.likelihood import measure
+    from sdegen.runs.settings import EvaluateSettings
 
     inner = exact_model(Gaussian([0.0, 0.1], [0.3, 0.2]), sg.VPSDE())
     model = sg.ScoreModel(inner.net, inner.sde, inner.target, data_range=(-1.0, 1.0))
-    config = {"seed": 0, "packages": [], "bounds_on": "dequantised", "elbo_draws": 4}
-    config |= {"ddpm_steps": 3, "repeats": 1, "importance": 1, "protocol": None, "walk": {}}
-    config |= {"steps": 10, "nfe": None, "divergence": "exact", "probes": 1}
-    config |= {"solver": {"_target_": "sdegen.UniPC"}}
-    rows = measure(model, torch.tensor([[-1.0, 1.0]]), 17, config, 0)
+    settings = EvaluateSettings(
+        run="x",
+        name="x",
+        split="test",
+        n=None,
+        batch=1,
+        steps=10,
+        nfe=None,
+        divergence="exact",
+        probes=1,
+        repeats=1,
+        importance=1,
+        protocol=None,
+        elbo_draws=4,
+        ddpm_steps=3,
+        bounds_on="dequantised",
+        seed=0,
+        device="cpu",
+        packages=[],
+        solver={"_target_": "sdegen.UniPC"},
+    )
+    rows = measure(model, torch.tensor([[-1.0, 1.0]]), 17, settings, 0)
     assert all(rows[0][name] is not None for name in ("flow", "elbo", "ddpm"))
