@@ -240,7 +240,7 @@ class Azula(Peer):
                 level = level_at(model, t)
                 return level.alpha.to(t), level.sigma.to(t)
 
-        class ScoreModel(azula.denoise.ScoreModel):  # type: ignore[misc]
+        class Denoiser(azula.denoise.Denoiser):  # type: ignore[misc]
             schedule = Ours()
 
             def forward(self, x: Tensor, t: Tensor) -> Any:
@@ -251,7 +251,7 @@ class Azula(Peer):
         how: dict[str, Any] = {"order": self.order} if self.order else {}
         if self.sampler in ("DDIM", "Ito"):
             how["eta"] = self.eta
-        end: Tensor = at_ours(ScoreModel(), steps=len(times) - 1, silent=True, **how)(x)
+        end: Tensor = at_ours(Denoiser(), steps=len(times) - 1, silent=True, **how)(x)
         return end
 
 
