@@ -6,8 +6,9 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from difflib import get_close_matches
+from functools import cached_property, lru_cache
 from numbers import Integral, Real
 from types import FunctionType
 from typing import Any
@@ -101,13 +102,34 @@ def accepted(who: str, given: Iterable[str], known: Collection[str]) -> None:
 
 def fixed(value: Any) -> bool:
     """True for what is bound to be the same tomorrow: numbers, and frozen dataclasses of them."""
-    if isinstance(value, tuple):
+    kind: Any = type(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return True
+    if kind is tuple:
         return all(map(fixed, value))
-    if isinstance(value, FunctionType):
+    if kind is FunctionType:
         return value.__module__.startswith("sdegen.") and value.__closure__ is None
-    if is_dataclass(value) and not isinstance(value, type):
-        how = type(value).__dataclass_params__  # type: ignore[attr-defined]
-        known = {each.name: getattr(value, each.name) for each in fields(value)}
-        # A subclass that is no dataclass may hold what no field tells of.
-        return how.frozen and how.eq and vars(value) == known and all(map(fixed, known.values()))
-    return value is None or isinstance(value, bool | int | float | str)
+    names = frozen_fields(kind)
+    if names is None:
+        return False
+    known = vars(value)
+    # What is no field may be anything, but for what a property of the class itself remembers.
+    return all(name in names or remembers(kind, name) for name in known) and all(
+        fixed(getattr(value, name)) for name in names
+    )
+
+
+@lru_cache
+def frozen_fields(kind: type) -> frozenset[str] | None:
+    """The fields of a frozen dataclass, compared by them; None of any other class, and of one that
+    inherits from a dataclass without being one itself."""
+    how = vars(kind).get("__dataclass_params__")
+    if how is None or not (how.frozen and how.eq):
+        return None
+    return frozenset(each.name for each in fields(kind))
+
+
+@lru_cache
+def remembers(kind: type, name: str) -> bool:
+    """Whether a name is a ``cached_property`` of a class."""
+    return isinstance(getattr(kind, name, None), cached_property)

@@ -64,29 +64,48 @@ def label_dtype(label: Tensor, dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
+AT_ONCE = 2**20
+"""Labels that are kept ready; more than so many numbers are made one by one when asked for."""
+
+
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """The labels of n levels made at once, and what states there are multiplied by, if anything.
 
-    As numbers: handing one to a kernel neither copies nor waits, on any device.
+    for_states, for_network, device, b: the states (b, *) and the network that they are for.
+    numbers: the labels.  rows: each as a tensor (b,); None where they would take much memory.
+    scales:  of the states; None where the network sees them as they are.
     """
 
     levels: Instant
-    whole: bool
-    labels: list[float]
+    for_states: torch.dtype
+    for_network: torch.dtype
+    device: torch.device
+    b: int
+    kind: torch.dtype
+    numbers: list[float]
+    rows: tuple[Tensor, ...] | None
     scales: list[float] | None
 
-    def label(self, i: int, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """The label (b,) of level i for states x (b, *) of a network of some type."""
-        if self.whole:
-            dtype = torch.int64
-        elif dtype in (torch.float16, torch.bfloat16):
-            dtype = torch.float32
-        return x.new_full((len(x),), self.labels[i], dtype=dtype)
+    def label(self, i: int, x: Tensor) -> Tensor:
+        """The label (b,) of level i, of a number in a kernel: nothing is copied, nothing waits."""
+        return x.new_full((self.b,), self.numbers[i], dtype=self.kind)
 
 
-def prepare(levels: Instant, label: Label, scale: Tensor | None) -> Prepared:
-    """Labels and scales of levels (n,)."""
+def prepare(
+    levels: Instant, label: Label, scale: Tensor | None, x: Tensor, dtype: torch.dtype
+) -> Prepared:
+    """Labels and scales of levels (n,) for states x (b, *) and a network of some type."""
     made = label(levels).detach().expand(levels.t.shape)
+    kind, b, numbers = label_dtype(made, dtype), x.shape[0], made.tolist()
     scales = None if scale is None else scale.expand(levels.t.shape).tolist()
-    return Prepared(levels, not made.is_floating_point(), made.tolist(), scales)
+    rows = None
+    # A graph must not remember memory of ours, which another walk's labels take the place of.
+    capturing = x.is_cuda and torch.cuda.is_current_stream_capturing()
+    if len(numbers) * b <= AT_ONCE and not capturing:
+        with torch.inference_mode(False):
+            table = x.new_empty((len(numbers), b), dtype=kind)
+            for row, number in zip(table, numbers, strict=True):
+                row.fill_(number)
+            rows = table.clone().unbind()  # a table that nobody has written into since
+    return Prepared(levels, x.dtype, dtype, x.device, b, kind, numbers, rows, scales)

@@ -199,34 +199,69 @@ class ScoreModel(nn.Module):
 
         Here, and nowhere else, calls are counted.
         """
+        place, own = level.place, x.dtype
+        weight = self._weight
+        dtype = own if weight is None else weight[0][weight[1]].dtype
+        if place is not None and not torch.is_grad_enabled():
+            levels, i = place
+            ready = self._prepared
+            if (
+                ready is None
+                or ready.levels is not levels
+                or ready.b != x.shape[0]
+                or ready.for_states is not own
+                or ready.for_network is not dtype
+                or ready.device != x.device
+            ):
+                self.check_state(x)
+                ready = prepare(levels, self.label, self.c_in(levels), x, dtype)
+                self._prepared = ready
+            rows, scales = ready.rows, ready.scales
+            label = ready.label(i, x) if rows is None else rows[i]
+            inputs = x if scales is None else x * scales[i]
+        else:
+            self.check_state(x)
+            rows, label, c_in = None, self.label_at(level, x, dtype), self.c_in(level)
+            inputs = x if c_in is None else expand(c_in, x) * x
+        if inputs.dtype is not dtype:
+            inputs = inputs.to(dtype)
+        self._spent[0] += 1
+        if self.conditions:
+            self.check_conditions(x.shape[0])
+            F = self.net(inputs, label, **self.conditions)
+        else:
+            F = self.net(inputs, label)
+        if rows is not None and label._version:
+            self._prepared = None  # the network has written into its label
+        if type(F) is not Tensor:
+            F = tensor_of(F)
+        if self.heads == 2 or F.shape != x.shape:
+            self.check_output(F, x)
+        return F if F.dtype is own else F.to(own)
+
+    def ready(self, levels: Instant, x: Tensor, own: torch.dtype, dtype: torch.dtype) -> Prepared:
+        """What is prepared for states x (b, *) at levels (n,): made once for all of them."""
+        ready = self._prepared
+        if (
+            ready is None
+            or ready.levels is not levels
+            or ready.b != x.shape[0]
+            or ready.for_states is not own
+            or ready.for_network is not dtype
+            or ready.device != x.device
+        ):
+            self.check_state(x)
+            ready = prepare(levels, self.label, self.c_in(levels), x, dtype)
+            self._prepared = ready
+        return ready
+
+    def check_state(self, x: Tensor) -> None:
+        """Refuse what is no batch of states."""
         if not x.is_floating_point() or x.ndim < self.heads:
             raise ValueError(
                 f"A state is a floating-point tensor (b, *), but this one is {x.dtype} of shape "
                 f"{tuple(x.shape)}; scale integer images first, as sdegen.data.from_uint8 does."
             )
-        dtype = self.dtype or x.dtype
-        place = level.place
-        if place is not None and not torch.is_grad_enabled():
-            levels, i = place
-            ready = self._prepared
-            if ready is None or ready.levels is not levels:
-                ready = self._prepared = prepare(levels, self.label, self.c_in(levels))
-            label = ready.label(i, x, dtype)
-            inputs = x if ready.scales is None else x * ready.scales[i]
-        else:
-            label, c_in = self.label_at(level, x, dtype), self.c_in(level)
-            inputs = x if c_in is None else expand(c_in, x) * x
-        if self.conditions:
-            self.check_conditions(len(x))
-        self._spent[0] += 1
-        F = self.net(
-            inputs if inputs.dtype == dtype else inputs.to(dtype), label, **self.conditions
-        )
-        if type(F) is not Tensor:
-            F = tensor_of(F)
-        if self.heads == 2 or F.shape != x.shape:
-            self.check_output(F, x)
-        return F if F.dtype == x.dtype else F.to(x.dtype)
 
     def label_at(self, level: Instant, x: Tensor, dtype: torch.dtype) -> Tensor:
         """The label (b,) of states x (b, *) at a level of times () or (b,)."""

@@ -117,23 +117,35 @@ class Program:
         wide = torch.empty_like(x, dtype=torch.float32) if x.element_size() < 4 else None
         size = x.numel() * x.element_size()
         for line in self.lines:
-            if isinstance(line, Combine):
-                out = buffers[line.buffer]
+            if type(line) is Combine:
+                made, at, _, factor, rest, constant, in_place, drops = line
+                out = buffers[at]
                 if out is None:
-                    out = buffers[line.buffer] = torch.empty_like(x)
-                combine(line, values, out, wide)
-                values[line.out] = out
-            elif isinstance(line, Ask):
-                state = values[line.input]
-                F = output(state, stops[line.i])
+                    out = buffers[at] = torch.empty_like(x)
+                if in_place and wide is None:
+                    if factor != 1.0:
+                        out.mul_(factor)
+                    for register, c in rest:
+                        out.add_(values[register], alpha=c)
+                    if constant:
+                        out.add_(constant)
+                else:
+                    combine(line, values, out, wide)
+                values[made] = out
+            elif type(line) is Ask:
+                made, asked, i, drops = line
+                state = values[asked]
+                F = output(state, stops[i])
                 # A network may hand back (a view of) the state, which will be written into.
                 alias = 0 <= F.data_ptr() - state.data_ptr() < size
-                values[line.out] = F.clone() if alias else F
-            elif isinstance(line, Reach):
-                yield values[line.state]
+                values[made] = F.clone() if alias else F
+            elif type(line) is Reach:
+                reached, drops = line
+                yield values[reached]
             else:
-                values[line.out] = taken(line.draw, noise, x)
-            for register in line.drops:
+                assert type(line) is Take
+                values[line.out], drops = taken(line.draw, noise, x), line.drops
+            for register in drops:
                 del values[register]
 
 
@@ -153,15 +165,13 @@ def check_view(model: Denoiser) -> None:
 
 
 def combine(line: Combine, values: dict[int, Tensor], out: Tensor, wide: Tensor | None) -> None:
-    """One combination, into its buffer; in float32 for shorter types, and rounded once."""
+    """One combination, into a buffer that it does not begin from; in float32 for shorter types,
+    and rounded once."""
     to, rest = out if wide is None else wide, line.rest
     if line.base is None:
         to.zero_()
     elif wide is not None:
         to.copy_(values[line.base]).mul_(line.factor)
-    elif line.in_place:
-        if line.factor != 1.0:
-            to.mul_(line.factor)
     elif line.factor == 1.0 and rest:
         torch.add(values[line.base], values[rest[0][0]], alpha=rest[0][1], out=to)
         rest = rest[1:]

@@ -139,9 +139,21 @@ def sample(
     accepted("sample", how, HOW | {"watch"})
     with torch.set_grad_enabled(allowed(how.get("graph"))):
         plan = Plan.of(model, start, **how)
+        if plan.program is not None and watch is None:
+            return ended(plan, begin(plan.equation, start, plan.levels[0]))
         for _, x, _ in trajectory(plan, start, watch):  # noqa: B007
             pass
     return reached(x) if plan.graph else x
+
+
+def ended(plan: Plan, x: Tensor) -> Tensor:
+    """Where a plan's program takes states x (b, *), with nothing done on the way."""
+    p, program = plan.equation, plan.program
+    assert program is not None
+    end = x
+    for end in program.execute(p.model, x, p.noise):  # noqa: B007
+        pass
+    return p.model(end, plan.levels[-1]).x0 if plan.denoise else end
 
 
 def trajectory(
