@@ -176,7 +176,7 @@ def test_what_cannot_be_tuned_is_refused() -> None:
     with refused("no gradient"):
         sg.tune(sg.ScoreModel(detached, sde), nfe=3, shape=(2,), seeds=32)
     other = sg.ScoreModel(lambda x, t: -x, Plain(), "score")
-    with refused("LinearSDE, which Plain is not"):
+    with refused("Comparing solvers needs alpha and sigma, but Plain gives only"):
         sg.tune(other, nfe=3, shape=(2,))
 
 
