@@ -35,7 +35,7 @@ from sdegen.sampling.plan import plan
 
 OUT = Path(__file__).with_suffix(".json")
 ETAS = (0.0, 0.3, 0.6, 1.0, 1.4)
-SDES: dict[str, sg.LinearSDE] = {"vp": sg.VPSDE(), "edm": sg.EDM(), "flow": sg.Flow()}
+SDES: dict[str, sg.LinearSDE] = {"vp": sg.VPSDE(), "edm": sg.EDMSDE(), "flow": sg.FlowSDE()}
 SOLVER = sg.DPMSolverPP(2)
 Distance = Callable[[float, int, int], float]
 """Of eta, network calls and a seed."""

@@ -45,7 +45,7 @@ STEPS, MOST = 40, 60.0
 
 def survived(solver: sg.Solver, h: float) -> float:
     """The largest -m that steps of size h survive."""
-    sde = sg.EDM(T=1.0, t_min=math.exp(-h * STEPS))
+    sde = sg.EDMSDE(T=1.0, t_min=math.exp(-h * STEPS))
     table = table_of(solver, STEPS, sde)
     m = -torch.linspace(0.0, MOST, 2401, dtype=torch.float64)
     lasting = table.follow(lambda x, t: m * x, torch.ones_like(m))[-1].abs() <= 1.0

@@ -117,7 +117,7 @@ def test_starts_have_the_variance_of_their_level() -> None:
 
 
 def test_references_agree_are_kept_and_are_refused(tmp_path: Path) -> None:
-    problem, sde = problems.gaussian(), sg.EDM()
+    problem, sde = problems.gaussian(), sg.EDMSDE()
     first = reference(problem, sde, 4, 0, tmp_path)
     assert first.agreement < 1e-9
     top, bottom = (sde(torch.tensor(t, dtype=torch.float64)) for t in (sde.T, sde.t_min))
@@ -210,7 +210,7 @@ def test_peers_with_steps_of_their_own_follow_the_tolerance(name: str) -> None:
 def test_peers_that_add_noise_sample_the_mixture(name: str, tmp_path: Path) -> None:
     how: dict[str, Any] = {"folder": tmp_path, "walk": "log_snr", "nfe": 60}
     found, again = (
-        measure(problems.mixture(), sg.EDM(), PEERS[name], Settings(draws=512), **how)
+        measure(problems.mixture(), sg.EDMSDE(), PEERS[name], Settings(draws=512), **how)
         for _ in range(2)
     )
     assert found["errors"]["sliced"] < 3 * found["floor"]["sliced"]
@@ -362,7 +362,9 @@ class Broken(Peer):
 
 
 def test_a_failed_solve_is_said(tmp_path: Path) -> None:
-    point = measure(problems.mixture(), sg.EDM(), Broken(), Settings(n=3), folder=tmp_path, nfe=4)
+    point = measure(
+        problems.mixture(), sg.EDMSDE(), Broken(), Settings(n=3), folder=tmp_path, nfe=4
+    )
     assert point["failed"] == "1 of 3 samples did not arrive" and "errors" not in point
 
 

@@ -22,7 +22,7 @@ from sdegen.likelihood.density import log_prob
 
 LINE = Gaussian([0.1, -0.3], [0.04, 0.09])
 """Independent coordinates, so that a bin's probability is a product."""
-SHARP = sg.EDM(T=1e4, t_min=1e-3)
+SHARP = sg.EDMSDE(T=1e4, t_min=1e-3)
 IMAGES = torch.tensor([[3, 5], [8, 4], [6, 6]], dtype=torch.uint8)
 EXACT = {"divergence": "exact", "solver": sg.AdaptiveRK(clock="lam", rtol=1e-6, atol=1e-6)}
 
@@ -217,7 +217,7 @@ def test_a_bound_on_probabilities_of_values() -> None:
     points = torch.tensor([[0, 1], [2, 2], [2, 0], [1, 1]])
     data = Empirical(centre(points, 3))
     x = torch.tensor([[0, 1], [2, 2], [1, 1]], dtype=torch.uint8)
-    sde = sg.EDM(T=1e3, t_min=0.05)
+    sde = sg.EDMSDE(T=1e3, t_min=0.05)
     found = elbo(exact_model(data, sde), x, draws=4000, levels=3)
     assert ((found.value + math.log(4)).abs() < 3.5 * found.error).all()
     assert found.error.max() < 0.25
@@ -319,9 +319,9 @@ def test_bounds_without_marginals_are_refused() -> None:
 def test_bounds_need_signal_at_one_end_and_noise_at_the_other() -> None:
     x = normal(2, 2)
     for sde, reason in (
-        (sg.Flow(T=1.0), "At t = 1 no signal is left.*end the SDE earlier"),
+        (sg.FlowSDE(T=1.0), "At t = 1 no signal is left.*end the SDE earlier"),
         (sg.VPSDE(t_min=0.0), "At t_min = 0 no noise is left.*VPSDE\\(t_min=1e-5\\)"),
-        (sg.Flow(t_min=0.0), "At t_min = 0 no noise is left.*Flow\\(t_min=1e-5\\)"),
+        (sg.FlowSDE(t_min=0.0), "At t_min = 0 no noise is left.*Flow\\(t_min=1e-5\\)"),
     ):
         model = exact_model(MIXTURE, sde)
         for go in (elbo, fitted, lambda m, x: discrete_elbo(m, x, steps=4)):
@@ -358,7 +358,7 @@ def test_losses_of_integers_are_refused() -> None:
     model = sg.ScoreModel(torch.tanh, sg.VPSDE())
     for go in (
         lambda x: sg.losses.dequantised(model, x, levels=256, loss=sg.dsm_loss),
-        lambda x: sg.losses.vdm_loss(sg.ScoreModel(torch.tanh, sg.sde.LearnedVP()), x),
+        lambda x: sg.losses.vdm_loss(sg.ScoreModel(torch.tanh, sg.sde.LearnedVPSDE()), x),
     ):
         with refused("must be floating point, but it is torch.uint8"):
             go(IMAGES)

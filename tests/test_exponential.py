@@ -54,7 +54,7 @@ mpmath.mp.dps = 40
 
 def level(lam: float) -> sg.Level:
     """The level of EDM at a lam that is exact, where differences of lam are exact too."""
-    at = sg.EDM()(torch.tensor(math.exp(-lam), dtype=torch.float64))
+    at = sg.EDMSDE()(torch.tensor(math.exp(-lam), dtype=torch.float64))
     at.__dict__["lam"] = torch.tensor(lam, dtype=torch.float64)
     return at
 
@@ -78,7 +78,7 @@ ETAS: dict[str, tuple[Eta, Callable[[Any], Any]]] = {
 
 
 def equation(eta: Eta) -> sg.Reverse:
-    return sg.Reverse(sg.ScoreModel(NET, sg.EDM()), eta)
+    return sg.Reverse(sg.ScoreModel(NET, sg.EDMSDE()), eta)
 
 
 def exact_density(name: str, eta: Callable[[Any], Any], u: Any, s: Any) -> Any:
@@ -278,7 +278,7 @@ def test_any_nodes_give_order_three(nodes: tuple[float, float]) -> None:
 
 @pytest.mark.parametrize("node", [0.1, 0.5, 0.8])
 def test_any_node_gives_order_two(node: float) -> None:
-    (slope,) = slopes(flow_errors(sg.solvers.Singlestep(2, (node,)), sg.EDM(), (128, 256)))
+    (slope,) = slopes(flow_errors(sg.solvers.Singlestep(2, (node,)), sg.EDMSDE(), (128, 256)))
     assert abs(slope - 2) < 0.1, slope
 
 
@@ -426,7 +426,7 @@ def test_published(solver: sg.Solver, step: Callable[..., Tensor]) -> None:
 
 def test_er_sde_by_hand() -> None:
     """Cui et al. (2023), algs. 2, 4 and 5 phi(s) = s (exp(s^0.3) + 10), by SciPy."""
-    sde = sg.EDM()
+    sde = sg.EDMSDE()
     model, x = exact_model(MIXTURE, sde), 80.0 * normal(4, 2)
     walk, draws = sg.walks.karras(sde, 6, stop=0.1), [normal(4, 2, seed=k) for k in range(6)]
     sigma = walk.tolist()

@@ -85,9 +85,9 @@ def quiet(rho: float) -> dict[str, sg.LinearSDE]:
         "vp": lambda **k: sg.VPSDE(beta_max=80.0, **k),
         "subvp": lambda **k: sg.SubVPSDE(beta_max=80.0, **k),
         "ve": lambda **k: sg.VESDE(sigma_max=1e6, **k),
-        "cosine": lambda **k: sg.Cosine(T=0.999999, **k),
-        "edm": lambda **k: sg.EDM(T=1e6, **k),
-        "flow": lambda **k: sg.Flow(T=0.999999, **k),
+        "cosine": lambda **k: sg.CosineSDE(T=0.999999, **k),
+        "edm": lambda **k: sg.EDMSDE(T=1e6, **k),
+        "flow": lambda **k: sg.FlowSDE(T=0.999999, **k),
     }
     return {name: make(t_min=float(make().time(at))) for name, make in made.items()}
 
@@ -121,7 +121,7 @@ def test_the_density_at_t_min_is_that_of_smoothed_data() -> None:
     data, x = gaussian(2), normal(4, 2) / 2
     errors = []
     for t_min in (0.01, 0.02):
-        sde = sg.EDM(T=1e6, t_min=t_min)
+        sde = sg.EDMSDE(T=1e6, t_min=t_min)
         value = log_prob(exact_model(data, sde), x, **FINE).value  # type: ignore[arg-type]
         precision = torch.linalg.inv(torch.as_tensor(data.cov))
         slope = (x - torch.as_tensor(data.mean)) @ precision
@@ -456,7 +456,7 @@ def test_what_has_no_likelihood_is_refused() -> None:
         log_prob(model, x, solver=sg.DDIM(), walk=torch.linspace(0.5, 0.1, 9))
     with refused("exactly one of steps and nfe"):
         log_prob(model, x, solver=sg.DDIM())
-    whole = exact_model(MIXTURE, sg.Flow(T=1.0))
+    whole = exact_model(MIXTURE, sg.FlowSDE(T=1.0))
     with refused("At t = 1 no signal is left"):
         log_prob(whole, x, solver=sg.Heun(), steps=5, walk="uniform")
     with refused("At t = 1 no signal is left"):
@@ -551,7 +551,7 @@ def test_other_processes_give_other_encodings_of_one_code() -> None:
     """z / sigma_T is the same whatever the SDE, as far as no signal is left: Song et al., 4.3."""
     x = MIXTURE.sample(8, torch.Generator().manual_seed(2))
     codes = []
-    for sde in (sg.VPSDE(), sg.EDM(), sg.Flow()):
+    for sde in (sg.VPSDE(), sg.EDMSDE(), sg.FlowSDE()):
         fine = sg.AdaptiveRK(clock="lam", rtol=1e-8, atol=1e-8)
         codes.append(encode(exact_model(MIXTURE, sde), x, solver=fine) / ends(sde)[0].sigma)
     for code in codes[1:]:

@@ -113,7 +113,7 @@ def test_losses_are_the_textbooks_sample_by_sample(sde: sg.LinearSDE) -> None:
 
 def test_flow_matching_is_its_usual_self() -> None:
     """On the straight flow: |v_theta - (z - x0)|^2."""
-    sde, x0 = sg.Flow(), normal(12, 3)
+    sde, x0 = sg.FlowSDE(), normal(12, 3)
     net = Recorder(Smooth(3))
     model = sg.ScoreModel(net, sde, predicts="velocity")
     got = sg.dsm_loss(model, x0, weighting="velocity", draw=fixed)
@@ -189,7 +189,7 @@ def test_loss_is_a_mean_over_coordinates_of_any_shape(shape: tuple[int, ...]) ->
         seen.append(x)
         return torch.zeros_like(x)
 
-    loss = sg.dsm_loss(sg.ScoreModel(net, sg.EDM()), torch.zeros(shape).double(), draw=fixed)
+    loss = sg.dsm_loss(sg.ScoreModel(net, sg.EDMSDE()), torch.zeros(shape).double(), draw=fixed)
     z = seen[0] / (0.002 + U[:5] * (80 - 0.002)).reshape(-1, *[1] * (len(shape) - 1))
     close(loss, z.square().reshape(5, -1).mean(1))
 
@@ -241,7 +241,7 @@ def over_uniform_time(sde: sg.LinearSDE, name: str) -> float:
 
 def rho_to_t(sde: sg.LinearSDE, rho: Tensor) -> Tensor:
     """The inverse of rho(t), worked out anew."""
-    if isinstance(sde, sg.EDM):
+    if isinstance(sde, sg.EDMSDE):
         return rho
     half = torch.log1p(rho**2) / 2  # -log alpha on VP
     return (-0.1 + torch.sqrt(0.01 + 4 * 19.9 * half)) / (2 * 19.9) * 2
@@ -288,14 +288,16 @@ def test_exact_score_reaches_the_minimum(sde: sg.LinearSDE, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WEIGHTINGS)
-@pytest.mark.parametrize("sde", [sg.VPSDE(), sg.EDM()], ids=["vp", "edm"])
+@pytest.mark.parametrize("sde", [sg.VPSDE(), sg.EDMSDE()], ids=["vp", "edm"])
 def test_minimum_under_log_normal_times(sde: sg.LinearSDE, name: str) -> None:
     want = over_log_normal_time(sde, name)
     losses = sampled(sde, 60_000, weighting=name, times=sg.losses.LogNormalTime())
     within(losses, want)
 
 
-@pytest.mark.parametrize("sde", [sg.VPSDE(), sg.EDM(), sg.SubVPSDE()], ids=["vp", "edm", "subvp"])
+@pytest.mark.parametrize(
+    "sde", [sg.VPSDE(), sg.EDMSDE(), sg.SubVPSDE()], ids=["vp", "edm", "subvp"]
+)
 def test_likelihood_times_change_the_variance_and_not_the_mean(sde: sg.LinearSDE) -> None:
     want = over_uniform_time(sde, "likelihood")
     drawn = sampled(sde, 40_000, weighting="likelihood", times=sg.losses.likelihood_time)

@@ -16,7 +16,7 @@ import sdegen as sg
 from sdegen.noise.hashing import mix, signed
 
 LEVEL = 1e-5
-NOW = sg.EDM()(1.0)
+NOW = sg.EDMSDE()(1.0)
 
 
 def draw(noise: sg.Noise, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -194,7 +194,7 @@ def test_a_draw_is_a_function_of_its_number() -> None:
 
 
 def test_noise_does_not_depend_on_the_step() -> None:
-    later = sg.EDM()(0.5)
+    later = sg.EDMSDE()(0.5)
     x = torch.empty(3, 2)
     assert torch.equal(sg.Seeded(0)(x, NOW, later), sg.Seeded(0)(x, NOW, NOW))
 

@@ -33,7 +33,7 @@ from sdegen.solvers.singlestep import SingleDPM
 from sdegen.walks.climbs import ancestral, churn
 from sdegen.walks.grids import leading, linspace
 
-VP, FLOW = sg.DiscreteVPSDE(), sg.Flow()
+VP, FLOW = sg.DiscreteVPSDE(), sg.FlowSDE()
 N = 12
 START = normal(6, 2, seed=3)
 DRAWS = [normal(6, 2, seed=100 + i) for i in range(2 * N)]
@@ -422,7 +422,7 @@ EDM_CASES = {
 @pytest.mark.parametrize("case", EDM_CASES.values(), ids=EDM_CASES)
 def test_edm_schedulers_of_diffusers(case: Case) -> None:
     """Their preconditioning too: c_in, c_noise, c_skip and c_out are theirs."""
-    sde, net = sg.EDM(), Smooth()
+    sde, net = sg.EDMSDE(), Smooth()
     levels = sg.walks.levels(sde, sg.walks.karras(sde, N))
     model = sg.ScoreModel(net, sde, predicts="edm")
     theirs = scheduler(case.name, N, **case.config)
@@ -465,7 +465,7 @@ def test_ve_predictor_and_corrector_of_diffusers(monkeypatch: pytest.MonkeyPatch
 
 # ---------------------------------------------------------------------------------- k-diffusion
 
-WIDE = sg.EDM(T=200.0, t_min=1e-6)
+WIDE = sg.EDMSDE(T=200.0, t_min=1e-6)
 SIGMAS = sg.walks.karras(WIDE, N, start=80.0, stop=0.002)
 Sampler = Callable[..., Tensor]
 

@@ -268,7 +268,7 @@ def test_the_watch_sees_a_plain_loop() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 def test_short_types_are_accumulated_in_float32(solver: sg.Solver, dtype: torch.dtype) -> None:
     """Rounded once a combination: nearer the exact result than a loop that rounds each term."""
-    sde = sg.EDM(T=20.0)
+    sde = sg.EDMSDE(T=20.0)
     model, x = sg.ScoreModel(pointwise, sde, "x0"), 20 * normal(256, 64).to(dtype)
     times = sg.walks.log_snr(sde, 24)
     exact = sg.sample(model, x.double(), solver=solver, walk=times)

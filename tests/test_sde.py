@@ -402,4 +402,6 @@ def test_a_checkpoint_knows_its_sde_by_either_name() -> None:
             old, new = ({"sde": {"_target_": f"{room}.{n}"}} for n in (name, f"{name}SDE"))
             refuse_other(path, old, new)
     with refused("made with sde._target_"):
-        refuse_other(path, {"sde": {"_target_": "sdegen.EDM"}}, {"sde": {"_target_": "sdegen.x"}})
+        refuse_other(
+            path, {"sde": {"_target_": "sdegen.EDMSDE"}}, {"sde": {"_target_": "sdegen.x"}}
+        )

@@ -23,7 +23,7 @@ FLOW = {name: s for name, s in LINEAR.items() if s.flow and (s.any_eta or s.eta 
 NOISY = {name: s for name, s in LINEAR.items() if s.weak and (s.any_eta or s.eta == 1)}
 NOISY.pop("sra1")  # its areas are draws too, of which ``law`` knows nothing
 GAUSSIAN = Gaussian(torch.tensor([0.3, -0.2]), torch.tensor([0.25, 1.5]))
-SDES = {"vp": sg.VPSDE(), "edm": sg.EDM(), "flow": sg.Flow()}
+SDES = {"vp": sg.VPSDE(), "edm": sg.EDMSDE(), "flow": sg.FlowSDE()}
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_table_integrates_polynomials_of_its_degree(k: int, prediction: str) -
 
 def test_consistency() -> None:
     """A constant network is integrated exactly by exponential solvers of its prediction."""
-    for sde in (sg.VPSDE(), sg.VESDE(), sg.EDM(), sg.Flow()):
+    for sde in (sg.VPSDE(), sg.VESDE(), sg.EDMSDE(), sg.FlowSDE()):
         top, bottom = ends(sde)
         x = normal(3, 1)
         for solver in (
@@ -132,16 +132,16 @@ def test_the_noise_a_table_adds_gives_the_law(name: str) -> None:
 SAME = {
     "ddim and dpm-solver++(1)": (sg.DDIM(), sg.DPMSolverPP(1), sg.VPSDE(), 0.0),
     "ddim and dpm-solver-1": (sg.DDIM(), sg.DPMSolver(1), sg.VPSDE(), 0.0),
-    "ddim and the exact integral of one x0": (sg.DDIM(), sg.Multistep(1), sg.EDM(), 0.0),
+    "ddim and the exact integral of one x0": (sg.DDIM(), sg.Multistep(1), sg.EDMSDE(), 0.0),
     "ddim and the exact integral of one eps": (
         sg.DDIM(),
         sg.Multistep(1, prediction="eps"),
-        sg.Flow(),
+        sg.FlowSDE(),
         0.0,
     ),
     "ancestral and ddim with eta 1": (sg.Ancestral(), sg.DDIM(1.0), sg.VPSDE(), 1.0),
-    "euler and ddim where t is sigma": (sg.Euler(), sg.DDIM(), sg.EDM(), 0.0),
-    "heun in t and in rho where t is rho": (sg.Heun(), sg.Heun("rho"), sg.EDM(), 0.0),
+    "euler and ddim where t is sigma": (sg.Euler(), sg.DDIM(), sg.EDMSDE(), 0.0),
+    "heun in t and in rho where t is rho": (sg.Heun(), sg.Heun("rho"), sg.EDMSDE(), 0.0),
     "deis in rho and exact eps in rho": (
         sg.solvers.DEIS(3, clock="rho"),
         sg.Multistep(3, prediction="eps", clock="rho"),

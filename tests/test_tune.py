@@ -59,7 +59,7 @@ def test_a_tuned_solver_beats_the_best_untuned_on_fresh_seeds(
 
 
 def test_on_images() -> None:
-    model = exact_model(Empirical(digits("train").x[:200]), sg.EDM())
+    model = exact_model(Empirical(digits("train").x[:200]), sg.EDMSDE())
     solver = sg.tune(
         model,
         nfe=5,
@@ -146,7 +146,7 @@ def test_program_plain_loop_and_solution() -> None:
 
 def test_it_is_for_one_sde_one_end_and_one_walk() -> None:
     solver, x = tuned(), normal(3, 2)
-    for sde in (sg.VPSDE(beta_max=15.0), sg.VPSDE(t_min=1e-4), sg.EDM(), sg.Flow()):
+    for sde in (sg.VPSDE(beta_max=15.0), sg.VPSDE(t_min=1e-4), sg.EDMSDE(), sg.FlowSDE()):
         with refused("This solver was tuned on VPSDE.* from t = 1 to 0.001, but the model's SDE"):
             sg.sample(exact_model(MIXTURE, sde), x, solver=solver)
     for wrong in ({"nfe": 8}, {"steps": 4}, {"walk": "karras"}):
@@ -209,7 +209,7 @@ def test_weights_that_do_not_fit_are_refused() -> None:
 # ------------------------------------------------------------------------------------------ auto
 
 
-@pytest.mark.parametrize("sde", [sg.VPSDE(), sg.EDM(), sg.Flow()], ids=str)
+@pytest.mark.parametrize("sde", [sg.VPSDE(), sg.EDMSDE(), sg.FlowSDE()], ids=str)
 @pytest.mark.parametrize("nfe", [1, 6, 12])
 def test_auto_takes_the_best_of_its_probes_and_says_so(
     sde: sg.LinearSDE, nfe: int, capsys: pytest.CaptureFixture[str]

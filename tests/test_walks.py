@@ -305,7 +305,7 @@ def test_below_t_min_an_ancestral_step_turns_there(sde: sg.LinearSDE) -> None:
 @pytest.mark.parametrize("solver", [sg.Euler(), sg.DDIM()])
 def test_ancestral_euler_by_hand(solver: sg.Solver, eta: float) -> None:
     """k-diffusion's rule for how far down and up, and a last step to sigma = 0."""
-    sde, n = sg.EDM(t_min=1e-6), 8
+    sde, n = sg.EDMSDE(t_min=1e-6), 8
     sigma = torch.cat([sg.walks.karras(sde, n - 1, stop=0.002), torch.zeros(1).double()])
     model = sg.ScoreModel(NET, sde, "edm")
     start, z = 80 * normal(4, 2), normal(n, 4, 2, seed=1)
@@ -322,7 +322,7 @@ def test_ancestral_euler_by_hand(solver: sg.Solver, eta: float) -> None:
 
 def test_ancestral_euler_has_no_noise_above_all_of_it() -> None:
     """eta > 1: rho_up is at most rho_s, which is all the noise there is."""
-    sde = sg.EDM()
+    sde = sg.EDMSDE()
     times = sg.walks.karras(sde, 10)
     # From there on eta sqrt(1 - (rho_s / rho_t)^2) > 1, and the step falls to t_min.
     walk = walks.ancestral(sde, times, eta=3.0)
@@ -332,7 +332,7 @@ def test_ancestral_euler_has_no_noise_above_all_of_it() -> None:
 
 def test_ancestral_starts_at_pure_noise() -> None:
     """alpha = 0 at t = 1: rho is infinite there, and the walk is the same."""
-    sde = sg.Flow(T=1.0)
+    sde = sg.FlowSDE(T=1.0)
     model, x, z = sg.ScoreModel(NET, sde, "x0"), normal(4, 2), normal(5, 4, 2, seed=1)
     times = sg.walks.uniform(sde, 5, stop=0.1)
     walk = walks.ancestral(sde, times, eta=0.8)
@@ -383,7 +383,9 @@ def test_edm_is_algorithm_2(S: dict[str, float]) -> None:
             x = x + (t_hat**2 - t_i**2).sqrt() * S.get("S_noise", 1.0) * next(draws)
         x = heun(x, t_hat, t_next)
     noise = Replay(list(z))
-    out = sg.solve(sg.ScoreModel(NET, sg.EDM(), "edm"), start, **recipes.edm(n, noise=noise, **S))
+    out = sg.solve(
+        sg.ScoreModel(NET, sg.EDMSDE(), "edm"), start, **recipes.edm(n, noise=noise, **S)
+    )
     close(out.x, x, 1e-12)
     assert len(list(noise.draws)) == len(list(draws))
     assert out.nfe.tolist() == [2 * n - 1] * 4
@@ -407,7 +409,7 @@ def test_edm_is_one_sampler_on_every_sde() -> None:
 
 def test_churn_counts_its_steps() -> None:
     """gamma is S_churn over the steps taken, the hop among them."""
-    sde, grid = sg.EDM(), sg.walks.karras(sg.EDM(), 10)
+    sde, grid = sg.EDMSDE(), sg.walks.karras(sg.EDMSDE(), 10)
     for hop, n in ((False, 10), (True, 11)):
         walk = walks.churn(sde, grid, S_churn=1.1, hop=hop)
         gained = torch.tensor([float(s / t) for t, s in pairwise(walk) if s > t])
@@ -482,7 +484,7 @@ def test_restart_visits_what_its_algorithm_does() -> None:
             N, K, high = nearest[i]
             for t, s in list(pairwise(edm(high, main[i], N))) * K:
                 want += [t, s]
-    at, out = seen(recipes.restart(n, intervals), sg.EDM())
+    at, out = seen(recipes.restart(n, intervals), sg.EDMSDE())
     close(at, [*want, 0.002], 1e-9)
     assert out.nfe.tolist() == [len(want) + 1] * 2
 
@@ -508,27 +510,27 @@ def test_restart_takes_the_calls_that_were_published(
     n: int, intervals: list[tuple[int, int, float, float]], calls: int
 ) -> None:
     """CIFAR-10's shortest and ImageNet 64's longest configuration."""
-    _, out = seen(recipes.restart(n, intervals), sg.EDM())
+    _, out = seen(recipes.restart(n, intervals), sg.EDMSDE())
     assert out.nfe.tolist() == [calls] * 2
 
 
 def test_restart_is_the_same_heun() -> None:
     """One interval by hand, S_noise included."""
     n, z = 8, normal(2, 4, 2, seed=1)
-    sigma = sg.walks.karras(sg.EDM(), n - 1)
+    sigma = sg.walks.karras(sg.EDMSDE(), n - 1)
     x = start = 80 * normal(4, 2)
     i = int((sigma - 0.06).abs().argmin())
     for t, s in pairwise(sigma[: i + 1]):
         x = heun(x, t, s)
     for k in range(2):
-        again = sg.walks.karras(sg.EDM(), 3, start=1.5, stop=float(sigma[i]))
+        again = sg.walks.karras(sg.EDMSDE(), 3, start=1.5, stop=float(sigma[i]))
         x = x + 1.1 * (again[0] ** 2 - again[-1] ** 2).sqrt() * z[k]
         for t, s in pairwise(again):
             x = heun(x, t, s)
     for t, s in pairwise([*sigma[i:], torch.zeros(()).double()]):
         x = heun(x, t, s)
     how = recipes.restart(n, [(4, 2, 0.06, 1.5)], S_noise=1.1, noise=Replay(list(z)))
-    close(sg.sample(sg.ScoreModel(NET, sg.EDM(), "edm"), start, **how), x, 1e-11)
+    close(sg.sample(sg.ScoreModel(NET, sg.EDMSDE(), "edm"), start, **how), x, 1e-11)
 
 
 @pytest.mark.parametrize(
@@ -656,14 +658,14 @@ def test_only_linear_sdes_climb(by: walks.Climb) -> None:
 
 def restarting(*interval: float) -> Callable[[], Tensor]:
     given: Sequence[Any] = [interval]
-    return lambda: walks.restart(sg.EDM(), sg.walks.karras(sg.EDM(), 17), given)
+    return lambda: walks.restart(sg.EDMSDE(), sg.walks.karras(sg.EDMSDE(), 17), given)
 
 
-GRID = sg.walks.karras(sg.EDM(), 17)
+GRID = sg.walks.karras(sg.EDMSDE(), 17)
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
-    "eta": (lambda: walks.ancestral(sg.EDM(), GRID, -0.1), "eta >= 0, but eta = -0.1"),
-    "eta is nan": (lambda: walks.ancestral(sg.EDM(), GRID, math.nan), "but eta = nan"),
-    "S_churn": (lambda: walks.churn(sg.EDM(), GRID, -1.0), "S_churn >= 0, but S_churn = -1.0"),
+    "eta": (lambda: walks.ancestral(sg.EDMSDE(), GRID, -0.1), "eta >= 0, but eta = -0.1"),
+    "eta is nan": (lambda: walks.ancestral(sg.EDMSDE(), GRID, math.nan), "but eta = nan"),
+    "S_churn": (lambda: walks.churn(sg.EDMSDE(), GRID, -1.0), "S_churn >= 0, but S_churn = -1.0"),
     "above T": (restarting(0.06, 81.0, 1, 2), r"at most 80 = rho\(T\), but rho_max = 81"),
     "not up": (restarting(0.3, 0.06, 1, 2), "to a rho above it .* but rho_max = 0.06"),
     "nearest is above": (
@@ -673,8 +675,11 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "no K": (restarting(0.06, 0.3, 0, 2), "restart's K must be a whole number >= 1, but it is 0"),
     "no n": (restarting(0.06, 0.3, 1, 0), "steps >= 1, but steps = 0"),
     "three": (restarting(0.06, 0.3, 1), r"An interval is \(rho_min, rho_max, K, n\), but"),
-    "jump": (lambda: walks.repaint(sg.EDM(), GRID, 0), "jump_length must be a whole number >= 1"),
-    "resamplings": (lambda: walks.repaint(sg.EDM(), GRID, 2, 0), "resamplings must be a whole"),
+    "jump": (
+        lambda: walks.repaint(sg.EDMSDE(), GRID, 0),
+        "jump_length must be a whole number >= 1",
+    ),
+    "resamplings": (lambda: walks.repaint(sg.EDMSDE(), GRID, 2, 0), "resamplings must be a whole"),
     "edm of one": (lambda: recipes.edm(1), "n >= 2 times, but n = 1"),
 }
 
@@ -697,13 +702,13 @@ def test_what_is_recommended_keeps_to_its_calls(nfe: int, order: int) -> None:
 
 
 def test_without_a_solver_the_recommended_one_is_taken() -> None:
-    model, x = sg.ScoreModel(NET, sg.EDM()), normal(3, 2)
+    model, x = sg.ScoreModel(NET, sg.EDMSDE()), normal(3, 2)
     for nfe in (4, 20, 50):
         how = recipes.recommended(nfe)
         assert torch.equal(sg.sample(model, x, nfe=nfe), sg.sample(model, x, **how))
     solver = recipes.recommended(4)["solver"]
     assert torch.equal(sg.sample(model, x, steps=4), sg.sample(model, x, nfe=4))
-    times = sg.walks.log_snr(sg.EDM(), 4)
+    times = sg.walks.log_snr(sg.EDMSDE(), 4)
     own = sg.sample(model, x, solver=solver, walk=times)
     assert torch.equal(sg.sample(model, x, walk=times), own)
     assert torch.equal(sg.sample(model, x, walk="log_snr", nfe=4), own)

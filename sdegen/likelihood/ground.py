@@ -33,7 +33,7 @@ def level_at_T(sde: LinearSDE) -> Level:
     if float(top.lam.detach()) < NO_SIGNAL:
         raise ValueError(
             f"At t = {float(top.t):g} no signal is left of the data, whose density cannot be "
-            "carried there: end the SDE earlier, as Flow(T=0.999) does."
+            "carried there: end the SDE earlier, as FlowSDE(T=0.999) does."
         )
     return top
 

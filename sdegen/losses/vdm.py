@@ -9,7 +9,7 @@ from sdegen.likelihood.bounds import end_levels, entropy, prior_term
 from sdegen.losses.dsm import check_data
 from sdegen.losses.times import low_discrepancy
 from sdegen.model.score import ScoreModel
-from sdegen.sde.learned import LearnedVP
+from sdegen.sde.learned import LearnedVPSDE
 
 
 def vdm_loss(model: ScoreModel, x0: Tensor) -> Tensor:
@@ -20,12 +20,14 @@ def vdm_loss(model: ScoreModel, x0: Tensor) -> Tensor:
     the weights of the schedule's curves descend on that instead, Kingma et al. (2021), app. I.2,
     by a factor of 2 L of each sample's own gradient.
 
-    ValueError for an SDE that is not LearnedVP, and for data as ``dsm_loss`` has it.
+    ValueError for an SDE that is not LearnedVPSDE, and for data as ``dsm_loss`` has it.
     """
     check_data(x0)
     sde, d = model.sde, x0[0].numel()
-    if not isinstance(sde, LearnedVP):
-        raise ValueError(f"vdm_loss learns the schedule of a LearnedVP, but the SDE is {sde!r}.")
+    if not isinstance(sde, LearnedVPSDE):
+        raise ValueError(
+            f"vdm_loss learns the schedule of a LearnedVPSDE, but the SDE is {sde!r}."
+        )
     t = low_discrepancy(len(x0), sde.ends.device, None)
     eps = torch.randn_like(x0)
     part, slope = sde.shape(t)

@@ -3,10 +3,10 @@
 from typing import Any
 
 from sdegen.checks import warn
-from sdegen.sde.learned import LearnedVP
+from sdegen.sde.learned import LearnedVPSDE
 from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand
 from sdegen.sde.process import SDE, LinearSDE, Prior
-from sdegen.sde.schedules import EDM, Cosine, DiscreteVPSDE, Flow, MarginalSDE
+from sdegen.sde.schedules import EDMSDE, CosineSDE, DiscreteVPSDE, FlowSDE, MarginalSDE
 from sdegen.sde.song import VESDE, VPSDE, SubVPSDE
 
 RENAMED = {"Cosine": "CosineSDE", "EDM": "EDMSDE", "Flow": "FlowSDE", "LearnedVP": "LearnedVPSDE"}
@@ -22,16 +22,16 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "EDM",
+    "EDMSDE",
     "NO_SIGNAL",
     "SDE",
     "VESDE",
     "VPSDE",
-    "Cosine",
+    "CosineSDE",
     "DiscreteVPSDE",
-    "Flow",
+    "FlowSDE",
     "Instant",
-    "LearnedVP",
+    "LearnedVPSDE",
     "Level",
     "LinearSDE",
     "MarginalSDE",

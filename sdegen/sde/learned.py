@@ -13,7 +13,7 @@ from sdegen.sde.process import LinearSDE, Prior
 CURVES, STEEP = 16, 24.0
 
 
-class LearnedVP(nn.Module, LinearSDE):
+class LearnedVPSDE(nn.Module, LinearSDE):
     """alpha^2 = sigmoid(2 lam), sigma^2 = sigmoid(-2 lam), with lam(t) learned: VDM's process.
 
     lam falls from ``first`` at t_min = 0 to ``last`` at T = 1, both learned, along a mean of
@@ -76,4 +76,4 @@ class LearnedVP(nn.Module, LinearSDE):
 
     def __repr__(self) -> str:
         first, last = self.ends.tolist()
-        return f"LearnedVP(lam from {first:.3g} to {last:.3g})"
+        return f"LearnedVPSDE(lam from {first:.3g} to {last:.3g})"

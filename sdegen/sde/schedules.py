@@ -17,7 +17,7 @@ from sdegen.sde.process import LinearSDE, Prior, check_interval
 
 
 @dataclass(frozen=True)
-class Cosine(LinearSDE):
+class CosineSDE(LinearSDE):
     """alpha = cos(u) / cos(u_0), u = pi/2 (t + s) / (1 + s).  Nichol & Dhariwal (2021), eq. 17.
 
     Variance preserving. T stops short of 1, where alpha is zero and beta unbounded.
@@ -30,7 +30,7 @@ class Cosine(LinearSDE):
     def __post_init__(self) -> None:
         check_interval(self, longest=1.0)
         if self.s < 0:
-            raise ValueError(f"Cosine needs an offset s >= 0, but s = {self.s:g}.")
+            raise ValueError(f"CosineSDE needs an offset s >= 0, but s = {self.s:g}.")
 
     @property
     def rate(self) -> float:
@@ -60,7 +60,7 @@ class Cosine(LinearSDE):
 
 
 @dataclass(frozen=True)
-class EDM(LinearSDE):
+class EDMSDE(LinearSDE):
     """dx = sqrt(2 t) dw: alpha = 1, sigma = t.  Karras et al. (2022), table 1."""
 
     T: float = 80.0
@@ -86,11 +86,11 @@ class EDM(LinearSDE):
 
 
 @dataclass(frozen=True)
-class Flow(LinearSDE):
+class FlowSDE(LinearSDE):
     """alpha = 1 - t, sigma = t.  Lipman et al. (2023), Liu et al. (2023).
 
     At t = 1 the flow is regular but lam, f and g are infinite. T stops short of it so that every
-    solver and every walk works; Flow(T=1.0) starts from pure noise for those that can.
+    solver and every walk works; FlowSDE(T=1.0) starts from pure noise for those that can.
     """
 
     T: float = 0.999

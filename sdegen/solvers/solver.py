@@ -187,10 +187,10 @@ def check_levels(solver: Solver, p: Reverse, walk: Sequence[Instant]) -> None:
         if solver.marginals and not (i == 0 and solver.pure_noise):
             raise ValueError(
                 f"{name} divides by alpha, but at t = {t:g} there is no signal left: end the SDE "
-                "earlier, as Flow(T=0.999) does, or use DDIM or DPMSolverPP."
+                "earlier, as FlowSDE(T=0.999) does, or use DDIM or DPMSolverPP."
             )
         if not solver.marginals and p.noisy and not bool(level.g2.isfinite().all()):
             raise ValueError(
                 f"{name} adds g dw, but at t = {t:g} g is infinite: end the SDE earlier, as "
-                "Flow(T=0.999) does, or use DDIM or DPMSolverPP."
+                "FlowSDE(T=0.999) does, or use DDIM or DPMSolverPP."
             )
