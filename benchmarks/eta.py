@@ -31,11 +31,11 @@ from sdegen.bench.point import weak
 from sdegen.data import digits
 from sdegen.metrics.quality import Quality
 from sdegen.runs.folder import load
-from sdegen.sampling.plan import plan
+from sdegen.solvers.budget import walk_for
 
 OUT = Path(__file__).with_suffix(".json")
 ETAS = (0.0, 0.3, 0.6, 1.0, 1.4)
-SDES: dict[str, sg.LinearSDE] = {"vp": sg.VPSDE(), "edm": sg.EDM(), "flow": sg.Flow()}
+SDES: dict[str, sg.LinearSDE] = {"vp": sg.VPSDE(), "edm": sg.EDMSDE(), "flow": sg.FlowSDE()}
 SOLVER = sg.DPMSolverPP(2)
 Distance = Callable[[float, int, int], float]
 """Of eta, network calls and a seed."""
@@ -46,7 +46,7 @@ def gaussian(sde: sg.LinearSDE) -> Distance:
     problem = problems.gaussian()
 
     def distance(eta: float, nfe: int, seed: int) -> float:
-        times = plan(sde, SOLVER, None, nfe, "log_snr")
+        times = walk_for(SOLVER, sde, nfe=nfe, walk="log_snr").times
         return weak(problem.exact, SOLVER, sde, times, eta)["variance"]  # type: ignore[arg-type]
 
     return distance

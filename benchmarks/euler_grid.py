@@ -20,7 +20,7 @@ import torch
 
 import sdegen as sg
 from sdegen.exact.orders import law
-from sdegen.sampling.plan import plan
+from sdegen.solvers.budget import walk_for
 
 OUT = Path(__file__).with_suffix(".json")
 SDE, SOLVER = sg.VPSDE(), sg.EulerMaruyama()
@@ -42,7 +42,8 @@ def rows(s: float, n: int) -> list[tuple[str, float]]:
     """Walk, deviation over what it should be."""
     found = [("score_sde", published(s, n))]
     for walk in WALKS:
-        _, off = law(SOLVER, SDE, plan(SDE, SOLVER, n, None, walk), None, [0.0], [s**2])
+        times = walk_for(SOLVER, SDE, steps=n, walk=walk).times
+        _, off = law(SOLVER, SDE, times, None, [0.0], [s**2])
         found.append((walk, 1 + float(off)))
     return [(walk, v**0.5) for walk, v in found]
 

@@ -33,7 +33,7 @@ from sdegen.exact.distributions import exact_model
 from sdegen.exact.orders import mixture
 
 OUT = Path(__file__).with_suffix(".json")
-SDES: dict[str, sg.LinearSDE] = {"vp": sg.VPSDE(), "edm": sg.EDM()}
+SDES: dict[str, sg.LinearSDE] = {"vp": sg.VPSDE(), "edm": sg.EDMSDE()}
 B, STEPS = 64, 12
 
 

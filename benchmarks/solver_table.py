@@ -25,9 +25,9 @@ SDES = {
     "VP": sg.VPSDE(),
     "sub-VP": sg.SubVPSDE(),
     "VE": sg.VESDE(),
-    "cosine": sg.Cosine(),
-    "EDM": sg.EDM(),
-    "flow": sg.Flow(),
+    "cosine": sg.CosineSDE(),
+    "EDM": sg.EDMSDE(),
+    "flow": sg.FlowSDE(),
 }
 HEAD = """# Solvers
 

@@ -29,7 +29,7 @@ from matplotlib import pyplot as plt
 import sdegen as sg
 from sdegen.exact.distributions import Gaussian
 from sdegen.exact.orders import ends
-from sdegen.programs.table import table_of
+from sdegen.programs.table import tabulate
 
 DOCS = Path(__file__).parents[1] / "docs"
 SOLVERS: dict[str, sg.Solver] = {
@@ -45,8 +45,8 @@ STEPS, MOST = 40, 60.0
 
 def survived(solver: sg.Solver, h: float) -> float:
     """The largest -m that steps of size h survive."""
-    sde = sg.EDM(T=1.0, t_min=math.exp(-h * STEPS))
-    table = table_of(solver, STEPS, sde)
+    sde = sg.EDMSDE(T=1.0, t_min=math.exp(-h * STEPS))
+    table = tabulate(solver, STEPS, sde)
     m = -torch.linspace(0.0, MOST, 2401, dtype=torch.float64)
     lasting = table.follow(lambda x, t: m * x, torch.ones_like(m))[-1].abs() <= 1.0
     # Up to the first that grows.
@@ -60,7 +60,7 @@ def local_errors(solver: sg.Solver, n: int) -> tuple[torch.Tensor, torch.Tensor]
     top = ends(sde)[0]
     generator = torch.Generator().manual_seed(0)
     x = top.sigma * torch.randn(64, 1, dtype=torch.float64, generator=generator)
-    states = [x, *table_of(solver, walk, sde).follow(data.denoise, x)]
+    states = [x, *tabulate(solver, walk, sde).follow(data.denoise, x)]
     errors = []
     for (t, s), (before, after) in zip(pairwise(walk), pairwise(states), strict=True):
         assert isinstance(t, sg.Level) and isinstance(s, sg.Level)

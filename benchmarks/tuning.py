@@ -33,10 +33,10 @@ BUDGETS = (5, 8, 10)
 
 def problems(run: str | None, quick: bool) -> Iterator[tuple[str, sg.ScoreModel, Any, int, int]]:
     """Name, model, shape, seeds and iterations."""
-    for sde in (sg.VPSDE(), sg.EDM(), sg.Flow()):
+    for sde in (sg.VPSDE(), sg.EDMSDE(), sg.FlowSDE()):
         yield "mixture", exact_model(mixture(), sde), (2,), *((100, 20) if quick else (384, 240))
     x = digits("train").x
-    for sde in (sg.VPSDE(), sg.EDM()):
+    for sde in (sg.VPSDE(), sg.EDMSDE()):
         size = (16, 20) if quick else (128, 240)
         yield "digits, exact denoiser", exact_model(Empirical(x), sde), x.shape[1:], *size
     if run is not None:

@@ -5,7 +5,7 @@ it on, solvers of the reverse equation, and the walk they take from noise to dat
 package is a namespace with the rest: ``sdegen.solvers``, ``sdegen.walks``, ``sdegen.likelihood``.
 """
 
-from typing import NoReturn
+from typing import Any
 
 from sdegen import (
     exact,
@@ -24,17 +24,17 @@ from sdegen.likelihood import bits_per_dim, decode, elbo, encode, log_prob
 from sdegen.losses import dsm_loss
 from sdegen.model import ScoreModel
 from sdegen.noise import Brownian, Noise, Seeded
-from sdegen.sampling import Solution, recipes, sample, solve
+from sdegen.sampling import Solution, progress, recipes, sample, solve
 from sdegen.sampling.march import march
 from sdegen.sampling.recipes import DDPM
 from sdegen.sde import (
-    EDM,
+    EDMSDE,
     SDE,
     VESDE,
     VPSDE,
-    Cosine,
+    CosineSDE,
     DiscreteVPSDE,
-    Flow,
+    FlowSDE,
     Level,
     LinearSDE,
     MarginalSDE,
@@ -80,8 +80,10 @@ ROOMS = (
 )
 
 
-def __getattr__(name: str) -> NoReturn:
-    """Say where a name is that a room has and the top does not."""
+def __getattr__(name: str) -> Any:
+    """An SDE by the name it had; or where a name is that a room has and the top does not."""
+    if name in sde.RENAMED:
+        return getattr(sde, name)
     for room in ROOMS:
         if name in room.__all__:
             raise AttributeError(f"sdegen has no {name} itself: it is {room.__name__}.{name}.")
@@ -91,7 +93,7 @@ def __getattr__(name: str) -> NoReturn:
 __all__ = [
     "DDIM",
     "DDPM",
-    "EDM",
+    "EDMSDE",
     "RK4",
     "SDE",
     "VESDE",
@@ -99,13 +101,13 @@ __all__ = [
     "AdaptiveRK",
     "Ancestral",
     "Brownian",
-    "Cosine",
+    "CosineSDE",
     "DPMSolver",
     "DPMSolverPP",
     "DiscreteVPSDE",
     "Euler",
     "EulerMaruyama",
-    "Flow",
+    "FlowSDE",
     "Heun",
     "Langevin",
     "Level",
@@ -138,6 +140,7 @@ __all__ = [
     "model",
     "noise",
     "programs",
+    "progress",
     "recipes",
     "sample",
     "sampling",

@@ -1,10 +1,19 @@
-"""Refusals that many places share, said once."""
+"""What many places ask of a value, said once: refusals, warnings, whether it can change."""
 
 from __future__ import annotations
 
 import math
-from numbers import Integral
+import sys
+import warnings
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from numbers import Integral, Real
+from types import FunctionType
 from typing import Any
+
+INSIDE = ("sdegen", "torch", "importlib")
+"""Packages in which no user looks for the line that a warning is about."""
 
 
 def one_of(name: str, what: str, table: dict[str, Any]) -> Any:
@@ -14,9 +23,91 @@ def one_of(name: str, what: str, table: dict[str, Any]) -> Any:
     return table[name]
 
 
-def whole(name: str, value: int, low: int = 1, high: float = math.inf) -> int:
-    """The count itself, refused unless it is a whole number in its range."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
-        span = f">= {low}" if high == math.inf else f"from {low} to {high:g}"
-        raise ValueError(f"{name} must be a whole number {span}, but it is {value!r}.")
+def whole(name: str, value: int, low: int | None = 1, high: float = math.inf) -> int:
+    """The count itself, refused unless it is a whole number in its range; low None: any."""
+    least = -math.inf if low is None else low
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= high:
+        above = "" if low is None else f" >= {low}"
+        span = above if high == math.inf else f" from {low} to {high:g}"
+        raise ValueError(f"{name} must be a whole number{span}, but it is {value!r}.")
     return int(value)
+
+
+def number(name: str, value: float, low: float = -math.inf) -> float:
+    """The number itself, refused unless it is finite and not below ``low``."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value < math.inf:
+        span = "" if low == -math.inf else f" >= {low:g}"
+        raise ValueError(f"{name} must be a number{span}, but it is {value!r}.")
+    return float(value)
+
+
+def flag(name: str, value: bool) -> bool:
+    """The value itself, refused unless it is true or false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, but it is {value!r}.")
+    return value
+
+
+def text(name: str, value: str) -> str:
+    """The value itself, refused unless it is text, and some."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name} must be a name, but it is {value!r}.")
+    return value
+
+
+def texts(name: str, value: list[str]) -> list[str]:
+    """The value itself, refused unless it is a list of names."""
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"{name} must be a list of names, {name}=[...], but it is {value!r}.")
+    return value
+
+
+def optional(check: Callable[..., Any], name: str, value: Any, *how: Any) -> None:
+    """A check of a value that may be None."""
+    if value is not None:
+        check(name, value, *how)
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """A warning at the line that called the package, however deep inside it comes up.
+
+    Torch's frames are skipped too: ``no_grad`` as a decorator stands between caller and callee.
+    """
+    depth, frame = 1, sys._getframe()
+    while frame.f_back:
+        room = frame.f_globals.get("__name__", "").split(".")[0]
+        if room not in INSIDE:
+            break
+        depth, frame = depth + (room != "importlib"), frame.f_back  # warnings skip these anyway
+    warnings.warn(message, category, stacklevel=depth)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known names that a misspelt one may have meant: "did you mean a, b?", or nothing."""
+    near = get_close_matches(name, list(known), 3, 0.5)
+    return f"did you mean {', '.join(near)}?" if near else ""
+
+
+def accepted(who: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Refuse, as Python does, a keyword argument that a function has not: a TypeError.
+
+    It names the nearest that it has, or all of them.
+    """
+    for name in given:
+        if name not in known:
+            hint = nearest(name, known) or f"it takes {', '.join(sorted(known))}."
+            raise TypeError(f"{who}() got an unexpected keyword argument {name!r}: {hint}")
+
+
+def fixed(value: Any) -> bool:
+    """True for what is bound to be the same tomorrow: numbers, and frozen dataclasses of them."""
+    if isinstance(value, tuple):
+        return all(map(fixed, value))
+    if isinstance(value, FunctionType):
+        return value.__module__.startswith("sdegen.") and value.__closure__ is None
+    if is_dataclass(value) and not isinstance(value, type):
+        how = type(value).__dataclass_params__  # type: ignore[attr-defined]
+        known = {each.name: getattr(value, each.name) for each in fields(value)}
+        # A subclass that is no dataclass may hold what no field tells of.
+        return how.frozen and how.eq and vars(value) == known and all(map(fixed, known.values()))
+    return value is None or isinstance(value, bool | int | float | str)

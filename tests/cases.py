@@ -37,9 +37,9 @@ SDES: dict[str, sg.LinearSDE] = {
     "vp": sg.VPSDE(),
     "subvp": sg.SubVPSDE(),
     "ve": sg.VESDE(),
-    "cosine": sg.Cosine(),
-    "edm": sg.EDM(),
-    "flow": sg.Flow(),
+    "cosine": sg.CosineSDE(),
+    "edm": sg.EDMSDE(),
+    "flow": sg.FlowSDE(),
     "marginal": BY_CURVES,
 }
 """The smooth linear SDEs."""

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdegen.bench.choosers import Recommended, TunedHere
 from sdegen.bench.errors import distances, pathwise
 from sdegen.bench.peers import Peer, need
 from sdegen.bench.problems import Problem
@@ -30,14 +29,16 @@ from sdegen.exact.distributions import Gaussian
 from sdegen.exact.orders import law
 from sdegen.model.score import ScoreModel
 from sdegen.noise.brownian import Brownian
+from sdegen.sampling.choice import Chooser, pair
 from sdegen.sampling.march import sample
-from sdegen.sampling.plan import plan
 from sdegen.sde.level import Level
 from sdegen.sde.process import LinearSDE
 from sdegen.solvers import DDIM
 from sdegen.solvers.backends import SciPy, TorchDiffEq, TorchSDE
+from sdegen.solvers.budget import walk_for
 from sdegen.solvers.equation import Eta
 from sdegen.solvers.solver import Solver
+from sdegen.walks.walk import Walk
 
 VERSION = 1
 """Of the JSON files; a report refuses those of another."""
@@ -51,7 +52,7 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32}
 BACKENDS: dict[type, str] = {TorchDiffEq: "torchdiffeq", TorchSDE: "torchsde", SciPy: "SciPy"}
 
 
-Method = Solver | Peer | TunedHere | Recommended
+Method = Solver | Peer | Chooser
 
 
 def library_of(solver: Method) -> str:
@@ -77,8 +78,8 @@ def run(
     if isinstance(solver, Peer):
         assert isinstance(model.sde, LinearSDE)
         adaptive = solver.traits.adaptive
-        steps, nfe = (1, None) if adaptive else (steps, nfe)
-        times = times_of(solver, model.sde, steps, nfe, None if adaptive else walk)
+        how = {"steps": 1} if adaptive else {"steps": steps, "nfe": nfe, "walk": walk}
+        times = walk_of(solver, model.sde, **how).times
         with torch.random.fork_rng(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             torch.manual_seed(FAR + seed)
@@ -139,10 +140,11 @@ def measure(
     adds noise, or a walk that climbs, against exact draws of x at t_min, in distribution, with the
     floor that two sets of exact draws have.
     """
-    if isinstance(solver, TunedHere | Recommended):
+    if not isinstance(solver, Solver | Peer):
         if nfe is None:
             raise ValueError(f"{solver} is for a number of network calls: give nfe.")
-        solver, walk = solver.choose(problem, sde, nfe)
+        shape = (settings.n, *problem.shape)
+        solver, walk = pair(solver, solver.choose(problem.model(sde), shape, nfe))
     if isinstance(solver, Peer) and settings.dtype != "float64":
         raise ValueError(f"Other libraries run in float64, but dtype = {settings.dtype!r}.")
     if solver.traits.adaptive != (tol is not None):
@@ -159,10 +161,10 @@ def measure(
         return watch
 
     model = problem.model(sde, wrapped)
-    how: dict[str, Any] = {"walk": walk, "nfe": nfe, "steps": steps, "tol": tol}
-    how["seed"] = settings.seed
-    times = None if solver.traits.adaptive else times_of(solver, sde, steps, nfe, walk)
-    noisy = solver.eta != 0 or (times is not None and bool((times.diff() > 0).any()))
+    budget: dict[str, Any] = {"walk": walk, "nfe": nfe, "steps": steps}
+    how = {**budget, "tol": tol, "seed": settings.seed}
+    route = None if solver.traits.adaptive else walk_of(solver, sde, **budget)
+    noisy = solver.eta != 0 or (route is not None and route.climbs)
     row: dict[str, Any] = {"kind": "law" if noisy else "path"}
     if noisy:
         start = problem.noised(top(sde), settings.draws, settings.seed)
@@ -178,7 +180,7 @@ def measure(
     if lost:
         return {**row, "failed": f"{lost} of {len(end)} samples did not arrive"}
     if noisy:
-        row |= law_errors(problem, sde, solver, end.double(), times, settings, folder)
+        row |= law_errors(problem, sde, solver, end.double(), route, settings, folder)
     else:
         row["errors"] = pathwise(end.double(), exact.ends)
     if settings.repeats:
@@ -186,21 +188,19 @@ def measure(
     return row
 
 
-def times_of(
-    solver: Solver | Peer, sde: LinearSDE, steps: int | None, nfe: int | None, walk: Any
-) -> Tensor:
+def walk_of(solver: Solver | Peer, sde: LinearSDE, **how: Any) -> Walk:
     """The walk of a method with fixed steps; ValueError for a budget that is too small, and for
     another library's sampler on a walk that climbs."""
     if isinstance(solver, Solver):
-        return plan(sde, solver, steps, nfe, walk)
-    if nfe is not None:
-        steps = nfe // solver.calls(1)
-        if steps < 1:
+        return walk_for(solver, sde, **how)
+    if how.get("nfe") is not None:
+        how["steps"] = how.pop("nfe") // solver.calls(1)
+        if how["steps"] < 1:
             raise ValueError(f"{solver} needs at least {solver.calls(1)} network calls.")
-    times = plan(sde, DDIM(), steps, None, walk)
-    if bool((times.diff() > 0).any()):
+    walk = walk_for(DDIM(), sde, **how)
+    if walk.climbs:
         raise ValueError(f"This walk climbs, which {solver.library}'s loops cannot follow.")
-    return times
+    return walk
 
 
 def top(sde: LinearSDE) -> Level:
@@ -213,7 +213,7 @@ def law_errors(
     sde: LinearSDE,
     solver: Solver | Peer,
     end: Tensor,
-    times: Tensor | None,
+    walk: Walk | None,
     settings: Settings,
     folder: Path,
 ) -> dict[str, Any]:
@@ -226,12 +226,12 @@ def law_errors(
     )
     one, other = (problem.noised(bottom, draws, seed + k) for k in (101, 102))
     row: dict[str, Any] = {"errors": distances(end, one), "floor": distances(other, one)}
-    if not isinstance(solver, Solver) or times is None or bool((times.diff() > 0).any()):
+    if not isinstance(solver, Solver) or walk is None or walk.climbs:
         return row
     if isinstance(problem.exact, Gaussian):
-        row["weak"] = weak(problem.exact, solver, sde, times)
+        row["weak"] = weak(problem.exact, solver, sde, walk.times)
     if math.prod(problem.shape) <= SMALL:
-        row["strong"] = strong(problem, solver, sde, times, settings.n, seed, folder)
+        row["strong"] = strong(problem, solver, sde, walk.times, settings.n, seed, folder)
     return row
 
 

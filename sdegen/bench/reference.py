@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sdegen.bench.problems import Problem
-from sdegen.model.score import ScoreModel
+from sdegen.model.denoiser import Denoiser
 from sdegen.noise.brownian import Brownian
 from sdegen.sampling.march import sample, solve
 from sdegen.sde.level import expand
@@ -25,7 +25,7 @@ from sdegen.solvers import SRA1, AdaptiveRK, DPMSolverPP
 from sdegen.solvers.equation import Eta
 from sdegen.solvers.solver import Solver
 
-Integrator = Callable[[ScoreModel, Tensor], Tensor]
+Integrator = Callable[[Denoiser, Tensor], Tensor]
 VERSION = 1
 """Of what a reference is; a change makes all cached ones another."""
 
@@ -53,7 +53,7 @@ def strong_reference(
     """The same of the reverse SDE on the Brownian motion of ``seed``: SRA1, of strong order 3/2,
     and exponential Euler, both in 400 equal steps of lam; they agree as far as the latter can."""
 
-    def along(solver: Solver, model: ScoreModel, x: Tensor) -> Tensor:
+    def along(solver: Solver, model: Denoiser, x: Tensor) -> Tensor:
         noise = Brownian(seed, sde.T)
         return sample(model, x, solver=solver, steps=400, eta=eta, noise=noise)
 
@@ -97,12 +97,12 @@ def kept(
     return Reference(starts, other, agreement)
 
 
-def runge_kutta(model: ScoreModel, x: Tensor) -> Tensor:
+def runge_kutta(model: Denoiser, x: Tensor) -> Tensor:
     """Ours: Dormand and Prince's pair in lam, the worst sample to 1e-10."""
     return solve(model, x, solver=AdaptiveRK(clock="lam", rtol=1e-10, atol=1e-10)).x
 
 
-def dop853(model: ScoreModel, x: Tensor) -> Tensor:
+def dop853(model: Denoiser, x: Tensor) -> Tensor:
     """SciPy's method of order 8, on y = x / alpha in rho, dy/drho = eps, with log rho for time."""
     from scipy.integrate import solve_ivp
 

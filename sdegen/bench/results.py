@@ -62,17 +62,17 @@ class Results:
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """Those of "path" or "law" that are compared with one another."""
-        return [p for p in self.points if p["kind"] == kind and not apart(p)]
+        return [p for p in self.points if p["kind"] == kind and not why_apart(p)]
 
     @cached_property
     def aside(self) -> list[dict[str, Any]]:
-        """Those that are not: ``apart`` says why."""
-        return [point for point in self.points if apart(point)]
+        """Those that are not: ``why_apart`` says why."""
+        return [point for point in self.points if why_apart(point)]
 
     @cached_property
     def budgets(self) -> list[int]:
         """The numbers of network calls that were asked for."""
-        return asked(self.of("path"))
+        return budgets_asked_for(self.of("path"))
 
     def errors(self, measure: str = "median") -> Errors:
         """Each choice's error at each budget, no smaller than what the reference is sure of."""
@@ -100,7 +100,7 @@ class Results:
         return sorted({p["library"] for p in self.points} - {"sdegen"})
 
 
-def apart(point: Mapping[str, Any]) -> str:
+def why_apart(point: Mapping[str, Any]) -> str:
     """Why a point is not compared with the others; nothing if it is."""
     s = point["settings"]
     reasons = [
@@ -111,7 +111,7 @@ def apart(point: Mapping[str, Any]) -> str:
     return ", ".join(why for why, holds in reasons if holds)
 
 
-def asked(points: Iterable[Mapping[str, Any]]) -> list[int]:
+def budgets_asked_for(points: Iterable[Mapping[str, Any]]) -> list[int]:
     """The numbers of network calls that points were asked to keep to."""
     return sorted({p["settings"]["nfe"] for p in points if "nfe" in p["settings"]})
 
@@ -126,7 +126,7 @@ def tabulated(
     """
     found: dict[Choice, dict[Cell, float]] = defaultdict(dict)
     taken: dict[tuple[Choice, Cell], float] = {}
-    budgets = asked(points)
+    budgets = budgets_asked_for(points)
     for point in points:
         s, choice = point["settings"], choice_of(point)
         for nfe in budgets if "tol" in s else [s["nfe"]]:

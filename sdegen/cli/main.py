@@ -48,16 +48,15 @@ def store_groups() -> None:
     """What Hydra's groups hold beside the files of conf: the schema and the solvers."""
     from hydra.core.config_store import ConfigStore
 
-    from sdegen.solvers.registry import RENAMED, catalogue
+    from sdegen.solvers.registry import RENAMED, entries
     from sdegen.training.settings import TrainSettings
 
     store = ConfigStore.instance()
     store.store(group="train", name="schema", node=TrainSettings)
-    for name, entry in catalogue().items():
+    for name, entry in entries().items():
         store.store(group="solver", name=name, node=entry.config())
     for old, new in RENAMED.items():
-        store.store(group="solver", name=old, node=catalogue()[new].config())
-    store.store(group="solver", name="auto", node={"_target_": "sdegen.tuning.probes.auto"})
+        store.store(group="solver", name=old, node=entries()[new].config())
     tuned = {"_target_": "sdegen.solvers.tuned.load", "path": "???"}
     store.store(group="solver", name="tuned", node=tuned)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from sdegen.cli.main import hydra_main
@@ -14,27 +13,11 @@ def main() -> None:
 
 
 def run(config: dict[str, Any]) -> None:
-    """Load a run's weights, tune, and write the solver as JSON beside them."""
-    from tqdm import tqdm
+    """Tune, and say what was gained and how it is used."""
+    from sdegen.runs.settings import TuneSettings, read
+    from sdegen.runs.tune import tune_run
 
-    from sdegen.runs.folder import class_labels, load
-    from sdegen.tuning.fitting import tune
-
-    folder = Path(config["run"])
-    model, _, shape, classes = load(folder, config["packages"], config["device"])
-    labels = class_labels(config["seeds"], classes)
-    if labels is not None:
-        model = model.given(y=labels.to(model.device))
-    keys = ("nfe", "coefficients", "seeds", "iterations", "fine", "batch", "seed")
-    with tqdm(desc="tuning", unit="iteration", leave=False) as bar:
-
-        def watch(done: int, total: int, error: float) -> None:
-            bar.total = total
-            bar.set_postfix_str(f"held-out error {error:.3g}", refresh=False)
-            bar.update(done - bar.n)
-
-        tuned = tune(model, shape=shape, watch=watch, **{key: config[key] for key in keys})
-    (folder / "tuned").mkdir(exist_ok=True)
-    path = tuned.save(folder / "tuned" / f"{config['name']}.json")
+    settings = read(TuneSettings, config)
+    tuned, path = tune_run(settings)
     print(tuned.gain)
-    print(f"Use it with: sdegen-sample run={folder} solver=tuned solver.path={path}")
+    print(f"Use it with: sdegen-sample run={settings.run} solver=tuned solver.path={path}")

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdegen.checks import one_of, whole
-from sdegen.likelihood.density import log_prob, source_of
-from sdegen.likelihood.flow import failures, warn_of, within
-from sdegen.model.score import ScoreModel
+from sdegen.checks import one_of, warn, whole
+from sdegen.likelihood.density import density
+from sdegen.likelihood.ground import check_range, failed_samples, source_of, warn_of_failures
+from sdegen.model.denoiser import Denoiser
 from sdegen.noise.source import Noise
-from sdegen.sde.level import clock
+from sdegen.sde.level import float64_time
 from sdegen.solvers import AdaptiveRK
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -55,7 +53,7 @@ class Bits:
     @property
     def failed(self) -> list[int]:
         """The places of samples whose solve failed."""
-        return failures(self.status)
+        return failed_samples(self.status)
 
     @property
     def mean(self) -> float:
@@ -71,7 +69,7 @@ class Bits:
 
 
 def bits_per_dim(
-    model: ScoreModel,
+    model: Denoiser,
     x: Tensor,
     *,
     levels: int = 256,
@@ -117,54 +115,43 @@ def bits_per_dim(
             'bound. Give divergence="exact".'
         )
     if not math.isclose(model.sde.t_min, t_min):
-        warnings.warn(
+        warn(
             f'The protocol "{protocol}" has t_min = {t_min:g}, but this SDE has '
-            f"{model.sde.t_min:g}, whose values are others: give it t_min={t_min:g}.",
-            stacklevel=2,
+            f"{model.sde.t_min:g}, whose values are others: give it t_min={t_min:g}."
         )
-    source, (scale, shift) = source_of(seed, noise), bins(levels, centred)
-    within(model, x.to(torch.float64) * scale + shift)
-    free = unbounded(model)
+    source, (scale, shift) = source_of(seed, noise), scale_and_shift(levels, centred)
+    check_range(model, x.to(torch.float64) * scale + shift)
     passes, calls = [], torch.zeros(len(x), dtype=torch.int64)
     status = torch.zeros(len(x), dtype=torch.int8)
     for r in range(repeats):
         logs = []
         for k in range(importance):
             own = source.stream(f"pass {r}.{k}")
-            y, more = spread(model, x, levels, own, centred)
-            with warnings.catch_warnings():  # of all passes there is one, below
-                warnings.filterwarnings("ignore", "The likelihoods of samples")
-                found = log_prob(free, y, noise=own, **given)
+            y, more = spread_over_bins(model, x, levels, own, centred)
+            found = density(model, y, own, **given)  # a bin goes beyond the values' own range
             logs.append(found.value)
             calls += found.nfe
             status = status.maximum(found.status.cpu())
         passes.append(torch.stack(logs).logsumexp(0) - math.log(importance))
-    warn_of("bits per dimension", status, stacklevel=3)
+    warn_of_failures("bits per dimension", status)
     nats = torch.stack(passes) / (x[0].numel() * math.log(2))
     one = torch.full_like(nats[0], math.nan)
     error = one if repeats == 1 else nats.std(0) / math.sqrt(repeats)
     return Bits(-nats.mean(0) - more, error, calls, status)
 
 
-def spread(
-    model: ScoreModel, x: Tensor, levels: int, noise: Noise, centred: bool = True
+def spread_over_bins(
+    model: Denoiser, x: Tensor, levels: int, noise: Noise, centred: bool = True
 ) -> tuple[Tensor, float]:
     """Values x (b, *) somewhere in their bins, as the model sees them; log2 of a bin's width."""
-    at, like = model.sde(clock(model.sde.T)), torch.empty(x.shape, dtype=torch.float64)
+    at, like = model.sde(float64_time(model.sde.T)), torch.empty(x.shape, dtype=torch.float64)
     z = noise.stream("dequantise")(like.to(model.device), at, at)
     u = 0.5 * torch.erfc(-z / math.sqrt(2)) - 0.5  # a normal draw's own quantile is uniform
-    scale, shift = bins(levels, centred)
+    scale, shift = scale_and_shift(levels, centred)
     return (x.to(z) + u) * scale + shift, math.log2(scale)
 
 
-def unbounded(model: ScoreModel) -> ScoreModel:
-    """The model of dequantised data: a bin goes beyond the values, and so beyond their range."""
-    free = copy(model)
-    free.data_range = None
-    return free
-
-
-def bins(levels: int, centred: bool) -> tuple[float, float]:
+def scale_and_shift(levels: int, centred: bool) -> tuple[float, float]:
     """The middle of value k's bin is scale k + shift, and scale its width."""
     return (2 / (levels - 1), -1.0) if centred else (2 / levels, 1 / levels - 1)
 

@@ -19,17 +19,26 @@ import torch
 from torch import Tensor
 
 from sdegen.checks import whole
-from sdegen.likelihood.bits import bins, check_images
-from sdegen.likelihood.density import source_of
-from sdegen.likelihood.flow import bottom, carried, entire, failures, start_of, warn_of, within
-from sdegen.model.score import ScoreModel
+from sdegen.likelihood.bits import check_images, scale_and_shift
+from sdegen.likelihood.flow import check_whole_way
+from sdegen.likelihood.ground import (
+    check_data,
+    check_range,
+    failed_samples,
+    level_at_T,
+    level_at_t_min,
+    nonfinite,
+    source_of,
+    states_at_t_min,
+    warn_of_failures,
+)
+from sdegen.model.denoiser import Denoiser
 from sdegen.noise.source import Noise, Seeded
-from sdegen.sampling.plan import plan
-from sdegen.sde.level import Level, clock, expand
-from sdegen.sde.process import LinearSDE
+from sdegen.sde.level import Level, expand
+from sdegen.sde.process import SDE, LinearSDE, linear
 from sdegen.solvers import DDIM
-from sdegen.solvers.solver import Status
-from sdegen.walks.grids import Grid, log_snr
+from sdegen.solvers.budget import walk_for
+from sdegen.walks.grids import WalkLike, log_snr
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +60,14 @@ class Elbo:
         return -(self.prior + self.diffusion + self.reconstruction)
 
     @property
+    def status(self) -> Tensor:
+        """Values of ``Status``, (b,)."""
+        return nonfinite(self.value)
+
+    @property
     def failed(self) -> list[int]:
         """The places of samples that have no bound."""
-        return failures(~self.value.isfinite())
+        return failed_samples(self.status)
 
     def bits(self, d: int) -> Tensor:
         """Bits per dimension of d, (b,)."""
@@ -82,7 +96,7 @@ class LamTimes:
 
 
 def fitted(
-    model: ScoreModel, x: Tensor, *, bins: int = 32, draws: int = 128, seed: int = 0
+    model: Denoiser, x: Tensor, *, bins: int = 32, draws: int = 128, seed: int = 0
 ) -> LamTimes:
     """The times that cut the variance of this model's bound most, measured on data x (b, *).
 
@@ -91,11 +105,12 @@ def fitted(
     """
     whole("bins", bins, 1)
     whole("draws", draws, bins)
-    first, last = ends(model.sde)
+    first, last = end_levels(model.sde)
     even = LamTimes(torch.ones(bins, dtype=torch.float64))
-    lam, _, values = integrand(model, start_of(model, x, False), even, draws, Seeded(seed))
+    x0 = states_at_t_min(model, check_data(model, x), False)
+    lam, _, values = integrand(model, x0, even, draws, Seeded(seed))
     fine = values.isfinite().all(0)
-    warn_of("integrands", broken(values.sum(0)), stacklevel=3)
+    warn_of_failures("integrands", nonfinite(values.sum(0)))
     if not bool(fine.any()):
         raise ValueError("No sample's integrand is finite: there is nothing to fit times to.")
     lam, values = lam[:, fine], values[:, fine]
@@ -106,9 +121,8 @@ def fitted(
     return LamTimes(root.clamp(min=1e-3 * float(root.max())))
 
 
-@torch.no_grad()
 def elbo(
-    model: ScoreModel,
+    model: Denoiser,
     x: Tensor,
     *,
     draws: int = 32,
@@ -131,22 +145,41 @@ def elbo(
     ValueError for an SDE without marginals, without signal left at T or noise at t_min, draws < 2,
     data of another type, and data outside the model's ``data_range``.
     """
+    x0 = data_as_seen(model, x, levels)
+    found = continuous_bound(
+        model, x0, source_of(seed, noise), draws=draws, times=times, levels=levels
+    )
+    warn_of_failures("bounds", found.status)
+    return found
+
+
+@torch.no_grad()
+def continuous_bound(
+    model: Denoiser,
+    x0: Tensor,
+    noise: Noise,
+    *,
+    draws: int,
+    times: LamTimes | None = None,
+    levels: int | None = None,
+) -> Elbo:
+    """``elbo`` of float64 data x0 (b, *) wherever it lies, without a warning."""
     times = LamTimes(torch.ones(1, dtype=torch.float64)) if times is None else times
     whole("draws", draws, 2)  # of one alone there is no telling the error
-    x0, noise, before = states(model, x, levels), source_of(seed, noise), model.nfe
+    before = model.nfe
     _, density, values = integrand(model, x0, times, draws, noise)
     each, last = values / density, reconstruction_term(model, x0, levels, noise, draws)
     error = ((each.var(0) + last.var(0)) / draws).sqrt()
-    return bounded(prior_term(model, x0), each.mean(0), last.mean(0), error, model.nfe - before)
+    return sum_of(prior_term(model, x0), each.mean(0), last.mean(0), error, model.nfe - before)
 
 
 @torch.no_grad()
 def integrand(
-    model: ScoreModel, x0: Tensor, times: LamTimes, draws: int, noise: Noise
+    model: Denoiser, x0: Tensor, times: LamTimes, draws: int, noise: Noise
 ) -> tuple[Tensor, Tensor, Tensor]:
     """lam, its density, and |eps - eps_hat|^2 there, (draws, b) each."""
-    first, last = ends(model.sde)
-    now, one = bottom(model.sde), x0.new_zeros(len(x0), 1)
+    first, last = end_levels(model.sde)
+    now, one = level_at_t_min(model.sde), x0.new_zeros(len(x0), 1)
     z = torch.cat([noise.stream(f"times {j}")(one, now, now) for j in range(draws)], 1).T
     u = 0.5 * torch.erfc(-z.cpu() / math.sqrt(2))
     u = (torch.arange(draws, dtype=torch.float64)[:, None] + u) / draws
@@ -161,13 +194,12 @@ def integrand(
     return lam, density, torch.stack(values)
 
 
-@torch.no_grad()
 def discrete_elbo(
-    model: ScoreModel,
+    model: Denoiser,
     x: Tensor,
     *,
     steps: int | None = None,
-    walk: str | Grid | Tensor | Sequence[float] | None = log_snr,
+    walk: WalkLike | None = log_snr,
     variance: Literal["small", "large"] = "small",
     levels: int | None = None,
     seed: int | Sequence[int] | None = None,
@@ -181,14 +213,39 @@ def discrete_elbo(
     NaN: all steps are summed, each with one draw.  Otherwise as ``elbo``, the last term too: for
     values it is a softmax of Gaussians, where theirs, eq. 13, integrates one over each bin.
     """
+    x0 = data_as_seen(model, x, levels)
+    found = discrete_bound(
+        model,
+        x0,
+        source_of(seed, noise),
+        steps=steps,
+        walk=walk,
+        variance=variance,
+        levels=levels,
+    )
+    warn_of_failures("bounds", found.status)
+    return found
+
+
+@torch.no_grad()
+def discrete_bound(
+    model: Denoiser,
+    x0: Tensor,
+    noise: Noise,
+    *,
+    steps: int | None,
+    walk: WalkLike | None = log_snr,
+    variance: Literal["small", "large"] = "small",
+    levels: int | None = None,
+) -> Elbo:
+    """``discrete_elbo`` of float64 data x0 (b, *) wherever it lies, without a warning."""
     if steps is None and (walk is None or isinstance(walk, str) or callable(walk)):
         raise ValueError("discrete_elbo takes steps, their number, or a walk given as times.")
     if variance not in ("small", "large"):
         raise ValueError(f"variance must be 'small' or 'large', but it is {variance!r}.")
-    x0, noise, before = states(model, x, levels), source_of(seed, noise), model.nfe
-    sde, stops = model.sde, entire(model.sde, plan(model.sde, DDIM(), steps, None, walk))
+    sde, now, d, before = model.sde, end_levels(model.sde)[1], x0[0].numel(), model.nfe
+    stops = check_whole_way(walk_for(DDIM(), sde, steps=steps, walk=walk)).times
     assert isinstance(sde, LinearSDE)
-    now, d = bottom(sde), x0[0].numel()
     total = torch.zeros(len(x0), dtype=torch.float64)
     for j in range(len(stops) - 1):
         t, s = sde(stops[j]), sde(stops[j + 1])
@@ -202,51 +259,41 @@ def discrete_elbo(
         total = total + term
     last = reconstruction_term(model, x0, levels, noise, 1)[0]
     unknown = torch.full_like(total, math.nan)
-    return bounded(prior_term(model, x0), total, last, unknown, model.nfe - before)
+    return sum_of(prior_term(model, x0), total, last, unknown, model.nfe - before)
 
 
 # ------------------------------------------------------------------------------------- the terms
 
 
-def bounded(prior: Tensor, sum_: Tensor, last: Tensor, error: Tensor, nfe: int) -> Elbo:
-    """The bound of these terms, (b,) each, NaN and warned of where one of them is not finite."""
-    status = broken(prior + sum_ + last)
-    warn_of("bounds", status, stacklevel=5)  # no_grad is a caller too
-    a, b, c, e = (v.masked_fill(status != 0, math.nan) for v in (prior, sum_, last, error))
+def sum_of(prior: Tensor, diffusion: Tensor, last: Tensor, error: Tensor, nfe: int) -> Elbo:
+    """The bound of these terms, (b,) each, NaN where one of them is not finite."""
+    failed = nonfinite(prior + diffusion + last) != 0
+    a, b, c, e = (v.masked_fill(failed, math.nan) for v in (prior, diffusion, last, error))
     return Elbo(a, b, c, e, nfe)
 
 
-def broken(total: Tensor) -> Tensor:
-    """NONFINITE where a number is not finite, OK elsewhere, (b,)."""
-    return torch.where(total.isfinite(), int(Status.OK), int(Status.NONFINITE)).to(torch.int8)
-
-
-def ends(sde: object) -> tuple[Level, Level]:
+def end_levels(sde: SDE) -> tuple[Level, Level]:
     """The levels at T and t_min; ValueError for an SDE without marginals, without signal left at
     the one or noise at the other."""
-    if not isinstance(sde, LinearSDE):
-        raise ValueError(
-            f"A variational bound needs alpha and sigma, which {type(sde).__name__} has not: "
-            "log_prob needs none."
-        )
-    last = bottom(sde)
+    sde = linear(sde, "A variational bound", "use log_prob, which needs neither")
+    last = level_at_t_min(sde)
     assert isinstance(last, Level)
-    return carried(sde(clock(sde.T))), last
+    return level_at_T(sde), last
 
 
-def states(model: ScoreModel, x: Tensor, levels: int | None) -> Tensor:
+def data_as_seen(model: Denoiser, x: Tensor, levels: int | None) -> Tensor:
     """Data as the model sees it, (b, *) in float64."""
-    ends(model.sde)
+    end_levels(model.sde)
     if levels is None:
-        return start_of(model, x, False)
+        return states_at_t_min(model, check_data(model, x), False)
     check_images(x, levels)
-    scale, shift = bins(levels, centred=True)
-    return within(model, x.to(model.device).double() * scale + shift)
+    scale, shift = scale_and_shift(levels, centred=True)
+    return check_range(model, x.to(model.device).double() * scale + shift)
 
 
-def prior_term(model: ScoreModel, x0: Tensor) -> Tensor:
+def prior_term(model: Denoiser, x0: Tensor) -> Tensor:
     """KL of N(alpha x, sigma^2) at T against the prior N(0, std^2), (b,)."""
-    top = ends(model.sde)[0]
+    top = end_levels(model.sde)[0]
     std = torch.as_tensor(model.sde.prior.std, dtype=torch.float64)
     mean = expand(top.alpha, x0) * x0
     ratio = (top.sigma / std) ** 2
@@ -255,10 +302,10 @@ def prior_term(model: ScoreModel, x0: Tensor) -> Tensor:
 
 
 def reconstruction_term(
-    model: ScoreModel, x0: Tensor, levels: int | None, noise: Noise, draws: int
+    model: Denoiser, x0: Tensor, levels: int | None, noise: Noise, draws: int
 ) -> Tensor:
     """Draws (draws, b) of -log p(x | x_t) at t_min."""
-    at: Level = ends(model.sde)[1]
+    at: Level = end_levels(model.sde)[1]
     if levels is None:
         return entropy(at, x0[0].numel()).expand(draws, len(x0))
     grid = torch.arange(levels, dtype=x0.dtype, device=x0.device) * (2 / (levels - 1)) - 1

@@ -12,22 +12,37 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, log1p
 
+from sdegen.checks import accepted
 from sdegen.likelihood.divergence import Divergence, Kind, depends
-from sdegen.likelihood.flow import bottom, carried, failures, follow, start_of, warn_of
+from sdegen.likelihood.flow import along, flow_plan
+from sdegen.likelihood.ground import (
+    check_data,
+    failed_samples,
+    level_at_T,
+    level_at_t_min,
+    source_of,
+    states_at_t_min,
+    warn_of_failures,
+)
 from sdegen.model.denoiser import Denoiser
 from sdegen.model.prediction import LinearPrediction, Target, predict_velocity
-from sdegen.noise.source import Noise, Seeded
-from sdegen.sampling.plan import spent
-from sdegen.sde.level import Instant, clock, expand, linear
+from sdegen.noise.source import Noise
+from sdegen.sampling.plan import WAY, Way, spent
+from sdegen.sde.level import Instant, expand, linear
 from sdegen.sde.process import SDE, LinearSDE
 from sdegen.solvers import AdaptiveMultistep, AdaptiveRK, Solver
 from sdegen.solvers.equation import Reverse
-from sdegen.walks.grids import Grid
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+OWN = frozenset({"divergence", "probes", "chunk", "seed", "noise", "scaled"})
+"""What ``log_prob`` takes beside a way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,23 +69,20 @@ class LogProb:
     @property
     def failed(self) -> list[int]:
         """The places of samples whose solve failed."""
-        return failures(self.status)
+        return failed_samples(self.status)
 
 
 def log_prob(
     model: Denoiser,
     x: Tensor,
     *,
-    solver: Solver | None = None,
-    steps: int | None = None,
-    nfe: int | None = None,
-    walk: str | Grid | Tensor | Sequence[float] | None = None,
     divergence: Kind = "rademacher",
     probes: int = 2,
     chunk: int = 64,
     seed: int | Sequence[int] | None = None,
     noise: Noise | None = None,
     scaled: bool = True,
+    **how: Unpack[Way],
 ) -> LogProb:
     """log p(x) in nats of data x (b, *) under the model's flow.  Song et al. (2021), app. D.2.
 
@@ -92,30 +104,50 @@ def log_prob(
     probes < 1, and a network whose output does not depend on its input, as far as autograd sees.
     A sample whose solve fails is NaN, and a warning names it; the others are not affected.
     """
+    accepted("log_prob", how, WAY | OWN)
+    found = density(
+        model,
+        check_data(model, x),
+        source_of(seed, noise),
+        divergence=divergence,
+        probes=probes,
+        chunk=chunk,
+        scaled=scaled,
+        **how,
+    )
+    warn_of_failures("likelihoods", found.status)
+    return found
+
+
+def density(
+    model: Denoiser,
+    x: Tensor,
+    noise: Noise,
+    *,
+    divergence: Kind = "rademacher",
+    probes: int = 2,
+    chunk: int = 64,
+    scaled: bool = True,
+    **how: Unpack[Way],
+) -> LogProb:
+    """``log_prob`` of data wherever it lies, without a warning: ``status`` says what failed."""
     sde, trace = model.sde, Divergence(divergence, probes, chunk)
-    solver = default_solver(sde, trace) if solver is None else solver
-    y, at = start_of(model, x, scaled), bottom(sde)
+    y, at = states_at_t_min(model, x, scaled), level_at_t_min(sde)
     if isinstance(sde, LinearSDE):
-        carried(sde(clock(sde.T)))
-    lifted = lift(model, trace, y, source_of(seed, noise).stream("probe"), at)
+        level_at_T(sde)
+    lifted = lift(model, trace, y, noise.stream("probe"), at)
     before, products = model.nfe, model.vjps
     with torch.set_grad_enabled(x.requires_grad):
         state = torch.cat([y[:, None], y.new_zeros(len(y), trace.estimates, *y.shape[1:])], 1)
-        end, tallies, top = follow(lifted, state, solver, steps, nfe, walk, upward=True)
+        plan = flow_plan(model, y, how, default_solver(sde, trace))
+        end, tallies = along(plan, lifted, state, upward=True)
         z, gains = end[:, 0], end[:, 1:].reshape(len(x), trace.estimates, -1).sum(2)
-        value = sde.prior.log_prob(z)[:, None] + gained(sde, gains, at, top, y[0].numel(), scaled)
+        gain = gained(sde, gains, at, plan.walk[0], y[0].numel(), scaled)
+        value = sde.prior.log_prob(z)[:, None] + gain
     calls, status = spent(value.detach(), tallies, model.nfe - before, 0)
     value = value.masked_fill((status != 0)[:, None], math.nan)
     error = standard_error(value, trace)
-    warn_of("likelihoods", status, stacklevel=3)
     return LogProb(value.mean(1), error, z, calls, status, model.vjps - products)
-
-
-def source_of(seed: int | Sequence[int] | None, noise: Noise | None) -> Noise:
-    """A source of probes and of what else a likelihood draws: seeded, with 0 by default."""
-    if seed is not None and noise is not None:
-        raise ValueError("Give a seed or a noise source, not both.")
-    return Seeded(0 if seed is None else seed) if noise is None else noise
 
 
 def default_solver(sde: SDE, trace: Divergence) -> Solver:

@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from sdegen.checks import accepted
+from sdegen.likelihood.ground import (
+    check_batch,
+    check_data,
+    level_at_t_min,
+    states_at_t_min,
+    warn_of_failures,
+)
 from sdegen.model.denoiser import Denoiser
-from sdegen.model.score import ScoreModel
-from sdegen.sampling.plan import plan, spent
-from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand
-from sdegen.sde.process import SDE
+from sdegen.noise.source import Fresh
+from sdegen.sampling.choice import chosen
+from sdegen.sampling.plan import WAY, Plan, Way, spent
+from sdegen.sde.level import Level, expand
 from sdegen.solvers import UniPC
 from sdegen.solvers.equation import Reverse
-from sdegen.solvers.solver import Solver, Status, Tally, check, check_levels, say, walked
-from sdegen.walks.grids import Grid
-from sdegen.walks.walk import levels
+from sdegen.solvers.solver import Solver, Tally, say, walked
+from sdegen.walks.walk import Walk
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def encode(
-    model: ScoreModel,
+    model: Denoiser,
     x: Tensor,
-    *,
-    solver: Solver | None = None,
-    steps: int | None = None,
-    nfe: int | None = None,
-    walk: str | Grid | Tensor | Sequence[float] | None = None,
+    **how: Unpack[Way],
 ) -> Tensor:
     """Where the flow takes data x (b, *): x_T (b, *), which ``decode`` takes back.
 
     solver: any that follows the flow upward, default UniPC-3 (in 100 steps); DDIM() is DDIM
-            inversion, Song, Meng & Ermon (2021), sec. 4.3. steps, nfe and walk as ``solve``'s,
+            inversion, Song, Meng & Ermon (2021), sec. 4.3. steps, nfe and walk as in ``Way``,
             here run from t_min up to T; data is alpha x at t_min.
 
     float64 throughout and at the end, whatever x is, but for the network: so that there and back
@@ -42,22 +47,21 @@ def encode(
     whatever the network: Song et al. (2021), sec. 4.3. A sample whose solve fails is NaN, and a
     warning names it. ValueError for a stochastic solver and for data that is not floating.
     """
-    solver, steps = defaults(solver, steps, nfe, walk)
+    accepted("encode", how, WAY)
     with torch.no_grad():
-        y = start_of(model, x, scaled=True)
-        end, tallies, _ = follow(Reverse(model), y, solver, steps, nfe, walk, upward=True)
-        return arrived("encodings", end, tallies)
+        y = states_at_t_min(model, check_data(model, x), scaled=True)
+        plan = flow_plan(model, y, how)
+        z, status = final_states(*along(plan, plan.equation, y, upward=True))
+    warn_of_failures("encodings", status)
+    return z
 
 
 def decode(
-    model: ScoreModel,
+    model: Denoiser,
     z: Tensor,
     *,
-    solver: Solver | None = None,
-    steps: int | None = None,
-    nfe: int | None = None,
-    walk: str | Grid | Tensor | Sequence[float] | None = None,
     temperature: float = 1.0,
+    **how: Unpack[Way],
 ) -> Tensor:
     """Data (b, *) from encodings z (b, *), the way ``encode`` came, in float64 as there.
 
@@ -65,14 +69,15 @@ def decode(
     """
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be > 0, but it is {temperature!r}.")
-    solver, steps = defaults(solver, steps, nfe, walk)
+    accepted("decode", how, WAY | {"temperature"})
     with torch.no_grad():
-        at = bottom(model.sde)
-        start = temperature * batch("An encoding", z).to(model.device, torch.float64)
-        x, tallies, _ = follow(Reverse(model), start, solver, steps, nfe, walk, upward=False)
-        return arrived(
-            "decodings", x / expand(at.alpha, x) if isinstance(at, Level) else x, tallies
-        )
+        at = level_at_t_min(model.sde)
+        start = temperature * check_batch("An encoding", z).to(model.device, torch.float64)
+        plan = flow_plan(model, start, how)
+        x, tallies = along(plan, plan.equation, start, upward=False)
+        x, status = final_states(x / expand(at.alpha, x) if isinstance(at, Level) else x, tallies)
+    warn_of_failures("decodings", status)
+    return x
 
 
 def slerp(a: Tensor, b: Tensor, w: float | Tensor) -> Tensor:
@@ -82,11 +87,11 @@ def slerp(a: Tensor, b: Tensor, w: float | Tensor) -> Tensor:
     the other's evenly, so that what is typical of noise stays so. Shoemake (1985). Of an encoding
     that is zero there is no direction: it takes the other's.
     """
-    batch("An encoding", a), batch("An encoding", b)
+    check_batch("An encoding", a), check_batch("An encoding", b)
     w = torch.as_tensor(w, dtype=a.dtype, device=a.device).reshape(-1, *[1] * (a.ndim - 1))
     long = [v.reshape(len(v), -1).norm(dim=1).reshape(-1, *[1] * (v.ndim - 1)) for v in (a, b)]
-    there = [v / n.where(n > 0, 1.0) for v, n in zip((a, b), long, strict=True)]
-    a, b = (torch.where(n > 0, v, w) for n, v, w in zip(long, there, reversed(there), strict=True))
+    unit = [v / n.where(n > 0, 1.0) for v, n in zip((a, b), long, strict=True)]
+    a, b = (torch.where(n > 0, v, w) for n, v, w in zip(long, unit, reversed(unit), strict=True))
     both = a * b
     cos = both.reshape(len(both), -1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
     angle = cos.clamp(-1, 1).arccos()
@@ -102,135 +107,52 @@ def slerp(a: Tensor, b: Tensor, w: float | Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------ both ways
 
 
-def defaults(
-    solver: Solver | None, steps: int | None, nfe: int | None, walk: object
-) -> tuple[Solver, int | None]:
-    """UniPC-3, in 100 steps unless something was said."""
-    if (
-        solver is None
-        and steps is None
-        and nfe is None
-        and (walk is None or isinstance(walk, str))
-    ):
-        steps = 100
-    return UniPC(3) if solver is None else solver, steps
-
-
-def bottom(sde: SDE) -> Instant:
-    """The level at t_min; ValueError where no noise is left there."""
-    at = sde(torch.tensor(sde.t_min, dtype=torch.float64))
-    if isinstance(at, Level) and not bool(at.sigma > 0):
-        raise ValueError(
-            f"At t_min = {sde.t_min:g} no noise is left, and so no score: begin the SDE later, as "
-            f"{type(sde).__name__}(t_min=1e-5) does."
-        )
-    return at
-
-
-def carried(top: Level) -> Level:
-    """The level at T; ValueError where nothing is left there of the data's density."""
-    if float(top.lam.detach()) < NO_SIGNAL:
-        raise ValueError(
-            f"At t = {float(top.t):g} no signal is left of the data, whose density cannot be "
-            "carried there: end the SDE earlier, as Flow(T=0.999) does."
-        )
-    return top
-
-
-def batch(what: str, x: Any) -> Tensor:
-    """x itself; ValueError unless it is a batch of floating-point numbers."""
-    if not isinstance(x, Tensor):
-        raise ValueError(
-            f"{what} is a torch.Tensor (b, *), but it is of {type(x).__name__}: "
-            "torch.as_tensor makes one."
-        )
-    if x.ndim < 1 or x.numel() == 0:
-        raise ValueError(
-            f"{what} is a batch (b, *) with b >= 1, but its shape is {tuple(x.shape)}."
-        )
-    if not x.is_floating_point():
-        raise ValueError(
-            f"{what} is of floating-point numbers, but it is {x.dtype}; integer images: use "
-            "bits_per_dim, or elbo with levels."
-        )
-    return x
-
-
-def within(model: Denoiser, x: Tensor) -> Tensor:
-    """Data x (b, *) itself; ValueError where it leaves the model's ``data_range``, as NaN does
-    not."""
-    known = getattr(model, "data_range", None)
-    if known is None:
-        return x
-    low, high = known
-    more = 1e-6 * (high - low)  # of rounding
-    out = ((x < low - more) | (x > high + more)).reshape(len(x), -1).any(1)
-    if bool(out.any()):
-        i = int(out.nonzero()[0])
-        raise ValueError(
-            f"The model was trained on data in [{low:g}, {high:g}], but sample {i} reaches "
-            f"from {float(x[i].min()):g} to {float(x[i].max()):g}: scale it as the training "
-            "data was."
-        )
-    return x
-
-
-def start_of(model: Denoiser, x: Tensor, scaled: bool) -> Tensor:
-    """Data x (b, *) as float64 states at t_min: alpha x, or x itself."""
-    at, y = bottom(model.sde), within(model, batch("Data", x)).to(model.device, torch.float64)
-    return expand(at.alpha, y) * y if scaled and isinstance(at, Level) else y
-
-
-def arrived(what: str, x: Tensor, tallies: Sequence[Tally]) -> Tensor:
-    """Final states x (b, *), NaN where a solve failed, with a warning."""
+def final_states(x: Tensor, tallies: Sequence[Tally]) -> tuple[Tensor, Tensor]:
+    """Final states x (b, *), NaN where a solve failed, and how each ended, (b,)."""
     _, status = spent(x, tallies, 0, 0)
-    warn_of(what, status, stacklevel=4)
-    return x.masked_fill((status != 0).reshape(-1, *[1] * (x.ndim - 1)), math.nan)
+    return x.masked_fill((status != 0).reshape(-1, *[1] * (x.ndim - 1)), math.nan), status
 
 
-def failures(status: Tensor) -> list[int]:
-    """The places of samples that failed, of values of ``Status`` (b,)."""
-    places: list[int] = status.nonzero().flatten().tolist()
-    return places
-
-
-def warn_of(what: str, status: Tensor, stacklevel: int) -> None:
-    """Name the samples that failed, and why, from values of ``Status`` (b,)."""
-    if failed := failures(status):
-        reasons = sorted({Status(each).name for each in status.tolist() if each})
-        message = f"The {what} of samples {failed} are NaN: {', '.join(reasons)}."
-        warnings.warn(message, stacklevel=stacklevel)
-
-
-def entire(sde: SDE, times: Tensor) -> Tensor:
-    """The times of a walk; ValueError unless they fall all the way from T to t_min."""
-    climbs = bool((times.diff() > 0).any())
+def check_whole_way(walk: Walk) -> Walk:
+    """A walk itself; ValueError unless it falls all the way from T to t_min."""
+    sde, times = walk.sde, walk.times
     ends = times[[0, -1]] - times.new_tensor([sde.T, sde.t_min])
-    if climbs or bool((ends.abs() > 1e-9 * sde.T).any()):
-        how = "climbs" if climbs else f"goes from {float(times[0]):g} to {float(times[-1]):g}"
+    if walk.climbs or bool((ends.abs() > 1e-9 * sde.T).any()):
+        how = "climbs" if walk.climbs else f"goes from {float(times[0]):g} to {float(times[-1]):g}"
         raise ValueError(
             f"A walk along the flow falls all the way from T = {sde.T:g} to t_min = "
             f"{sde.t_min:g}; this one {how}."
         )
-    return times
+    return walk
 
 
-def follow(
-    p: Reverse,
-    x: Tensor,
-    solver: Solver,
-    steps: int | None,
-    nfe: int | None,
-    walk: str | Grid | Tensor | Sequence[float] | None,
-    upward: bool,
-) -> tuple[Tensor, list[Tally], Instant]:
-    """States x (b, *) along the flow, up from t_min to T or down: the end, and what it took.
+def flow_plan(model: Denoiser, x: Tensor, how: Way, default: Solver | None = None) -> Plan:
+    """The plan of the flow of states like x (b, *), all the way, for ``along`` to follow.
 
-    The level is that of T. ValueError for what is no solver, one that adds noise, steps of one
-    that chooses its own, and for a walk of part of the way.
+    default: the solver where none is given; if that is None too UniPC-3, in 100 steps where
+    nothing is said of them.
+
+    ValueError for what is no solver, one that adds noise, steps of one that chooses its own, and
+    for a walk of part of the way.
     """
-    if not isinstance(solver, Solver):
-        raise ValueError(f"A solver is a Solver, such as UniPC(), but it is {solver!r}.")
+    steps, nfe, walk = how.get("steps"), how.get("nfe"), how.get("walk")
+    asked = how.get("solver") or default
+    if asked is None:
+        asked = UniPC(3)
+        if steps is None and nfe is None and (walk is None or isinstance(walk, str)):
+            steps = 100
+    solver, walk, _ = chosen(model, tuple(x.shape), asked, steps, nfe, walk)
+    check_flow(solver, steps)
+    # A graph: the plain loop's steps, whose states may have gradients.
+    plan = Plan.of(
+        model, x, solver=solver, steps=steps, nfe=nfe, walk=walk, noise=Fresh(), graph=True
+    )
+    check_whole_way(plan.walk)
+    return plan
+
+
+def check_flow(solver: Solver, steps: int | None) -> None:
+    """Refuse a solver that cannot follow the flow both ways, and steps of one without any."""
     if not solver.traits.follows_flow or solver.eta != 0:
         why = f": it adds noise, eta = {say(solver.eta)}" if solver.eta != 0 else " both ways"
         raise ValueError(
@@ -242,13 +164,16 @@ def follow(
             f"{solver} chooses its own steps, as its tolerances ask for: leave out steps, or give "
             "a solver of fixed ones, such as UniPC()."
         )
-    check(solver, p)
-    times = entire(p.sde, plan(p.sde, solver, steps, nfe, walk))
-    stops = levels(p.sde, times)
-    check_levels(solver, p, stops)
-    path, tallies = stops[::-1] if upward else stops, []
-    for step in walked(solver, p, x, path, upward=upward):
+
+
+def along(plan: Plan, p: Reverse, x: Tensor, upward: bool) -> tuple[Tensor, list[Tally]]:
+    """States x (b, *) of an equation along a plan's walk, up from t_min to T or down: the end.
+
+    And what each step says that it took.
+    """
+    levels, tallies = plan.walk.levels, list[Tally]()
+    for step in walked(plan.solver, p, x, levels[::-1] if upward else levels, upward=upward):
         x = step.x
         if step.tally is not None:
             tallies.append(step.tally)
-    return x, tallies, stops[0]
+    return x, tallies

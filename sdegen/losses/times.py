@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sdegen.losses.weightings import likelihood
-from sdegen.sde.process import SDE, LinearSDE
+from sdegen.sde.process import SDE, linear
 
 Times = Callable[[SDE, Tensor], tuple[Tensor, Tensor]]
 
@@ -37,7 +37,8 @@ class LogNormalTime:
 
     def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
         """Times and factors."""
-        t = marginals(sde).time(-(self.mean + self.std * torch.special.ndtri(u)))
+        sde = linear(sde, "LogNormalTime", "use uniform_time")
+        t = sde.time(-(self.mean + self.std * torch.special.ndtri(u)))
         return t.clamp(sde.t_min, sde.T), torch.ones_like(u)
 
 
@@ -47,21 +48,11 @@ def likelihood_time(sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
     As g^2 = -2 sigma^2 d lam / dt, this is lam uniform between its ends: with the likelihood
     weighting the product of weight and factor is constant, and the loss loses that variance.
     """
-    clock = marginals(sde)
-    ends = clock(torch.tensor([sde.t_min, sde.T], dtype=u.dtype, device=u.device)).lam
-    t = clock.time(torch.lerp(ends[0], ends[1], u)).clamp(sde.t_min, sde.T)
-    density = likelihood(clock(t)) / (2 * (ends[0] - ends[1]))
+    sde = linear(sde, "likelihood_time", "use uniform_time")
+    ends = sde(torch.tensor([sde.t_min, sde.T], dtype=u.dtype, device=u.device)).lam
+    t = sde.time(torch.lerp(ends[0], ends[1], u)).clamp(sde.t_min, sde.T)
+    density = likelihood(sde(t)) / (2 * (ends[0] - ends[1]))
     return t, 1 / ((sde.T - sde.t_min) * density)
-
-
-def marginals(sde: SDE) -> LinearSDE:
-    """The SDE as one with marginals, or an error with the remedy."""
-    if not isinstance(sde, LinearSDE):
-        raise ValueError(
-            f"This distribution of t needs alpha and sigma, which {type(sde).__name__} has not: "
-            "use uniform_time."
-        )
-    return sde
 
 
 def independent(n: int, device: torch.device, generator: torch.Generator | None) -> Tensor:

@@ -51,7 +51,7 @@ def predict_v(level: Level) -> tuple[Coefficient, Coefficient]:
 
 
 def predict_velocity(level: Level) -> tuple[Coefficient, Coefficient]:
-    """The flow's velocity, alpha' x0 + sigma' eps; eps - x0 on ``Flow``.  Lipman et al. (2023)."""
+    """The flow's velocity, alpha' x0 + sigma' eps (eps - x0 on FlowSDE).  Lipman et al. (2023)."""
     return level.d_alpha, level.d_sigma
 
 

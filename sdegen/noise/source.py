@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sdegen.noise.hashing import GOLDEN, mix, pairs, signed
+from sdegen.noise.hashing import GOLDEN, mix, normals, signed
 from sdegen.sde.level import Instant
 
 
@@ -71,8 +71,8 @@ class Seeded(Noise):
           one of 16, and first=64 continues it; or one int per sample, each stream (seed_i, 0).
 
     Every draw is a pure function of (stream, number of the draw, coordinate): SplitMix64 (Steele
-    et al. 2014) with a stream's own start and increment, then Box-Muller, evaluated for the whole
-    batch at once. The only state is the number of draws made.
+    et al. 2014) with a stream's own start and increment, then Box-Muller, in parts of the batch
+    that take no more memory than the draw. The only state is the number of draws made.
     """
 
     def __init__(self, seed: int | Sequence[int], first: int = 0) -> None:
@@ -92,11 +92,9 @@ class Seeded(Noise):
 
     def __call__(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
         """The next draw of every stream; ValueError if seeds and batch differ in number."""
-        n = math.prod(x.shape[1:])
         number = signed(GOLDEN * (2 * self.drawn + 1))
         self.drawn += 1
-        z = torch.cat(pairs(self.keys(len(x), x.device), number, (n + 1) // 2, x.dtype), dim=1)
-        return z[:, :n].reshape(x.shape).to(x.dtype)
+        return normals(self.keys(len(x), x.device), number, x)
 
     def rewind(self) -> None:
         """Begin again with the first draw, of every stream."""

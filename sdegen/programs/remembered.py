@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
 from functools import lru_cache
-from types import FunctionType
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdegen.checks import one_of
+from sdegen.checks import fixed, one_of
 from sdegen.model.denoiser import Denoiser
 from sdegen.model.prediction import PREDICTIONS, Target
 from sdegen.programs.planner import Planner, read, simplify
@@ -71,17 +68,3 @@ remembered = lru_cache(maxsize=64)(attempted)
 def listed(eta: Eta) -> Eta:
     """An eta per step as a tuple."""
     return tuple(eta) if isinstance(eta, Sequence) else eta
-
-
-def fixed(value: Any) -> bool:
-    """True for what is bound to be the same tomorrow: numbers, and frozen dataclasses of them."""
-    if isinstance(value, tuple):
-        return all(map(fixed, value))
-    if isinstance(value, FunctionType):
-        return value.__module__.startswith("sdegen.") and value.__closure__ is None
-    if is_dataclass(value) and not isinstance(value, type):
-        how = type(value).__dataclass_params__  # type: ignore[attr-defined]
-        known = {each.name: getattr(value, each.name) for each in fields(value)}
-        # A subclass that is no dataclass may hold what no field tells of.
-        return how.frozen and how.eq and vars(value) == known and all(map(fixed, known.values()))
-    return value is None or isinstance(value, bool | int | float | str)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,12 +19,13 @@ from sdegen.programs.planner import read, simplify, terms_of
 from sdegen.programs.program import ONE, Row
 from sdegen.programs.trace import Call, Draw, Start, Tape, Terms, trace
 from sdegen.sde.level import Instant, Level
-from sdegen.sde.process import SDE, LinearSDE
+from sdegen.sde.process import SDE
 from sdegen.sde.song import VPSDE
+from sdegen.solvers.budget import walk_for
 from sdegen.solvers.equation import Eta
 from sdegen.solvers.solver import Solver
-from sdegen.walks.grids import GRIDS, log_snr, uniform
-from sdegen.walks.walk import levels
+from sdegen.walks.grids import WalkLike
+from sdegen.walks.walk import Walk
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,38 +91,25 @@ def describe(table: Table) -> str:
 
 def tabulate(
     solver: Solver,
-    walk: int | str | Tensor | Sequence[float] | Sequence[Instant] = 5,
+    walk: int | WalkLike | Sequence[Instant] | None = None,
     sde: SDE | None = None,
     *,
-    steps: int = 5,
+    steps: int | None = None,
+    nfe: int | None = None,
     eta: Eta | None = None,
     predicts: str = "x0",
 ) -> Table:
-    """Print what a solver computes along a walk, and return it.
+    """What a solver computes along a walk, for ``print`` and for comparing.
 
-    walk:     times (n + 1,) or their levels; a number of steps, or a grid's name and ``steps``.
+    walk:     times (n + 1,), their levels or a ``Walk``; a number of steps; or a grid, with
+              ``steps`` or ``nfe``. By default five steps, unless the solver comes with its own.
     sde:      default VPSDE().  eta: default the solver's.
     predicts: what the network's output F is: "x0", "eps", "score", "v" or "velocity".
 
     NotLinear, a ValueError, with the reason if the solver's steps are not linear.
     """
-    table = table_of(solver, walk, sde, steps=steps, eta=eta, predicts=predicts)
-    print(table)
-    return table
-
-
-def table_of(
-    solver: Solver,
-    walk: int | str | Tensor | Sequence[float] | Sequence[Instant] = 5,
-    sde: SDE | None = None,
-    *,
-    steps: int = 5,
-    eta: Eta | None = None,
-    predicts: str = "x0",
-) -> Table:
-    """``tabulate`` without a word."""
     sde = VPSDE() if sde is None else sde
-    stops = stops_of(walk, sde, steps)
+    stops = stopped(solver, sde, walk, steps, nfe)
     target = one_of(predicts, "prediction", PREDICTIONS)
     tape = trace(solver, sde, stops, eta, target=target)
     shown = solver.eta if eta is None else eta
@@ -136,17 +125,21 @@ def table_of(
     )
 
 
-def stops_of(
-    walk: int | str | Tensor | Sequence[float] | Sequence[Instant], sde: SDE, steps: int
-) -> list[Instant]:
-    """A walk's levels, however it was named."""
-    if isinstance(walk, str):
-        return levels(sde, one_of(walk, "walk", GRIDS)(sde, steps))
+def stopped(
+    solver: Solver, sde: SDE, walk: Any, steps: int | None, nfe: int | None
+) -> Sequence[Instant]:
+    """The levels that a solver stops at, however its walk was said."""
+    if isinstance(walk, Sequence) and len(walk) and isinstance(walk[0], Instant):
+        return walk
     if isinstance(walk, int):
-        return levels(sde, (log_snr if isinstance(sde, LinearSDE) else uniform)(sde, walk))
-    if not isinstance(walk, Tensor) and len(walk) and isinstance(walk[0], Instant):
-        return list(walk)  # type: ignore[arg-type]
-    return levels(sde, torch.as_tensor(walk, dtype=torch.float64))
+        walk, steps = None, walk
+    if isinstance(walk, Tensor | Sequence) and not isinstance(walk, str):
+        times = Walk(sde, walk)  # type: ignore[arg-type]
+        if nfe is None and steps in (None, times.steps):
+            return times  # a solver's own too
+    if steps is None and nfe is None and solver.traits.own_walk is None:
+        steps = 5
+    return walk_for(solver, sde, steps=steps, nfe=nfe, walk=walk)
 
 
 def combined(terms: Terms, rows: Sequence[Tensor]) -> Tensor:

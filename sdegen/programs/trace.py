@@ -32,6 +32,12 @@ class NotLinear(ValueError):
     """A step that is not a linear combination with coefficients known beforehand: no table."""
 
 
+NOT_FOR_SYMBOLS = (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError)
+"""What a step may raise of a symbol and not of a tensor: an operator that symbols have not, as in
+``x > 0``; torch's and other libraries' refusal of them; a check that its state is a tensor. The
+plain loop then has the last word. A name that does not exist is a mistake, whatever the state."""
+
+
 @dataclass(frozen=True)
 class Start:
     """The state at the walk's start."""
@@ -146,7 +152,10 @@ class Sym:
         return LINEAR[name](*args, **(kwargs or {}))
 
 
-for _name in ("bool", "float", "int", "len", "iter", "getitem", "setitem", "array", "index"):
+LOOKS = ("bool", "float", "int", "len", "iter", "getitem", "setitem", "array", "index", "eq")
+"""What looks at values. Two symbols are one where they are the same object, by which they hash."""
+
+for _name in LOOKS:
 
     def _refuse(self: Sym, *args: Any, what: str = _name) -> NoReturn:
         raise NotLinear(f"it looks at a state's values ({what})")
@@ -156,7 +165,7 @@ for _name in ("bool", "float", "int", "len", "iter", "getitem", "setitem", "arra
 
 def add(a: Any, b: Any, *, alpha: float = 1.0) -> Sym:
     """a + alpha b."""
-    return a.plus(b, alpha) if isinstance(a, Sym) else b.scaled(alpha).plus(a)  # type: ignore[no-any-return]
+    return a.plus(b, alpha) if isinstance(a, Sym) else mul(b, alpha).plus(a)
 
 
 def sub(a: Any, b: Any, *, alpha: float = 1.0) -> Sym:
@@ -166,7 +175,10 @@ def sub(a: Any, b: Any, *, alpha: float = 1.0) -> Sym:
 
 def mul(a: Any, b: Any) -> Sym:
     """a b, one of them a number."""
-    return a.scaled(b) if isinstance(a, Sym) else b.scaled(a)  # type: ignore[no-any-return]
+    first, other = (a, b) if isinstance(a, Sym) else (b, a)
+    if not isinstance(first, Sym):
+        raise NotLinear("it combines a state with tensors of its own")
+    return first.scaled(other)
 
 
 def div(a: Any, b: Any) -> Sym:
@@ -235,7 +247,7 @@ class Tape:
                 found[x] = x.terms({})
             return x
 
-        mapped(step.memory, look)
+        with_symbols_changed(step.memory, look)
         known: dict[Sym, int] = {}
         new: dict[Sym, Sym] = {}
 
@@ -251,20 +263,20 @@ class Tape:
         for x in found:
             if x not in new:
                 name(x)
-        return Step(new[step.x], mapped(step.memory, lambda x: new.get(x, x)))  # type: ignore[arg-type]
+        return Step(new[step.x], with_symbols_changed(step.memory, lambda x: new.get(x, x)))  # type: ignore[arg-type]
 
 
-def mapped(memory: Any, change: Callable[[Sym], Sym]) -> Any:
+def with_symbols_changed(memory: Any, change: Callable[[Sym], Sym]) -> Any:
     """Memory with every Sym in it changed; through tuples, lists and dictionaries."""
     if isinstance(memory, Sym):
         return change(memory)
     if isinstance(memory, tuple):
-        parts = [mapped(part, change) for part in memory]
+        parts = [with_symbols_changed(part, change) for part in memory]
         return type(memory)(*parts) if hasattr(memory, "_fields") else tuple(parts)
     if isinstance(memory, list):
-        return [mapped(part, change) for part in memory]
+        return [with_symbols_changed(part, change) for part in memory]
     if isinstance(memory, Mapping):
-        return {key: mapped(part, change) for key, part in memory.items()}
+        return {key: with_symbols_changed(part, change) for key, part in memory.items()}
     return memory
 
 
@@ -305,6 +317,9 @@ class TracedModel:
             raise NotLinear("its samples have times of their own")
         return self.tape.new(Call(level, x.terms({})))
 
+    def __getattr__(self, name: str) -> NoReturn:
+        raise unknown(name, "it asks for .{} of the model")
+
 
 @dataclass(frozen=True, eq=False)
 class TracedNoise(Noise):
@@ -325,6 +340,14 @@ class TracedNoise(Noise):
     def stream(self, name: str) -> TracedNoise:
         """A source's stream of that name."""
         return TracedNoise(self.tape, (*self.streams, name), self.path)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise unknown(name, "it asks for .{} of the noise")
+
+
+def unknown(name: str, reason: str) -> Exception:
+    """What a stand-in says of an attribute that only what it stands for may have."""
+    return AttributeError(name) if name.startswith("__") else NotLinear(reason.format(name))
 
 
 def trace(
@@ -351,11 +374,10 @@ def trace(
         start: Any = tape.start
         for _ in walked(solver, p, start, walk, tape.keep):
             pass
-    except Exception as error:
-        torch.set_rng_state(random)
-        # A step may do to a tensor what nobody can foresee; in the plain loop it is well.
+        if not torch.equal(random, torch.get_rng_state()):
+            raise NotLinear("it draws random numbers that are not its noise's")
+    except NOT_FOR_SYMBOLS as error:
         raise NotLinear(f"{name} has no table: {str(error).rstrip('.')}.") from error
-    if not torch.equal(random, torch.get_rng_state()):
+    finally:
         torch.set_rng_state(random)
-        raise NotLinear(f"{name} has no table: it draws random numbers that are not its noise's.")
     return tape

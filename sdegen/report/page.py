@@ -5,16 +5,51 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sdegen.bench import problems
 from sdegen.bench.peers import SUPPORTED
-from sdegen.bench.results import Cell, Choice, Errors, Results
+from sdegen.bench.results import Cell, Choice, Errors, Results, load, write_csv
+from sdegen.checks import optional, text
 from sdegen.report import answers, figures, pictures, tables
 from sdegen.report.figures import key
 from sdegen.report.markup import STYLE, contents, gallery, heading, legend
 from sdegen.report.standings import Fixed, cells_of, fixed
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """Of ``sdegen-bench report``.
+
+    folder: of points, or the table that a page left.  out: the page.  costs: a folder of points
+    that were timed.  run: that of a network on the digits, whose samples are shown.  default:
+    solver/walk that is held against all fixed choices, None for the best of ours.
+    """
+
+    folder: str
+    out: str
+    costs: str | None
+    run: str | None
+    default: str | None
+
+    def __post_init__(self) -> None:
+        text("folder", self.folder), text("out", self.out)
+        for name in ("costs", "run", "default"):
+            optional(text, name, getattr(self, name))
+
+
+def report_of(settings: ReportSettings) -> tuple[Results, Path]:
+    """Figures and one page of what a folder holds, and the table of it beside the page."""
+    folder, out = Path(settings.folder), settings.out
+    if folder.is_file() and out.startswith(f"{settings.folder}/"):
+        raise ValueError(f"{folder} is a table: say where the page goes, out=page.html.")
+    results = load(folder)
+    costs = load(Path(settings.costs)) if settings.costs else None
+    path = write_page(results, costs, Path(out), settings.default, settings.run)
+    write_csv(results, path.with_name("points.csv.gz"))
+    return results, path
 
 
 def write_page(
@@ -39,7 +74,7 @@ def write_page(
                 answers.ranked(errors, cells, ranking, chosen),
                 answers.advice(errors, cells),
                 answers.behind(errors, cells),
-                *(problem_part(results, errors, name, chosen) for name in names(cells)),
+                *(problem_part(results, errors, name, chosen) for name in problem_names(cells)),
                 order_part(),
                 law_part(results),
                 aside_part(results),
@@ -72,7 +107,7 @@ def pick(errors: Errors, ranking: Sequence[Fixed], default: str | None) -> Choic
     return known[default.replace(" ", "")]
 
 
-def names(cells: Iterable[Cell]) -> list[str]:
+def problem_names(cells: Iterable[Cell]) -> list[str]:
     """The problems, in order."""
     return list(dict.fromkeys(cell.problem for cell in cells))
 
@@ -106,7 +141,7 @@ def made_with(points: Sequence[Mapping[str, Any]]) -> str:
     dirty = any(c.endswith("-dirty") for c in kinds["commit"])
     kinds["commit"] = sorted(set(commits))
     parts = [
-        f"{KEYS.get(key, key + ' ')}{some(values)}"
+        f"{KEYS.get(key, key + ' ')}{first_few(values)}"
         + (", not all of it committed" if key == "commit" and dirty else "")
         for key, values in kinds.items()
         if values
@@ -118,7 +153,7 @@ KEYS = {"python": "Python ", "machine": ""}
 """What is said before a value, where it is not its key."""
 
 
-def some(values: Sequence[str], most: int = 3) -> str:
+def first_few(values: Sequence[str], most: int = 3) -> str:
     """The first few, and how many more there are."""
     rest = f" and {len(values) - most} more" if len(values) > most else ""
     return ", ".join(values[:most]) + rest
@@ -190,7 +225,7 @@ def law_part(results: Results) -> str:
         + "<p>Solid lines are sdegen's, broken ones the others'; the black line is the floor.</p>"
     )
     cells = cells_of(distances)
-    for problem in names(cells):
+    for problem in problem_names(cells):
         sdes = list(dict.fromkeys(c.sde for c in cells if c.problem == problem))
         drawn = gallery([*figures.laws(distances, floors, problem, sdes), lines])
         text += f"<h3>{html.escape(problem)}</h3>{drawn}"

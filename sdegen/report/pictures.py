@@ -13,7 +13,7 @@ import sdegen.solvers as our
 from sdegen.bench import problems
 from sdegen.exact.distributions import exact_model
 from sdegen.exact.orders import mixture, rms, starts
-from sdegen.model.score import ScoreModel
+from sdegen.model.denoiser import Denoiser
 from sdegen.report.figures import DEFAULT, OURS, curve, panel, scaled, styles, svg
 from sdegen.sampling.march import solve
 from sdegen.sde.level import expand
@@ -101,7 +101,7 @@ def trajectories(problem: str, methods: Methods, steps: int = 10) -> list[str]:
     return drawn
 
 
-def path_of(model: ScoreModel, x: Tensor, solver: Solver, walk: Any, steps: int) -> Tensor:
+def path_of(model: Denoiser, x: Tensor, solver: Solver, walk: Any, steps: int) -> Tensor:
     """All the states of a solve, each of variance about one, (steps + 1, b, 2)."""
     path = solve(model, x, solver=solver, walk=walk, steps=steps, seed=0, path=True).path
     assert path is not None and isinstance(model.sde, LinearSDE)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from sdegen.bench.results import Cell, Choice, Errors, Results, apart, choice_of
+from sdegen.bench.results import Cell, Choice, Errors, Results, choice_of, why_apart
 from sdegen.report import figures
 from sdegen.report.markup import Entry, Value, details, table
 from sdegen.report.standings import TIE, Fixed, Pair, best, fixed, freely, mean, pairs
@@ -251,7 +251,7 @@ def cost_table(points: Sequence[Mapping[str, Any]]) -> str:
 
 def not_compared(points: Iterable[Mapping[str, Any]]) -> str:
     """How many points stand aside, and why."""
-    reasons = Counter(apart(p) for p in points if apart(p))
+    reasons = Counter(why_apart(p) for p in points if why_apart(p))
     return "; ".join(f"{n:,} {html.escape(why)}" for why, n in reasons.most_common())
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from sdegen.model.score import ScoreModel
 
 ALLOWED = ("sdegen", "torch.optim")
-"""Packages whose names a configuration may call. A user's own are added by ``packages``."""
+"""Packages whose names a configuration may call. A user's own are added by ``packages``; solvers
+that are registered may be called as they are."""
 
 
 def targets(node: Any) -> Iterator[str]:
@@ -22,6 +23,13 @@ def targets(node: Any) -> Iterator[str]:
     elif isinstance(node, list):
         for value in node:
             yield from targets(value)
+
+
+def registered() -> set[str]:
+    """What solvers of other packages in the catalogue are made of."""
+    from sdegen.solvers.registry import foreign
+
+    return {target for entry in foreign() for target in targets(entry.config())}
 
 
 def build(node: Any, packages: Sequence[str] = (), **extra: Any) -> Any:
@@ -37,7 +45,8 @@ def build(node: Any, packages: Sequence[str] = (), **extra: Any) -> Any:
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     allowed = (*ALLOWED, *packages)
     for target in targets(plain):
-        if not any(target == name or target.startswith(f"{name}.") for name in allowed):
+        known = any(target == name or target.startswith(f"{name}.") for name in allowed)
+        if not (known or target in registered()):
             raise ValueError(
                 f"The configuration asks for {target}, but only {', '.join(allowed)} may be "
                 f"called from it: allow a package of yours with packages=[{target.split('.')[0]}]."

@@ -12,13 +12,15 @@ from torch import Tensor
 
 from sdegen.metrics.quality import Quality, Row
 from sdegen.model.score import ScoreModel
+from sdegen.sampling.choice import Chooser, Recommended
 from sdegen.sampling.march import Solution, solve
-from sdegen.sampling.plan import plan
-from sdegen.solvers.equation import Reverse
-from sdegen.solvers.solver import Solver, check
+from sdegen.sampling.plan import Plan
+from sdegen.solvers.solver import Solver
 
 
-def timed(model: ScoreModel, start: Sequence[int] | Tensor, **how: Any) -> tuple[Solution, float]:
+def timed_solve(
+    model: ScoreModel, start: Sequence[int] | Tensor, **how: Any
+) -> tuple[Solution, float]:
     """``solve`` and the seconds it took."""
     if model.device.type == "cuda":
         torch.cuda.synchronize()
@@ -29,22 +31,30 @@ def timed(model: ScoreModel, start: Sequence[int] | Tensor, **how: Any) -> tuple
     return solution, time.perf_counter() - begun
 
 
+def budgets_of(solver: Solver | Chooser, budgets: Sequence[int]) -> Sequence[int | None]:
+    """The budgets that a solver is compared at; none of ours, once, if it chooses its steps."""
+    adaptive = isinstance(solver, Solver) and solver.traits.adaptive
+    return [None] if adaptive else budgets
+
+
 def refuse_early(
-    model: ScoreModel, solvers: Mapping[str, Solver], budgets: Sequence[int], walk: Any
+    model: ScoreModel, solvers: Mapping[str, Solver | Chooser], budgets: Sequence[int], walk: Any
 ) -> None:
-    """Raise now what ``compare`` would raise only after the training."""
+    """Raise now what ``compare`` would raise only after the training.
+
+    A chooser that looks at the model is asked when there is one to look at.
+    """
     for solver in solvers.values():
-        check(solver, Reverse(model, solver.eta))
-        for budget in budgets:
-            steps = {} if solver.traits.adaptive else {"nfe": budget}
-            plan(model.sde, solver, steps.get("steps"), steps.get("nfe"), walk)
+        if isinstance(solver, Solver | Recommended):
+            for budget in budgets_of(solver, budgets):
+                Plan.of(model, solver=solver, nfe=budget, walk=walk, seed=0)
 
 
 def compare(
     model: ScoreModel,
     quality: Quality,
     shape: Sequence[int],
-    solvers: Mapping[str, Solver],
+    solvers: Mapping[str, Solver | Chooser],
     budgets: Sequence[int],
     *,
     walk: Any = None,
@@ -52,8 +62,8 @@ def compare(
 ) -> Iterator[tuple[Row, Solution]]:
     """Every solver at every budget from the same seeds; an adaptive one once, at its own."""
     for name, solver in solvers.items():
-        for budget in [None] if solver.traits.adaptive else budgets:
-            solution, seconds = timed(
+        for budget in budgets_of(solver, budgets):
+            solution, seconds = timed_solve(
                 model, (quality.n, *shape), solver=solver, nfe=budget, walk=walk, seed=seed
             )
             yield quality.row(name, budget, solution, seconds), solution

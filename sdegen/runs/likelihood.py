@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sdegen.files import claim, write_json, write_text
+from sdegen.likelihood.bits import bits_per_dim, spread_over_bins
+from sdegen.likelihood.bounds import continuous_bound, data_as_seen, discrete_bound
+from sdegen.likelihood.density import log_prob
+from sdegen.likelihood.ground import warn_of_failures
+from sdegen.model.score import ScoreModel
+from sdegen.noise.source import Seeded
+from sdegen.runs.build import build, build_data
+from sdegen.runs.folder import WEIGHTS, gather, load
+from sdegen.runs.settings import EvaluateSettings, record
 
 PARTS = "parts.jsonl"
 
@@ -16,11 +31,63 @@ Row = dict[str, float | None]
 """Numbers by name; None for what could not be computed."""
 
 
+class Evaluated(NamedTuple):
+    """Means of n samples by name, in a unit, and the folder that holds all there is to know."""
+
+    means: dict[str, dict[str, float | None]]
+    unit: str
+    n: int
+    folder: Path
+
+
+def evaluate_run(settings: EvaluateSettings) -> Evaluated:
+    """Evaluate batch by batch, each recorded when done: the same settings go on from there."""
+    from tqdm import tqdm
+
+    from sdegen.plots import save_histogram
+
+    source = Path(settings.run)
+    model, trained, shape, classes = load(source, settings.packages, settings.device)
+    trained = {**trained, "packages": settings.packages}
+    other = {} if settings.data is None else {"data": settings.data}
+    pair = dict(zip(("train", "test"), build_data({**trained, **other}), strict=True))
+    data = gather(pair[settings.split], settings.n or 10**9)
+    x, y = data.x[: settings.n], data.y[: settings.n]
+    check_data(x, shape, data.levels, trained_range(trained))
+    folder = source / settings.name
+    claim(folder)
+    # Other weights or other data under the same settings are another evaluation.
+    digest = hashlib.sha256((source / WEIGHTS).read_bytes() + x.contiguous().numpy().tobytes())
+    config = record(settings)
+    done = resumed(folder, {**config, "of": digest.hexdigest()}, len(x))
+    with (
+        tqdm(total=len(x), initial=len(done), unit="sample", leave=False) as bar,
+        (folder / PARTS).open("a", encoding="utf-8") as parts,
+    ):
+        for first in range(len(done), len(x), settings.batch):
+            rows = slice(first, first + settings.batch)
+            given = model.given(y=y[rows].to(model.device)) if classes else model
+            found = measure(given, x[rows], data.levels, settings, first)
+            parts.writelines(json.dumps(row) + "\n" for row in found)
+            parts.flush()
+            done += found
+            bar.update(len(found))
+    columns = {name: [row[name] for row in done] for name in done[0]}
+    means = {name: mean_of(column) for name, column in columns.items() if name != "error"}
+    unit = "bits per dimension" if data.levels else "nats"
+    result = {"config": config, "n": len(done), "unit": unit, "mean": means, "samples": columns}
+    write_json(folder / "result.json", result)
+    shown = {
+        name: [v for v in column if v is not None]
+        for name, column in columns.items()
+        if name not in ("error", "nfe")
+    }
+    save_histogram(shown, folder / "histogram.png", unit, f"{source.name}, {settings.split}")
+    return Evaluated(means, unit, len(done), folder)
+
+
 def trained_range(trained: dict[str, Any]) -> tuple[float, float] | None:
     """What a run's training data lies in; None where that data cannot be read any more."""
-    from sdegen.runs.build import build_data
-    from sdegen.runs.folder import gather
-
     try:
         data = gather(build_data(trained)[0])
     except (ValueError, OSError):
@@ -28,7 +95,7 @@ def trained_range(trained: dict[str, Any]) -> tuple[float, float] | None:
     return (-1.0, 1.0) if data.levels else (float(data.x.min()), float(data.x.max()))
 
 
-def check(x: Any, shape: list[int], levels: int, seen: tuple[float, float] | None) -> None:
+def check_data(x: Tensor, shape: list[int], levels: int, seen: tuple[float, float] | None) -> None:
     """Refuse data of another kind than the model was trained on.
 
     Images are where the training data was; real numbers, whose extremes vary from one sample of a
@@ -51,8 +118,6 @@ def check(x: Any, shape: list[int], levels: int, seen: tuple[float, float] | Non
 
 def resumed(folder: Path, config: dict[str, Any], n: int) -> list[Row]:
     """The samples done before by the same settings; ValueError where the folder holds others."""
-    from sdegen.files import write_json, write_text
-
     path, same = folder / "settings.json", {k: v for k, v in config.items() if k != "batch"}
     parts = folder / PARTS
     lines = parts.read_text(encoding="utf-8").split("\n") if parts.is_file() else [""]
@@ -67,51 +132,61 @@ def resumed(folder: Path, config: dict[str, Any], n: int) -> list[Row]:
     return whole[:n]
 
 
-def measure(model: Any, x: Any, levels: int, config: Mapping[str, Any], first: int) -> list[Row]:
+def measure(
+    model: ScoreModel, x: Tensor, levels: int, settings: EvaluateSettings, first: int
+) -> list[Row]:
     """One batch: numbers by name for each sample. Sample i of the data has stream (seed, i)."""
-    import torch
-
-    from sdegen.checks import one_of
-    from sdegen.likelihood.bits import bits_per_dim, spread, unbounded
-    from sdegen.likelihood.bounds import discrete_elbo, elbo
-    from sdegen.likelihood.density import log_prob
-    from sdegen.noise.source import Seeded
-    from sdegen.runs.build import build, build_walk
-
-    d, noise = x[0].numel(), Seeded(config["seed"], first)
-    keys = ("steps", "nfe", "divergence", "probes")
-    how = {key: config[key] for key in keys if config[key] is not None}
-    walk = build_walk(dict(config))
-    how |= {} if walk is None else {"walk": walk}
-    if config.get("solver"):
-        how["solver"] = build(config["solver"], config["packages"])
-    passes = {key: config[key] for key in ("repeats", "importance", "protocol")}
+    d, noise = x[0].numel(), Seeded(settings.seed, first)
     k = ((x + 1) * (levels - 1) / 2).round().to(torch.uint8) if levels else x
-    if not levels and any(value not in (None, 1) for value in passes.values()):
-        raise ValueError(f"{', '.join(passes)} are for images; this data is of real numbers.")
-    found: Any = (
-        bits_per_dim(model, k, levels=levels, noise=noise, **passes, **how)
-        if levels
-        else log_prob(model, x, noise=noise, **how)
-    )
-    columns = {"flow": found.value, "error": found.error, "nfe": found.nfe}
-    bounds = {
-        "elbo": (elbo, "draws", "elbo_draws"),
-        "ddpm": (discrete_elbo, "steps", "ddpm_steps"),
+    columns = flow_columns(model, k, levels, settings, noise)
+    bounds: dict[str, Any] = {
+        "elbo": (continuous_bound, {"draws": settings.elbo_draws}),
+        "ddpm": (discrete_bound, {"steps": settings.ddpm_steps}),
     }
-    if one_of(config["bounds_on"], "bounds_on", {"values": True, "dequantised": False}):
-        about, y, given, more = model, k, levels or None, 0.0
-    else:
-        y, more = spread(model, x=k, levels=levels, noise=noise) if levels else (x, 0.0)
-        about, given = unbounded(model) if levels else model, None
-    for name, (bound, key, setting) in bounds.items():
-        if config[setting]:
-            terms = bound(about, y, levels=given, noise=noise, **{key: config[setting]})  # type: ignore[operator]
-            columns[name] = terms.bits(d) - more if levels else terms.value
+    wanted = {name: entry for name, entry in bounds.items() if all(entry[1].values())}
+    as_values = levels if levels and settings.bounds_on == "values" else None
+    more, x0 = 0.0, x
+    if wanted and levels and as_values is None:
+        x0, more = spread_over_bins(model, k, levels, noise)
+    elif wanted:
+        x0 = data_as_seen(model, x if as_values is None else k, as_values)
+    for name, (bound, how) in wanted.items():
+        terms = bound(model, x0, noise, levels=as_values, **how)
+        warn_of_failures("bounds", terms.status)
+        columns[name] = terms.bits(d) - more if levels else terms.value
     return [
         {name: v if math.isfinite(v) else None for name, v in zip(columns, row, strict=True)}
         for row in zip(*(column.tolist() for column in columns.values()), strict=True)
     ]
+
+
+def flow_columns(
+    model: ScoreModel, k: Tensor, levels: int, settings: EvaluateSettings, noise: Seeded
+) -> dict[str, Tensor]:
+    """Bits per dimension of whole numbers k below ``levels``, or nats of real ones; their errors,
+    and the network calls."""
+    how: dict[str, Any] = {
+        "solver": build(settings.solver, settings.packages),
+        "walk": build(settings.walk, settings.packages) or None,
+        "steps": settings.steps,
+        "nfe": settings.nfe,
+        "divergence": settings.divergence,
+        "probes": settings.probes,
+    }
+    how = {name: value for name, value in how.items() if value is not None}
+    passes: dict[str, Any] = {
+        "repeats": settings.repeats,
+        "importance": settings.importance,
+        "protocol": settings.protocol,
+    }
+    if not levels and any(value not in (None, 1) for value in passes.values()):
+        raise ValueError(f"{', '.join(passes)} are for images; this data is of real numbers.")
+    found = (
+        bits_per_dim(model, k, levels=levels, noise=noise, **passes, **how)
+        if levels
+        else log_prob(model, k, noise=noise, **how)
+    )
+    return {"flow": found.value, "error": found.error, "nfe": found.nfe}
 
 
 def mean_of(values: list[float | None]) -> dict[str, float | None]:

@@ -10,7 +10,10 @@ from typing import Any
 import torch
 
 from sdegen.model.score import ScoreModel
-from sdegen.runs.folder import class_labels
+from sdegen.runs.compare import budgets_of
+from sdegen.runs.folder import given_labels
+from sdegen.runs.settings import Comparison
+from sdegen.sampling.choice import Chooser
 from sdegen.solvers.solver import Solver
 
 
@@ -45,22 +48,23 @@ def trajectory(
     model: ScoreModel,
     data: Any,
     folder: Path,
-    solvers: Mapping[str, Solver],
+    solvers: Mapping[str, Solver | Chooser],
     walk: Any,
-    settings: Mapping[str, Any],
+    compared: Comparison,
 ) -> None:
     """A few samples on their way from noise to data, by the last solver that steps."""
     from sdegen.plots import save_trajectory
     from sdegen.sampling.march import solve
 
-    stepping = {name: solver for name, solver in solvers.items() if not solver.traits.adaptive}
+    stepping = {
+        name: solver for name, solver in solvers.items() if None not in budgets_of(solver, [0])
+    }
     if not stepping:
         return
     name, solver = list(stepping.items())[-1]
     n = 10 if len(data.shape) == 3 else 2000
-    labels = class_labels(n, data.classes if "y" in model.conditions else 0)
-    model = model if labels is None else model.given(y=labels.to(model.device))
-    budget, seed = max(settings["budgets"]), settings["seed"]
+    model = given_labels(model, n, data.classes if "y" in model.conditions else 0)
+    budget, seed = max(compared.budgets), compared.seed
     solution = solve(
         model, (n, *data.shape), solver=solver, nfe=budget, walk=walk, seed=seed, path=True
     )

@@ -1,7 +1,25 @@
-"""From noise to data: the loop, what its arguments say, published recipes, CUDA graphs."""
+"""From noise to data: plans, the loop, who chooses a solver, published recipes, CUDA graphs."""
 
 from sdegen.sampling import recipes
 from sdegen.sampling.captured import Captured
+from sdegen.sampling.choice import Chooser, Recommended
 from sdegen.sampling.march import Path, Solution, State, sample, solve
+from sdegen.sampling.plan import How, Plan, Way
+from sdegen.sampling.watch import Watch, progress
 
-__all__ = ["Captured", "Path", "Solution", "State", "recipes", "sample", "solve"]
+__all__ = [
+    "Captured",
+    "Chooser",
+    "How",
+    "Path",
+    "Plan",
+    "Recommended",
+    "Solution",
+    "State",
+    "Watch",
+    "Way",
+    "progress",
+    "recipes",
+    "sample",
+    "solve",
+]

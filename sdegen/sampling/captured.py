@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from sdegen.model.score import ScoreModel
+from sdegen.checks import accepted
+from sdegen.model.denoiser import Denoiser
 from sdegen.noise.source import Seeded
 from sdegen.programs.program import check_view
 from sdegen.programs.remembered import traced
-from sdegen.sampling.plan import begin, plan
-from sdegen.solvers.equation import Eta, Reverse
-from sdegen.solvers.solver import Solver, check
-from sdegen.walks.grids import Grid
+from sdegen.sampling.plan import WAY, How, Plan, begin
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 WARM_UP = 2
 """Runs before the capture, in which libraries choose kernels and a compiled network compiles."""
@@ -29,23 +31,27 @@ class Captured:
 
     def __init__(
         self,
-        model: ScoreModel,
+        model: Denoiser,
         start: Sequence[int] | Tensor,
-        *,
-        solver: Solver,
-        steps: int | None = None,
-        nfe: int | None = None,
-        walk: str | Grid | Tensor | Sequence[float] | None = None,
-        eta: Eta | None = None,
+        **how: Unpack[How],
     ) -> None:
-        """Arguments as ``solve``'s.  NotLinear for a solver that has no program; ValueError where
-        there is no CUDA device to capture on.
+        """solver, steps, nfe, walk and eta as ``solve``'s.
+
+        NotLinear for a solver that has no program; ValueError where there is no CUDA device to
+        capture on, and for ``graph``.
         """
+        accepted("Captured", how, WAY | {"eta", "graph"})
+        if how.get("graph"):
+            raise ValueError(
+                "A captured loop keeps no graph of gradients: leave out graph, or use "
+                "sample(..., graph=True), which runs the plain loop."
+            )
         self.noise, self.shape = Seeded(0), start
-        self.p = Reverse(model, solver.eta if eta is None else eta, self.noise)
-        check(solver, self.p)
-        times = plan(model.sde, solver, steps, nfe, walk)
-        self.program = traced(solver, model.sde, times, self.p.eta, predicts=model.target)
+        plan = Plan.of(model, start, **how, noise=self.noise)  # type: ignore[misc]
+        self.p, times = plan.equation, plan.walk.times
+        self.program = plan.program or traced(
+            plan.solver, model.sde, times, self.p.eta, predicts=model.target
+        )
         self.start = begin(self.p, start, self.program.walk[0]).clone()
         check_device(self.start)
         check_view(model)

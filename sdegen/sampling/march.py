@@ -1,24 +1,26 @@
-"""The loop from noise to data along a walk: ``march`` is it, ``solve`` and ``sample`` call it."""
+"""The loop from noise to data along a walk: ``march``, and ``solve`` and ``sample`` of a Plan."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sdegen.model.score import ScoreModel
-from sdegen.noise.source import Noise
-from sdegen.programs.remembered import programmed
-from sdegen.sampling.plan import begin, plan, settled, source, spent
+from sdegen.checks import accepted
+from sdegen.model.denoiser import Denoiser
+from sdegen.sampling.gradients import Checkpointed, allowed, reached
+from sdegen.sampling.plan import HOW, How, Plan, begin, spent
+from sdegen.sampling.watch import Watch
 from sdegen.sde.level import Instant
-from sdegen.sde.process import LinearSDE
-from sdegen.solvers.equation import Eta, Reverse
+from sdegen.solvers.equation import Reverse
 from sdegen.solvers.solver import Solver, Tally, check, check_levels, check_path, walked
-from sdegen.walks.grids import Grid
-from sdegen.walks.walk import levels
+from sdegen.walks.walk import Walk
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class State(NamedTuple):
@@ -45,21 +47,26 @@ class Solution:
     status: how each sample ended, (b,) int8 on x's device, values of ``Status``; a sample that
             did not reach the end is NaN
     path:   the states on the way if they were asked for
+    solver, walk: those given, or those that were chosen
+    choice: what a Chooser said, which ``print`` shows: "auto" says why; None without one
     """
 
     x: Tensor
     nfe: Tensor
     status: Tensor
     path: Path | None = None
+    solver: Solver | None = None
+    walk: Walk | None = None
+    choice: Any = None
 
 
 @torch.no_grad()
 def march(solver: Solver, p: Reverse, x: Tensor, walk: Sequence[Instant]) -> Iterator[State]:
     """Step x (b, *) from each level of the walk to the next, yielding every state reached.
 
-    Down is the solver's job; up, where a walk climbs, is the SDE's own forward step. The loop is
-    the caller's: saving, stopping, timing and progress are a plain ``for`` around it. It reads
-    nothing back from the device.
+    walk: a ``Walk``, or levels.  Down is the solver's job; up, where a walk climbs, is the SDE's
+    own forward step. The loop is the caller's: saving, stopping, timing and progress are a plain
+    ``for`` around it. It reads nothing back from the device.
     """
     check(solver, p)
     check_levels(solver, p, walk)
@@ -68,30 +75,22 @@ def march(solver: Solver, p: Reverse, x: Tensor, walk: Sequence[Instant]) -> Ite
         yield State(s, step.x, step.tally)
 
 
-@torch.no_grad()
 def solve(
-    model: ScoreModel,
+    model: Denoiser,
     start: Sequence[int] | Tensor,
     *,
-    solver: Solver | str | None = None,
-    steps: int | None = None,
-    nfe: int | None = None,
-    walk: str | Grid | Tensor | Sequence[float] | None = None,
-    eta: Eta | None = None,
-    seed: int | Sequence[int] | None = None,
-    noise: Noise | None = None,
-    denoise: bool = False,
     path: bool = False,
+    watch: Watch | None = None,
+    **how: Unpack[How],
 ) -> Solution:
     """Integrate the reverse equation of a score model from noise to data.
 
     start:   a shape (b, *) to draw from the SDE's prior, or the states x_T (b, *) to start from.
-    solver:  a Solver; default what ``recipes.recommended`` says for so many network calls, on its
-             walk; or "auto", which probes some for this model and this nfe, and prints which
-             one it took and why; its probes are not counted in the solution's nfe.
+    solver:  a Solver, a Chooser, or the name of one ("dpmpp", "auto", which probes some for this
+             model and this nfe); default "recommended". A chooser's own calls are not counted.
     steps:   solver steps; or ``nfe``: as many steps as that many network calls allow.
     walk:    a grid by name ("log_snr", "karras", "uniform", "quadratic"), a grid function
-             (sde, n) -> times, or the times themselves (n + 1,), which may climb.
+             (sde, n) -> times, the times themselves (n + 1,), which may climb, or a ``Walk``.
              Default: log_snr where the SDE has marginals, uniform otherwise, unless the solver
              comes with one.
     eta:     0 for the probability-flow ODE, 1 for Song et al.'s reverse SDE, a function of lam or
@@ -100,80 +99,80 @@ def solve(
              Neither: torch's own generator.
     denoise: end at E[x0 | x] of the last state, for one more network call (Tweedie's formula).
     path:    keep every state.
+    watch:   called after every step as watch(step, of how many, states), as ``progress()`` is.
+             Without reading a state it waits for no device; of a program's states, which later
+             steps write over, clone what is to be kept.
+    graph:   True keeps the graph of gradients, from the samples back to start, conditions and
+             parameters, whatever mode is on outside; "checkpoint" keeps only the steps' ends and
+             runs a step again for its gradients. Otherwise samples have none.
 
-    A solver whose steps are linear runs as its program (programs/), any other step by step.
-    ValueError, before anything runs, for a combination that cannot be solved.
+    ``How`` is the type of all but start, path and watch. A solver whose steps are linear runs as
+    its program (programs/), any other, and every graph, step by step.
+    ValueError, before anything runs, for a combination that cannot be solved; TypeError for an
+    argument that there is not.
     """
-    solver, walk = settled(solver, model, start, steps, nfe, walk, denoise)
-    before, made = model.nfe, source(seed, noise, solver, model.sde)
-    journey = travel(model, start, solver, steps, nfe, walk, eta, made, denoise)
-    t, states, tallies = list[Tensor](), list[Tensor](), list[Tally]()
-    for level, x, tally in journey:
-        if tally is not None:
-            tallies.append(tally)
-        if path:
-            t.append(level.t)
-            states.append(x.clone())
-    kept = Path(torch.stack(t), torch.stack(states)) if path else None
-    return Solution(x, *spent(x, tallies, model.nfe - before, int(denoise)), kept)
+    accepted("solve", how, HOW | {"path", "watch"})
+    with torch.set_grad_enabled(allowed(how.get("graph"))):
+        plan = Plan.of(model, start, **how)
+        before = model.nfe
+        t, states, tallies = list[Tensor](), list[Tensor](), list[Tally]()
+        for level, x, tally in trajectory(plan, start, watch):
+            if tally is not None:
+                tallies.append(tally)
+            if path:
+                t.append(level.t)
+                states.append(x.clone())
+        kept = Path(torch.stack(t), torch.stack(states)) if path else None
+        x = reached(x) if plan.graph else x
+        calls, status = spent(x, tallies, model.nfe - before, int(plan.denoise))
+    return Solution(x, calls, status, kept, plan.solver, plan.walk, plan.choice)
 
 
-@torch.no_grad()
 def sample(
-    model: ScoreModel,
+    model: Denoiser,
     start: Sequence[int] | Tensor,
     *,
-    solver: Solver | str | None = None,
-    steps: int | None = None,
-    nfe: int | None = None,
-    walk: str | Grid | Tensor | Sequence[float] | None = None,
-    eta: Eta | None = None,
-    seed: int | Sequence[int] | None = None,
-    noise: Noise | None = None,
-    denoise: bool = False,
+    watch: Watch | None = None,
+    **how: Unpack[How],
 ) -> Tensor:
     """The samples (b, *) of ``solve``, whose arguments these are, and nothing else."""
-    solver, walk = settled(solver, model, start, steps, nfe, walk, denoise)
-    made = source(seed, noise, solver, model.sde)
-    for _, x, _ in travel(model, start, solver, steps, nfe, walk, eta, made, denoise):  # noqa: B007
-        pass
-    return x
+    accepted("sample", how, HOW | {"watch"})
+    with torch.set_grad_enabled(allowed(how.get("graph"))):
+        plan = Plan.of(model, start, **how)
+        for _, x, _ in trajectory(plan, start, watch):  # noqa: B007
+            pass
+    return reached(x) if plan.graph else x
 
 
-def travel(
-    model: ScoreModel,
-    start: Sequence[int] | Tensor,
-    solver: Solver,
-    steps: int | None,
-    nfe: int | None,
-    walk: str | Grid | Tensor | Sequence[float] | None,
-    eta: Eta | None,
-    noise: Noise,
-    denoise: bool,
+def trajectory(
+    plan: Plan, start: Sequence[int] | Tensor, watch: Watch | None = None
 ) -> Iterator[State]:
-    """The states that ``solve``'s arguments lead through, the start among them.
+    """The states on the way of a plan, from a shape or states x_T (b, *), the start among them.
 
     Each is overwritten on the way to the next where the solver runs as a program. For a caller who
-    has switched gradients off: a generator that does so itself pays for it at every step.
+    has switched gradients off or on: a generator that does so itself pays for it at every step.
     """
-    sde = model.sde
-    p = Reverse(model, solver.eta if eta is None else eta, noise)
-    check(solver, p)
-    if denoise and not isinstance(sde, LinearSDE):
-        raise ValueError(f"denoise needs alpha and sigma, which {type(sde).__name__} has not.")
-    times = plan(sde, solver, steps, nfe, walk, spare=int(denoise))
-    check_path(p, times.tolist())
-    program = programmed(solver, model, p.eta, times)
-    stops = levels(sde, times) if program is None else program.walk
-    x = begin(p, start, stops[0])
-    yield State(stops[0], x)
-    states: Iterable[State] = (
-        march(solver, p, x, stops)
-        if program is None
-        else map(State, stops[1:], program.execute(model, x, noise))
-    )
-    for state in states:
+    model, levels = plan.equation.model, plan.levels
+    x = begin(plan.equation, start, levels[0])
+    yield State(levels[0], x)
+    for i, state in enumerate(stepped(plan, x, levels), 1):
+        if watch is not None:
+            watch(i, plan.steps, state.x)
         yield state
         x = state.x
-    if denoise:
-        yield State(stops[-1], model(x, stops[-1]).x0)
+    if plan.denoise:
+        x = model(x, levels[-1]).x0
+        if watch is not None:
+            watch(plan.steps, plan.steps, x)
+        yield State(levels[-1], x)
+
+
+def stepped(plan: Plan, x: Tensor, levels: Sequence[Instant]) -> Iterator[State]:
+    """The ends of a plan's steps from states x (b, *): its program's, or one by one."""
+    p, solver = plan.equation, plan.solver
+    if plan.program is not None:
+        yield from map(State, levels[1:], plan.program.execute(p.model, x, p.noise))
+        return
+    stepper: Any = Checkpointed(solver) if plan.graph == "checkpoint" else solver
+    for s, step in zip(levels[1:], walked(stepper, p, x, levels), strict=True):
+        yield State(s, step.x, step.tally)

@@ -1,92 +1,151 @@
-"""From the arguments of ``solve`` to what it does: solver, walk, noise and start."""
+"""From the arguments of ``solve`` to what it does: one value, a Plan, made once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass
 from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
 
-from sdegen.checks import one_of
-from sdegen.model.score import ScoreModel
+from sdegen.checks import accepted
+from sdegen.model.denoiser import Denoiser
 from sdegen.noise.brownian import Brownian
 from sdegen.noise.source import Fresh, Noise, Seeded
-from sdegen.programs.remembered import fixed
+from sdegen.programs.program import Program
+from sdegen.programs.remembered import programmed
+from sdegen.sampling.choice import Chooser, chosen
 from sdegen.sde.level import Instant, Level
-from sdegen.sde.process import SDE, LinearSDE
-from sdegen.solvers.equation import Reverse
-from sdegen.solvers.solver import Solver, Status, Tally
-from sdegen.walks.grids import GRIDS, Grid
-from sdegen.walks.walk import check_walk
+from sdegen.sde.process import SDE, LinearSDE, linear
+from sdegen.solvers.budget import walk_for
+from sdegen.solvers.equation import Eta, Reverse
+from sdegen.solvers.solver import Solver, Status, Tally, check, check_levels, check_path
+from sdegen.walks.grids import WalkLike
+from sdegen.walks.walk import Walk
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
-def settled(
-    solver: Solver | str | None,
-    model: ScoreModel,
-    start: Sequence[int] | Tensor,
-    steps: int | None,
-    nfe: int | None,
-    walk: str | Grid | Tensor | Sequence[float] | None,
-    denoise: bool,
-) -> tuple[Solver, str | Grid | Tensor | Sequence[float] | None]:
-    """Solver and walk: those given, the recommended ones, or what "auto" finds."""
-    if isinstance(solver, Solver):
-        return solver, walk
-    if solver is None:
-        return usual(model.sde, steps, nfe, walk, denoise)
-    if solver != "auto":
-        raise ValueError(f'A solver is a Solver or "auto", but it is {solver!r}.')
-    if nfe is None or steps is not None or walk is not None:
-        raise ValueError('"auto" finds a solver and a walk for a budget: give nfe alone.')
-    from sdegen.tuning.probes import automatic  # it calls sample itself
+class Way(TypedDict, total=False):
+    """Which solver, and how far its steps go: what ``encode``, ``decode`` and ``log_prob`` take.
 
-    shape = tuple(start.shape if isinstance(start, Tensor) else start)
-    choice = automatic(model, shape, nfe - int(denoise))
-    print(choice)
-    return choice.solver, choice.walk
-
-
-def usual(
-    sde: SDE,
-    steps: int | None,
-    nfe: int | None,
-    walk: str | Grid | Tensor | Sequence[float] | None,
-    denoise: bool,
-) -> tuple[Solver, str | Grid | Tensor | Sequence[float] | None]:
-    """What is recommended for so many calls, on the walk given or on its own."""
-    from sdegen.checks import whole
-    from sdegen.sampling.recipes import recommended  # which knows of walks, and they of this
-
-    if not isinstance(sde, LinearSDE):
-        raise ValueError(
-            f"The usual solver works in alpha and sigma, but {type(sde).__name__} gives only "
-            "drift and diffusion: give a solver, such as Heun() or EulerMaruyama()."
-        )
-    if (steps is None) == (nfe is None) and (walk is None or isinstance(walk, str)):
-        raise ValueError(f"Give exactly one of steps and nfe, but steps = {steps}, nfe = {nfe}.")
-    for name, n in (("steps", steps), ("nfe", nfe)):
-        if n is not None:
-            whole(name, n, 1)
-    given = len(walk) - 1 if isinstance(walk, Tensor | Sequence) else 0
-    calls = nfe - int(denoise) if nfe is not None else steps or given
-    how = recommended(max(1, calls))
-    return how["solver"], how["walk"] if walk is None else walk
-
-
-def spent(x: Tensor, tallies: Sequence[Tally], nfe: int, more: int) -> tuple[Tensor, Tensor]:
-    """Calls (b,) and status (b,) of final states x: from what each sample's steps say of it.
-
-    Steps that say nothing took all samples along, by so many network calls.
+    solver:  a Solver; a Chooser, which finds one for a budget; or the name of either, as
+             ``sg.solvers.catalogue()`` has them ("dpmpp") and ``choosers()`` ("auto", which probes
+             some for this model). ``solve``'s default is "recommended", what
+             ``recipes.recommended`` says for so many network calls, on its walk.
+    steps:   solver steps.
+    nfe:     instead, as many steps as so many network calls allow.
+    walk:    a grid by name ("log_snr", "karras", "uniform", "quadratic"), a grid function
+             (sde, n) -> times, the times themselves (n + 1,), which may climb, or a ``Walk``.
+             Default: log_snr where the SDE has marginals, uniform otherwise, unless the solver
+             comes with one.
     """
-    calls = torch.full((len(x),), nfe)
-    status = torch.zeros(len(x), dtype=torch.int8, device=x.device)
-    if tallies:
-        calls = torch.stack([tally.nfe for tally in tallies]).sum(0) + more
-        status = torch.stack([tally.status for tally in tallies]).amax(0).to(status)
-    sick = ~x.reshape(len(x), -1).abs().amax(1).isfinite()
-    return calls, torch.where((status == 0) & sick, int(Status.NONFINITE), status).to(torch.int8)
+
+    solver: Solver | Chooser | str | None
+    steps: int | None
+    nfe: int | None
+    walk: WalkLike | None
+
+
+class How(Way, total=False):
+    """All that ``solve`` and ``sample`` make a Plan of.
+
+    eta:     0 for the probability-flow ODE, 1 for Song et al.'s reverse SDE, a function of lam or
+             one number per step; default the solver's.
+    seed:    an int (sample i has stream (seed, i)) or one int per sample.
+    noise:   instead, a source of noise. Neither: torch's own generator.
+    denoise: end at E[x0 | x] of the last state, for one more network call (Tweedie's formula).
+    graph:   True keeps the graph of gradients, from the samples back to start, conditions and
+             parameters; "checkpoint" keeps only each step's ends of it, and makes the rest again
+             when it is asked for, at one more network call for each.
+    """
+
+    eta: Eta | None
+    seed: int | Sequence[int] | None
+    noise: Noise | None
+    denoise: bool
+    graph: bool | Literal["checkpoint"]
+
+
+WAY = frozenset(Way.__annotations__)
+HOW = frozenset(How.__annotations__)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is going to be done, decided: made once, from the arguments of ``solve``.
+
+    solver, equation, walk: who steps, what is solved (with the model and its noise), and along
+             which levels.
+    program: what the solver's steps come to, None where they run one by one: see programs/.
+    denoise, graph: as in ``How``.
+    choice:  what the chooser said, None where a solver was given.
+    """
+
+    solver: Solver
+    equation: Reverse
+    walk: Walk
+    program: Program | None = None
+    denoise: bool = False
+    graph: bool | Literal["checkpoint"] = False
+    choice: Any = None
+
+    @classmethod
+    def of(cls, model: Denoiser, start: Sequence[int] | Tensor = (), **how: Unpack[How]) -> Plan:
+        """From ``How``'s arguments, for states of a shape (b, *), or the states themselves.
+
+        ValueError for a combination that cannot be solved, before the network is called (but by a
+        chooser); TypeError for an argument that there is not, with the nearest that there is.
+        """
+        accepted("Plan.of", how, HOW)
+        sde, denoise, graph = model.sde, bool(how.get("denoise")), how.get("graph") or False
+        steps, nfe, spare = how.get("steps"), how.get("nfe"), int(denoise)
+        shape = tuple(start.shape if isinstance(start, Tensor) else start)
+        solver, walk, choice = chosen(
+            model, shape, how.get("solver"), steps, nfe, how.get("walk"), spare
+        )
+        eta, noise = how.get("eta"), source(how.get("seed"), how.get("noise"), solver, sde)
+        equation = Reverse(model, solver.eta if eta is None else eta, noise)
+        check(solver, equation)
+        if denoise:
+            linear(sde, "denoise", "leave it out")
+        if graph not in (True, False, "checkpoint"):
+            raise ValueError(f'graph is True, False or "checkpoint", but it is {graph!r}.')
+        route = walk_for(solver, sde, steps=steps, nfe=nfe, walk=walk, spare=spare)
+        check_path(equation, route.times.tolist())
+        # A program writes over its states, which a graph of gradients needs.
+        program = None if graph else programmed(solver, model, equation.eta, route.times)
+        if program is None:
+            check_levels(solver, equation, route.levels)
+        return cls(solver, equation, route, program, denoise, graph, choice)
+
+    @property
+    def levels(self) -> tuple[Instant, ...]:
+        """Of the walk."""
+        return self.walk.levels if self.program is None else self.program.walk
+
+    @property
+    def steps(self) -> int:
+        """Of the walk, and the one that denoises."""
+        return self.walk.steps + int(self.denoise)
+
+    @property
+    def nfe(self) -> int | None:
+        """Network calls on each sample; None where the solver decides that on the way."""
+        if self.solver.traits.adaptive:
+            return None
+        return self.solver.calls(self.walk.descents) + int(self.denoise)
+
+    def __str__(self) -> str:
+        """What is done, in a line."""
+        calls = "as many network calls as it takes" if self.nfe is None else f"{self.nfe} calls"
+        return f"{self.solver}, eta = {self.equation.eta}, along {self.walk}: {calls}"
+
+
+# ------------------------------------------------------------------------------------- its parts
 
 
 def source(
@@ -101,72 +160,6 @@ def source(
         drawn = int(torch.randint(2**63 - 1, ()))
         return Brownian(drawn if seed is None else seed, sde.T)
     return Fresh() if seed is None else Seeded(seed)
-
-
-def plan(
-    sde: SDE,
-    solver: Solver,
-    steps: int | None,
-    nfe: int | None,
-    walk: str | Grid | Tensor | Sequence[float] | None,
-    spare: int = 0,
-) -> Tensor:
-    """The times of the walk that ``solve``'s arguments describe, ``spare`` calls set aside."""
-    if solver.traits.own_walk is not None:
-        n = len(solver.traits.own_walk) - 1
-        calls = solver.calls(n) + spare
-        if walk is not None or steps not in (None, n) or nfe not in (None, calls):
-            raise ValueError(
-                f"{type(solver).__name__} comes with its own walk of {n} steps and {calls} "
-                "network calls: leave out walk, steps and nfe."
-            )
-        return check_walk(sde, torch.tensor(solver.traits.own_walk, dtype=torch.float64))
-    if isinstance(walk, Tensor) or (isinstance(walk, Sequence) and not isinstance(walk, str)):
-        if steps is not None or nfe is not None:
-            raise ValueError("A walk given as times has its own number of steps: leave out steps.")
-        return check_walk(sde, torch.as_tensor(walk, dtype=torch.float64))
-    if (steps is None) == (nfe is None):
-        if steps is not None or not solver.traits.adaptive:
-            raise ValueError(
-                f"Give exactly one of steps and nfe, but steps = {steps} and nfe = {nfe}."
-            )
-        steps = 1
-    if nfe is not None:
-        if solver.traits.adaptive:
-            raise ValueError(
-                f"{type(solver).__name__} spends what its tolerances ask for: it takes no nfe."
-            )
-        steps = next((n for n in range(nfe, 0, -1) if solver.calls(n) + spare <= nfe), 0)
-        if steps < 1:
-            raise ValueError(
-                f"{type(solver).__name__} needs at least {solver.calls(1) + spare} network calls, "
-                f"but nfe = {nfe}."
-            )
-    assert steps is not None
-    default = "log_snr" if isinstance(sde, LinearSDE) else "uniform"
-    grid = default if walk is None else walk
-    make: Grid = one_of(grid, "walk", GRIDS) if isinstance(grid, str) else grid
-    times = gridded(sde, make, steps)
-    # A walk that climbs comes down oftener than its grid has steps.
-    while nfe is not None and solver.calls(int((times.diff() < 0).sum())) + spare > nfe:
-        steps -= 1
-        if steps < 1:
-            raise ValueError(f"No number of steps of this walk keeps to nfe = {nfe}: give steps.")
-        times = gridded(sde, make, steps)
-    return times
-
-
-def gridded(sde: SDE, make: Grid, n: int) -> Tensor:
-    """The times of a grid of n steps, remembered where they are bound to be the same again."""
-    return (remembered_grid if fixed((sde, make)) else checked_grid)(sde, make, n)
-
-
-def checked_grid(sde: SDE, make: Grid, n: int) -> Tensor:
-    """The times of a grid, which may be anyone's."""
-    return check_walk(sde, make(sde, n))
-
-
-remembered_grid = lru_cache(maxsize=64)(checked_grid)
 
 
 def begin(p: Reverse, start: Sequence[int] | Tensor, top: Instant) -> Tensor:
@@ -193,3 +186,17 @@ def begin(p: Reverse, start: Sequence[int] | Tensor, top: Instant) -> Tensor:
     if isinstance(p.sde, LinearSDE) and isinstance(top, Level):
         x = x * (top.sigma / p.sde(p.sde.T).sigma)
     return x
+
+
+def spent(x: Tensor, tallies: Sequence[Tally], nfe: int, more: int) -> tuple[Tensor, Tensor]:
+    """Calls (b,) and status (b,) of final states x: from what each sample's steps say of it.
+
+    Steps that say nothing took all samples along, by so many network calls.
+    """
+    calls = torch.full((len(x),), nfe)
+    status = torch.zeros(len(x), dtype=torch.int8, device=x.device)
+    if tallies:
+        calls = torch.stack([tally.nfe for tally in tallies]).sum(0) + more
+        status = torch.stack([tally.status for tally in tallies]).amax(0).to(status)
+    sick = ~x.detach().reshape(len(x), -1).abs().amax(1).isfinite()
+    return calls, torch.where((status == 0) & sick, int(Status.NONFINITE), status).to(torch.int8)

@@ -1,22 +1,37 @@
 """Forward processes: the level at one time, and the SDEs that turn data into noise."""
 
-from sdegen.sde.learned import LearnedVP
+from typing import Any
+
+from sdegen.checks import warn
+from sdegen.sde.learned import LearnedVPSDE
 from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand
 from sdegen.sde.process import SDE, LinearSDE, Prior
-from sdegen.sde.schedules import EDM, Cosine, DiscreteVPSDE, Flow, MarginalSDE
+from sdegen.sde.schedules import EDMSDE, CosineSDE, DiscreteVPSDE, FlowSDE, MarginalSDE
 from sdegen.sde.song import VESDE, VPSDE, SubVPSDE
 
+RENAMED = {"Cosine": "CosineSDE", "EDM": "EDMSDE", "Flow": "FlowSDE", "LearnedVP": "LearnedVPSDE"}
+"""The names that SDEs had, which stay for one release, and those they have."""
+
+
+def __getattr__(name: str) -> Any:
+    """An SDE by the name it had."""
+    if name not in RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warn(f"The SDE {name} is called {RENAMED[name]} now.", DeprecationWarning)
+    return globals()[RENAMED[name]]
+
+
 __all__ = [
-    "EDM",
+    "EDMSDE",
     "NO_SIGNAL",
     "SDE",
     "VESDE",
     "VPSDE",
-    "Cosine",
+    "CosineSDE",
     "DiscreteVPSDE",
-    "Flow",
+    "FlowSDE",
     "Instant",
-    "LearnedVP",
+    "LearnedVPSDE",
     "Level",
     "LinearSDE",
     "MarginalSDE",

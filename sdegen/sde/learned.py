@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, exp, nn, sigmoid
 from torch.nn.functional import softplus
 
-from sdegen.sde.level import Level, clock
+from sdegen.sde.inverse import bisect
+from sdegen.sde.level import Level, float64_time
 from sdegen.sde.process import LinearSDE, Prior
 
 CURVES, STEEP = 16, 24.0
 
 
-class LearnedVP(nn.Module, LinearSDE):
+class LearnedVPSDE(nn.Module, LinearSDE):
     """alpha^2 = sigmoid(2 lam), sigma^2 = sigmoid(-2 lam), with lam(t) learned: VDM's process.
 
     lam falls from ``first`` at t_min = 0 to ``last`` at T = 1, both learned, along a mean of
@@ -47,7 +48,7 @@ class LearnedVP(nn.Module, LinearSDE):
 
     def __call__(self, t: Tensor | float) -> Level:  # type: ignore[override]
         """The level at time t."""
-        t = clock(t)
+        t = float64_time(t)
         return self.level(t, *self.lam(t))
 
     def level(self, t: Tensor, lam: Tensor, slope: Tensor) -> Level:
@@ -65,12 +66,8 @@ class LearnedVP(nn.Module, LinearSDE):
     @torch.no_grad()
     def time(self, lam: Tensor) -> Tensor:
         """Bisection to the last bit of float64."""
-        low, high = torch.zeros_like(lam), torch.ones_like(lam)
-        for _ in range(60):
-            middle = (low + high) / 2
-            early = self.lam(middle)[0] > lam
-            low, high = torch.where(early, middle, low), torch.where(early, high, middle)
-        return (low + high) / 2
+        ends = torch.zeros_like(lam), torch.ones_like(lam)
+        return bisect(lambda t: self.lam(t)[0] > lam, *ends)
 
     @property
     def prior(self) -> Prior:
@@ -79,4 +76,4 @@ class LearnedVP(nn.Module, LinearSDE):
 
     def __repr__(self) -> str:
         first, last = self.ends.tolist()
-        return f"LearnedVP(lam from {first:.3g} to {last:.3g})"
+        return f"LearnedVPSDE(lam from {first:.3g} to {last:.3g})"

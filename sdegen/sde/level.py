@@ -87,7 +87,7 @@ class Level(Instant):
         return self.d_var - 2 * self.f * self.sigma**2
 
 
-def clock(t: Tensor | float) -> Tensor:
+def float64_time(t: Tensor | float) -> Tensor:
     """A time in float64, where levels are decided: float32 is 9 % off in sigma at t = 1e-6."""
     return torch.as_tensor(t, dtype=torch.float64)
 

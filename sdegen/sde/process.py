@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, sqrt
 
-from sdegen.sde.level import Instant, Level, clock, expand
+from sdegen.sde.level import Instant, Level, expand, float64_time
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class SDE(ABC):
 
     def __call__(self, t: Tensor | float) -> Instant:
         """What is known at time t, () or (b,)."""
-        return Instant(clock(t))
+        return Instant(float64_time(t))
 
     def perturb(self, x0: Tensor, t: Tensor, z: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data x0 (b, *) at times t (b,): (x_t, score of x_t given x0), from normal draws z."""
@@ -108,6 +108,19 @@ class LinearSDE(SDE):
     def mix(self, x0: Tensor, level: Level, z: Tensor) -> Tensor:
         """alpha x0 + sigma z at a level already made."""
         return expand(level.alpha, x0) * x0 + expand(level.sigma, x0) * z
+
+
+def linear(sde: SDE, who: str, instead: str) -> LinearSDE:
+    """The SDE as one with marginals; ValueError that says who needs them, and what to do instead.
+
+    who: what stands at the head of the sentence.  instead: what follows its colon.
+    """
+    if not isinstance(sde, LinearSDE):
+        raise ValueError(
+            f"{who} needs alpha and sigma, but {type(sde).__name__} gives only drift and "
+            f"diffusion: {instead}."
+        )
+    return sde
 
 
 def check_interval(sde: SDE, longest: float = math.inf) -> None:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, exp, expm1, log, sqrt
 from torch.nn.functional import softplus
 
-from sdegen.sde.level import Level, clock
+from sdegen.sde.inverse import bisect
+from sdegen.sde.level import Level, float64_time
 from sdegen.sde.process import LinearSDE, Prior, check_interval
 
 
 @dataclass(frozen=True)
-class Cosine(LinearSDE):
+class CosineSDE(LinearSDE):
     """alpha = cos(u) / cos(u_0), u = pi/2 (t + s) / (1 + s).  Nichol & Dhariwal (2021), eq. 17.
 
     Variance preserving. T stops short of 1, where alpha is zero and beta unbounded.
@@ -29,7 +30,7 @@ class Cosine(LinearSDE):
     def __post_init__(self) -> None:
         check_interval(self, longest=1.0)
         if self.s < 0:
-            raise ValueError(f"Cosine needs an offset s >= 0, but s = {self.s:g}.")
+            raise ValueError(f"CosineSDE needs an offset s >= 0, but s = {self.s:g}.")
 
     @property
     def rate(self) -> float:
@@ -38,7 +39,7 @@ class Cosine(LinearSDE):
 
     def __call__(self, t: Tensor | float) -> Level:
         """The level at time t.  sigma^2 = sin(u - u_0) sin(u + u_0) / cos(u_0)^2."""
-        t = clock(t)
+        t = float64_time(t)
         u0 = self.rate * self.s
         u, cos0 = self.rate * t + u0, math.cos(u0)
         alpha, d_alpha = torch.cos(u) / cos0, -self.rate * torch.sin(u) / cos0
@@ -59,7 +60,7 @@ class Cosine(LinearSDE):
 
 
 @dataclass(frozen=True)
-class EDM(LinearSDE):
+class EDMSDE(LinearSDE):
     """dx = sqrt(2 t) dw: alpha = 1, sigma = t.  Karras et al. (2022), table 1."""
 
     T: float = 80.0
@@ -70,7 +71,7 @@ class EDM(LinearSDE):
 
     def __call__(self, t: Tensor | float) -> Level:
         """The level at time t."""
-        t = clock(t)
+        t = float64_time(t)
         one = torch.ones_like(t)
         return Level(t, one, t, 0 * one, 2 * t)
 
@@ -85,11 +86,11 @@ class EDM(LinearSDE):
 
 
 @dataclass(frozen=True)
-class Flow(LinearSDE):
+class FlowSDE(LinearSDE):
     """alpha = 1 - t, sigma = t.  Lipman et al. (2023), Liu et al. (2023).
 
     At t = 1 the flow is regular but lam, f and g are infinite. T stops short of it so that every
-    solver and every walk works; Flow(T=1.0) starts from pure noise for those that can.
+    solver and every walk works; FlowSDE(T=1.0) starts from pure noise for those that can.
     """
 
     T: float = 0.999
@@ -100,7 +101,7 @@ class Flow(LinearSDE):
 
     def __call__(self, t: Tensor | float) -> Level:
         """The level at time t."""
-        t = clock(t)
+        t = float64_time(t)
         return Level(t, 1 - t, t, -torch.ones_like(t), 2 * t)
 
     def time(self, lam: Tensor) -> Tensor:
@@ -152,7 +153,7 @@ class DiscreteVPSDE(LinearSDE):
 
     def __call__(self, t: Tensor | float) -> Level:
         """The level at time t."""
-        t = clock(t)
+        t = float64_time(t)
         table, n = self._log_alpha.to(t.device), self.n
         i = (t * n).ceil().long().clamp(1, n)
         slope = (table[i] - table[i - 1]) * n
@@ -199,20 +200,19 @@ class MarginalSDE(LinearSDE):
 
     def __call__(self, t: Tensor | float) -> Level:
         """The level at time t."""
-        t = clock(t).clone()  # forward mode refuses an expanded tensor
+        t = float64_time(t).clone()  # forward mode refuses an expanded tensor
         both = torch.func.jvp(self.marginal, (t,), (torch.ones_like(t),))
         (alpha, sigma), (d_alpha, d_sigma) = both[0], both[1]
         return Level(t, alpha, sigma, d_alpha, 2 * sigma * d_sigma)
 
     def time(self, lam: Tensor) -> Tensor:
         """Bisection on [t_min, T] to the last bit of float64."""
-        low, high = torch.full_like(lam, self.t_min), torch.full_like(lam, self.T)
-        for _ in range(60):
-            middle = (low + high) / 2
-            alpha, sigma = self.marginal(middle)
-            early = log(alpha / sigma) > lam
-            low, high = torch.where(early, middle, low), torch.where(early, high, middle)
-        return (low + high) / 2
+
+        def early(t: Tensor) -> Tensor:
+            alpha, sigma = self.marginal(t)
+            return log(alpha / sigma) > lam
+
+        return bisect(early, torch.full_like(lam, self.t_min), torch.full_like(lam, self.T))
 
     @property
     def prior(self) -> Prior:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, exp, expm1, sqrt
 from torch.nn.functional import softplus
 
-from sdegen.sde.level import Level, clock
+from sdegen.sde.level import Level, float64_time
 from sdegen.sde.process import LinearSDE, Prior, check_interval, check_order
 
 
@@ -54,7 +54,7 @@ class VPSDE(LinearBetaSDE):
 
     def __call__(self, t: Tensor | float) -> Level:
         """The level at time t."""
-        t = clock(t)
+        t = float64_time(t)
         log_alpha, beta = self.log_alpha(t), self.beta(t)
         alpha = exp(log_alpha)
         return Level(t, alpha, sqrt(-expm1(2 * log_alpha)), -beta / 2 * alpha, beta * alpha**2)
@@ -73,7 +73,7 @@ class SubVPSDE(LinearBetaSDE):
 
     def __call__(self, t: Tensor | float) -> Level:
         """The level at time t."""
-        t = clock(t)
+        t = float64_time(t)
         log_alpha, beta = self.log_alpha(t), self.beta(t)
         alpha, sigma = exp(log_alpha), -expm1(2 * log_alpha)
         return Level(t, alpha, sigma, -beta / 2 * alpha, 2 * sigma * beta * alpha**2)
@@ -101,7 +101,7 @@ class VESDE(LinearSDE):
 
     def __call__(self, t: Tensor | float) -> Level:
         """The level at time t."""
-        t = clock(t)
+        t = float64_time(t)
         rate = math.log(self.sigma_max / self.sigma_min)
         one, sigma = torch.ones_like(t), self.sigma_min * exp(t * rate)
         return Level(t, one, sigma, 0 * one, 2 * rate * sigma**2)

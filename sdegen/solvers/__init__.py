@@ -1,6 +1,7 @@
 """Solvers, one file a family: each takes a state from one level to the next.
 
-``catalogue`` lists them by the names that commands and tables know them by.
+``catalogue`` lists them by the names that commands and tables know them by; ``register`` takes in
+those of other packages.
 """
 
 from sdegen.solvers.adams import AdaptiveMultistep
@@ -19,7 +20,7 @@ from sdegen.solvers.multistep import (
     UniPC,
 )
 from sdegen.solvers.pairs import AdaptiveDPM, AdaptiveRK, GottaGoFast
-from sdegen.solvers.registry import Entry, catalogue
+from sdegen.solvers.registry import Entry, catalogue, choosers, named, register
 from sdegen.solvers.singlestep import DPMSolver, DPMSolverPPSinglestep, Singlestep
 from sdegen.solvers.solver import Preset, Solver, Status, Step, Tally
 from sdegen.solvers.stochastic import (
@@ -84,5 +85,8 @@ __all__ = [
     "UniPC",
     "analytic_dpm",
     "catalogue",
+    "choosers",
+    "named",
+    "register",
     "renoise",
 ]

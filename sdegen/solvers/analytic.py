@@ -12,8 +12,8 @@ from torch import Tensor, expm1, sqrt
 
 from sdegen.model.denoiser import Denoiser
 from sdegen.noise.source import Seeded
-from sdegen.sde.level import Level, clock
-from sdegen.sde.process import LinearSDE
+from sdegen.sde.level import Level, float64_time
+from sdegen.sde.process import linear
 from sdegen.solvers.equation import Reverse, renoise
 from sdegen.solvers.solver import Solver, Step
 from sdegen.solvers.traits import Traits
@@ -77,12 +77,8 @@ def analytic_dpm(
     V / rho^2: where there is much noise, a small difference of large numbers.) At equal steps in
     lam from T to t_min, noise from ``seed``. ValueError for an SDE without marginals.
     """
-    sde = model.sde
-    if not isinstance(sde, LinearSDE):
-        raise ValueError(
-            f"Analytic-DPM needs alpha and sigma, which {type(sde).__name__} has not."
-        )
-    first, last = sde(clock(sde.T)).lam, sde(clock(sde.t_min)).lam
+    sde = linear(model.sde, "Analytic-DPM", "use EulerMaruyama")
+    first, last = sde(float64_time(sde.T)).lam, sde(float64_time(sde.t_min)).lam
     x0, noise, values = x0.to(model.device), Seeded(seed), []
     lams = torch.lerp(first, last, torch.linspace(0, 1, levels, dtype=torch.float64))
     for lam in lams:

@@ -15,7 +15,8 @@ from sdegen.model.denoiser import Denoiser
 from sdegen.model.prediction import LinearPrediction, Prediction
 from sdegen.noise.source import Fresh, Noise
 from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand, linear
-from sdegen.sde.process import SDE, LinearSDE
+from sdegen.sde.process import SDE
+from sdegen.sde.process import linear as linear_sde
 from sdegen.solvers.quadrature import integrate
 
 Eta = float | Callable[[Tensor], Tensor] | Sequence[float]
@@ -41,13 +42,8 @@ class Reverse:
         if hasattr(self.eta, "tolist"):  # an array or a tensor, of one number or one per step
             object.__setattr__(self, "eta", self.eta.tolist())
         if callable(self.eta):
-            if not isinstance(self.sde, LinearSDE):
-                raise ValueError(
-                    f"An eta that is a function of lam needs alpha and sigma, which "
-                    f"{type(self.sde).__name__} has not: give a number."
-                )
-            ends = torch.tensor([self.sde.T, self.sde.t_min], dtype=torch.float64)
-            first, last = self.sde(ends).lam.tolist()
+            sde = linear_sde(self.sde, "An eta that is a function of lam", "give a number")
+            first, last = sde(torch.tensor([sde.T, sde.t_min], dtype=torch.float64)).lam.tolist()
             lam = torch.linspace(max(first, NO_SIGNAL), last, 33, dtype=torch.float64)
             etas = self.eta_of(lam).tolist()
             if not all(0 <= eta < math.inf for eta in etas):

@@ -143,16 +143,16 @@ class AdaptiveDPM(Adaptive):
     ) -> Attempt:
         """Both members share their evaluations."""
         assert isinstance(p.sde, LinearSDE) and isinstance(t, Level) and isinstance(s, Level)
-        form, clock, h = NoiseForm(), p.sde, s.lam - t.lam
+        form, sde, h = NoiseForm(), p.sde, s.lam - t.lam
         eps = p.model(x, t).eps if known is None else known[0]
-        a = clock(clock.time(t.lam + h / self.order))
+        a = sde(sde.time(t.lam + h / self.order))
         x_a = advance(p, form, x, t, a, [form.total(p, t, a)], [eps])
         eps_a = p.model(x_a, a).eps
         second = advance(p, form, x, t, s, middle(p, form, a, t, s), [eps, eps_a])
         if self.order == 2:
             low = advance(p, form, x, t, s, [form.total(p, t, s)], [eps])
             return Attempt(second, second - low, (eps,), None, self.order)
-        b = clock(clock.time(t.lam + 2 * h / 3))
+        b = sde(sde.time(t.lam + 2 * h / 3))
         x_b = advance(p, form, x, t, b, lagrange(p, form, [t, a], t, b), [eps, eps_a])
         eps_b = p.model(x_b, b).eps
         third = advance(p, form, x, t, s, lagrange(p, form, [t, b], t, s), [eps, eps_b])

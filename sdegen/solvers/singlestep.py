@@ -52,8 +52,8 @@ class ExponentialRK(Solver):
     def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
         """One step."""
         assert isinstance(p.sde, LinearSDE)
-        form, clock, h = self.form, p.sde, s.lam - t.lam
-        stops = [t, *(clock(clock.time(t.lam + c * h)) for c in self.nodes), s]
+        form, sde, h = self.form, p.sde, s.lam - t.lam
+        stops = [t, *(sde(sde.time(t.lam + c * h)) for c in self.nodes), s]
         values: list[Tensor] = []
         noise: Tensor | float = 0.0
         x_m = x

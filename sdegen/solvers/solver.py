@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sdegen.sde.level import NO_SIGNAL, Instant, Level
-from sdegen.sde.process import LinearSDE
+from sdegen.sde.process import linear
 from sdegen.solvers.equation import Eta, Reverse, climb
 from sdegen.solvers.traits import Traits
 
@@ -142,13 +142,11 @@ def walked(
 
 def check(solver: Solver, p: Reverse) -> None:
     """Refuse an equation that the solver cannot integrate, with the reason and the remedy."""
-    name, sde, traits = type(solver).__name__, type(p.sde).__name__, solver.traits
+    name, traits = type(solver).__name__, solver.traits
     solver.check(p)
-    if traits.needs_marginals and not isinstance(p.sde, LinearSDE):
-        raise ValueError(
-            f"{name} works in alpha and sigma, but {sde} gives only drift and diffusion. "
-            "Use a drift-based solver such as EulerMaruyama or Heun, or make it a LinearSDE."
-        )
+    if traits.needs_marginals:
+        instead = "use a drift-based solver, such as EulerMaruyama or Heun, or make it a LinearSDE"
+        linear(p.sde, name, instead)
     if not (traits.any_eta or p.eta == solver.eta):
         raise ValueError(
             f"{name} integrates the equation with eta = {say(solver.eta)}, but eta = "
@@ -191,10 +189,10 @@ def check_levels(solver: Solver, p: Reverse, walk: Sequence[Instant]) -> None:
         if needs_marginals and not (i == 0 and solver.traits.starts_at_pure_noise):
             raise ValueError(
                 f"{name} divides by alpha, but at t = {t:g} there is no signal left: end the SDE "
-                "earlier, as Flow(T=0.999) does, or use DDIM or DPMSolverPP."
+                "earlier, as FlowSDE(T=0.999) does, or use DDIM or DPMSolverPP."
             )
         if not needs_marginals and p.noisy and not bool(level.g2.isfinite().all()):
             raise ValueError(
                 f"{name} adds g dw, but at t = {t:g} g is infinite: end the SDE earlier, as "
-                "Flow(T=0.999) does, or use DDIM or DPMSolverPP."
+                "FlowSDE(T=0.999) does, or use DDIM or DPMSolverPP."
             )

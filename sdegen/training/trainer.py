@@ -22,6 +22,8 @@ from torch.optim.swa_utils import AveragedModel
 from sdegen.data import InfiniteBatches
 from sdegen.files import load_weights, read_tensors, write_tensors, write_text
 from sdegen.model.score import ScoreModel
+from sdegen.noise.hashing import GOLDEN, mix, signed
+from sdegen.sde import RENAMED
 from sdegen.training.settings import TrainSettings
 from sdegen.training.signals import Wish
 
@@ -265,13 +267,21 @@ def is_until(line: str, step: int) -> bool:
 
 def refuse_other(path: Path, saved: dict[str, Any], asked: dict[str, Any]) -> None:
     """ValueError where a checkpoint was made by another configuration."""
-    old, new = flatten(saved), flatten(asked)
+    old, new = ({k: named_now(v) for k, v in flatten(each).items()} for each in (saved, asked))
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             raise ValueError(
                 f"The checkpoint {path} was made with {key} = {old.get(key)!r}, but this run has "
                 f"{key} = {new.get(key)!r}: choose another run folder (name=...), or delete it."
             )
+
+
+def named_now(value: Any) -> Any:
+    """A configuration's value; an SDE's ``_target_`` by the name that the SDE has today."""
+    if not isinstance(value, str) or not value.startswith("sdegen."):
+        return value
+    room, _, name = value.rpartition(".")
+    return f"{room}.{RENAMED.get(name, name)}"
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -286,12 +296,10 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def step_seed(seed: int, rank: int, step: int) -> int:
     """A 32-bit seed for one step of one process: torch's CPU generator reads no more bits."""
-    from sdegen.noise.hashing import mix, signed
-
     words = torch.tensor([seed, rank, step], dtype=torch.int64)
     key = torch.zeros((), dtype=torch.int64)
     for word in words:
-        key = mix(key + signed(0x9E3779B97F4A7C15) + word)
+        key = mix(key + signed(GOLDEN) + word)
     return int(key) & 0xFFFFFFFF
 
 

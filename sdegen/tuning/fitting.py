@@ -17,8 +17,8 @@ from itertools import chain, pairwise
 import torch
 from torch import Tensor
 
+from sdegen.model.denoiser import Denoiser
 from sdegen.model.prediction import predict_x0
-from sdegen.model.score import ScoreModel
 from sdegen.programs.table import combined, dense
 from sdegen.programs.trace import Call, trace
 from sdegen.sampling.march import sample
@@ -49,9 +49,7 @@ class Learner:
     number added, as a part of the step's own total weight.
     """
 
-    def __init__(
-        self, model: ScoreModel, solver: Solver, times: Tensor, coefficients: bool
-    ) -> None:
+    def __init__(self, model: Denoiser, solver: Solver, times: Tensor, coefficients: bool) -> None:
         assert isinstance(model.sde, LinearSDE)
         self.model, self.sde, self.base = model, model.sde, solver
         lam = finite(self.sde, self.sde(times).lam)
@@ -82,7 +80,7 @@ class Learner:
             rows.append(torch.cat([own[:1], own[1 : i + 2] + free, own[i + 2 :]]))
         return torch.stack(rows)
 
-    def run(self, model: ScoreModel, x: Tensor) -> Tensor:
+    def run(self, model: Denoiser, x: Tensor) -> Tensor:
         """The samples (b, *) from starts x (b, *)."""
         levels, known = self.levels(), [x]
         for (t, s), row in zip(pairwise(levels), self.rows(levels), strict=True):
@@ -106,7 +104,7 @@ class Learner:
 
 
 def tune(
-    model: ScoreModel,
+    model: Denoiser,
     *,
     nfe: int,
     shape: Sequence[int],
@@ -166,7 +164,7 @@ def tune(
     return replace(kept, gain=measure(model, kept, fresh, fine))
 
 
-def rivals(model: ScoreModel, choice: Choice, coefficients: bool) -> list[Learner]:
+def rivals(model: Denoiser, choice: Choice, coefficients: bool) -> list[Learner]:
     """The best of the untuned that call the network once a step, on their best walks."""
     found: dict[Solver, Probe] = {}
     for probe in choice.probes:
@@ -236,7 +234,7 @@ def fit(learner: Learner, x: Tensor, exact: Tensor, iterations: int, batch: int)
             yield i
 
 
-def check_gradient(model: ScoreModel, x: Tensor) -> None:
+def check_gradient(model: Denoiser, x: Tensor) -> None:
     """Refuse a network through which no gradient passes."""
     start = x[:1].clone().requires_grad_()
     if not model.take(torch.tensor([0])).output(start, model.sde(model.sde.T)).requires_grad:
@@ -246,7 +244,7 @@ def check_gradient(model: ScoreModel, x: Tensor) -> None:
         )
 
 
-def measure(model: ScoreModel, tuned: Tuned, x: Tensor, fine: int) -> Gain:
+def measure(model: Denoiser, tuned: Tuned, x: Tensor, fine: int) -> Gain:
     """Tuned and untuned side by side on fresh starts (b, *)."""
     exact = reference(model, x, fine)
     coarse = reference(model, x, fine // 2)

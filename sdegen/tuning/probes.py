@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdegen.model.score import ScoreModel
+from sdegen.model.denoiser import Denoiser
 from sdegen.noise.source import Seeded
 from sdegen.sampling.march import sample
-from sdegen.sampling.plan import begin, plan
-from sdegen.sde.process import LinearSDE
+from sdegen.sampling.plan import begin
+from sdegen.sde.process import linear
 from sdegen.solvers import DDIM, DEIS, IPNDM, DPMSolverPP, Heun, Multistep, Singlestep, UniPC
 from sdegen.solvers.equation import Reverse
+from sdegen.solvers.registry import register
 from sdegen.solvers.solver import Solver
 
 FINE = UniPC(3)
@@ -54,7 +56,10 @@ class Probe:
 
 @dataclass(frozen=True)
 class Choice:
-    """The best of the probes for a model and a budget; all of them, best first."""
+    """The best of the probes for a model and a budget; all of them, best first.
+
+    As a pair it is the best solver and its walk.
+    """
 
     nfe: int
     seeds: int
@@ -70,6 +75,9 @@ class Choice:
         """Its walk."""
         return self.probes[0].walk
 
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.solver, self.walk))
+
     def __str__(self) -> str:
         """What was picked, and why."""
         best, second, last = self.probes[0], self.probes[1], self.probes[-1]
@@ -81,7 +89,7 @@ class Choice:
 
 
 def choose(
-    model: ScoreModel,
+    model: Denoiser,
     shape: Sequence[int],
     *,
     nfe: int,
@@ -101,24 +109,33 @@ def choose(
     return compared(model, x, reference(model, x, fine), nfe)
 
 
-def automatic(model: ScoreModel, shape: Sequence[int], nfe: int) -> Choice:
-    """``choose`` for states (b, *) whose conditions, if any, are the model's own (b, *)."""
-    b = shape[0]
-    return choose(model.take(torch.arange(SEEDS) % b), shape[1:], nfe=nfe, seeds=SEEDS)
+@dataclass(frozen=True)
+class Auto:
+    """``choose`` as a Chooser, solver="auto": deterministic solvers are probed, the best is taken.
+
+    seeds, fine, seed: see ``choose``, whose ``Choice`` says why, as ``Solution.choice``.
+    """
+
+    seeds: int = SEEDS
+    fine: int = 100
+    seed: int = 0
+
+    def choose(self, model: Denoiser, shape: tuple[int, ...], nfe: int) -> Choice:
+        """For states (b, *) whose conditions, if any, are the model's own (b, *)."""
+        b = shape[0]
+        probed = model.take(torch.arange(self.seeds) % b)
+        return choose(probed, shape[1:], nfe=nfe, seeds=self.seeds, fine=self.fine, seed=self.seed)
 
 
-def auto() -> str:
-    """What a configuration says to have ``choose`` asked: solver="auto"."""
-    return "auto"
+register("auto", Auto)
 
 
-def compared(model: ScoreModel, x: Tensor, exact: Tensor, nfe: int) -> Choice:
+def compared(model: Denoiser, x: Tensor, exact: Tensor, nfe: int) -> Choice:
     """The candidates from starts x (b, *) beside the exact ends (b, *)."""
     probes = []
     for solver in CANDIDATES:
         for walk in WALKS:
             try:
-                plan(model.sde, solver, None, nfe, walk)
                 end = sample(model, x, solver=solver, nfe=nfe, walk=walk)
             except ValueError:  # a solver that needs more calls, or cannot take this walk
                 continue
@@ -130,26 +147,22 @@ def compared(model: ScoreModel, x: Tensor, exact: Tensor, nfe: int) -> Choice:
     return Choice(nfe, len(x), tuple(sorted(probes, key=lambda probe: probe.error)))
 
 
-def check_model(model: ScoreModel, seeds: int, least: int = 8) -> None:
+def check_model(model: Denoiser, seeds: int, least: int = 8) -> None:
     """Refuse what cannot be probed."""
-    if not isinstance(model.sde, LinearSDE):
-        raise ValueError(
-            f"Solvers are compared on the flow of a LinearSDE, which {type(model.sde).__name__} "
-            "is not: choose a drift-based solver by hand."
-        )
+    linear(model.sde, "Comparing solvers", "choose a drift-based one by hand")
     if seeds < least:
         raise ValueError(
             f"{seeds} seeds are too few to tell solvers apart: give at least {least}."
         )
 
 
-def starts(model: ScoreModel, shape: Sequence[int], n: int, seed: int, first: int = 0) -> Tensor:
+def starts(model: Denoiser, shape: Sequence[int], n: int, seed: int, first: int = 0) -> Tensor:
     """n draws of the prior (n, *), seeded, in float64."""
     p = Reverse(model, 0.0, Seeded(seed, first))
     return begin(p, (n, *shape), model.sde(torch.tensor(model.sde.T))).double()
 
 
-def reference(model: ScoreModel, x: Tensor, fine: int) -> Tensor:
+def reference(model: Denoiser, x: Tensor, fine: int) -> Tensor:
     """Where the exact flow takes x (b, *), nearly; ValueError if it is not finite."""
     end = sample(model, x, solver=FINE, steps=fine)
     sick = int((~end.reshape(len(x), -1).isfinite().all(1)).sum())

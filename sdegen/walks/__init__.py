@@ -4,6 +4,7 @@ from sdegen.walks.climbs import Climb, ancestral, churn, repaint, restart, zigza
 from sdegen.walks.grids import (
     GRIDS,
     Grid,
+    WalkLike,
     ddim_quadratic,
     focused,
     karras,
@@ -14,12 +15,14 @@ from sdegen.walks.grids import (
     trailing,
     uniform,
 )
-from sdegen.walks.walk import check_walk, levels
+from sdegen.walks.walk import Walk, check_walk, levels
 
 __all__ = [
     "GRIDS",
     "Climb",
     "Grid",
+    "Walk",
+    "WalkLike",
     "ancestral",
     "check_walk",
     "churn",

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, sqrt
 
 from sdegen.checks import whole
-from sdegen.sde.process import SDE, LinearSDE
+from sdegen.sde.process import SDE, LinearSDE, linear
 from sdegen.walks.grids import Grid, karras
 from sdegen.walks.walk import check_walk
 
@@ -40,13 +40,13 @@ def ancestral(sde: SDE, times: Tensor, eta: float = 1.0) -> Tensor:
     either: a step that would pass t_min turns there, with less noise; one to t_min adds none. End
     the grid above t_min where eta must hold to the end.
     """
-    clock, times = falling(sde, times, "ancestral")
+    sde, times = check_falling(sde, times, "ancestral")
     if not 0 <= eta < math.inf:
         raise ValueError(f"ancestral needs eta >= 0, but eta = {eta!r}.")
-    rho = clock(times).rho
+    rho = sde(times).rho
     t, s = rho[:-1], rho[1:]
     keep2 = ((1 - eta**2) + (eta * s / t) ** 2).clamp(0, 1)  # of the variance, on the way down
-    down = time_at(clock, s * sqrt(keep2))
+    down = time_at(sde, s * sqrt(keep2))
     turns = (down < times[1:]) & (1 - keep2 > ROUNDING)
     after = {i: [down[i : i + 1]] for i in turns.nonzero().flatten().tolist()}
     return insert(times, after)
@@ -66,13 +66,13 @@ def churn(
     alg. 2.  hop: the walk is followed by ``denoise=True``, EDM's last step to sigma = 0: one
     of the N steps then, and churned like them, so that the walk ends on a climb.
     """
-    clock, times = falling(sde, times, "churn")
+    sde, times = check_falling(sde, times, "churn")
     if not 0 <= S_churn < math.inf:
         raise ValueError(f"churn needs S_churn >= 0, but S_churn = {S_churn!r}.")
     n = len(times) - (not hop)
     gamma = min(S_churn / n, math.sqrt(2) - 1)
-    rho = clock(times).rho
-    up = time_at(clock, (1 + gamma) * rho)
+    rho = sde(times).rho
+    up = time_at(sde, (1 + gamma) * rho)
     turns = (S_min <= rho) & (rho <= S_max) & (up > times) & (gamma > ROUNDING)
     after = {i: [up[i : i + 1]] for i in turns[:n].nonzero().flatten().tolist()}
     return insert(times, after)
@@ -90,8 +90,8 @@ def restart(
     nearest of the walk's times.  grid: of the n steps.  Xu et al. (2023), alg. 1, where
     [N_Restart, K, t_min, t_max] is (t_min, t_max, K, N_Restart - 1).
     """
-    clock, times = falling(sde, times, "restart")
-    rho, top = clock(times).rho, float(clock(clock.T).rho)
+    sde, times = check_falling(sde, times, "restart")
+    rho, top = sde(times).rho, float(sde(sde.T).rho)
     after: dict[int, list[Tensor]] = {}
     for interval in intervals:
         if len(interval) != 4:
@@ -104,7 +104,7 @@ def restart(
                 f"restart climbs from rho = {float(rho[i]):g}, the walk's nearest to {rho_min:g}, "
                 f"to a rho above it and at most {top:g} = rho(T), but rho_max = {rho_max:g}."
             )
-        start = float(time_at(clock, torch.tensor([rho_max], dtype=torch.float64)))
+        start = float(time_at(sde, torch.tensor([rho_max], dtype=torch.float64)))
         again = grid(sde, n, start=start, stop=float(times[i]))  # type: ignore[call-arg]
         after.setdefault(i, []).extend([again] * K)
     return insert(times, after)
@@ -115,7 +115,7 @@ def repaint(sde: SDE, times: Tensor, jump_length: int = 10, resamplings: int = 1
 
     Counted from the walk's end, and up in one climb.  Lugmayr et al. (2022), app. B.
     """
-    _, times = falling(sde, times, "repaint")
+    _, times = check_falling(sde, times, "repaint")
     j, n = whole("repaint's jump_length", jump_length), len(times) - 1
     again = whole("repaint's resamplings", resamplings) - 1
     return insert(times, {i: [times[i - j : i + 1]] * again for i in range(n, j - 1, -j)})
@@ -126,13 +126,9 @@ def zigzag(sde: SDE, n: int, grid: Grid, by: Climb) -> Tensor:
     return by(sde, grid(sde, n))
 
 
-def falling(sde: SDE, times: Tensor, name: str) -> tuple[LinearSDE, Tensor]:
+def check_falling(sde: SDE, times: Tensor, name: str) -> tuple[LinearSDE, Tensor]:
     """The SDE as one with a forward kernel, and the times of a walk that does not climb yet."""
-    if not isinstance(sde, LinearSDE):
-        raise ValueError(
-            f"{name} climbs by the forward step of a LinearSDE, which {type(sde).__name__} is "
-            "not: leave the noise to the solver, as EulerMaruyama does."
-        )
+    sde = linear(sde, name, "leave the noise to the solver, as EulerMaruyama does")
     times = check_walk(sde, times)
     if not bool((times.diff() < 0).all()):
         raise ValueError(f"{name} makes a walk climb whose times fall; these climb already.")

@@ -7,18 +7,23 @@ default to the SDE's own T and t_min.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from numbers import Integral
 
 import torch
 from torch import Tensor
 
+from sdegen.checks import fixed
+from sdegen.sde.inverse import bisect
 from sdegen.sde.level import NO_SIGNAL
-from sdegen.sde.process import SDE, LinearSDE
+from sdegen.sde.process import SDE, linear
 from sdegen.sde.schedules import DiscreteVPSDE
-from sdegen.walks.walk import check_walk
+from sdegen.walks.walk import Walk, check_walk
 
 Grid = Callable[[SDE, int], Tensor]
+WalkLike = str | Grid | Tensor | Sequence[float] | Walk
+"""What a walk may be given as: a grid's name, a grid, times (n + 1,), or a walk already made."""
 
 
 def uniform(sde: SDE, n: int, start: float | None = None, stop: float | None = None) -> Tensor:
@@ -35,11 +40,11 @@ def quadratic(sde: SDE, n: int, start: float | None = None, stop: float | None =
 
 def log_snr(sde: SDE, n: int, start: float | None = None, stop: float | None = None) -> Tensor:
     """Equal steps in lam = log(alpha / sigma).  Lu et al. (2022a), sec. 3.3."""
-    clock = linear(sde, "log_snr")
+    sde = linear(sde, "The log_snr grid", "use walk='uniform'")
 
     def times(ends: Tensor) -> Tensor:
-        lam = finite(sde, clock(ends).lam)
-        return clock.time(torch.lerp(lam[0], lam[1], ramp(n)))
+        lam = finite(sde, sde(ends).lam)
+        return sde.time(torch.lerp(lam[0], lam[1], ramp(n)))
 
     return through(sde, n, start, stop, times)
 
@@ -48,13 +53,13 @@ def karras(
     sde: SDE, n: int, start: float | None = None, stop: float | None = None, power: float = 7.0
 ) -> Tensor:
     """Equal steps in rho^(1 / power), rho = sigma / alpha.  Karras et al. (2022), eq. 5."""
-    clock = linear(sde, "karras")
+    sde = linear(sde, "The karras grid", "use walk='uniform'")
     if not power > 0:
         raise ValueError(f"karras needs power > 0, but power = {power!r}.")
 
     def times(ends: Tensor) -> Tensor:
-        roots = (finite(sde, -clock(ends).lam) / power).exp()
-        return clock.time(-power * torch.lerp(roots[0], roots[1], ramp(n)).log())
+        roots = (finite(sde, -sde(ends).lam) / power).exp()
+        return sde.time(-power * torch.lerp(roots[0], roots[1], ramp(n)).log())
 
     return through(sde, n, start, stop, times)
 
@@ -74,7 +79,7 @@ def focused(
     There, at rho = 1 / e for data in [-1, 1], a sample takes its shape: x0 hardly changes with
     lam long before and long after. Measured in docs/benchmarks.md.
     """
-    clock = linear(sde, "focused")
+    sde = linear(sde, "The focused grid", "use walk='uniform'")
     if not (width > 0 and strength >= 0):
         raise ValueError(
             f"focused needs width > 0 and strength >= 0, but they are {width!r} and {strength!r}."
@@ -84,14 +89,10 @@ def focused(
         return lam + strength * width * torch.tanh((lam - center) / width)
 
     def times(ends: Tensor) -> Tensor:
-        lam = finite(sde, clock(ends).lam)
+        lam = finite(sde, sde(ends).lam)
         goal = torch.lerp(at(lam[0]), at(lam[1]), ramp(n))
         low, high = lam.min().expand(n + 1), lam.max().expand(n + 1)
-        for _ in range(60):  # bisection, to the last bit
-            middle = (low + high) / 2
-            short = at(middle) < goal
-            low, high = torch.where(short, middle, low), torch.where(short, high, middle)
-        return clock.time((low + high) / 2)
+        return sde.time(bisect(lambda middle: at(middle) < goal, low, high))
 
     return through(sde, n, start, stop, times)
 
@@ -147,6 +148,19 @@ GRIDS: dict[str, Grid] = {
 }
 
 
+def gridded(sde: SDE, make: Grid, n: int) -> Walk:
+    """The walk of a grid of n steps, remembered where it is bound to be the same again."""
+    return (remembered if fixed((sde, make)) else made)(sde, make, n)
+
+
+def made(sde: SDE, make: Grid, n: int) -> Walk:
+    """The walk of a grid, which may be anyone's."""
+    return Walk(sde, make(sde, n))
+
+
+remembered = lru_cache(maxsize=64)(made)
+
+
 def span(n: int) -> Tensor:
     """0, 1, ..., n - 1 in float64."""
     return torch.arange(n, dtype=torch.float64)
@@ -179,22 +193,12 @@ def ramp(n: int) -> Tensor:
     return torch.arange(n + 1, dtype=torch.float64) / n
 
 
-def linear(sde: SDE, name: str) -> LinearSDE:
-    """The SDE as one with marginals, or an error with the remedy."""
-    if not isinstance(sde, LinearSDE):
-        raise ValueError(
-            f"The {name} grid needs alpha and sigma, but {type(sde).__name__} gives only drift "
-            "and diffusion: use walk='uniform'."
-        )
-    return sde
-
-
 def finite(sde: SDE, lam: Tensor) -> Tensor:
     """lam at a grid's two ends, refused where it is infinite."""
     if not bool(lam.isfinite().all() and (lam > NO_SIGNAL).all()):
         raise ValueError(
             f"log(alpha / sigma) of {type(sde).__name__} is infinite at an end of the grid: use "
-            "walk='uniform', or end it earlier (as Flow(T=0.999) does)."
+            "walk='uniform', or end it earlier (as FlowSDE(T=0.999) does)."
         )
     return lam
 

@@ -3,13 +3,69 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sdegen.sde.level import Instant
 from sdegen.sde.process import SDE, LinearSDE
+
+
+@dataclass(frozen=True, eq=False)
+class Walk(Sequence[Instant]):
+    """The times of an SDE at which a solver stops, and the levels there: one value.
+
+    times: (n + 1,), any numbers; kept in float64 on the CPU, and not to be written into.
+
+    A sequence of its n + 1 levels, from noise to data, made once, when first asked for.
+    ValueError for times that no solver can walk: see ``check_walk``.
+    """
+
+    sde: SDE
+    times: Tensor
+
+    def __post_init__(self) -> None:
+        # Whoever made the times, tensors of a walk may be part of a graph of gradients.
+        with torch.inference_mode(False):
+            times = torch.as_tensor(self.times, dtype=torch.float64)
+            object.__setattr__(self, "times", check_walk(self.sde, times))
+
+    @cached_property
+    def levels(self) -> tuple[Instant, ...]:
+        """What the SDE knows at each time: float64, on the CPU."""
+        with torch.inference_mode(False):
+            return tuple(self.sde(self.times).unbind())
+
+    @property
+    def steps(self) -> int:
+        """From one time to the next, up or down."""
+        return len(self.times) - 1
+
+    @property
+    def descents(self) -> int:
+        """Its steps down, which are the solver's."""
+        return int((self.times.diff() < 0).sum())
+
+    @property
+    def climbs(self) -> bool:
+        """True where a step goes up, by the SDE's own forward step."""
+        return self.descents < self.steps
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.levels[index]
+
+    def __repr__(self) -> str:
+        first, last = self.times[[0, -1]].tolist()
+        climbs = ", climbing" if self.climbs else ""
+        return f"Walk({self.steps} steps from t = {first:g} to {last:g}{climbs} of {self.sde})"
 
 
 def check_walk(sde: SDE, times: Tensor) -> Tensor:
@@ -49,6 +105,6 @@ def check_walk(sde: SDE, times: Tensor) -> Tensor:
     return times.clamp(sde.t_min, sde.T)
 
 
-def levels(sde: SDE, times: Tensor) -> list[Instant]:
+def levels(sde: SDE, times: Tensor | Sequence[float]) -> list[Instant]:
     """What the SDE knows at each time of a walk: float64, on the CPU, made once."""
-    return sde(check_walk(sde, times)).unbind()
+    return list(Walk(sde, times).levels)  # type: ignore[arg-type]

@@ -86,7 +86,7 @@ def test_peers_with_steps_of_their_own_follow_the_tolerance(name: str) -> None:
 def test_peers_that_add_noise_sample_the_mixture(name: str, tmp_path: Path) -> None:
     how: dict[str, Any] = {"folder": tmp_path, "walk": "log_snr", "nfe": 60}
     found, again = (
-        measure(problems.mixture(), sg.EDM(), PEERS[name], Settings(draws=512), **how)
+        measure(problems.mixture(), sg.EDMSDE(), PEERS[name], Settings(draws=512), **how)
         for _ in range(2)
     )
     assert found["errors"]["sliced"] < 3 * found["floor"]["sliced"]

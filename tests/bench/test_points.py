@@ -132,7 +132,9 @@ class Broken(Peer):
 
 
 def test_a_failed_solve_is_said(tmp_path: Path) -> None:
-    point = measure(problems.mixture(), sg.EDM(), Broken(), Settings(n=3), folder=tmp_path, nfe=4)
+    point = measure(
+        problems.mixture(), sg.EDMSDE(), Broken(), Settings(n=3), folder=tmp_path, nfe=4
+    )
     assert point["failed"] == "1 of 3 samples did not arrive" and "errors" not in point
 
 

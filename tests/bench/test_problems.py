@@ -102,7 +102,7 @@ def test_starts_have_the_variance_of_their_level() -> None:
 
 
 def test_references_agree_are_kept_and_are_refused(tmp_path: Path) -> None:
-    problem, sde = problems.gaussian(), sg.EDM()
+    problem, sde = problems.gaussian(), sg.EDMSDE()
     first = reference(problem, sde, 4, 0, tmp_path)
     assert first.agreement < 1e-9
     top, bottom = (sde(torch.tensor(t, dtype=torch.float64)) for t in (sde.T, sde.t_min))

@@ -113,7 +113,7 @@ def alive(pid: int) -> bool:
         (["n=1"], "n must be a whole number >= 2"),
         (["n=x"], "n must be a whole number >= 2"),
         (["dtype=float16"], "Unknown dtype"),
-        (["solver=auto"], "none that can be compared by itself"),
+        (["solver=auto", "steps=3"], "for a number of network calls"),
         (["solver=k_euler", "dtype=float32"], "Other libraries run in float64"),
         (["problem=run", "problem.path=nowhere"], "There is no checkpoint"),
         (["report", f"folder={__file__}"], "is a table: say where the page goes"),

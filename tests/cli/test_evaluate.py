@@ -61,7 +61,7 @@ def test_a_run_is_evaluated_and_goes_on_where_it_stopped(finished: Path) -> None
         (["split=valid"], "'train' or 'test'"),
         (["protocol=yang"], "Unknown protocol"),
         (["protocol=song", "solver=ddpm", "steps=2"], "does not follow the probability flow"),
-        (["n=0"], "n must be at least 1"),
+        (["n=0"], "n must be a whole number >= 1"),
     ):
         code, _, err = typed("evaluate", "run=outputs/digits", "name=w", *wrong, cwd=finished)
         assert code == 1 and reason in err and "Traceback" not in err, err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.cases import MIXTURE, Plain, close, normal, refused, sdes
 
 LINE = Gaussian([0.1, -0.3], [0.04, 0.09])
 """Independent coordinates, so that a bin's probability is a product."""
-SHARP = sg.EDM(T=1e4, t_min=1e-3)
+SHARP = sg.EDMSDE(T=1e4, t_min=1e-3)
 IMAGES = torch.tensor([[3, 5], [8, 4], [6, 6]], dtype=torch.uint8)
 EXACT = {"divergence": "exact", "solver": sg.AdaptiveRK(clock="lam", rtol=1e-6, atol=1e-6)}
 
@@ -124,6 +125,30 @@ def test_images_that_fail_are_named_once() -> None:
     assert math.isfinite(found.mean) and math.isnan(found.mean_error)
 
 
+def test_a_network_s_own_warnings_are_heard() -> None:
+    """Whatever words they begin with: one warning of failures is made, none is silenced."""
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        warnings.warn("The likelihoods of samples of mine", stacklevel=1)
+        return torch.tanh(x)
+
+    model = sg.ScoreModel(net, sg.VPSDE())
+    with pytest.warns(UserWarning, match="of samples of mine"):
+        bits_per_dim(model, IMAGES, solver=sg.UniPC(), steps=5)
+
+
+def test_bins_go_beyond_the_range_of_the_values() -> None:
+    """The model is not touched, and what it was trained on is no limit to a bin."""
+    inner = exact_model(LINE, SHARP)
+    model = sg.ScoreModel(inner.net, SHARP, inner.target, data_range=(-1.0, 1.0))
+    how: Any = {"solver": sg.UniPC(), "steps": 20, "divergence": "exact"}
+    free = bits_per_dim(inner, IMAGES, **how)
+    assert bits_per_dim(model, IMAGES, **how).value.equal(free.value)
+    assert model.data_range == (-1.0, 1.0)
+    with refused("was trained on data in"):
+        sg.log_prob(model, torch.full((1, 2), 1.5))
+
+
 def test_song_s_t_min_is_asked_for() -> None:
     with pytest.warns(UserWarning, match="t_min = 1e-05, but this SDE has 0.001") as seen:
         bits_per_dim(exact_model(LINE, sg.VPSDE()), IMAGES, protocol="song", repeats=1)
@@ -192,7 +217,7 @@ def test_a_bound_on_probabilities_of_values() -> None:
     points = torch.tensor([[0, 1], [2, 2], [2, 0], [1, 1]])
     data = Empirical(centre(points, 3))
     x = torch.tensor([[0, 1], [2, 2], [1, 1]], dtype=torch.uint8)
-    sde = sg.EDM(T=1e3, t_min=0.05)
+    sde = sg.EDMSDE(T=1e3, t_min=0.05)
     found = elbo(exact_model(data, sde), x, draws=4000, levels=3)
     assert ((found.value + math.log(4)).abs() < 3.5 * found.error).all()
     assert found.error.max() < 0.25
@@ -276,7 +301,7 @@ def test_the_reconstruction_is_part_of_the_error() -> None:
 def test_bounds_without_marginals_are_refused() -> None:
     model = sg.ScoreModel(lambda x, t: -x, Plain(), "score")
     for bound in (elbo, lambda m, x: discrete_elbo(m, x, steps=3)):
-        with refused("which Plain has not"):
+        with refused("A variational bound needs alpha and sigma, but Plain gives only"):
             bound(model, normal(2, 2))  # type: ignore[operator]
     model = exact_model(MIXTURE, sg.VPSDE())
     with refused("goes from 0.5 to 0.1"):
@@ -294,9 +319,9 @@ def test_bounds_without_marginals_are_refused() -> None:
 def test_bounds_need_signal_at_one_end_and_noise_at_the_other() -> None:
     x = normal(2, 2)
     for sde, reason in (
-        (sg.Flow(T=1.0), "At t = 1 no signal is left.*end the SDE earlier"),
+        (sg.FlowSDE(T=1.0), "At t = 1 no signal is left.*end the SDE earlier"),
         (sg.VPSDE(t_min=0.0), "At t_min = 0 no noise is left.*VPSDE\\(t_min=1e-5\\)"),
-        (sg.Flow(t_min=0.0), "At t_min = 0 no noise is left.*Flow\\(t_min=1e-5\\)"),
+        (sg.FlowSDE(t_min=0.0), "At t_min = 0 no noise is left.*Flow\\(t_min=1e-5\\)"),
     ):
         model = exact_model(MIXTURE, sde)
         for go in (elbo, fitted, lambda m, x: discrete_elbo(m, x, steps=4)):
@@ -333,7 +358,7 @@ def test_losses_of_integers_are_refused() -> None:
     model = sg.ScoreModel(torch.tanh, sg.VPSDE())
     for go in (
         lambda x: sg.losses.dequantised(model, x, levels=256, loss=sg.dsm_loss),
-        lambda x: sg.losses.vdm_loss(sg.ScoreModel(torch.tanh, sg.sde.LearnedVP()), x),
+        lambda x: sg.losses.vdm_loss(sg.ScoreModel(torch.tanh, sg.sde.LearnedVPSDE()), x),
     ):
         with refused("must be floating point, but it is torch.uint8"):
             go(IMAGES)

@@ -82,9 +82,9 @@ def quiet(rho: float) -> dict[str, sg.LinearSDE]:
         "vp": lambda **k: sg.VPSDE(beta_max=80.0, **k),
         "subvp": lambda **k: sg.SubVPSDE(beta_max=80.0, **k),
         "ve": lambda **k: sg.VESDE(sigma_max=1e6, **k),
-        "cosine": lambda **k: sg.Cosine(T=0.999999, **k),
-        "edm": lambda **k: sg.EDM(T=1e6, **k),
-        "flow": lambda **k: sg.Flow(T=0.999999, **k),
+        "cosine": lambda **k: sg.CosineSDE(T=0.999999, **k),
+        "edm": lambda **k: sg.EDMSDE(T=1e6, **k),
+        "flow": lambda **k: sg.FlowSDE(T=0.999999, **k),
     }
     return {name: make(t_min=float(make().time(at))) for name, make in made.items()}
 
@@ -118,7 +118,7 @@ def test_the_density_at_t_min_is_that_of_smoothed_data() -> None:
     data, x = gaussian(2), normal(4, 2) / 2
     errors = []
     for t_min in (0.01, 0.02):
-        sde = sg.EDM(T=1e6, t_min=t_min)
+        sde = sg.EDMSDE(T=1e6, t_min=t_min)
         value = log_prob(exact_model(data, sde), x, **FINE).value  # type: ignore[arg-type]
         precision = torch.linalg.inv(torch.as_tensor(data.cov))
         slope = (x - torch.as_tensor(data.mean)) @ precision

@@ -8,7 +8,8 @@ import torch
 
 import sdegen as sg
 from sdegen.exact.distributions import Gaussian, exact_model
-from sdegen.likelihood.flow import bottom, decode, encode, slerp
+from sdegen.likelihood.flow import decode, encode, slerp
+from sdegen.likelihood.ground import level_at_t_min
 from tests.cases import MIXTURE, Smooth, close, normal, refused, sdes
 
 
@@ -32,7 +33,7 @@ def test_encoding_is_sampling_backwards() -> None:
     model, z = exact_model(MIXTURE, sde), normal(5, 2)
     fine = sg.AdaptiveRK(clock="lam", rtol=1e-9, atol=1e-9)
     x = sg.sample(model, z, solver=fine)
-    at = bottom(sde)
+    at = level_at_t_min(sde)
     assert isinstance(at, sg.Level)
     close(encode(model, x / at.alpha, solver=fine), z, rtol=0, atol=1e-6)
     close(decode(model, z, solver=fine), x / at.alpha, rtol=1e-9)
@@ -79,7 +80,7 @@ def test_other_processes_give_other_encodings_of_one_code() -> None:
     """z / sigma_T is the same whatever the SDE, as far as no signal is left: Song et al., 4.3."""
     x = MIXTURE.sample(8, torch.Generator().manual_seed(2))
     codes = []
-    for sde in (sg.VPSDE(), sg.EDM(), sg.Flow()):
+    for sde in (sg.VPSDE(), sg.EDMSDE(), sg.FlowSDE()):
         fine = sg.AdaptiveRK(clock="lam", rtol=1e-8, atol=1e-8)
         codes.append(encode(exact_model(MIXTURE, sde), x, solver=fine) / ends(sde)[0].sigma)
     for code in codes[1:]:
@@ -89,12 +90,30 @@ def test_other_processes_give_other_encodings_of_one_code() -> None:
 def test_dequantised_bounds_go_beyond_the_range_of_the_values() -> None:
     """A bin of the first value lies half outside what the model was said to be trained on."""
     from sdegen.runs.likelihood import measure
+    from sdegen.runs.settings import EvaluateSettings
 
     inner = exact_model(Gaussian([0.0, 0.1], [0.3, 0.2]), sg.VPSDE())
     model = sg.ScoreModel(inner.net, inner.sde, inner.target, data_range=(-1.0, 1.0))
-    config = {"seed": 0, "packages": [], "bounds_on": "dequantised", "elbo_draws": 4}
-    config |= {"ddpm_steps": 3, "repeats": 1, "importance": 1, "protocol": None, "walk": {}}
-    config |= {"steps": 10, "nfe": None, "divergence": "exact", "probes": 1}
-    config |= {"solver": {"_target_": "sdegen.UniPC"}}
-    rows = measure(model, torch.tensor([[-1.0, 1.0]]), 17, config, 0)
+    settings = EvaluateSettings(
+        run="x",
+        name="x",
+        split="test",
+        n=None,
+        batch=1,
+        steps=10,
+        nfe=None,
+        divergence="exact",
+        probes=1,
+        repeats=1,
+        importance=1,
+        protocol=None,
+        elbo_draws=4,
+        ddpm_steps=3,
+        bounds_on="dequantised",
+        seed=0,
+        device="cpu",
+        packages=[],
+        solver={"_target_": "sdegen.UniPC"},
+    )
+    rows = measure(model, torch.tensor([[-1.0, 1.0]]), 17, settings, 0)
     assert all(rows[0][name] is not None for name in ("flow", "elbo", "ddpm"))

@@ -276,7 +276,7 @@ def test_what_has_no_likelihood_is_refused() -> None:
         log_prob(model, x, solver=sg.DDIM(), walk=torch.linspace(0.5, 0.1, 9))
     with refused("exactly one of steps and nfe"):
         log_prob(model, x, solver=sg.DDIM())
-    whole = exact_model(MIXTURE, sg.Flow(T=1.0))
+    whole = exact_model(MIXTURE, sg.FlowSDE(T=1.0))
     with refused("At t = 1 no signal is left"):
         log_prob(whole, x, solver=sg.Heun(), steps=5, walk="uniform")
     with refused("At t = 1 no signal is left"):

@@ -111,5 +111,5 @@ def test_objectives_that_do_not_exist() -> None:
     with refused("AsGeneral has no marginals.*weighting='likelihood', not 'eps'"):
         sg.dsm_loss(general, normal(2, 2), weighting="eps")
     for times in (sg.losses.likelihood_time, sg.losses.LogNormalTime()):
-        with refused("needs alpha and sigma, which AsGeneral has not: use uniform_time"):
+        with refused("needs alpha and sigma, but AsGeneral gives only drift and diffusion: use"):
             sg.dsm_loss(general, normal(2, 2), times=times)

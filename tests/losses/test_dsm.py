@@ -88,7 +88,7 @@ def test_losses_are_the_textbooks_sample_by_sample(sde: sg.LinearSDE) -> None:
 
 def test_flow_matching_is_its_usual_self() -> None:
     """On the straight flow: |v_theta - (z - x0)|^2."""
-    sde, x0 = sg.Flow(), normal(12, 3)
+    sde, x0 = sg.FlowSDE(), normal(12, 3)
     net = Recorder(Smooth(3))
     model = sg.ScoreModel(net, sde, predicts="velocity")
     got = sg.dsm_loss(model, x0, weighting="velocity", draw=fixed)
@@ -164,6 +164,6 @@ def test_loss_is_a_mean_over_coordinates_of_any_shape(shape: tuple[int, ...]) ->
         seen.append(x)
         return torch.zeros_like(x)
 
-    loss = sg.dsm_loss(sg.ScoreModel(net, sg.EDM()), torch.zeros(shape).double(), draw=fixed)
+    loss = sg.dsm_loss(sg.ScoreModel(net, sg.EDMSDE()), torch.zeros(shape).double(), draw=fixed)
     z = seen[0] / (0.002 + U[:5] * (80 - 0.002)).reshape(-1, *[1] * (len(shape) - 1))
     close(loss, z.square().reshape(5, -1).mean(1))

@@ -60,7 +60,7 @@ def over_uniform_time(sde: sg.LinearSDE, name: str) -> float:
 
 def rho_to_t(sde: sg.LinearSDE, rho: Tensor) -> Tensor:
     """The inverse of rho(t), worked out anew."""
-    if isinstance(sde, sg.EDM):
+    if isinstance(sde, sg.EDMSDE):
         return rho
     half = torch.log1p(rho**2) / 2  # -log alpha on VP
     return (-0.1 + torch.sqrt(0.01 + 4 * 19.9 * half)) / (2 * 19.9) * 2
@@ -107,14 +107,16 @@ def test_exact_score_reaches_the_minimum(sde: sg.LinearSDE, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WEIGHTINGS)
-@pytest.mark.parametrize("sde", [sg.VPSDE(), sg.EDM()], ids=["vp", "edm"])
+@pytest.mark.parametrize("sde", [sg.VPSDE(), sg.EDMSDE()], ids=["vp", "edm"])
 def test_minimum_under_log_normal_times(sde: sg.LinearSDE, name: str) -> None:
     want = over_log_normal_time(sde, name)
     losses = sampled(sde, 60_000, weighting=name, times=sg.losses.LogNormalTime())
     within(losses, want)
 
 
-@pytest.mark.parametrize("sde", [sg.VPSDE(), sg.EDM(), sg.SubVPSDE()], ids=["vp", "edm", "subvp"])
+@pytest.mark.parametrize(
+    "sde", [sg.VPSDE(), sg.EDMSDE(), sg.SubVPSDE()], ids=["vp", "edm", "subvp"]
+)
 def test_likelihood_times_change_the_variance_and_not_the_mean(sde: sg.LinearSDE) -> None:
     want = over_uniform_time(sde, "likelihood")
     drawn = sampled(sde, 40_000, weighting="likelihood", times=sg.losses.likelihood_time)

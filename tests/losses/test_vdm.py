@@ -10,9 +10,9 @@ from sdegen.exact.distributions import exact_model
 from tests.cases import MIXTURE, close, normal, refused
 
 
-def bent() -> sg.sde.LearnedVP:
+def bent() -> sg.sde.LearnedVPSDE:
     """A schedule that has learned something."""
-    sde = sg.sde.LearnedVP(first=4.5, last=-4.0)
+    sde = sg.sde.LearnedVPSDE(first=4.5, last=-4.0)
     with torch.no_grad():
         sde.weights.copy_(2 * normal(len(sde.weights)))
     return sde
@@ -30,7 +30,7 @@ def test_it_is_a_linear_sde() -> None:
         (exact,) = torch.autograd.grad(value.sum(), t, retain_graph=True)
         close(slope.detach(), exact, rtol=1e-10, atol=1e-14)
     with refused("first = -1, last = 2"):
-        sg.sde.LearnedVP(first=-1.0, last=2.0)
+        sg.sde.LearnedVPSDE(first=-1.0, last=2.0)
 
 
 @pytest.mark.parametrize("name", ["dpmpp", "heun", "ddpm", "unipc"])
@@ -46,7 +46,7 @@ def test_solvers_sample_from_it(name: str) -> None:
 
 
 def test_its_parameters_are_the_model_s() -> None:
-    model = sg.ScoreModel(torch.nn.Linear(2, 2), sg.sde.LearnedVP())
+    model = sg.ScoreModel(torch.nn.Linear(2, 2), sg.sde.LearnedVPSDE())
     assert {"sde.ends", "sde.weights"} < set(model.state_dict())
 
 
@@ -57,14 +57,14 @@ def test_the_loss_is_the_bound() -> None:
     exact = -sg.elbo(model, x[:2000], draws=60).value
     error = float(loss.std()) / len(x) ** 0.5 + float(exact.std()) / 2000**0.5
     assert abs(float(loss.mean()) - float(exact.mean()) / 2) < 4 * error
-    with refused("vdm_loss learns the schedule of a LearnedVP"):
+    with refused("vdm_loss learns the schedule of a LearnedVPSDE"):
         sg.losses.vdm_loss(exact_model(MIXTURE, sg.VPSDE()), x)
 
 
 def test_learning_cuts_the_variance_and_improves_the_bound() -> None:
     """With the exact denoiser only the schedule is left to learn."""
     torch.manual_seed(0)
-    sde = sg.sde.LearnedVP(first=2.0, last=-1.0)  # too short at the data's end
+    sde = sg.sde.LearnedVPSDE(first=2.0, last=-1.0)  # too short at the data's end
     model = exact_model(MIXTURE, sde)
     x = MIXTURE.sample(20_000, torch.Generator().manual_seed(0))
     optimizer = torch.optim.Adam(sde.parameters(), lr=0.05)
@@ -84,6 +84,6 @@ def test_learning_cuts_the_variance_and_improves_the_bound() -> None:
     first, last = sde.ends.tolist()
     assert first > 2.5
     # Between the same ends, the straight schedule's estimates are wider spread.
-    straight = sg.sde.LearnedVP(first, last)
+    straight = sg.sde.LearnedVPSDE(first, last)
     even = torch.cat([sg.losses.vdm_loss(exact_model(MIXTURE, straight), p) for p in x.split(500)])
     assert after[1] < 0.92 * float(even.detach().std())

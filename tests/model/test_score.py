@@ -94,7 +94,7 @@ def test_times_of_a_batch_are_times_one_by_one(sde: sg.LinearSDE) -> None:
 
 def test_a_prediction_of_your_own() -> None:
     """output = a x0 + b eps with any a and b: here, x0 + eps."""
-    x0, z, sde = normal(5, 2), normal(5, 2, seed=1), sg.EDM()
+    x0, z, sde = normal(5, 2), normal(5, 2, seed=1), sg.EDMSDE()
     model = sg.ScoreModel(lambda x, t: x0 + z, sde, lambda level: (1.0, 1.0))
     said = model(x0 + 3.0 * z, 3.0)
     close(said.x0, x0, 1e-11, 1e-13)
@@ -138,7 +138,7 @@ def test_time_labels_by_hand() -> None:
     close(labels(vp, t, predicts="edm", time="t"), t)
     close(labels(vp, t, time=lambda level: level.t**2), t**2)
     close(labels(sg.VESDE(), t, time="sigma"), 0.01 * 5000**t)
-    close(labels(sg.EDM(), 2.0, predicts="edm"), [math.log(2.0) / 4] * 2)
+    close(labels(sg.EDMSDE(), 2.0, predicts="edm"), [math.log(2.0) / 4] * 2)
     ddpm = sg.DiscreteVPSDE()
     steps = torch.tensor([1, 1000], dtype=torch.float64) / 1000
     close(labels(ddpm, steps, time="1000t-1"), [0.0, 999.0], 0, 1e-12)
@@ -147,7 +147,7 @@ def test_time_labels_by_hand() -> None:
 def test_edm_preconditioning_is_table_1() -> None:
     """Karras et al. (2022): D(x) = c_skip x + c_out F(c_in x; c_noise)."""
     x, sd = 5 * normal(4, 2), 0.7
-    for sde, t in ((sg.EDM(), [0.002, 0.3, 2.0, 80.0]), (sg.VESDE(), [0.0, 0.2, 0.9, 1.0])):
+    for sde, t in ((sg.EDMSDE(), [0.002, 0.3, 2.0, 80.0]), (sg.VESDE(), [0.0, 0.2, 0.9, 1.0])):
         when = torch.tensor(t, dtype=torch.float64)
         s = sde(when).sigma
         spy = Spy()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -10,13 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import sdegen as sg
+from sdegen.noise import hashing
 from sdegen.noise.hashing import mix, signed
 from tests.cases import close, refused
 
 LEVEL = 1e-5
-NOW = sg.EDM()(1.0)
+NOW = sg.EDMSDE()(1.0)
 
 
 def draw(noise: sg.Noise, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -68,6 +74,130 @@ def test_splitmix64_gives_the_published_sequence() -> None:
         4593380528125082431,
         16408922859458223821,
     ]
+
+
+def reference(key: int, number: int, n: int) -> list[float]:
+    """A stream's draw by Python's own numbers, its n cosines before its n sines."""
+    start = splitmix64((key + number) % 2**64)
+    step = splitmix64((key % 2**64) ^ start) | 1
+    words = [splitmix64((start + i * step) % 2**64) for i in range(1, n + 1)]
+    radius = [math.sqrt(-2 * math.log(((word >> 32) + 0.5) / 2**32)) for word in words]
+    angle = [2 * math.pi * (word % 2**32) / 2**32 for word in words]
+    return [r * f(a) for f in (math.cos, math.sin) for r, a in zip(radius, angle, strict=True)]
+
+
+@given(st.integers(-(2**65), 2**65), st.integers(0, 3), st.integers(1, 9))
+def test_a_draw_is_what_it_says(seed: int, skip: int, n: int) -> None:
+    """Streams of seeds, draws of streams and coordinates of draws, one at a time in Python."""
+    noise = sg.Seeded([seed])
+    key = int(noise.keys(1, torch.device("cpu")))
+    for k in range(skip + 1):
+        z = draw(noise, 1, n)
+        number = hashing.GOLDEN * (2 * k + 1)
+        close(z[0], torch.tensor(reference(key, number, (n + 1) // 2)[:n]).double(), 1e-6, 1e-6)
+
+
+# --------------------------------------------------------------------- in parts, in little memory
+
+
+SHAPES = [(1,), (9,), (1, 1), (20, 2), (3, 7), (1, 201), (5, 3, 4), (2, 3, 8, 8), (0, 3), (4, 0)]
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("at_once", [12, 200])
+def test_draws_are_the_same_in_any_parts(
+    at_once: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A draw is made in parts of rows or of columns: no bit tells where they met."""
+    whole = [draws(sg.Seeded(5, first=3), 2, *shape, dtype=dtype) for shape in SHAPES]
+    monkeypatch.setattr(hashing, "AT_ONCE", {"cpu": at_once})
+    for shape, want in zip(SHAPES, whole, strict=True):
+        z = draws(sg.Seeded(5, first=3), 2, *shape, dtype=dtype)
+        assert torch.equal(z, want)
+        for i in range(0, shape[0], 8):
+            alone = draws(sg.Seeded(5, first=3 + i), 2, 1, *shape[1:], dtype=dtype)
+            assert torch.equal(alone, want[:, i : i + 1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(1, 2**18 + 1), (100, 3, 32, 32), (2**17, 3)], ids=str)
+def test_large_draws_are_those_of_their_samples(
+    shape: tuple[int, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the size of the parts that is set."""
+    z = draw(sg.Seeded(2**63), *shape, dtype=dtype)
+    assert hashing.AT_ONCE["cpu"] < z.numel() / 2
+    last = draw(sg.Seeded(2**63, first=shape[0] - 1), 1, *shape[1:], dtype=dtype)
+    assert torch.equal(z[-1:], last)
+    monkeypatch.setattr(hashing, "AT_ONCE", {"cpu": 2**30})
+    assert torch.equal(draw(sg.Seeded(2**63), *shape, dtype=dtype), z)
+
+
+class Memory(TorchDispatchMode):
+    """Bytes of the tensors that were made and lived at once."""
+
+    def __init__(self, *known: Tensor) -> None:
+        super().__init__()
+        self.known = {each.untyped_storage()._cdata for each in known}
+        self.alive = self.peak = 0
+
+    def forget(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.alive -= size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for each in out if isinstance(out, tuple | list) else (out,):
+            storage = each.untyped_storage()
+            if storage._cdata not in self.known:
+                self.known.add(storage._cdata)
+                self.alive += storage.nbytes()
+                weakref.finalize(storage, self.forget, storage._cdata, storage.nbytes())
+        self.peak = max(self.peak, self.alive)
+        return out
+
+
+@contextmanager
+def no_reads() -> Iterator[None]:
+    """Nothing inside may ask for a value, or for a shape that depends on one."""
+
+    class Guard(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            assert not {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & {
+                *func.tags
+            }, func
+            return func(*args, **(kwargs or {}))
+
+    with Guard():
+        yield
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "shape", [(64, 3, 32, 32), (16, 3, 64, 64), (1, 2**20), (300, 1001), (4096, 100)], ids=str
+)
+def test_seeded_noise_takes_a_state_more_at_most(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    """Beside what it returns, which torch.randn returns too."""
+    x, noise = torch.empty(shape, dtype=dtype), sg.Seeded(0)
+    with Memory(noise.keys(len(x), x.device)) as memory, no_reads():
+        z = noise(x, NOW, NOW)
+    state = z.numel() * z.element_size()
+    assert state <= memory.peak <= 2 * state
+
+
+def test_small_float_draws_take_a_state_more_at_most() -> None:
+    """Made in one part, they need the memory of the hashes and nothing else."""
+    for shape in ((64, 64), (8, 3, 32, 32), (1, 3, 64, 64)):
+        for dtype in (torch.float32, torch.float64):
+            x, noise = torch.empty(shape, dtype=dtype), sg.Seeded(0)
+            with Memory(noise.keys(len(x), x.device)) as memory:
+                noise(x, NOW, NOW)
+            assert memory.peak <= 2 * x.numel() * x.element_size() + 64 * len(x)
 
 
 # --------------------------------------------------------------------------------- normal draws
@@ -194,7 +324,7 @@ def test_a_draw_is_a_function_of_its_number() -> None:
 
 
 def test_noise_does_not_depend_on_the_step() -> None:
-    later = sg.EDM()(0.5)
+    later = sg.EDMSDE()(0.5)
     x = torch.empty(3, 2)
     assert torch.equal(sg.Seeded(0)(x, NOW, later), sg.Seeded(0)(x, NOW, NOW))
 

@@ -95,6 +95,17 @@ class Own(sg.Solver):
             x = x.clamp(-1, 1)
         elif self.how == "ask":
             assert isinstance(x, Tensor)
+        elif self.how == "compare":
+            if bool((x > 0).any()):
+                h = 1.0 * h
+        elif self.how == "torch's":
+            x = torch.lerp(torch.zeros(()).to(x), x, 1.0)
+        elif self.how == "power":
+            x = x**1
+        elif self.how == "model":
+            h = h * len([p.model.device])
+        elif self.how == "noise":
+            h = h * (1 + 0 * getattr(p.noise, "drawn", 0))
         elif self.how == "shape":
             h = h * (1 + 0 * x.shape[0])
         elif self.how == "values":
@@ -117,7 +128,10 @@ def test_a_solver_of_ones_own_is_traced(how: str) -> None:
     assert off(list(made.steps(model, x))[-1], last) < 1e-12
 
 
-@pytest.mark.parametrize("how", ["clamp", "ask", "shape", "values", "random"])
+@pytest.mark.parametrize(
+    "how",
+    ["clamp", "ask", "compare", "torch's", "power", "model", "noise", "shape", "values", "random"],
+)
 def test_what_is_not_linear_runs_in_the_plain_loop(how: str) -> None:
     sde = sg.VPSDE()
     model, x, times = sg.ScoreModel(pointwise, sde), normal(3, 2), sg.walks.log_snr(sde, 4)
@@ -129,6 +143,44 @@ def test_what_is_not_linear_runs_in_the_plain_loop(how: str) -> None:
     assert torch.equal(sg.sample(model, x, solver=Own(how), walk=times), plain)
     again = sg.sample(model, x, solver=Own(how), walk=times)
     assert torch.equal(again, plain) == (how != "random")
+
+
+@dataclass(frozen=True)
+class Mistyped(sg.Solver):
+    """Euler's method with a name that does not exist."""
+
+    how: str
+    traits = sg.Traits(order=1)
+
+    def step(self, p: Any, x: Any, t: Any, s: Any, memory: Any = None) -> sg.Step:
+        if self.how == "name":
+            h = s.t - t.t + hh  # type: ignore[name-defined]  # noqa: F821
+        elif self.how == "own":
+            h = (s.t - t.t) * self.spede  # type: ignore[attr-defined]
+        elif self.how == "module":
+            h = torch.exq(s.t - t.t)  # type: ignore[attr-defined]
+        elif self.how == "equation":
+            h = (s.t - t.t) * p.etta
+        else:
+            h = (s.t - t.t) * x.clmap(0)
+        return sg.Step(x + p.drift(x, t) * h)
+
+
+@pytest.mark.parametrize(
+    ("how", "name"),
+    [("name", "hh"), ("own", "spede"), ("module", "exq"), ("equation", "etta"), ("x", "clmap")],
+)
+def test_a_typo_is_named(how: str, name: str) -> None:
+    """Where the solver is traced too, unless a tensor might have such an attribute."""
+    sde, solver = sg.VPSDE(), Mistyped(how)
+    model, times = sg.ScoreModel(pointwise, sde), sg.walks.log_snr(sde, 4)
+    with pytest.raises((NameError, AttributeError), match=name):
+        sg.sample(model, normal(3, 2), solver=solver, walk=times)
+    state = torch.get_rng_state()
+    with pytest.raises((NameError, AttributeError, sg.programs.NotLinear), match=name) as seen:
+        sg.programs.traced(solver, sde, times)
+    assert isinstance(seen.value, sg.programs.NotLinear) == (how == "x")
+    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_an_sde_without_marginals_is_traced_or_walked() -> None:
@@ -223,7 +275,7 @@ def test_the_watch_sees_a_plain_loop() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 def test_short_types_are_accumulated_in_float32(solver: sg.Solver, dtype: torch.dtype) -> None:
     """Rounded once a combination: nearer the exact result than a loop that rounds each term."""
-    sde = sg.EDM(T=20.0)
+    sde = sg.EDMSDE(T=20.0)
     model, x = sg.ScoreModel(pointwise, sde, "x0"), 20 * normal(256, 64).to(dtype)
     times = sg.walks.log_snr(sde, 24)
     exact = sg.sample(model, x.double(), solver=solver, walk=times)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sdegen.bench.results import Cell, Choice, Results, apart, load
+from sdegen.bench.results import Cell, Choice, Results, load, why_apart
 from sdegen.report import answers, figures, markup, page, tables
 from sdegen.report.markup import Entry
 from sdegen.report.standings import cells_of, fixed, freely, pairs
@@ -94,7 +94,7 @@ def test_points_apart_are_counted_and_shown(tmp_path: Path) -> None:
         steps,
     )
     assert [len(row) for row in results.errors().values()] == [1]
-    assert sorted(map(apart, results.aside)) == [
+    assert sorted(map(why_apart, results.aside)) == [
         "for a number of steps instead of network calls", "in float32", "on cuda",
     ]  # fmt: skip
     said = page.head(results)

@@ -29,13 +29,13 @@ def test_what_is_recommended_keeps_to_its_calls(nfe: int, order: int) -> None:
 
 
 def test_without_a_solver_the_recommended_one_is_taken() -> None:
-    model, x = sg.ScoreModel(NET, sg.EDM()), normal(3, 2)
+    model, x = sg.ScoreModel(NET, sg.EDMSDE()), normal(3, 2)
     for nfe in (4, 20, 50):
         how = recipes.recommended(nfe)
         assert torch.equal(sg.sample(model, x, nfe=nfe), sg.sample(model, x, **how))
     solver = recipes.recommended(4)["solver"]
     assert torch.equal(sg.sample(model, x, steps=4), sg.sample(model, x, nfe=4))
-    times = sg.walks.log_snr(sg.EDM(), 4)
+    times = sg.walks.log_snr(sg.EDMSDE(), 4)
     own = sg.sample(model, x, solver=solver, walk=times)
     assert torch.equal(sg.sample(model, x, walk=times), own)
     assert torch.equal(sg.sample(model, x, walk="log_snr", nfe=4), own)
@@ -51,5 +51,5 @@ def test_without_a_solver_the_recommended_one_is_taken() -> None:
 
 def test_the_usual_solver_needs_marginals() -> None:
     model = sg.ScoreModel(NET, Plain(), predicts="score")
-    with refused("The usual solver works in alpha and sigma, but Plain gives only"):
+    with refused("The usual solver needs alpha and sigma, but Plain gives only"):
         sg.sample(model, normal(2, 2), nfe=4)

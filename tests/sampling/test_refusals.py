@@ -75,7 +75,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "walk of a matrix": (sampling(walk=torch.ones(2, 2)), "at least two times"),
     "walk with NaN": (sampling(walk=[1.0, math.nan]), "finite"),
     "infinite lambda": (
-        sampling(model=sg.ScoreModel(never, sg.Flow(T=1.0)), steps=3),
+        sampling(model=sg.ScoreModel(never, sg.FlowSDE(T=1.0)), steps=3),
         "infinite at an end.*uniform",
     ),
     "noise in an ODE solver": (sampling(solver=sg.Heun(), steps=2, eta=1.0), "eta = 1"),
@@ -187,19 +187,23 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         "walks the same times twice",
     ),
     "no signal": (
-        sampling(model=sg.ScoreModel(never, sg.Flow(T=1.0)), solver=sg.UniPC(), walk=[1.0, 0.5]),
+        sampling(
+            model=sg.ScoreModel(never, sg.FlowSDE(T=1.0)), solver=sg.UniPC(), walk=[1.0, 0.5]
+        ),
         "no signal left",
     ),
     "infinite g": (
         sampling(
-            model=sg.ScoreModel(never, sg.Flow(T=1.0)),
+            model=sg.ScoreModel(never, sg.FlowSDE(T=1.0)),
             solver=sg.EulerMaruyama(),
             walk=[1.0, 0.5],
         ),
         "g is infinite",
     ),
     "no signal in cosine": (
-        sampling(model=sg.ScoreModel(never, sg.Cosine(T=1.0)), solver=sg.UniPC(), walk=[1.0, 0.5]),
+        sampling(
+            model=sg.ScoreModel(never, sg.CosineSDE(T=1.0)), solver=sg.UniPC(), walk=[1.0, 0.5]
+        ),
         "no signal left",
     ),
     "variance": (lambda: sg.Ancestral("middle"), "'small' or 'large'"),  # type: ignore[arg-type]
@@ -216,8 +220,8 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "beta of zero": (lambda: sg.SubVPSDE(0.0), "0 < beta_min"),
     "sigmas": (lambda: sg.VESDE(5.0, 1.0), "0 < sigma_min <= sigma_max"),
     "interval": (lambda: sg.VPSDE(t_min=2.0), "t_min < T"),
-    "flow beyond one": (lambda: sg.Flow(T=1.5), "T <= 1"),
-    "offset": (lambda: sg.Cosine(s=-1.0), "s >= 0"),
+    "flow beyond one": (lambda: sg.FlowSDE(T=1.5), "T <= 1"),
+    "offset": (lambda: sg.CosineSDE(s=-1.0), "s >= 0"),
     "a beta above one": (lambda: sg.DiscreteVPSDE([0.1, 1.2]), r"\(0, 1\)"),
     "no betas": (lambda: sg.DiscreteVPSDE([]), "at least one beta"),
     "curves that fall": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -15,16 +16,19 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.exact.distributions import exact_model
-from sdegen.sde.process import Prior
+from sdegen.sde.inverse import bisect
+from sdegen.sde.process import Prior, linear
 from tests.cases import (
     BY_CURVES,
     EVERY,
     MIXTURE,
     SDES,
+    Plain,
     close,
     ends,
     every_sde,
     normal,
+    refused,
     run,
     sdes,
     times,
@@ -355,3 +359,49 @@ def test_sdes_are_values() -> None:
     with pytest.raises(AttributeError):
         sg.VPSDE().T = 2.0  # type: ignore[misc]
     assert len({type(sde) for sde in EVERY.values()}) == len(EVERY)
+
+
+def test_bisection_ends_where_the_condition_does() -> None:
+    """To the last bit or two, at both ends of the interval too, each element by itself."""
+    goal = torch.tensor([0.0, 1e-9, 1 / 3, 0.7, 1.0], dtype=torch.float64)
+    found = bisect(lambda t: t**3 < goal, torch.zeros_like(goal), torch.ones_like(goal))
+    close(found**3, goal, rtol=1e-14, atol=1e-50)
+
+
+def test_a_linear_sde_is_itself_and_another_is_refused() -> None:
+    sde = sg.VPSDE()
+    assert linear(sde, "This", "do that") is sde
+    with refused("^This needs alpha and sigma, but Plain gives only drift and diffusion: do that"):
+        linear(Plain(), "This", "do that")
+
+
+OLD = ("Cosine", "EDM", "Flow", "LearnedVP")
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_an_sde_has_its_old_name_for_one_release(name: str) -> None:
+    """At the top and in its room, with a warning at the line that asks for it."""
+    for module in (sg, sg.sde):
+        with pytest.warns(DeprecationWarning, match=f"{name} is called {name}SDE now") as seen:
+            old = getattr(module, name)
+        assert old is getattr(sg.sde, f"{name}SDE") and seen[0].filename == __file__
+        assert name not in module.__all__
+        with pytest.warns(DeprecationWarning, match=f"{name}SDE now") as seen:
+            exec(f"from {module.__name__} import {name}", {"__name__": "someone"})
+        assert {each.filename for each in seen} == {"<string>"}
+    with pytest.raises(AttributeError, match="has no attribute 'Clfow'"):
+        sg.sde.Clfow  # noqa: B018
+
+
+def test_a_checkpoint_knows_its_sde_by_either_name() -> None:
+    from sdegen.training.trainer import refuse_other
+
+    path = Path("checkpoint")
+    for room in ("sdegen", "sdegen.sde"):
+        for name in OLD:
+            old, new = ({"sde": {"_target_": f"{room}.{n}"}} for n in (name, f"{name}SDE"))
+            refuse_other(path, old, new)
+    with refused("made with sde._target_"):
+        refuse_other(
+            path, {"sde": {"_target_": "sdegen.EDMSDE"}}, {"sde": {"_target_": "sdegen.x"}}
+        )

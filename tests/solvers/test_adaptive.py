@@ -258,7 +258,7 @@ def test_steps_are_fewer_where_nothing_happens() -> None:
 @pytest.mark.parametrize("clock", ["t", "lam", "rho"])
 @pytest.mark.parametrize("method", ["heun_euler", "bosh3", "dopri5"])
 def test_every_clock_comes_to_the_same_end(clock: Any, method: Any) -> None:
-    for sde in (sg.VPSDE(), sg.EDM(), sg.Flow()):
+    for sde in (sg.VPSDE(), sg.EDMSDE(), sg.FlowSDE()):
         x, exact = exact_end(sde)
         tol = 1e-5 if method == "heun_euler" else 1e-7
         solver = sg.AdaptiveRK(method, clock=clock, rtol=tol, atol=tol, max_nfe=100_000)

@@ -41,10 +41,10 @@ def test_the_tables_are_whole() -> None:
 
 
 @pytest.mark.parametrize("method", TORCHDIFFEQ)
-@pytest.mark.parametrize("sde", [VP, sg.EDM()], ids=["vp", "edm"])
+@pytest.mark.parametrize("sde", [VP, sg.EDMSDE()], ids=["vp", "edm"])
 def test_every_torchdiffeq_method(method: str, sde: sg.LinearSDE) -> None:
     """To the flow's end, asked inside [t_min, T] alone, its calls counted where they are made."""
-    if "adams" in method and isinstance(sde, sg.EDM):
+    if "adams" in method and isinstance(sde, sg.EDMSDE):
         sde = VP  # equal steps in t, which they need, are unstable from t = 80
     x, exact = exact_end(sde)
     truth, seen = exact_model(MIXTURE, sde), []

@@ -37,7 +37,7 @@ def test_a_point_mass_is_reached_in_one_step_of_any_size(sde: sg.LinearSDE, n: i
         close(end, point.expand(4, 2), 1e-12)
 
 
-@pytest.mark.parametrize("sde", [sg.VPSDE(), sg.EDM()], ids=["vp", "edm"])
+@pytest.mark.parametrize("sde", [sg.VPSDE(), sg.EDMSDE()], ids=["vp", "edm"])
 def test_noise_on_a_point_mass_has_exactly_the_forward_law(sde: sg.LinearSDE) -> None:
     """x_s = alpha_s p + sigma_s (keep z_t + sqrt(1 - keep^2) z), keep = e^{-eta^2 h} or DDIM's."""
     model, point = exact_model(POINT, sde), torch.tensor(POINT.mean, dtype=torch.float64)
@@ -71,8 +71,8 @@ def test_without_a_score_only_the_signal_scales(sde: sg.LinearSDE) -> None:
     [sg.Euler(), sg.Heun(), sg.DDIM(), sg.DDIM(1.0), sg.DPMSolverPP(1), sg.DPMSolverPP(2)],
 )
 def test_a_flow_starts_from_pure_noise(solver: sg.Solver, predicts: str) -> None:
-    """Flow(T=1): lam is infinite at the start, and nothing that is not is computed from it."""
-    sde = sg.Flow(T=1.0, t_min=0.01)
+    """FlowSDE(T=1): lam is infinite at the start, and nothing that is not is computed from it."""
+    sde = sg.FlowSDE(T=1.0, t_min=0.01)
     exact = exact_model(MIXTURE, sde)
     model = sg.ScoreModel(lambda x, t: getattr(exact(x, t), predicts), sde, predicts)
     x = normal(16, 2)

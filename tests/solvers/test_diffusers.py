@@ -30,7 +30,7 @@ from tests.peers import (
     walk_of,
 )
 
-VP, FLOW = sg.DiscreteVPSDE(), sg.Flow()
+VP, FLOW = sg.DiscreteVPSDE(), sg.FlowSDE()
 
 
 class SignSlip(sg.DPMSolverPP):

@@ -36,7 +36,7 @@ from tests.peers import (
     walk_of,
 )
 
-VP, FLOW = sg.DiscreteVPSDE(), sg.Flow()
+VP, FLOW = sg.DiscreteVPSDE(), sg.FlowSDE()
 
 
 # ------------------------------------------------------------------------ diffusers, singlestep
@@ -243,7 +243,7 @@ EDM_CASES = {
 @pytest.mark.parametrize("case", EDM_CASES.values(), ids=EDM_CASES)
 def test_edm_schedulers_of_diffusers(case: Case) -> None:
     """Their preconditioning too: c_in, c_noise, c_skip and c_out are theirs."""
-    sde, net = sg.EDM(), Smooth()
+    sde, net = sg.EDMSDE(), Smooth()
     levels = sg.walks.levels(sde, sg.walks.karras(sde, N))
     model = sg.ScoreModel(net, sde, predicts="edm")
     theirs = scheduler(case.name, N, **case.config)

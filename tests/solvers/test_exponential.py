@@ -52,7 +52,7 @@ mpmath.mp.dps = 40
 
 def level(lam: float) -> sg.Level:
     """The level of EDM at a lam that is exact, where differences of lam are exact too."""
-    at = sg.EDM()(torch.tensor(math.exp(-lam), dtype=torch.float64))
+    at = sg.EDMSDE()(torch.tensor(math.exp(-lam), dtype=torch.float64))
     at.__dict__["lam"] = torch.tensor(lam, dtype=torch.float64)
     return at
 
@@ -76,7 +76,7 @@ ETAS: dict[str, tuple[Eta, Callable[[Any], Any]]] = {
 
 
 def equation(eta: Eta) -> sg.Reverse:
-    return sg.Reverse(sg.ScoreModel(NET, sg.EDM()), eta)
+    return sg.Reverse(sg.ScoreModel(NET, sg.EDMSDE()), eta)
 
 
 def exact_density(name: str, eta: Callable[[Any], Any], u: Any, s: Any) -> Any:
@@ -276,7 +276,7 @@ def test_any_nodes_give_order_three(nodes: tuple[float, float]) -> None:
 
 @pytest.mark.parametrize("node", [0.1, 0.5, 0.8])
 def test_any_node_gives_order_two(node: float) -> None:
-    (slope,) = slopes(flow_errors(sg.solvers.Singlestep(2, (node,)), sg.EDM(), (128, 256)))
+    (slope,) = slopes(flow_errors(sg.solvers.Singlestep(2, (node,)), sg.EDMSDE(), (128, 256)))
     assert abs(slope - 2) < 0.1, slope
 
 

@@ -22,7 +22,7 @@ from sdegen.walks.climbs import ancestral, churn
 from tests.cases import MIXTURE, Replay, run
 from tests.peers import DRAWS, HEUN, START, N, one_path, same, stack
 
-WIDE = sg.EDM(T=200.0, t_min=1e-6)
+WIDE = sg.EDMSDE(T=200.0, t_min=1e-6)
 SIGMAS = sg.walks.karras(WIDE, N, start=80.0, stop=0.002)
 Sampler = Callable[..., Tensor]
 

@@ -54,7 +54,7 @@ def test_three_references_agree(sde: sg.LinearSDE) -> None:
 
 def test_gaussian_flow_in_closed_form_is_the_flow() -> None:
     gauss = Gaussian([0.3, -1.0], [[0.5, 0.2], [0.2, 0.3]])
-    for sde in (sg.VPSDE(), sg.SubVPSDE(), sg.EDM()):
+    for sde in (sg.VPSDE(), sg.SubVPSDE(), sg.EDMSDE()):
         top, bottom = ends(sde)
         x = top.sigma * normal(8, 2)
         there = run(sg.RK4(), exact_model(gauss, sde), x, 512)
@@ -329,7 +329,7 @@ def test_stochastic_limit_is_not_the_deterministic_one() -> None:
 
 def test_one_step_by_hand() -> None:
     """On EDM and N(0, 1) the flow is dx/dt = x t / (1 + t^2)."""
-    sde = sg.EDM()
+    sde = sg.EDMSDE()
     model = exact_model(Gaussian([0.0], [[1.0]]), sde)
     x, t, s = normal(5, 1), 2.0, 1.5
     k1 = x * t / (1 + t**2)

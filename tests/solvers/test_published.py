@@ -236,7 +236,7 @@ def test_heun_on_edm_is_algorithm_1() -> None:
             x = x + (t[i + 1] - t[i]) * (d / 2 + d2 / 2)
         else:
             x = euler
-    model = sg.ScoreModel(NET, sg.EDM(), "edm")
+    model = sg.ScoreModel(NET, sg.EDMSDE(), "edm")
     out = sg.solve(model, start, solver=sg.Heun(), steps=N - 1, walk="karras", denoise=True)
     close(out.x, x, rtol=1e-10)
     assert out.nfe.tolist() == [2 * N - 1] * 4 == [model.nfe] * 4
@@ -244,8 +244,8 @@ def test_heun_on_edm_is_algorithm_1() -> None:
 
 def test_flow_matching_euler_is_its_usual_self() -> None:
     """x <- x + (s - t) v on the straight flow."""
-    sde = sg.Flow()
-    x, walk = normal(4, 2), sg.walks.uniform(sg.Flow(), 6)
+    sde = sg.FlowSDE()
+    x, walk = normal(4, 2), sg.walks.uniform(sg.FlowSDE(), 6)
     got = run(sg.Euler(), sg.ScoreModel(NET, sde, "velocity"), x, walk)
     for t, s in pairwise(walk):
         x = x + (s - t) * NET(x, t.expand(4))

@@ -28,7 +28,7 @@ NET = Smooth()
 
 def level(lam: float) -> sg.Level:
     """The level of EDM at a lam that is exact, where differences of lam are exact too."""
-    at = sg.EDM()(torch.tensor(math.exp(-lam), dtype=torch.float64))
+    at = sg.EDMSDE()(torch.tensor(math.exp(-lam), dtype=torch.float64))
     at.__dict__["lam"] = torch.tensor(lam, dtype=torch.float64)
     return at
 
@@ -137,7 +137,7 @@ def test_published(solver: sg.Solver, step: Callable[..., Tensor]) -> None:
 
 def test_er_sde_by_hand() -> None:
     """Cui et al. (2023), algs. 2, 4 and 5 phi(s) = s (exp(s^0.3) + 10), by SciPy."""
-    sde = sg.EDM()
+    sde = sg.EDMSDE()
     model, x = exact_model(MIXTURE, sde), 80.0 * normal(4, 2)
     walk, draws = sg.walks.karras(sde, 6, stop=0.1), [normal(4, 2, seed=k) for k in range(6)]
     sigma = walk.tolist()

@@ -72,7 +72,9 @@ def test_edm_is_algorithm_2(S: dict[str, float]) -> None:
             x = x + (t_hat**2 - t_i**2).sqrt() * S.get("S_noise", 1.0) * next(draws)
         x = heun(x, t_hat, t_next)
     noise = Replay(list(z))
-    out = sg.solve(sg.ScoreModel(NET, sg.EDM(), "edm"), start, **recipes.edm(n, noise=noise, **S))
+    out = sg.solve(
+        sg.ScoreModel(NET, sg.EDMSDE(), "edm"), start, **recipes.edm(n, noise=noise, **S)
+    )
     close(out.x, x, 1e-12)
     assert len(list(noise.draws)) == len(list(draws))
     assert out.nfe.tolist() == [2 * n - 1] * 4
@@ -96,7 +98,7 @@ def test_edm_is_one_sampler_on_every_sde() -> None:
 
 def test_churn_counts_its_steps() -> None:
     """gamma is S_churn over the steps taken, the hop among them."""
-    sde, grid = sg.EDM(), sg.walks.karras(sg.EDM(), 10)
+    sde, grid = sg.EDMSDE(), sg.walks.karras(sg.EDMSDE(), 10)
     for hop, n in ((False, 10), (True, 11)):
         walk = walks.churn(sde, grid, S_churn=1.1, hop=hop)
         gained = torch.tensor([float(s / t) for t, s in pairwise(walk) if s > t])

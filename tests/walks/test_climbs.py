@@ -196,7 +196,7 @@ def test_below_t_min_an_ancestral_step_turns_there(sde: sg.LinearSDE) -> None:
 @pytest.mark.parametrize("solver", [sg.Euler(), sg.DDIM()])
 def test_ancestral_euler_by_hand(solver: sg.Solver, eta: float) -> None:
     """k-diffusion's rule for how far down and up, and a last step to sigma = 0."""
-    sde, n = sg.EDM(t_min=1e-6), 8
+    sde, n = sg.EDMSDE(t_min=1e-6), 8
     sigma = torch.cat([sg.walks.karras(sde, n - 1, stop=0.002), torch.zeros(1).double()])
     model = sg.ScoreModel(NET, sde, "edm")
     start, z = 80 * normal(4, 2), normal(n, 4, 2, seed=1)
@@ -213,7 +213,7 @@ def test_ancestral_euler_by_hand(solver: sg.Solver, eta: float) -> None:
 
 def test_ancestral_euler_has_no_noise_above_all_of_it() -> None:
     """eta > 1: rho_up is at most rho_s, which is all the noise there is."""
-    sde = sg.EDM()
+    sde = sg.EDMSDE()
     times = sg.walks.karras(sde, 10)
     # From there on eta sqrt(1 - (rho_s / rho_t)^2) > 1, and the step falls to t_min.
     walk = walks.ancestral(sde, times, eta=3.0)
@@ -223,7 +223,7 @@ def test_ancestral_euler_has_no_noise_above_all_of_it() -> None:
 
 def test_ancestral_starts_at_pure_noise() -> None:
     """alpha = 0 at t = 1: rho is infinite there, and the walk is the same."""
-    sde = sg.Flow(T=1.0)
+    sde = sg.FlowSDE(T=1.0)
     model, x, z = sg.ScoreModel(NET, sde, "x0"), normal(4, 2), normal(5, 4, 2, seed=1)
     times = sg.walks.uniform(sde, 5, stop=0.1)
     walk = walks.ancestral(sde, times, eta=0.8)

@@ -49,13 +49,13 @@ def test_steps_are_equal_in_the_grids_own_clock(sde: sg.LinearSDE, n: int) -> No
 def test_karras_is_the_papers_eq_5(n: int) -> None:
     i = np.arange(n + 1)
     sigma = (80 ** (1 / 7) + i / n * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
-    close(sg.walks.karras(sg.EDM(), n), sigma)
+    close(sg.walks.karras(sg.EDMSDE(), n), sigma)
 
 
 def test_textbook_grids() -> None:
     close(sg.walks.uniform(sg.VPSDE(), 4), np.linspace(1, 1e-3, 5))
     close(sg.walks.quadratic(sg.VPSDE(), 4), np.linspace(1, math.sqrt(1e-3), 5) ** 2)
-    close(sg.walks.log_snr(sg.EDM(), 4), np.geomspace(80, 0.002, 5))
+    close(sg.walks.log_snr(sg.EDMSDE(), 4), np.geomspace(80, 0.002, 5))
     close(sg.walks.log_snr(sg.VESDE(), 4), sg.walks.uniform(sg.VESDE(), 4))
 
 

@@ -79,7 +79,7 @@ def test_restart_visits_what_its_algorithm_does() -> None:
             N, K, high = nearest[i]
             for t, s in list(pairwise(edm(high, main[i], N))) * K:
                 want += [t, s]
-    at, out = seen(recipes.restart(n, intervals), sg.EDM())
+    at, out = seen(recipes.restart(n, intervals), sg.EDMSDE())
     close(at, [*want, 0.002], 1e-9)
     assert out.nfe.tolist() == [len(want) + 1] * 2
 
@@ -105,27 +105,27 @@ def test_restart_takes_the_calls_that_were_published(
     n: int, intervals: list[tuple[int, int, float, float]], calls: int
 ) -> None:
     """CIFAR-10's shortest and ImageNet 64's longest configuration."""
-    _, out = seen(recipes.restart(n, intervals), sg.EDM())
+    _, out = seen(recipes.restart(n, intervals), sg.EDMSDE())
     assert out.nfe.tolist() == [calls] * 2
 
 
 def test_restart_is_the_same_heun() -> None:
     """One interval by hand, S_noise included."""
     n, z = 8, normal(2, 4, 2, seed=1)
-    sigma = sg.walks.karras(sg.EDM(), n - 1)
+    sigma = sg.walks.karras(sg.EDMSDE(), n - 1)
     x = start = 80 * normal(4, 2)
     i = int((sigma - 0.06).abs().argmin())
     for t, s in pairwise(sigma[: i + 1]):
         x = heun(x, t, s)
     for k in range(2):
-        again = sg.walks.karras(sg.EDM(), 3, start=1.5, stop=float(sigma[i]))
+        again = sg.walks.karras(sg.EDMSDE(), 3, start=1.5, stop=float(sigma[i]))
         x = x + 1.1 * (again[0] ** 2 - again[-1] ** 2).sqrt() * z[k]
         for t, s in pairwise(again):
             x = heun(x, t, s)
     for t, s in pairwise([*sigma[i:], torch.zeros(()).double()]):
         x = heun(x, t, s)
     how = recipes.restart(n, [(4, 2, 0.06, 1.5)], S_noise=1.1, noise=Replay(list(z)))
-    close(sg.sample(sg.ScoreModel(NET, sg.EDM(), "edm"), start, **how), x, 1e-11)
+    close(sg.sample(sg.ScoreModel(NET, sg.EDMSDE(), "edm"), start, **how), x, 1e-11)
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ class Drifting(sg.SDE):
 
 @climbing
 def test_only_linear_sdes_climb(by: walks.Climb) -> None:
-    with refused("climbs by the forward step of a LinearSDE, which Drifting is not: leave"):
+    with refused("needs alpha and sigma, but Drifting gives only drift and diffusion: leave"):
         by(Drifting(), sg.walks.uniform(Drifting(), 5))
     with refused("whose times fall; these climb already"):
         by(sg.VPSDE(), torch.tensor([1.0, 0.5, 0.6, 0.1]))
@@ -113,14 +113,14 @@ def test_only_linear_sdes_climb(by: walks.Climb) -> None:
 
 def restarting(*interval: float) -> Callable[[], Tensor]:
     given: Sequence[Any] = [interval]
-    return lambda: walks.restart(sg.EDM(), sg.walks.karras(sg.EDM(), 17), given)
+    return lambda: walks.restart(sg.EDMSDE(), sg.walks.karras(sg.EDMSDE(), 17), given)
 
 
-GRID = sg.walks.karras(sg.EDM(), 17)
+GRID = sg.walks.karras(sg.EDMSDE(), 17)
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
-    "eta": (lambda: walks.ancestral(sg.EDM(), GRID, -0.1), "eta >= 0, but eta = -0.1"),
-    "eta is nan": (lambda: walks.ancestral(sg.EDM(), GRID, math.nan), "but eta = nan"),
-    "S_churn": (lambda: walks.churn(sg.EDM(), GRID, -1.0), "S_churn >= 0, but S_churn = -1.0"),
+    "eta": (lambda: walks.ancestral(sg.EDMSDE(), GRID, -0.1), "eta >= 0, but eta = -0.1"),
+    "eta is nan": (lambda: walks.ancestral(sg.EDMSDE(), GRID, math.nan), "but eta = nan"),
+    "S_churn": (lambda: walks.churn(sg.EDMSDE(), GRID, -1.0), "S_churn >= 0, but S_churn = -1.0"),
     "above T": (restarting(0.06, 81.0, 1, 2), r"at most 80 = rho\(T\), but rho_max = 81"),
     "not up": (restarting(0.3, 0.06, 1, 2), "to a rho above it .* but rho_max = 0.06"),
     "nearest is above": (
@@ -130,8 +130,11 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "no K": (restarting(0.06, 0.3, 0, 2), "restart's K must be a whole number >= 1, but it is 0"),
     "no n": (restarting(0.06, 0.3, 1, 0), "steps >= 1, but steps = 0"),
     "three": (restarting(0.06, 0.3, 1), r"An interval is \(rho_min, rho_max, K, n\), but"),
-    "jump": (lambda: walks.repaint(sg.EDM(), GRID, 0), "jump_length must be a whole number >= 1"),
-    "resamplings": (lambda: walks.repaint(sg.EDM(), GRID, 2, 0), "resamplings must be a whole"),
+    "jump": (
+        lambda: walks.repaint(sg.EDMSDE(), GRID, 0),
+        "jump_length must be a whole number >= 1",
+    ),
+    "resamplings": (lambda: walks.repaint(sg.EDMSDE(), GRID, 2, 0), "resamplings must be a whole"),
     "edm of one": (lambda: recipes.edm(1), "n >= 2 times, but n = 1"),
 }
 

@@ -1,0 +1,200 @@
+"""The settings of the commands, one checked value each: what is wrong is one sentence.
+
+conf/ says what they are by default; here is what they may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, TypeVar
+
+from sdegen.checks import flag, number, one_of, optional, text, texts, whole
+from sdegen.training.settings import TrainSettings
+
+Node = dict[str, Any]
+"""What Hydra builds an object of: a ``_target_`` and its arguments."""
+
+T = TypeVar("T")
+
+
+def read(kind: type[T], config: Mapping[str, Any]) -> T:
+    """Settings from a composed configuration; ValueError for a key too many or too few.
+
+    A name may be a number, as a folder's may.
+    """
+    known = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]
+    for name in config:
+        if name not in known:
+            keys = ", ".join(sorted(known))
+            raise ValueError(f"There is no setting {name}: it must be one of {keys}.")
+    values = dict(config)
+    for name, each in known.items():
+        if name not in config and each.default is MISSING:
+            raise ValueError(f"The setting {name} has no value: give {name}=...")
+        value = values.get(name)
+        if each.type == "str" and isinstance(value, int | float) and not isinstance(value, bool):
+            values[name] = str(value)
+    return kind(**values)
+
+
+def record(settings: Any) -> dict[str, Any]:
+    """Settings for a file: the configuration they were read from, whose empty groups are none."""
+    values = {each.name: (each.default, getattr(settings, each.name)) for each in fields(settings)}
+    return {name: value for name, (default, value) in values.items() if value is not default}
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """Of ``sdegen-sample``.
+
+    run: the folder of a finished run.  name: of the samples' folder.  n: samples.  nfe or steps,
+    eta, seed and denoise as ``solve`` has them; eta and seed may be lists.
+    """
+
+    run: str
+    name: str
+    n: int
+    nfe: int | None
+    steps: int | None
+    eta: float | list[float] | None
+    seed: int | list[int] | None
+    denoise: bool
+    device: str
+    packages: list[str]
+    solver: Node | None = None
+    walk: Node | None = None
+
+    def __post_init__(self) -> None:
+        text("run", self.run), text("name", self.name), text("device", self.device)
+        whole("n", self.n)
+        for name in ("nfe", "steps"):
+            optional(whole, name, getattr(self, name))
+        for eta in self.eta if isinstance(self.eta, list) else [self.eta]:
+            optional(number, "eta", eta, 0)
+        for seed in self.seed if isinstance(self.seed, list) else [self.seed]:
+            optional(whole, "seed", seed, None)
+        flag("denoise", self.denoise), texts("packages", self.packages)
+
+    @property
+    def title(self) -> str:
+        """A folder name that says what differs between the jobs of a sweep."""
+        parts = {"nfe": self.nfe, "steps": self.steps, "eta": self.eta, "seed": self.seed}
+        given = [f"{key}{value}" for key, value in parts.items() if value is not None]
+        return "-".join([self.name, *given, *(["denoise"] if self.denoise else [])])
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """Of ``sdegen-tune``: a finished run, the name of the solver's file, and ``tune``'s own."""
+
+    run: str
+    name: str
+    nfe: int
+    coefficients: bool
+    seeds: int
+    iterations: int
+    fine: int
+    batch: int
+    seed: int
+    device: str
+    packages: list[str]
+
+    def __post_init__(self) -> None:
+        text("run", self.run), text("name", self.name), text("device", self.device)
+        for name in ("nfe", "seeds", "iterations", "fine", "batch"):
+            whole(name, getattr(self, name))
+        whole("seed", self.seed, None)
+        flag("coefficients", self.coefficients), texts("packages", self.packages)
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Of ``sdegen-evaluate``.
+
+    run: the folder of a finished run.  name: of the results' folder in it.  n: samples, None for
+    all of the split, ``batch`` at a time.  solver to protocol as ``log_prob`` and ``bits_per_dim``
+    have them, None for their defaults.  elbo_draws, ddpm_steps: of the bounds, 0 for none of
+    them; bounds_on: "dequantised" data or its "values".
+    """
+
+    run: str
+    name: str
+    split: str
+    n: int | None
+    batch: int
+    steps: int | None
+    nfe: int | None
+    divergence: str | None
+    probes: int | None
+    repeats: int | None
+    importance: int
+    protocol: str | None
+    elbo_draws: int
+    ddpm_steps: int
+    bounds_on: str
+    seed: int
+    device: str
+    packages: list[str]
+    data: Node | None = None
+    solver: Node | None = None
+    walk: Node | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("run", "name", "device"):
+            text(name, getattr(self, name))
+        for name in ("batch", "importance"):
+            whole(name, getattr(self, name))
+        for name in ("n", "steps", "nfe", "probes", "repeats"):
+            optional(whole, name, getattr(self, name))
+        for name in ("elbo_draws", "ddpm_steps"):
+            whole(name, getattr(self, name), 0)
+        whole("seed", self.seed, None), texts("packages", self.packages)
+        if self.split not in ("train", "test"):
+            raise ValueError(f"split must be 'train' or 'test', but it is {self.split!r}.")
+        for name in ("divergence", "protocol"):
+            optional(text, name, getattr(self, name))
+        one_of(self.bounds_on, "bounds_on", {"values": True, "dequantised": False})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What ``sdegen-train`` samples with in the end: solvers by name, at these budgets."""
+
+    solvers: dict[str, Node]
+    budgets: list[int]
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.budgets, list) or not self.budgets:
+            raise ValueError(f"evaluate.budgets must be a list, but it is {self.budgets!r}.")
+        for budget in self.budgets:
+            whole("evaluate.budgets", budget)
+        whole("evaluate.seed", self.seed, None)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Of ``sdegen-train``; an experiment's file may have keys of its own besides."""
+
+    sde: Node
+    net: Node
+    model: Node
+    data: Node
+    loss: Node
+    train: TrainSettings
+    evaluate: Comparison
+    conditional: bool
+    packages: list[str]
+    walk: Node | None = None
+
+    def __post_init__(self) -> None:
+        flag("conditional", self.conditional), texts("packages", self.packages)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Experiment:
+        """From a composed configuration."""
+        known = {each.name: config[each.name] for each in fields(cls) if each.name in config}
+        parts = {"train": TrainSettings(**config["train"])}
+        compared = {"solvers": {}, **config["evaluate"]}
+        return read(cls, {**known, **parts, "evaluate": read(Comparison, compared)})

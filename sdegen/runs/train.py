@@ -1,0 +1,95 @@
+"""A run: a score model trained, sampled with several solvers, and what the samples are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from sdegen.files import claim, write_json
+from sdegen.metrics.quality import Row
+from sdegen.runs.build import build, build_data, build_model, build_optimizer
+from sdegen.runs.compare import refuse_early
+from sdegen.runs.finish import finish
+from sdegen.runs.settings import Experiment
+from sdegen.training import Objective, Trainer, stopping
+
+
+class Trained(NamedTuple):
+    """How a run ended: the signal that stopped it or 0, and the rows of its table if it is done,
+    in the first process."""
+
+    stopped_by: int
+    rows: list[Row]
+
+
+def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) -> Trained:
+    """Train and compare a resolved configuration in a folder, saying how it goes.
+
+    Everything that can be wrong is refused before the first step.
+    """
+    experiment = Experiment.of(config)
+    packages, settings, compared = experiment.packages, experiment.train, experiment.evaluate
+    data, test = build_data(config)
+    torch.manual_seed(settings.seed)
+    model = build_model(config, data.shape, data.classes)
+    loss = build(experiment.loss, packages)
+    solvers = {name: build(node, packages) for name, node in compared.solvers.items()}
+    walk = build(experiment.walk, packages) or None
+    optimizer = build_optimizer(config)
+    refuse_early(model, solvers, compared.budgets, walk)
+    x0, y = (part[None] for part in data[0])
+    # A loss that cannot be taken says so now.
+    Objective(model, loss, experiment.conditional)(x0, y)
+    claim(folder)
+    trainer = Trainer(
+        model,
+        data,
+        loss,
+        optimizer,
+        settings,
+        folder,
+        conditional=experiment.conditional,
+        identity=identity(config),
+    )
+    first, world = trainer.fabric.is_global_zero, trainer.fabric.world_size
+    if first:
+        write_json(folder / "config.json", config)
+        count = sum(p.numel() for p in model.parameters())
+        say(
+            f"{folder}: {count:,} parameters, {len(data):,} samples, {settings.steps:,} steps"
+            + (f", {world} processes" if world > 1 else "")
+        )
+    with stopping() as wish:
+        stopped = watch(trainer, wish)
+    averaged, step = trainer.averaged, trainer.step
+    trainer.close()
+    if stopped and first:
+        say(f"Stopped at step {step:,}; the same command continues from there.")
+    if stopped or not first:
+        return Trained(stopped, [])
+    return Trained(0, finish(averaged, config, compared, folder, data, test, solvers, walk))
+
+
+def watch(trainer: Trainer, wish: Any) -> int:
+    """Train to the end with a progress bar, or until a signal; its number or 0."""
+    from tqdm import tqdm
+
+    total, first = trainer.settings.steps, trainer.fabric.is_global_zero
+    with tqdm(total=total, initial=trainer.step, disable=not first, unit="step") as bar:
+        for record in trainer.steps(wish):
+            bar.update(record.step - bar.n)
+            bar.set_postfix(loss=f"{record.loss:.4f}")
+    return int(wish.signum) if trainer.step < total else 0
+
+
+def identity(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that a checkpoint must share with the run that continues it."""
+    names = ("sde", "net", "model", "data", "loss", "conditional")
+    fixed = ("batch_size", "optimizer", "warmup", "clip", "ema", "seed")
+    return {
+        **{name: config[name] for name in names},
+        "train": {name: config["train"][name] for name in fixed},
+    }

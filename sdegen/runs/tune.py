@@ -1,0 +1,39 @@
+"""A solver tuned to a finished run, as JSON beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sdegen.runs.folder import given_labels, load
+from sdegen.runs.settings import TuneSettings
+from sdegen.solvers.tuned import Tuned
+from sdegen.tuning.fitting import tune
+
+
+def tune_run(settings: TuneSettings) -> tuple[Tuned, Path]:
+    """Load a run's weights, tune with a progress bar: the solver, and the file it is in."""
+    from tqdm import tqdm
+
+    folder = Path(settings.run)
+    model, _, shape, classes = load(folder, settings.packages, settings.device)
+    with tqdm(desc="tuning", unit="iteration", leave=False) as bar:
+
+        def watch(done: int, total: int, error: float) -> None:
+            bar.total = total
+            bar.set_postfix_str(f"held-out error {error:.3g}", refresh=False)
+            bar.update(done - bar.n)
+
+        tuned = tune(
+            given_labels(model, settings.seeds, classes),
+            nfe=settings.nfe,
+            shape=shape,
+            coefficients=settings.coefficients,
+            seeds=settings.seeds,
+            iterations=settings.iterations,
+            fine=settings.fine,
+            seed=settings.seed,
+            batch=settings.batch,
+            watch=watch,
+        )
+    (folder / "tuned").mkdir(exist_ok=True)
+    return tuned, tuned.save(folder / "tuned" / f"{settings.name}.json")

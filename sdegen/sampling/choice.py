@@ -1,0 +1,122 @@
+"""Which solver, on which walk: what was given, or what a chooser says for a model and a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from sdegen.checks import whole
+from sdegen.model.denoiser import Denoiser
+from sdegen.sampling.recipes import recommended
+from sdegen.sde.process import LinearSDE
+from sdegen.solvers.registry import named, register
+from sdegen.solvers.solver import Solver
+from sdegen.walks.grids import WalkLike
+
+
+@runtime_checkable
+class Chooser(Protocol):
+    """What finds a solver and its walk: ``solver=`` takes one wherever it takes a solver.
+
+    choose(model, shape, nfe): the pair (solver, walk) for states of a shape (b, *) and so many
+    network calls on each. A walk is what ``solve`` takes as one, None for the solver's usual.
+    What is returned is kept as ``Solution.choice``; it may be more than a tuple, and say why.
+    """
+
+    def choose(self, model: Denoiser, shape: tuple[int, ...], nfe: int) -> Iterable[Any]:
+        """The solver and the walk."""
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """``recipes.recommended``, which looks at the budget alone: taken where no solver is given.
+
+    Its solvers call the network once a step, so that it also knows what to do with ``steps``, or
+    on a walk of yours.  ValueError for an SDE without marginals.
+    """
+
+    def choose(self, model: Denoiser, shape: tuple[int, ...], nfe: int) -> tuple[Solver, WalkLike]:
+        """The solver and the walk."""
+        if not isinstance(model.sde, LinearSDE):
+            raise ValueError(
+                f"The usual solver works in alpha and sigma, but {type(model.sde).__name__} gives "
+                "only drift and diffusion: give a solver, such as Heun() or EulerMaruyama()."
+            )
+        how = recommended(nfe)
+        return how["solver"], how["walk"]
+
+
+register("recommended", Recommended)
+
+
+def resolved(solver: Solver | Chooser | str | None) -> Solver | Chooser:
+    """A solver or a chooser, by its name or itself; by default what is recommended."""
+    if solver is None:
+        return Recommended()
+    if isinstance(solver, str):
+        known: Solver | Chooser = named(solver)
+        return known
+    if isinstance(solver, type) or not isinstance(solver, Solver | Chooser):
+        hint = f" (did you mean {solver.__name__}()?)" if isinstance(solver, type) else ""
+        raise ValueError(
+            "A solver is a Solver, such as UniPC(), a Chooser, or the name of one, such as "
+            f'"dpmpp" or "auto", but it is {solver!r}{hint}.'
+        )
+    return solver
+
+
+def chosen(
+    model: Denoiser,
+    shape: tuple[int, ...],
+    solver: Solver | Chooser | str | None,
+    steps: int | None = None,
+    nfe: int | None = None,
+    walk: WalkLike | None = None,
+    spare: int = 0,
+) -> tuple[Solver, WalkLike | None, Any]:
+    """The solver and the walk, given or chosen, and what the chooser said (None without one).
+
+    spare: network calls of the budget that are no solver's.  ValueError for a chooser that is not
+    given a budget, or whose answer is none.
+    """
+    chooser = resolved(solver)
+    if isinstance(chooser, Solver):
+        return chooser, walk, None
+    if isinstance(chooser, Recommended):
+        budget = once_a_step(steps, nfe, walk, spare)
+    elif nfe is None or steps is not None or walk is not None:
+        name = f'"{solver}"' if isinstance(solver, str) else type(chooser).__name__
+        raise ValueError(f"{name} finds a solver and a walk for a budget: give nfe alone.")
+    else:
+        budget = nfe - spare
+    said = chooser.choose(model, shape, budget)
+    found, own = pair(chooser, said)
+    return found, own if walk is None else walk, said
+
+
+def once_a_step(steps: int | None, nfe: int | None, walk: WalkLike | None, spare: int) -> int:
+    """The budget of a solver that calls the network once a step, however it was said."""
+    if (steps is None) == (nfe is None) and (walk is None or isinstance(walk, str)):
+        raise ValueError(f"Give exactly one of steps and nfe, but steps = {steps}, nfe = {nfe}.")
+    for name, n in (("steps", steps), ("nfe", nfe)):
+        if n is not None:
+            whole(name, n, 1)
+    timed = len(walk) - 1 if isinstance(walk, Tensor | Sequence) else 0
+    return max(1, nfe - spare if nfe is not None else steps or timed)
+
+
+def pair(chooser: Chooser, said: Any) -> tuple[Solver, WalkLike | None]:
+    """A chooser's answer; ValueError where it is not a solver and a walk."""
+    try:
+        solver, walk = said
+    except (TypeError, ValueError):
+        solver = walk = None
+    if not isinstance(solver, Solver):
+        raise ValueError(
+            f"{type(chooser).__name__}.choose returned {said!r}: return (solver, walk), a Solver, "
+            "such as DDIM(), and a grid's name, a grid, times, or None."
+        )
+    return solver, walk

@@ -1,0 +1,109 @@
+"""Gradients through a solve: when their graph may be kept, and kept by each step's ends alone."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from sdegen.noise.source import Noise
+from sdegen.sde.level import Instant
+from sdegen.solvers.equation import Reverse
+from sdegen.solvers.solver import Solver, Step
+
+
+def allowed(graph: Any) -> bool:
+    """Whether a graph is kept; ValueError where none can be."""
+    if not graph:
+        return False
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            f"graph={graph!r} keeps the graph of gradients, of which there is none under "
+            "torch.inference_mode: leave that block, or leave out graph."
+        )
+    captured = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    if captured or torch.compiler.is_compiling():
+        how = "captured as a CUDA graph" if captured else "compiled"
+        raise ValueError(
+            f"graph={graph!r} keeps the graph of gradients of a plain loop, but this one is being "
+            f"{how}: call it outside, and compile the network instead."
+        )
+    return True
+
+
+def reached(x: Tensor) -> Tensor:
+    """Samples whose gradients were asked for; ValueError if nothing reaches them that has any."""
+    if not x.requires_grad:
+        raise ValueError(
+            "graph was asked for, but nothing that requires a gradient reaches the samples: set "
+            "requires_grad on start, conditions or parameters; and a solver that leaves torch, as "
+            "SciPy's, passes none on."
+        )
+    return x
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """A solver whose steps keep their ends alone, and run again for their gradients."""
+
+    solver: Solver
+
+    def step(self, p: Reverse, x: Tensor, t: Any, s: Any, memory: Any = None) -> Step:
+        """The solver's step.  What it drew is kept: another run must not draw anew."""
+        record, q = Record(), copy(p)
+        object.__setattr__(q, "noise", Recorded(p.noise, record))
+
+        def run(x: Tensor, memory: Any) -> Step:
+            record.at = 0
+            return self.solver.step(q, x, t, s, memory)
+
+        step: Step = checkpoint(run, x, memory, use_reentrant=False)
+        return step
+
+
+@dataclass
+class Record:
+    """Draws in their order, and the place of the next."""
+
+    draws: list[Tensor] = field(default_factory=list)
+    at: int = 0
+
+
+class Recorded(Noise):
+    """A source whose draws are kept the first time, and are the same the next."""
+
+    def __init__(self, source: Noise, record: Record) -> None:
+        self.source, self.record = source, record
+
+    @property
+    def path(self) -> bool:  # type: ignore[override]
+        """As the source."""
+        return self.source.path
+
+    def __call__(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
+        """The source's draw."""
+        return self.kept(self.source, x, t, s)
+
+    def area(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
+        """The source's."""
+        return self.kept(self.source.area, x, t, s)
+
+    def kept(self, draw: Any, *move: Any) -> Tensor:
+        """A draw of the record, or one more."""
+        draws, at = self.record.draws, self.record.at
+        if at == len(draws):
+            draws.append(draw(*move))
+        self.record.at += 1
+        return draws[at]
+
+    def take(self, index: Tensor) -> Recorded:
+        """Of some samples, in the same record."""
+        return Recorded(self.source.take(index), self.record)
+
+    def stream(self, name: str) -> Recorded:
+        """The source's stream, in the same record."""
+        return Recorded(self.source.stream(name), self.record)

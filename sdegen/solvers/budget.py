@@ -1,0 +1,113 @@
+"""How far a budget goes: from steps, network calls or times to the walk that a solver takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sdegen.checks import fixed, one_of
+from sdegen.sde.process import SDE, LinearSDE
+from sdegen.solvers.solver import Solver
+from sdegen.walks.grids import GRIDS, Grid, WalkLike, gridded
+from sdegen.walks.walk import Walk
+
+
+def walk_for(
+    solver: Solver,
+    sde: SDE,
+    *,
+    steps: int | None = None,
+    nfe: int | None = None,
+    walk: WalkLike | None = None,
+    spare: int = 0,
+) -> Walk:
+    """The walk that so many steps, or network calls, of a solver are, or that was given as times.
+
+    walk:  default log_snr where the SDE has marginals, uniform otherwise, unless the solver comes
+           with one.
+    spare: network calls that are set aside, as for a last one that denoises.
+
+    ValueError for a budget that is too small, or that is given twice or not at all; a solver that
+    chooses its own steps needs none.
+    """
+    if solver.traits.own_walk is not None:
+        return own_walk(solver, sde, steps, nfe, walk, spare)
+    if isinstance(walk, Tensor | Sequence) and not isinstance(walk, str):
+        if steps is not None or nfe is not None:
+            raise ValueError("A walk given as times has its own number of steps: leave out steps.")
+        return timed(sde, walk)
+    make = grid_of(sde, walk)
+    if (steps is None) == (nfe is None):
+        if steps is not None or not solver.traits.adaptive:
+            raise ValueError(
+                f"Give exactly one of steps and nfe, but steps = {steps} and nfe = {nfe}."
+            )
+        steps = 1
+    if steps is not None:
+        return gridded(sde, make, steps)
+    assert nfe is not None
+    return within(solver, sde, make, nfe, spare)
+
+
+def own_walk(
+    solver: Solver,
+    sde: SDE,
+    steps: int | None,
+    nfe: int | None,
+    walk: WalkLike | None,
+    spare: int,
+) -> Walk:
+    """The walk that a solver comes with; ValueError where another is asked for."""
+    assert solver.traits.own_walk is not None
+    n = len(solver.traits.own_walk) - 1
+    calls = solver.calls(n) + spare
+    if walk is not None or steps not in (None, n) or nfe not in (None, calls):
+        raise ValueError(
+            f"{type(solver).__name__} comes with its own walk of {n} steps and {calls} "
+            "network calls: leave out walk, steps and nfe."
+        )
+    return Walk(sde, torch.tensor(solver.traits.own_walk, dtype=torch.float64))
+
+
+def timed(sde: SDE, walk: Tensor | Sequence[float] | Walk) -> Walk:
+    """The walk of times; one already made, if its levels are bound to be the same today."""
+    if not isinstance(walk, Walk):
+        return Walk(sde, walk)  # type: ignore[arg-type]
+    return walk if fixed(sde) and walk.sde == sde else Walk(sde, walk.times)
+
+
+def grid_of(sde: SDE, walk: str | Grid | None) -> Grid:
+    """A grid by its name, or itself; by default the SDE's usual one."""
+    if walk is None:
+        walk = "log_snr" if isinstance(sde, LinearSDE) else "uniform"
+    if isinstance(walk, str):
+        grid: Grid = one_of(walk, "walk", GRIDS)
+        return grid
+    if not callable(walk):
+        raise ValueError(
+            "A walk is a grid's name, a grid (sde, n) -> times, or the times (n + 1,) themselves, "
+            f"but it is {walk!r}."
+        )
+    return walk
+
+
+def within(solver: Solver, sde: SDE, make: Grid, nfe: int, spare: int) -> Walk:
+    """The longest walk of a grid that keeps to so many network calls."""
+    name = type(solver).__name__
+    if solver.traits.adaptive:
+        raise ValueError(f"{name} spends what its tolerances ask for: it takes no nfe.")
+    steps = next((n for n in range(nfe, 0, -1) if solver.calls(n) + spare <= nfe), 0)
+    if steps < 1:
+        raise ValueError(
+            f"{name} needs at least {solver.calls(1) + spare} network calls, but nfe = {nfe}."
+        )
+    walk = gridded(sde, make, steps)
+    # A walk that climbs comes down oftener than its grid has steps.
+    while solver.calls(walk.descents) + spare > nfe:
+        steps -= 1
+        if steps < 1:
+            raise ValueError(f"No number of steps of this walk keeps to nfe = {nfe}: give steps.")
+        walk = gridded(sde, make, steps)
+    return walk

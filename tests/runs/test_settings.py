@@ -1,0 +1,130 @@
+"""The settings of the commands: conf/ and the checked values agree, wrong ones are a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from typing import Any
+
+import pytest
+
+from sdegen.bench.folder import BenchSettings
+from sdegen.cli.bench import store_bench
+from sdegen.cli.main import store_groups
+from sdegen.report.page import ReportSettings
+from sdegen.runs.folder import device_of
+from sdegen.runs.settings import (
+    EvaluateSettings,
+    Experiment,
+    SampleSettings,
+    TuneSettings,
+    read,
+    record,
+)
+from tests.cases import refused
+
+COMMANDS: dict[str, type] = {
+    "sample": SampleSettings,
+    "tune": TuneSettings,
+    "evaluate": EvaluateSettings,
+    "bench": BenchSettings,
+    "bench_report": ReportSettings,
+}
+GIVEN = {
+    "sample": ["run=x", "name=x"],
+    "tune": ["run=x", "nfe=5"],
+    "evaluate": ["run=x"],
+    "train": ["name=x"],
+}
+
+
+def composed(command: str, *overrides: str) -> dict[str, Any]:
+    """A command's configuration, as it gets it."""
+    from hydra import compose, initialize_config_module
+    from omegaconf import OmegaConf
+
+    store_groups()
+    store_bench()
+    with initialize_config_module("sdegen.conf", version_base="1.3"):
+        cfg = compose(command, [*GIVEN.get(command, []), *overrides])
+    plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    return plain
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_conf_has_every_setting_and_no_other(command: str) -> None:
+    config, kind = composed(command), COMMANDS[command]
+    known = {each.name for each in fields(kind)}
+    assert config.keys() <= known
+    missing = known - config.keys()
+    assert missing <= {each.name for each in fields(kind) if each.default is not MISSING}
+    assert missing <= {"data", "solver", "choices"}
+    settings = read(kind, config)
+    if command != "bench":
+        assert record(settings) == config
+
+
+def test_an_experiment_is_read_and_may_have_keys_of_its_own() -> None:
+    config = composed("train", "+mine=3", "train.steps=7", "evaluate.budgets=[4]")
+    experiment = Experiment.of(config)
+    assert experiment.train.steps == 7 and experiment.evaluate.budgets == [4]
+    assert set(experiment.evaluate.solvers) > {"ddim", "heun"}
+    for wrong, reason in (
+        ("evaluate.budgets=[0]", "evaluate.budgets must be a whole number >= 1, but it is 0"),
+        ("evaluate.budgets=4", "evaluate.budgets must be a list, but it is 4"),
+        ("conditional=3", "conditional must be true or false, but it is 3"),
+        ("evaluate.seed=x", "evaluate.seed must be a whole number, but it is 'x'"),
+        ("+evaluate.budget=3", "no setting budget: it must be one of budgets, seed, solvers"),
+    ):
+        with refused(reason):
+            Experiment.of(composed("train", wrong))
+
+
+WRONG = {
+    "sample nfe=abc": "nfe must be a whole number >= 1, but it is 'abc'",
+    "sample nfe=3.5": "nfe must be a whole number >= 1, but it is 3.5",
+    "sample nfe=true": "nfe must be a whole number >= 1, but it is True",
+    "sample steps=-1": "steps must be a whole number >= 1, but it is -1",
+    "sample n=0": "n must be a whole number >= 1, but it is 0",
+    "sample n=null": "n must be a whole number >= 1, but it is None",
+    "sample eta=x": "eta must be a number >= 0, but it is 'x'",
+    "sample eta=[0,-1]": "eta must be a number >= 0, but it is -1",
+    "sample seed=1.5": "seed must be a whole number, but it is 1.5",
+    "sample denoise=maybe": "denoise must be true or false, but it is 'maybe'",
+    "sample packages=mine": "packages must be a list of names, packages=",
+    "sample run=null": "run must be a name, but it is None",
+    "sample +nfx=3": "no setting nfx: it must be one of denoise, device, eta, n, name, nfe",
+    "sample ~n": "setting n has no value: give n=",
+    "tune nfe=5.0": "nfe must be a whole number >= 1, but it is 5.0",
+    "tune coefficients=1": "coefficients must be true or false, but it is 1",
+    "tune iterations=0": "iterations must be a whole number >= 1, but it is 0",
+    "evaluate probes=0": "probes must be a whole number >= 1, but it is 0",
+    "evaluate batch=x": "batch must be a whole number >= 1, but it is 'x'",
+    "evaluate elbo_draws=-1": "elbo_draws must be a whole number >= 0, but it is -1",
+    "evaluate split=valid": "split must be 'train' or 'test', but it is 'valid'",
+    "evaluate bounds_on=x": "Unknown bounds_on 'x': it must be one of dequantised, values",
+    "evaluate seed=null": "seed must be a whole number, but it is None",
+    "bench folder=null": "folder must be a name, but it is None",
+    "bench n=x": "n must be a whole number >= 2, but it is 'x'",
+    "bench_report out=null": "out must be a name, but it is None",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_is_one_sentence(wrong: str) -> None:
+    command, argument = wrong.split()
+    with refused(WRONG[wrong].replace("[", r"\[")):
+        read(COMMANDS[command], composed(command, argument))
+
+
+def test_what_may_be_left_open_may() -> None:
+    some = ["seed=null", "eta=[0,0.5]", "name=7", "run=3"]
+    sample = read(SampleSettings, composed("sample", *some))
+    assert sample.seed is None and sample.title == "7-eta[0, 0.5]" and sample.run == "3"
+    assert read(SampleSettings, composed("sample", "~solver")).solver is None
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    assert device_of("cpu").type == "cpu" and device_of("auto").type in ("cpu", "cuda")
+    for name in ("tpu", "cuda:99"):
+        with refused(f"device={name} cannot be used"):
+            device_of(name)
