@@ -194,19 +194,21 @@ def test_pairs_are_those_of_their_papers(method: str) -> None:
 
 @modes
 def test_rejected_steps_keep_their_path(per_sample: bool) -> None:
-    """As the tolerance falls, the samples tend to those of fine Euler-Maruyama on that path."""
-    sde = sg.VPSDE(t_min=0.05)
-    model, x = exact_model(MIXTURE, sde), normal(24, 2)
+    """As the tolerance falls, the samples tend to those of fine fixed steps on that path."""
+    sde = sg.VPSDE(t_min=0.2)
+    model, x = exact_model(MIXTURE, sde), normal(8, 2)
     fine = sg.sample(
-        model, x, solver=sg.solvers.StochasticHeun(), steps=1024, noise=sg.Brownian(7, sde.T)
+        model, x, solver=sg.solvers.StochasticHeun(), steps=128, noise=sg.Brownian(7, sde.T)
     )
     errors = []
-    for tolerance in (1e-1, 1e-2, 2e-3):
+    for tolerance in (2e-1, 2e-2):
         solver = sg.solvers.GottaGoFast(tolerance, tolerance, per_sample=per_sample)
         out = sg.solve(model, x, solver=solver, seed=7)
-        assert out.status.tolist() == [0] * 24
+        assert out.status.tolist() == [0] * 8
         errors.append(float((out.x - fine).square().mean().sqrt()))
-    assert errors[0] > 2 * errors[1] > 2 * errors[2] and errors[2] < 0.01, errors
+    assert errors[0] > 2 * errors[1] and errors[1] < 0.03, errors
+    other = sg.sample(model, x, solver=solver, seed=8)  # on another path they end elsewhere
+    assert float((other - fine).square().mean().sqrt()) > 0.1
 
 
 def test_a_path_is_made_of_a_seed_or_asked_for() -> None:
