@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import re
 from pathlib import Path
 
+import sdegen as sg
 from tests.cases import ROOT
 
 FLOORS = (
@@ -91,8 +94,6 @@ def test_no_circle() -> None:
 
 def test_no_name_hides_a_module() -> None:
     """What a room exports is never called as one of its own modules is."""
-    import importlib
-
     for init in (ROOT / "sdegen").rglob("__init__.py"):
         names = {p.stem for p in init.parent.iterdir() if p.suffix == ".py" or p.is_dir()}
         package = ".".join(init.parent.relative_to(ROOT).parts)
@@ -121,3 +122,29 @@ def test_tests_mirror_the_rooms() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom):
                 assert not (node.module or "").split(".")[-1].startswith("test_"), path
+
+
+def test_the_map_is_of_the_tree() -> None:
+    """docs/rooms.md names every file and every public name, where it is, and no other."""
+    page = (ROOT / "docs" / "rooms.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (sdegen/\S+\.py) \| .*?\|(.*)$", page, re.M))
+    files = {str(path.relative_to(ROOT)) for path in modules().values()}
+    assert files - {"sdegen/bench/launcher/__init__.py"} == set(rows)
+    headed = re.findall(r"^## (\w+)$", page, re.M)
+    assert headed == [
+        name for floor in FLOORS for name in floor if (ROOT / "sdegen" / name).is_dir()
+    ]
+    for name in headed:
+        public = getattr(importlib.import_module(f"sdegen.{name}"), "__all__", ())
+        named = {file: set(re.findall(r"`(\w+)`", row)) for file, row in rows.items()}
+        here = {file: found for file, found in named.items() if f"/{name}/" in file}
+        assert set(public) <= set().union(*here.values()), name
+        for file, found in here.items():
+            module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
+            assert all(hasattr(module, each) or module.__name__.endswith(each) for each in found)
+
+
+def test_every_top_level_name_is_on_the_map_with_a_star() -> None:
+    page = (ROOT / "docs" / "rooms.md").read_text(encoding="utf-8")
+    rooms = {name for floor in FLOORS for name in floor}
+    assert set(re.findall(r"`(\w+)`\*", page)) == set(sg.__all__) - rooms
