@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import StringIO
@@ -14,6 +15,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+TINY = [
+    "experiment=toy2d",
+    "net.width=16",
+    "train.batch_size=16",
+    "train.log_every=1",
+    "evaluate.budgets=[4]",
+    "device=cpu",
+]
+"""What makes sdegen-train a matter of seconds."""
 
 LIMIT = 1200
 """Seconds after which a child hangs. No test is about time: a busy machine must not break one."""
@@ -81,7 +92,13 @@ def typed(name: str, *arguments: str, cwd: Path) -> Outcome:
     """``sdegen-<name>`` with the same arguments in this process: all but its start."""
     main = importlib.import_module(f"sdegen.cli.{name}").main
     out, err = StringIO(), StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        warnings.catch_warnings(),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        warnings.simplefilter("ignore")  # a command goes on where a test would end
         patch.chdir(cwd)
         patch.setattr(sys, "argv", [f"sdegen-{name}", *arguments])
         patch.setenv("HYDRA_FULL_ERROR", "1")  # which the command sets, and leaves set

@@ -1,4 +1,4 @@
-"""A finished run, for the commands that take one."""
+"""Finished runs, for the commands that take one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import run
+from tests.processes import TINY, run, typed
 
 
 @pytest.fixture(scope="session")
@@ -17,4 +17,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code, out, err = run("train", *tiny, "evaluate.budgets=[2]", cwd=cwd)
     assert code == 0, err
     assert "real data (floor)" in out and "Frechet" in out
+    return cwd
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a tiny run on points of the plane has finished: outputs/toy2d."""
+    cwd = tmp_path_factory.mktemp("plane")
+    code, _, err = typed("train", *TINY, "train.steps=2", "conditional=true", cwd=cwd)
+    assert code == 0, err
     return cwd

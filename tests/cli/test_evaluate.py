@@ -13,15 +13,6 @@ from tests.processes import run, typed
 pytestmark = pytest.mark.xdist_group("finished")
 """One run is made for all."""
 
-TINY = [
-    "experiment=toy2d",
-    "net.width=16",
-    "train.batch_size=16",
-    "train.log_every=1",
-    "evaluate.budgets=[4]",
-    "device=cpu",
-]
-
 
 def test_a_run_is_evaluated_and_goes_on_where_it_stopped(finished: Path) -> None:
     few = ["run=outputs/digits", "n=7", "solver=unipc", "steps=4", "batch=3", "device=cpu"]
@@ -67,15 +58,13 @@ def test_a_run_is_evaluated_and_goes_on_where_it_stopped(finished: Path) -> None
         assert code == 1 and reason in err and "Traceback" not in err, err
 
 
-def test_points_of_the_plane_have_a_likelihood_in_nats(tmp_path: Path) -> None:
-    code, _, err = typed("train", *TINY, "train.steps=2", "name=toy", cwd=tmp_path)
-    assert code == 0, err
-    how = ["run=outputs/toy", "n=20", "divergence=exact", "solver=heun", "steps=5"]
-    code, out, err = typed("evaluate", *how, "device=cpu", cwd=tmp_path)
+def test_points_of_the_plane_have_a_likelihood_in_nats(plane: Path, tmp_path: Path) -> None:
+    how = ["run=outputs/toy2d", "n=20", "divergence=exact", "solver=heun", "steps=5"]
+    code, out, err = typed("evaluate", *how, "device=cpu", cwd=plane)
     assert code == 0 and "nats, 20 samples" in out, err
     np.save(tmp_path / "far.npy", 100 * np.eye(2, dtype=np.float32))
-    far = ["name=w", "data=array_file", "data.path=far.npy", "device=cpu"]
-    code, _, err = typed("evaluate", *how, *far, cwd=tmp_path)
+    far = ["name=w", "data=array_file", f"data.path={tmp_path / 'far.npy'}", "device=cpu"]
+    code, _, err = typed("evaluate", *how, *far, cwd=plane)
     assert code == 1 and "but these reach from 0 to 100: scale them" in err, err
-    code, _, err = typed("evaluate", *how, "name=w", "protocol=song", "device=cpu", cwd=tmp_path)
+    code, _, err = typed("evaluate", *how, "name=w", "protocol=song", "device=cpu", cwd=plane)
     assert code == 1 and "are for images" in err

@@ -12,19 +12,10 @@ import pytest
 import torch
 
 from tests.cases import ROOT
-from tests.processes import finish, run, script, started, typed
+from tests.processes import TINY, finish, run, script, started, typed
 
 one_run = pytest.mark.xdist_group("finished")
 """Where one run is made for all."""
-
-TINY = [
-    "experiment=toy2d",
-    "net.width=16",
-    "train.batch_size=16",
-    "train.log_every=1",
-    "evaluate.budgets=[4]",
-    "device=cpu",
-]
 
 
 @one_run
