@@ -11,7 +11,7 @@ import torch
 import sdegen as sg
 from sdegen.bench import problems
 from sdegen.bench.reference import dop853, reference
-from sdegen.exact.distributions import Empirical, LowRankMixture
+from sdegen.exact.distributions import Constant, Empirical, LowRankMixture
 from sdegen.sde.level import expand
 from tests.cases import close, normal, refused, sdes
 
@@ -69,7 +69,7 @@ def test_denoisers_are_tweedies_at_a_level_for_each_sample(sde: sg.LinearSDE, na
 
 
 def test_constants_are_kept_for_each_dtype() -> None:
-    class Nothing(sg.exact.Constant):
+    class Nothing(Constant):
         """Without any."""
 
     with pytest.raises(TypeError, match="constants"):
