@@ -239,22 +239,6 @@ class ScoreModel(nn.Module):
             self.check_output(F, x)
         return F if F.dtype is own else F.to(own)
 
-    def ready(self, levels: Instant, x: Tensor, own: torch.dtype, dtype: torch.dtype) -> Prepared:
-        """What is prepared for states x (b, *) at levels (n,): made once for all of them."""
-        ready = self._prepared
-        if (
-            ready is None
-            or ready.levels is not levels
-            or ready.b != x.shape[0]
-            or ready.for_states is not own
-            or ready.for_network is not dtype
-            or ready.device != x.device
-        ):
-            self.check_state(x)
-            ready = prepare(levels, self.label, self.c_in(levels), x, dtype)
-            self._prepared = ready
-        return ready
-
     def check_state(self, x: Tensor) -> None:
         """Refuse what is no batch of states."""
         if not x.is_floating_point() or x.ndim < self.heads:
