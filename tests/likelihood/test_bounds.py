@@ -321,7 +321,7 @@ def test_bounds_need_signal_at_one_end_and_noise_at_the_other() -> None:
     for sde, reason in (
         (sg.FlowSDE(T=1.0), "At t = 1 no signal is left.*end the SDE earlier"),
         (sg.VPSDE(t_min=0.0), "At t_min = 0 no noise is left.*VPSDE\\(t_min=1e-5\\)"),
-        (sg.FlowSDE(t_min=0.0), "At t_min = 0 no noise is left.*Flow\\(t_min=1e-5\\)"),
+        (sg.FlowSDE(t_min=0.0), "At t_min = 0 no noise is left.*FlowSDE\\(t_min=1e-5\\)"),
     ):
         model = exact_model(MIXTURE, sde)
         for go in (elbo, fitted, lambda m, x: discrete_elbo(m, x, steps=4)):
