@@ -32,8 +32,8 @@ from sdegen.likelihood.ground import (
 from sdegen.model.denoiser import Denoiser
 from sdegen.model.prediction import LinearPrediction, Target, predict_velocity
 from sdegen.noise.source import Noise
-from sdegen.sampling.plan import WAY, Way, spent
-from sdegen.sde.level import Instant, expand, linear
+from sdegen.sampling.plan import WAY, Way, calls_and_status
+from sdegen.sde.level import Instant, expand, with_marginals
 from sdegen.sde.process import SDE, LinearSDE
 from sdegen.solvers import AdaptiveMultistep, AdaptiveRK, Solver
 from sdegen.solvers.equation import Reverse
@@ -144,7 +144,7 @@ def density(
         z, gains = end[:, 0], end[:, 1:].reshape(len(x), trace.estimates, -1).sum(2)
         gain = gained(sde, gains, at, plan.walk[0], y[0].numel(), scaled)
         value = sde.prior.log_prob(z)[:, None] + gain
-    calls, status = spent(value.detach(), tallies, model.nfe - before, 0)
+    calls, status = calls_and_status(value.detach(), tallies, model.nfe - before, 0)
     value = value.masked_fill((status != 0)[:, None], math.nan)
     error = standard_error(value, trace)
     return LogProb(value.mean(1), error, z, calls, status, model.vjps - products)
@@ -178,7 +178,7 @@ def lift(model: Denoiser, trace: Divergence, x: Tensor, noise: Noise, at: Instan
     return LiftedFlow(model, trace=trace, probes=probes)
 
 
-def grown(model: Denoiser, x: Tensor, t: Any) -> tuple[Any, Tensor, bool]:
+def with_gradients(model: Denoiser, x: Tensor, t: Any) -> tuple[Any, Tensor, bool]:
     """A prediction made with gradients, the state it was made at, and whether they are wanted."""
     graph = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -232,6 +232,11 @@ class Lifted:
         return self.model.dtype
 
     @property
+    def data_range(self) -> None:
+        """Of states, which lie anywhere."""
+        return None
+
+    @property
     def target(self) -> Target:
         """The velocity, in which the parts beside the sample are said too."""
         return predict_velocity
@@ -253,13 +258,13 @@ class Lifted:
 
         alpha tr(d eps / dx) - d rho / (1 + rho^2), the same share of it at every coordinate.
         """
-        seen, y, graph = grown(self.model, x[:, 0], t)
-        level = linear(seen.level)
+        seen, y, graph = with_gradients(self.model, x[:, 0], t)
+        level = with_marginals(seen.level)
         alpha, sigma, d_alpha, d_sigma = level.alpha, level.sigma, level.d_alpha, level.d_sigma
         n2 = alpha**2 + sigma**2
         with torch.enable_grad():
             rest = expand(alpha, y) * seen.eps - expand(alpha * sigma / n2, y) * y
-        parts = shared(self.trace(rest, y, self.probes, graph), y)
+        parts = spread_evenly(self.trace(rest, y, self.probes, graph), y)
         self.model.count(vjps=self.trace.products(y[0].numel()))
         d_rho = (alpha * d_sigma - sigma * d_alpha) / alpha**2
         d_n = (alpha * d_alpha + sigma * d_sigma) / n2  # over n
@@ -269,7 +274,7 @@ class Lifted:
         return LinearPrediction(x, velocity, level, d_alpha, d_sigma)
 
 
-def shared(total: Tensor, x: Tensor) -> Tensor:
+def spread_evenly(total: Tensor, x: Tensor) -> Tensor:
     """Sums (b, k) as states (b, k, *), the same share at every coordinate of x (b, *).
 
     So that a tolerance of the solver's means nats per dimension.
@@ -291,10 +296,10 @@ class LiftedFlow(Reverse):
 
     def drift(self, x: Tensor, t: Instant) -> Tensor:
         """The sample's drift and its divergence, (b, 1 + k, *)."""
-        seen, y, graph = grown(self.model, x[:, 0], t)
+        seen, y, graph = with_gradients(self.model, x[:, 0], t)
         with torch.enable_grad():
             v = seen.drift(0.0)
-        both = torch.cat([v[:, None], shared(self.trace(v, y, self.probes, graph), y)], 1)
+        both = torch.cat([v[:, None], spread_evenly(self.trace(v, y, self.probes, graph), y)], 1)
         self.model.count(vjps=self.trace.products(y[0].numel()))
         return both if graph else both.detach()
 
@@ -303,7 +308,7 @@ def gained(sde: SDE, w: Tensor, at: Instant, top: Instant, n: int, scaled: bool)
     """log p at t_min less log p at T, (b, k), from the sums w (b, k) of a solve's last parts."""
     if not isinstance(sde, LinearSDE):
         return w
-    first, last = linear(at), linear(top)
+    first, last = with_marginals(at), with_marginals(top)
     usual = n / 2 * (log1p(last.rho**2) - log1p(first.rho**2))
     # In y = x / alpha; x_T and, unless y itself is asked for, x_t have densities of their own.
     change = n * last.alpha.log() - (0.0 if scaled else n * first.alpha.log())

@@ -20,7 +20,7 @@ from sdegen.likelihood.ground import (
 from sdegen.model.denoiser import Denoiser
 from sdegen.noise.source import Fresh
 from sdegen.sampling.choice import chosen
-from sdegen.sampling.plan import WAY, Plan, Way, spent
+from sdegen.sampling.plan import WAY, Plan, Way, calls_and_status
 from sdegen.sde.level import Level, expand
 from sdegen.solvers import UniPC
 from sdegen.solvers.equation import Reverse
@@ -109,7 +109,7 @@ def slerp(a: Tensor, b: Tensor, w: float | Tensor) -> Tensor:
 
 def final_states(x: Tensor, tallies: Sequence[Tally]) -> tuple[Tensor, Tensor]:
     """Final states x (b, *), NaN where a solve failed, and how each ended, (b,)."""
-    _, status = spent(x, tallies, 0, 0)
+    _, status = calls_and_status(x, tallies, 0, 0)
     return x.masked_fill((status != 0).reshape(-1, *[1] * (x.ndim - 1)), math.nan), status
 
 

@@ -65,7 +65,7 @@ def check_data(model: Denoiser, x: Any) -> Tensor:
 def check_range(model: Denoiser, x: Tensor) -> Tensor:
     """Data x (b, *) itself; ValueError where it leaves the model's ``data_range``, as NaN does
     not."""
-    known = getattr(model, "data_range", None)
+    known = model.data_range
     if known is None:
         return x
     low, high = known

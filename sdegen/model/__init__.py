@@ -7,6 +7,7 @@ from sdegen.model.prediction import (
     Prediction,
     ScorePrediction,
     Target,
+    predicted,
 )
 from sdegen.model.score import ScoreModel
 
@@ -18,4 +19,5 @@ __all__ = [
     "ScoreModel",
     "ScorePrediction",
     "Target",
+    "predicted",
 ]

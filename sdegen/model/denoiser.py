@@ -27,7 +27,9 @@ class Denoiser(Protocol):
     nfe:     evaluations of the network so far, counted per sample of the batch: a wrapper that
              asks a batch twice as long for every state calls ``count(1)`` beside the one that its
              inner model counts.
-    vjps:    products with the network's transposed Jacobian so far, counted alike.
+    vjps:    products with the network's transposed Jacobian so far, counted alike. Models that
+             ``take`` returns share both counters.
+    data_range: (low, high) of the data it is a model of, None where nothing is known.
     """
 
     @property
@@ -54,8 +56,15 @@ class Denoiser(Protocol):
     def vjps(self) -> int:
         """Products with the transposed Jacobian so far."""
 
+    @property
+    def data_range(self) -> tuple[float, float] | None:
+        """Where data lies."""
+
     def __call__(self, x: Tensor, level: Any, /) -> Any:
-        """Every view of one evaluation at a state (b, *) and a time or level."""
+        """Every view of one evaluation at a state (b, *) and a time or level:
+
+        ``predicted(self.sde, self.target, x, self.output(x, level), level)``.
+        """
 
     def output(self, x: Tensor, level: Instant, /) -> Tensor:
         """F (b, *) alone, of x's shape and dtype, counted: what a line of a program asks.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdegen.sde.level import Instant, linear
+from sdegen.sde.level import Instant, with_marginals
 
 Label = Callable[[Instant], Tensor]
 
@@ -30,17 +31,17 @@ def label_1000t(level: Instant) -> Tensor:
 
 def label_sigma(level: Instant) -> Tensor:
     """sigma, as Song et al.'s VE networks are told."""
-    return linear(level).sigma
+    return with_marginals(level).sigma
 
 
 def label_lam(level: Instant) -> Tensor:
     """Half the log signal-to-noise ratio."""
-    return linear(level).lam
+    return with_marginals(level).lam
 
 
 def label_c_noise(level: Instant) -> Tensor:
     """EDM's ln(sigma / alpha) / 4.  Karras et al. (2022), table 1."""
-    return -linear(level).lam / 4
+    return -with_marginals(level).lam / 4
 
 
 TIME_LABELS: dict[str, Label] = {
@@ -72,40 +73,52 @@ AT_ONCE = 2**20
 class Prepared:
     """The labels of n levels made at once, and what states there are multiplied by, if anything.
 
-    for_states, for_network, device, b: the states (b, *) and the network that they are for.
-    numbers: the labels.  rows: each as a tensor (b,); None where they would take much memory.
+    own, dtype, device, b: the states (b, *) and the network's type that they are for.
+    label, scale: what they were made by.  numbers: the labels.
+    table: a row (b,) for each, which a network may hold; None on a GPU, where nobody could look
+             whether one was written into, and where they would take much memory.
     scales:  of the states; None where the network sees them as they are.
     """
 
     levels: Instant
-    for_states: torch.dtype
-    for_network: torch.dtype
+    label: Label
+    scale: Any
+    own: torch.dtype
+    dtype: torch.dtype
     device: torch.device
     b: int
     kind: torch.dtype
     numbers: list[float]
+    table: Tensor | None
     rows: tuple[Tensor, ...] | None
     scales: list[float] | None
 
-    def label(self, i: int, x: Tensor) -> Tensor:
+    def fresh(self, i: int, x: Tensor) -> Tensor:
         """The label (b,) of level i, of a number in a kernel: nothing is copied, nothing waits."""
         return x.new_full((self.b,), self.numbers[i], dtype=self.kind)
 
+    @property
+    def untouched(self) -> bool:
+        """False where somebody has written into a label, by whatever way."""
+        if self.table is None:
+            return True
+        column = self.table[:, :1]
+        numbers = torch.tensor(self.numbers, dtype=self.kind)[:, None]
+        return bool((self.table == column).all()) and torch.equal(column, numbers)
+
 
 def prepare(
-    levels: Instant, label: Label, scale: Tensor | None, x: Tensor, dtype: torch.dtype
+    levels: Instant, label: Label, scale: Any, c_in: Tensor | None, x: Tensor, dtype: torch.dtype
 ) -> Prepared:
     """Labels and scales of levels (n,) for states x (b, *) and a network of some type."""
     made = label(levels).detach().expand(levels.t.shape)
     kind, b, numbers = label_dtype(made, dtype), x.shape[0], made.tolist()
-    scales = None if scale is None else scale.expand(levels.t.shape).tolist()
-    rows = None
-    # A graph must not remember memory of ours, which another walk's labels take the place of.
-    capturing = x.is_cuda and torch.cuda.is_current_stream_capturing()
-    if len(numbers) * b <= AT_ONCE and not capturing:
+    scales = None if c_in is None else c_in.expand(levels.t.shape).tolist()
+    table = rows = None
+    if x.device.type == "cpu" and len(numbers) * b <= AT_ONCE:
         with torch.inference_mode(False):
-            table = x.new_empty((len(numbers), b), dtype=kind)
-            for row, number in zip(table, numbers, strict=True):
-                row.fill_(number)
-            rows = table.clone().unbind()  # a table that nobody has written into since
-    return Prepared(levels, x.dtype, dtype, x.device, b, kind, numbers, rows, scales)
+            table = torch.tensor(numbers, dtype=kind)[:, None].repeat(1, b)
+            rows = table.unbind()
+    return Prepared(
+        levels, label, scale, x.dtype, dtype, x.device, b, kind, numbers, table, rows, scales
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -51,9 +51,12 @@ def hidden_modules(net: Callable[..., Any]) -> list[nn.Module]:
     elif inspect.ismethod(net):
         held += [net.__self__, *getattr(net.__self__, "__dict__", {}).values()]
     elif inspect.isfunction(net):
-        held += inspect.getclosurevars(net).nonlocals.values()
+        seen = inspect.getclosurevars(net)
+        held += [*seen.nonlocals.values(), *seen.globals.values()]
     else:
         held += getattr(net, "__dict__", {}).values()
+    for group in [each for each in held if isinstance(each, list | tuple | dict)]:
+        held += group.values() if isinstance(group, dict) else group
     return [
         each
         for each in held
@@ -71,21 +74,33 @@ def name_of(net: Callable[..., Any]) -> str:
 
 
 def take_values(value: Any, index: Tensor) -> Any:
-    """A condition of some samples of a batch, through dictionaries, lists and tuples."""
-    if isinstance(value, Tensor):
-        return value[index.to(value.device)] if value.ndim else value
+    """A condition of some samples of a batch: of a tensor or an array its rows, of a list of plain
+    values those; what has tensors in it, part by part."""
+    if hasattr(value, "shape") and hasattr(value, "ndim"):
+        at = index.to(value.device) if isinstance(value, Tensor) else index.cpu().numpy()
+        return value[at] if value.ndim else value
     if isinstance(value, Mapping):
         return {key: take_values(part, index) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(take_values(part, index) for part in value)
+        if plain(value):
+            return type(value)(value[i] for i in index.tolist())
+        parts = [take_values(part, index) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return value
 
 
+def plain(values: Sequence[Any]) -> bool:
+    """True for numbers and words, one for each sample; not for parts that are cut themselves."""
+    return all(isinstance(value, str | bool | int | float) for value in values)
+
+
 def lengths(value: Any) -> set[int]:
-    """The lengths of a condition's tensors along the batch's axis; of numbers there are none."""
-    if isinstance(value, Tensor):
-        return {len(value)} if value.ndim else set()
+    """The lengths of a condition along the batch's axis; a number or a word has none."""
+    if hasattr(value, "shape") and hasattr(value, "ndim"):
+        return {value.shape[0]} if value.ndim else set()
+    if isinstance(value, list | tuple) and plain(value):
+        return {len(value)}
     parts = value.values() if isinstance(value, Mapping) else value
-    if isinstance(parts, str) or not hasattr(parts, "__iter__"):
+    if not isinstance(parts, list | tuple) and not isinstance(value, Mapping):
         return set()
     return set().union(*(lengths(part) for part in parts))

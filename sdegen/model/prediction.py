@@ -176,7 +176,15 @@ class ScorePrediction(Prediction):
 def predicted(
     sde: SDE, target: Target, x: Tensor, F: Tensor, level: Instant, more: Any = None
 ) -> Any:
-    """The prediction that a network's output F (b, *) at state x (b, *) and a level is."""
+    """The prediction that a network's output F (b, *) at state x (b, *) and a level is.
+
+    ValueError for an output of another shape.
+    """
+    if isinstance(F, Tensor) and F.shape != x.shape:
+        raise ValueError(
+            f"A model's output has its state's shape {tuple(x.shape)}, but this one has "
+            f"{tuple(F.shape)}: look at what output(x, level) returns."
+        )
     if isinstance(level, Level):
         return LinearPrediction(x, F, level, *target(level), more)
     return ScorePrediction(sde, x, level.t, F, more)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sdegen.checks import one_of
+from sdegen.checks import one_of, warn
 from sdegen.model.labels import TIME_LABELS, Label, Prepared, label_dtype, prepare
 from sdegen.model.network import hidden_modules, lengths, name_of, take_values, tensor_of
 from sdegen.model.prediction import PREDICTIONS, PredictEDM, Target, predicted
-from sdegen.sde.level import Instant, expand, linear
+from sdegen.sde.level import Instant, expand, with_marginals
 from sdegen.sde.process import SDE, LinearSDE
 
 
@@ -82,6 +81,8 @@ class ScoreModel(nn.Module):
         self.label: Label = (
             one_of(time, "time label", TIME_LABELS) if isinstance(time, str) else time
         )
+        # A label of yours may have parameters, or look at what changes: it is made at each call.
+        self._named = self.label if isinstance(time, str) else None
         if data_range is not None and not data_range[0] < data_range[1]:
             raise ValueError(f"data_range is (low, high), but it is {data_range!r}.")
         self.data_range = data_range
@@ -89,16 +90,14 @@ class ScoreModel(nn.Module):
         self.shared: frozenset[str] = frozenset()
         self._spent = [0, 0]
         self._prepared: Prepared | None = None
-        self._weight = floating_weight(self)
         try:
             self.label(sde(sde.T))
         except ValueError as error:
             raise ValueError(f"The time label {time!r} cannot be made: {error}") from None
         if module is None and any(id(each) != id(sde) for each in hidden_modules(net)):
-            warnings.warn(
+            warn(
                 f"{name_of(net)} is a function that holds a module, whose parameters, device and "
-                "dtype nobody sees: hand the module over too, as ScoreModel(..., module=net).",
-                stacklevel=2,
+                "dtype nobody sees: hand the module over too, as ScoreModel(..., module=net)."
             )
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -140,10 +139,7 @@ class ScoreModel(nn.Module):
     @property
     def dtype(self) -> torch.dtype | None:
         """The network's own floating type, None if it has no parameters."""
-        if self._weight is None:
-            return None
-        parameters, name = self._weight
-        return parameters[name].dtype  # type: ignore[union-attr]
+        return next((p.dtype for p in self.parameters() if p.is_floating_point()), None)
 
     # ------------------------------------------------------------------------------ conditions
 
@@ -172,9 +168,9 @@ class ScoreModel(nn.Module):
     def check_conditions(self, b: int) -> None:
         """Refuse conditions that are not of the batch's length."""
         for name, value in self.conditions.items():
-            if name not in self.shared and not lengths(value) <= {b}:
+            if name not in self.shared and (other := lengths(value) - {b}):
                 raise ValueError(
-                    f"The condition {name} has {sorted(lengths(value))[0]} values, but the batch "
+                    f"The condition {name} has {min(other)} values, but the batch "
                     f"has {b} samples: give one for each, or, if it is for all samples alike, "
                     f"given(dict({name}=...))."
                 )
@@ -199,29 +195,16 @@ class ScoreModel(nn.Module):
 
         Here, and nowhere else, calls are counted.
         """
-        place, own = level.place, x.dtype
-        weight = self._weight
-        dtype = own if weight is None else weight[0][weight[1]].dtype
-        if place is not None and not torch.is_grad_enabled():
-            levels, i = place
-            ready = self._prepared
-            if (
-                ready is None
-                or ready.levels is not levels
-                or ready.b != x.shape[0]
-                or ready.for_states is not own
-                or ready.for_network is not dtype
-                or ready.device != x.device
-            ):
-                self.check_state(x)
-                ready = prepare(levels, self.label, self.c_in(levels), x, dtype)
-                self._prepared = ready
-            rows, scales = ready.rows, ready.scales
-            label = ready.label(i, x) if rows is None else rows[i]
-            inputs = x if scales is None else x * scales[i]
+        place = level.place
+        if place is not None and self.label is self._named and not torch.is_grad_enabled():
+            ready, i = self.prepared(place[0], place[1], x), place[1]
+            rows, dtype = ready.rows, ready.dtype
+            label = ready.fresh(i, x) if rows is None else rows[i]
+            inputs = x if ready.scales is None else x * ready.scales[i]
         else:
             self.check_state(x)
-            rows, label, c_in = None, self.label_at(level, x, dtype), self.c_in(level)
+            rows, dtype = None, self.dtype or x.dtype
+            label, c_in = self.label_at(level, x, dtype), self.c_in(level)
             inputs = x if c_in is None else expand(c_in, x) * x
         if inputs.dtype is not dtype:
             inputs = inputs.to(dtype)
@@ -237,7 +220,33 @@ class ScoreModel(nn.Module):
             F = tensor_of(F)
         if self.heads == 2 or F.shape != x.shape:
             self.check_output(F, x)
-        return F if F.dtype is own else F.to(own)
+        return F if F.dtype is x.dtype else F.to(x.dtype)
+
+    def prepared(self, levels: Instant, i: int, x: Tensor) -> Prepared:
+        """What is prepared for states x (b, *) at levels (n,), of which i is asked.
+
+        Made once for all of them. At the walk's ends it is looked at closely: since the last walk
+        the network may have another type, or may have written into a label.
+        """
+        ready = self._prepared
+        if (
+            ready is None
+            or ready.levels is not levels
+            or ready.b != x.shape[0]
+            or ready.own is not x.dtype
+            or ready.device != x.device
+            or ready.label is not self.label
+            or ready.scale is not self.preconditioner
+            or (
+                (i == 0 or i == len(ready.numbers) - 1)
+                and not (ready.dtype is (self.dtype or x.dtype) and ready.untouched)
+            )
+        ):
+            self.check_state(x)
+            dtype, c_in = self.dtype or x.dtype, self.c_in(levels)
+            ready = prepare(levels, self.label, self.preconditioner, c_in, x, dtype)
+            self._prepared = ready
+        return ready
 
     def check_state(self, x: Tensor) -> None:
         """Refuse what is no batch of states."""
@@ -263,7 +272,7 @@ class ScoreModel(nn.Module):
         """What a state is multiplied by before the network sees it; None: nothing."""
         if self.preconditioner is None:
             return None
-        at = linear(level)
+        at = with_marginals(level)
         return ((at.alpha * self.preconditioner.sigma_data) ** 2 + at.sigma**2).rsqrt()
 
     def check_output(self, F: Tensor, x: Tensor) -> None:
@@ -281,13 +290,3 @@ class ScoreModel(nn.Module):
             f"The network must return its input's shape {tuple(x.shape)}, "
             f"but it returned {tuple(F.shape)}.{remedy if doubled else ''}"
         )
-
-
-def floating_weight(model: nn.Module) -> tuple[dict[str, Any], str] | None:
-    """Where the first floating parameter stands: looking there is cheap at every call, and finds
-    what replaced it since."""
-    for part in model.modules():
-        for name, parameter in part._parameters.items():
-            if parameter is not None and parameter.is_floating_point():
-                return part._parameters, name
-    return None

@@ -136,6 +136,11 @@ class Program:
                 made, asked, i, drops = line
                 state = values[asked]
                 F = output(state, stops[i])
+                if F.shape != state.shape:
+                    raise ValueError(
+                        f"A model's output has its state's shape {tuple(state.shape)}, but this "
+                        f"one has {tuple(F.shape)}: look at what output(x, level) returns."
+                    )
                 # A network may hand back (a view of) the state, which will be written into.
                 alias = 0 <= F.data_ptr() - state.data_ptr() < size
                 values[made] = F.clone() if alias else F
@@ -144,7 +149,7 @@ class Program:
                 yield values[reached]
             else:
                 assert type(line) is Take
-                values[line.out], drops = taken(line.draw, noise, x), line.drops
+                values[line.out], drops = drawn(line.draw, noise, x), line.drops
             for register in drops:
                 del values[register]
 
@@ -185,7 +190,7 @@ def combine(line: Combine, values: dict[int, Tensor], out: Tensor, wide: Tensor 
         out.copy_(wide)
 
 
-def taken(draw: Draw, noise: Noise, like: Tensor) -> Tensor:
+def drawn(draw: Draw, noise: Noise, like: Tensor) -> Tensor:
     """A draw from the source's stream of its name."""
     for name in draw.streams:
         noise = noise.stream(name)

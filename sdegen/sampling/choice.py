@@ -11,7 +11,7 @@ from torch import Tensor
 from sdegen.checks import whole
 from sdegen.model.denoiser import Denoiser
 from sdegen.sampling.recipes import recommended
-from sdegen.sde.process import LinearSDE
+from sdegen.sde.process import linear
 from sdegen.solvers.registry import named, register
 from sdegen.solvers.solver import Solver
 from sdegen.walks.grids import WalkLike
@@ -40,11 +40,7 @@ class Recommended:
 
     def choose(self, model: Denoiser, shape: tuple[int, ...], nfe: int) -> tuple[Solver, WalkLike]:
         """The solver and the walk."""
-        if not isinstance(model.sde, LinearSDE):
-            raise ValueError(
-                f"The usual solver works in alpha and sigma, but {type(model.sde).__name__} gives "
-                "only drift and diffusion: give a solver, such as Heun() or EulerMaruyama()."
-            )
+        linear(model.sde, "The usual solver", "give one, such as Heun() or EulerMaruyama()")
         how = recommended(nfe)
         return how["solver"], how["walk"]
 
@@ -91,7 +87,7 @@ def chosen(
         name = f'"{solver}"' if isinstance(solver, str) else type(chooser).__name__
         raise ValueError(f"{name} finds a solver and a walk for a budget: give nfe alone.")
     else:
-        budget = nfe - spare
+        budget = whole("nfe, less what denoise takes,", nfe - spare, 1)
     said = chooser.choose(model, shape, budget)
     found, own = pair(chooser, said)
     return found, own if walk is None else walk, said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -35,7 +35,7 @@ def allowed(graph: Any) -> bool:
     return True
 
 
-def reached(x: Tensor) -> Tensor:
+def with_graph(x: Tensor) -> Tensor:
     """Samples whose gradients were asked for; ValueError if nothing reaches them that has any."""
     if not x.requires_grad:
         raise ValueError(
@@ -59,17 +59,32 @@ class Checkpointed:
 
         def run(x: Tensor, memory: Any) -> Step:
             record.at = 0
-            return self.solver.step(q, x, t, s, memory)
+            # Levels of their own: what a level remembers was made by the run before.
+            return self.solver.step(q, x, anew(t), anew(s), anew(memory))
 
         step: Step = checkpoint(run, x, memory, use_reentrant=False)
         return step
 
 
+def anew(value: Any) -> Any:
+    """The same level, or memory with levels in it, which have computed nothing yet."""
+    if isinstance(value, Instant):
+        fresh = replace(value)
+        object.__setattr__(fresh, "place", value.place)
+        return fresh
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(anew, value))
+    return type(value)(map(anew, value)) if isinstance(value, tuple | list) else value
+
+
 @dataclass
 class Record:
-    """Draws in their order, and the place of the next."""
+    """Draws in their order, each with where it left torch's generator, and the place of the next.
 
-    draws: list[Tensor] = field(default_factory=list)
+    What else a step draws, as dropout does, must find the generator where it was the first time.
+    """
+
+    draws: list[tuple[Tensor, Tensor, Tensor | None]] = field(default_factory=list)
     at: int = 0
 
 
@@ -95,10 +110,17 @@ class Recorded(Noise):
     def kept(self, draw: Any, *move: Any) -> Tensor:
         """A draw of the record, or one more."""
         draws, at = self.record.draws, self.record.at
-        if at == len(draws):
-            draws.append(draw(*move))
         self.record.at += 1
-        return draws[at]
+        if at == len(draws):
+            z = draw(*move)
+            device = torch.cuda.get_rng_state(z.device) if z.is_cuda else None
+            draws.append((z, torch.get_rng_state(), device))
+            return z
+        z, host, device = draws[at]
+        torch.set_rng_state(host)
+        if device is not None:
+            torch.cuda.set_rng_state(device, z.device)
+        return z
 
     def take(self, index: Tensor) -> Recorded:
         """Of some samples, in the same record."""

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sdegen.checks import accepted
 from sdegen.model.denoiser import Denoiser
-from sdegen.sampling.gradients import Checkpointed, allowed, reached
-from sdegen.sampling.plan import HOW, How, Plan, begin, spent
+from sdegen.sampling.gradients import Checkpointed, allowed, with_graph
+from sdegen.sampling.plan import HOW, How, Plan, begin, calls_and_status
 from sdegen.sampling.watch import Watch
 from sdegen.sde.level import Instant
 from sdegen.solvers.equation import Reverse
@@ -123,8 +123,8 @@ def solve(
                 t.append(level.t)
                 states.append(x.clone())
         kept = Path(torch.stack(t), torch.stack(states)) if path else None
-        x = reached(x) if plan.graph else x
-        calls, status = spent(x, tallies, model.nfe - before, int(plan.denoise))
+        x = with_graph(x) if plan.graph else x
+        calls, status = calls_and_status(x, tallies, model.nfe - before, int(plan.denoise))
     return Solution(x, calls, status, kept, plan.solver, plan.walk, plan.choice)
 
 
@@ -143,7 +143,7 @@ def sample(
             return ended(plan, begin(plan.equation, start, plan.levels[0]))
         for _, x, _ in trajectory(plan, start, watch):  # noqa: B007
             pass
-    return reached(x) if plan.graph else x
+    return with_graph(x) if plan.graph else x
 
 
 def ended(plan: Plan, x: Tensor) -> Tensor:

@@ -101,12 +101,23 @@ class Plan:
         chooser); TypeError for an argument that there is not, with the nearest that there is.
         """
         accepted("Plan.of", how, HOW)
+        if not hasattr(model, "output"):
+            raise ValueError(
+                "A model is a ScoreModel or another Denoiser, which has output(x, level), but it "
+                f"is of {type(model).__name__}: ScoreModel(net, sde) makes one of a network."
+            )
         sde, denoise, graph = model.sde, bool(how.get("denoise")), how.get("graph") or False
         steps, nfe, spare = how.get("steps"), how.get("nfe"), int(denoise)
         shape = tuple(start.shape if isinstance(start, Tensor) else start)
         solver, walk, choice = chosen(
             model, shape, how.get("solver"), steps, nfe, how.get("walk"), spare
         )
+        if (
+            choice is not None
+            and isinstance(walk, Tensor | Sequence)
+            and not isinstance(walk, str)
+        ):
+            steps = nfe = None  # a chooser's times are its answer to the budget
         eta, noise = how.get("eta"), source(how.get("seed"), how.get("noise"), solver, sde)
         equation = Reverse(model, solver.eta if eta is None else eta, noise)
         check(solver, equation)
@@ -188,7 +199,9 @@ def begin(p: Reverse, start: Sequence[int] | Tensor, top: Instant) -> Tensor:
     return x
 
 
-def spent(x: Tensor, tallies: Sequence[Tally], nfe: int, more: int) -> tuple[Tensor, Tensor]:
+def calls_and_status(
+    x: Tensor, tallies: Sequence[Tally], nfe: int, more: int
+) -> tuple[Tensor, Tensor]:
     """Calls (b,) and status (b,) of final states x: from what each sample's steps say of it.
 
     Steps that say nothing took all samples along, by so many network calls.

@@ -92,7 +92,7 @@ def float64_time(t: Tensor | float) -> Tensor:
     return torch.as_tensor(t, dtype=torch.float64)
 
 
-def linear(level: Instant) -> Level:
+def with_marginals(level: Instant) -> Level:
     """The level as that of a linear SDE, or an error that says why it must be one."""
     if not isinstance(level, Level):
         raise ValueError(

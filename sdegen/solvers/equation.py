@@ -14,9 +14,8 @@ from torch import Tensor, sqrt
 from sdegen.model.denoiser import Denoiser
 from sdegen.model.prediction import LinearPrediction, Prediction
 from sdegen.noise.source import Fresh, Noise
-from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand, linear
-from sdegen.sde.process import SDE
-from sdegen.sde.process import linear as linear_sde
+from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand, with_marginals
+from sdegen.sde.process import SDE, linear
 from sdegen.solvers.quadrature import integrate
 
 Eta = float | Callable[[Tensor], Tensor] | Sequence[float]
@@ -42,7 +41,7 @@ class Reverse:
         if hasattr(self.eta, "tolist"):  # an array or a tensor, of one number or one per step
             object.__setattr__(self, "eta", self.eta.tolist())
         if callable(self.eta):
-            sde = linear_sde(self.sde, "An eta that is a function of lam", "give a number")
+            sde = linear(self.sde, "An eta that is a function of lam", "give a number")
             first, last = sde(torch.tensor([sde.T, sde.t_min], dtype=torch.float64)).lam.tolist()
             lam = torch.linspace(max(first, NO_SIGNAL), last, 33, dtype=torch.float64)
             etas = self.eta_of(lam).tolist()
@@ -86,7 +85,7 @@ class Reverse:
 
     def eta_at(self, t: Instant) -> Tensor | float:
         """eta at a level."""
-        return self.eta_of(linear(t).lam) if callable(self.eta) else self.eta  # type: ignore[return-value]
+        return self.eta_of(with_marginals(t).lam) if callable(self.eta) else self.eta  # type: ignore[return-value]
 
     def eta2(self, lam: Tensor) -> Tensor:
         """eta^2 at every lam, of its shape."""

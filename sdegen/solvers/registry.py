@@ -12,7 +12,6 @@ import importlib
 import pkgutil
 import re
 import sys
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import lru_cache
@@ -21,7 +20,7 @@ from inspect import isabstract
 from typing import Any
 
 import sdegen.solvers
-from sdegen.checks import nearest
+from sdegen.checks import nearest, warn
 from sdegen.solvers.solver import Preset, Solver
 
 RENAMED = {
@@ -32,7 +31,7 @@ RENAMED = {
 """Names that solvers went by before: commands still take them."""
 GROUP = "sdegen.solvers"
 """Of the entry points by which an installed package's solvers come in."""
-RESERVED = ("tuned",)
+RESERVED = ("tuned", *RENAMED)
 """Names that commands know without a catalogue."""
 REGISTERED: dict[str, Entry] = {}
 """What ``register`` was given, by its names."""
@@ -134,13 +133,26 @@ def choosers() -> dict[str, Entry]:
 
 
 def entries() -> dict[str, Entry]:
-    """Name -> entry of solvers and choosers; ValueError if two go by one name."""
+    """Name -> entry of solvers and choosers: ours, what was registered, and what is installed.
+
+    An installed one whose name is taken is left out, with a warning.
+    """
     return collected(*own(), *foreign())
 
 
 def foreign() -> tuple[Entry, ...]:
-    """Those that were registered, or whose package is installed."""
-    return *REGISTERED.values(), *installed()
+    """Those that were registered, or whose package is installed and whose name is free."""
+    known = collected(*own(), *REGISTERED.values())
+    found = list(REGISTERED.values())
+    for entry in installed():
+        if entry.name in known or entry.name in RESERVED:
+            warn(
+                f"The solver {entry.name!r} of {title(entry.cls)} is left out: its name is taken."
+            )
+        else:
+            known[entry.name] = entry
+            found.append(entry)
+    return tuple(found)
 
 
 def own() -> tuple[Entry, ...]:
@@ -171,9 +183,7 @@ def loaded(point: EntryPoint) -> list[Entry]:
     try:
         return [entry_of(point.name, point.load(), None)]
     except Exception as error:  # another package's code
-        warnings.warn(
-            f"The solver {point.name!r} of {point.value} is left out: {error}", stacklevel=2
-        )
+        warn(f"The solver {point.name!r} of {point.value} is left out: {error}")
         return []
 
 
@@ -212,12 +222,15 @@ def register(name: str, solver: Any, source: str | None = None) -> None:
 
 
 def same(one: Entry, other: Entry) -> bool:
-    """True where a class or a function is registered under its name once more."""
-    return (one.name, title(one.cls), one.settings) == (
-        other.name,
-        title(other.cls),
-        other.settings,
-    )
+    """True where a class or a function is registered under its name once more.
+
+    What has no name of its own, as a lambda or a partial, is the same only where it is itself.
+    """
+    if one.name != other.name or one.settings != other.settings:
+        return False
+    own = [getattr(each.cls, "__qualname__", "<nameless>") for each in (one, other)]
+    named = title(one.cls) == title(other.cls) and not any("<" in each for each in own)
+    return one.cls is other.cls or named
 
 
 def entry_of(name: str, value: Any, source: str | None) -> Entry:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -121,3 +121,26 @@ def test_overriding_what_nobody_asks_is_refused() -> None:
         class Old(sg.ScoreModel):
             def call(self, x: Tensor, level: Any) -> Tensor:
                 return x
+
+
+def test_conditions_of_every_kind_are_cut_and_checked() -> None:
+    """Arrays, lists of plain values and tuples with names, as tensors are."""
+    import numpy as np
+
+    class Named(NamedTuple):
+        a: Tensor
+        b: float
+
+    model = sg.ScoreModel(lambda x, t, **c: x, SDE)
+    kinds: dict[str, Any] = {
+        "array": np.arange(3),
+        "prompt": ["a", "b", "c"],
+        "scale": [0.1, 0.2, 0.3],
+        "named": Named(torch.arange(3), 2.0),
+    }
+    part = model.given(**kinds).take(torch.tensor([2, 0])).conditions
+    assert part["array"].tolist() == [2, 0] and part["prompt"] == ["c", "a"]
+    assert part["scale"] == [0.3, 0.1] and part["named"].a.tolist() == [2, 0]
+    for name, value in kinds.items():
+        with refused(f"condition {name} has 3 values, but the batch has 5 samples"):
+            model.given(**{name: value})(normal(5, 2), 0.5)

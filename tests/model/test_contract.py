@@ -16,7 +16,7 @@ from torch import Tensor
 import sdegen as sg
 from sdegen.model.prediction import predicted
 from sdegen.programs.remembered import programmed
-from tests.cases import EVERY_SOLVER, FIXED, close, normal
+from tests.cases import EVERY_SOLVER, FIXED, close, normal, refused
 
 SDE = sg.VPSDE()
 FIRST = sg.exact.Gaussian([0.4, -0.3], [0.5, 0.2])
@@ -39,6 +39,7 @@ class Between:
     dtype = property(lambda self: self.inner.dtype)
     nfe = property(lambda self: self.inner.nfe)
     vjps = property(lambda self: self.inner.vjps)
+    data_range = property(lambda self: self.inner.data_range)
 
     def count(self, calls: int = 0, vjps: int = 0) -> None:
         self.inner.count(calls, vjps)
@@ -198,3 +199,33 @@ def test_a_loss_trains_the_wrapper() -> None:
         for m in (wrapper, network)
     )
     close(a, b, rtol=1e-10)
+
+
+@pytest.mark.parametrize("cut", [slice(None, 1), (slice(None), slice(None, 1))], ids=["b", "d"])
+@pytest.mark.parametrize("name", ["ddim", "heun", "adaptive_dopri5_lam", "scipy", "langevin"])
+def test_an_output_of_another_shape_is_refused(name: str, cut: Any) -> None:
+    """It would broadcast, and samples would mix."""
+
+    class Broadcasts(sg.ScoreModel):
+        def output(self, x: Tensor, level: Any) -> Tensor:
+            return super().output(x, level)[cut]
+
+    # SciPy takes one sample at a time: the first of one is all there is.
+    model = Broadcasts(lambda x, t: torch.tanh(x), SDE)
+    solver = EVERY_SOLVER["adaptive_dopri5" if name == "scipy" and cut == slice(1) else name]
+    how: dict[str, Any] = {} if solver.traits.adaptive else {"steps": 3}
+    with refused("output has its state's shape .*, but this one has"):
+        sg.sample(model, x_T, solver=solver, **how)
+    with refused("output has its state's shape .*, but this one has"):
+        sg.log_prob(model, x_T / 4, divergence="exact")
+
+
+def test_a_wrapper_refuses_data_outside_its_models_range() -> None:
+    inner = sg.ScoreModel(two, SDE, "x0", data_range=(-1.0, 1.0))
+    with refused("trained on data in"):
+        sg.log_prob(Between(inner, weights(4)), 5 * torch.ones(4, 2, dtype=torch.float64))
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with refused("A model is a ScoreModel or another Denoiser.*Linear"):
+        sg.sample(torch.nn.Linear(2, 2), (2, 2), solver=sg.DDIM(), steps=2)  # type: ignore[arg-type]

@@ -310,3 +310,86 @@ def test_a_network_must_return_its_inputs_shape() -> None:
 def test_every_named_prediction_is_tested_here() -> None:
     assert set(TARGETS) == {*sg.model.prediction.PREDICTIONS, "edm"}
     assert len(EVERY) == 8
+
+
+# ---------------------------------------------------- what is prepared for a walk stays right
+
+
+class Learned(torch.nn.Module):
+    """A label with a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.k = torch.nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+
+    def forward(self, level: Any) -> Tensor:
+        return self.k * level.t
+
+
+def by_time(x: Tensor, t: Tensor) -> Tensor:
+    return x * t.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def sampled(model: sg.ScoreModel) -> Tensor:
+    return sg.sample(model, torch.ones(2, 2, dtype=torch.float64), solver=sg.DDIM(), steps=5)
+
+
+def test_a_label_that_changes_is_asked_again() -> None:
+    """The program of a walk, and its levels, are remembered: labels of one's own are not."""
+    label = Learned()
+    model = sg.ScoreModel(by_time, sg.VPSDE(), time=label)
+    first = sampled(model)
+    label.k.data.fill_(2.0)
+    assert not torch.equal(sampled(model), first)
+    assert torch.equal(sampled(model), sampled(sg.ScoreModel(by_time, sg.VPSDE(), time=label)))
+    factor = [1.0]
+    model = sg.ScoreModel(by_time, sg.VPSDE(), time=lambda level: factor[0] * level.t)
+    first = sampled(model)
+    factor[0] = 2.0
+    assert not torch.equal(sampled(model), first)
+    model = sg.ScoreModel(by_time, sg.VPSDE())
+    first = sampled(model)
+    model.label = lambda level: 2 * level.t
+    assert not torch.equal(sampled(model), first)
+
+
+@pytest.mark.parametrize("how", ["in place", "data", "numpy"])
+def test_a_network_that_writes_into_its_label_spoils_nothing(how: str) -> None:
+    def writes(x: Tensor, t: Tensor) -> Tensor:
+        out = by_time(x, t)
+        if how == "in place":
+            t.mul_(3)
+        elif how == "data":
+            t.data.mul_(3)
+        else:
+            t.numpy()[:] = 7
+        return out
+
+    model, want = sg.ScoreModel(writes, sg.VPSDE()), sampled(sg.ScoreModel(by_time, sg.VPSDE()))
+    for _ in range(3):
+        assert torch.equal(sampled(model), want)
+
+
+def test_a_network_changed_between_two_samples() -> None:
+    """Another type, another net, weights made of others: looked up at every walk."""
+    from torch.nn.utils.parametrizations import weight_norm
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = torch.nn.Linear(2, 2)
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return self.body(x)
+
+    net, x = Net(), torch.ones(2, 2)
+    model = sg.ScoreModel(net, sg.VPSDE())
+    first = sg.sample(model, x, solver=sg.DDIM(), steps=4)
+    weight_norm(net.body)
+    close(sg.sample(model, x, solver=sg.DDIM(), steps=4), first, rtol=1e-5)
+    model.net = Net().double()
+    assert model.dtype == torch.float64
+    sg.sample(model, x, solver=sg.DDIM(), steps=4)
+    model.net.body = torch.nn.Linear(2, 2)
+    sg.sample(model, x, solver=sg.DDIM(), steps=4)
+    sg.encode(model, x, steps=4)

@@ -121,7 +121,7 @@ def test_a_sample_has_its_own_path() -> None:
     assert torch.equal(sg.Brownian(9, T, first=2)(x[:2], t, s), whole(x, t, s)[2:])
     for noise in (sg.Brownian(seeds, T), sg.Brownian(9, T)):
         full, index = noise(x, t, s), torch.tensor([3, 1])
-        assert torch.equal(noise.rows(index)(x[:2], t, s), full[index])
+        assert torch.equal(noise.take(index)(x[:2], t, s), full[index])
         assert not torch.equal(full[0], full[1])
         own = noise(x, at([800_000.0, 5, 9, 7]), at([333_333.0, 1, 2, 3]))
         assert torch.equal(own[0], full[0]) and torch.equal(own[2], noise(x, at(9), at(2))[2])
@@ -196,4 +196,4 @@ def test_refused() -> None:
     with refused("2 seeds were given for a batch of 3"):
         sg.Brownian([1, 2], T)(like(3), at(2), at(1))
     with refused("a batch that shrinks"):
-        sg.Seeded(0).rows(torch.tensor([0]))
+        sg.Seeded(0).take(torch.tensor([0]))

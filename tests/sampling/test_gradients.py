@@ -123,18 +123,42 @@ def test_by_a_condition(graph: Any) -> None:
     close(slope, want, rtol=1e-6, atol=1e-8)
 
 
-def test_what_torch_draws_is_drawn_once() -> None:
-    """Fresh noise and dropout too: a step that runs again must see the same."""
+@pytest.mark.parametrize(
+    "solver",
+    [
+        sg.DPMSolverPP(),
+        sg.DDIM(1.0),
+        sg.PredictorCorrector(),
+        sg.solvers.StochasticHeun(),
+        sg.solvers.SRA1(),
+    ],
+    ids=lambda solver: type(solver).__name__,
+)
+def test_what_torch_draws_is_drawn_once(solver: sg.Solver) -> None:
+    """Fresh noise, and dropout before it or after: a step that runs again must see the same."""
     drop = torch.nn.Dropout(0.5)
     W = torch.nn.Parameter(normal(2, 2, seed=7))
-    model = sg.ScoreModel(lambda x, t: drop(torch.tanh(x @ W)), SDE)
+    model = sg.ScoreModel(lambda x, t: drop(torch.tanh(x @ W)) + 0.3 * x, SDE)
     found = []
     for graph in (True, "checkpoint"):
         torch.manual_seed(5)
-        y = sg.sample(model, X, solver=sg.DPMSolverPP(), eta=1.0, steps=4, graph=graph)
+        y = sg.sample(model, X, solver=solver, steps=4, graph=graph, eta=1.0)
         found.append([y, *torch.autograd.grad(y.square().sum(), W)])
     for one, other in zip(*found, strict=True):
         close(one, other, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["heun", "rk4", "er_sde_3", "euler_maruyama", "dpmpp"])
+def test_a_learned_schedule_is_checkpointed(name: str) -> None:
+    """Levels with gradients: what they remember is made in every run of a step."""
+    sde = sg.sde.LearnedVPSDE()
+    model = sg.ScoreModel(lambda x, t: 0.5 * x + t[:, None], sde)
+    found = []
+    for graph in (True, "checkpoint"):
+        y = sg.sample(model, X, solver=name, steps=4, walk="uniform", seed=0, graph=graph)
+        found.append([y, *torch.autograd.grad(y.square().sum(), list(sde.parameters()))])
+    for one, other in zip(*found, strict=True):
+        close(one, other, rtol=1e-9)
 
 
 def test_a_checkpoint_keeps_less() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any
 
@@ -157,9 +158,9 @@ def test_an_installed_package_s_entry_point(monkeypatch: pytest.MonkeyPatch) -> 
     assert "always" in sg.solvers.choosers()
     assert composed("solver=halved", "solver.parts=4") == Halved(4)
     assert sg.sample(MODEL, X, solver="halved", nfe=5).shape == X.shape
-    with refused("Two solvers go by the name 'halved'"):
-        sg.solvers.register("halved", Always)
-        sg.solvers.catalogue()
+    sg.solvers.register("halved", Always)
+    with pytest.warns(UserWarning, match="'halved' of .*Halved is left out: its name is taken"):
+        assert "halved" in sg.solvers.choosers()
 
 
 def test_an_entry_point_that_leads_nowhere_costs_nothing_else(
@@ -175,8 +176,17 @@ def test_an_entry_point_that_leads_nowhere_costs_nothing_else(
 
 def test_an_entry_point_with_a_name_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     points(monkeypatch, ddim=f"{__name__}:Halved")
-    with refused(r"name 'ddim': sdegen.solvers.stochastic.DDIM and .*Halved"):
-        sg.solvers.catalogue()
+    with pytest.warns(UserWarning, match="'ddim' of .*Halved is left out: its name is taken"):
+        assert sg.solvers.catalogue()["ddim"].cls is sg.DDIM
+
+
+def test_what_has_no_name_of_its_own_takes_no_other_s_place() -> None:
+    sg.solvers.register("a", partial(sg.DDIM, 0.5))
+    with refused("Two solvers go by the name 'a'"):
+        sg.solvers.register("a", partial(sg.Heun))
+    for name in ("dopri5", "tuned"):
+        with refused(f"Two solvers go by the name '{name}'"):
+            sg.solvers.register(name, sg.DDIM)
 
 
 def test_the_package_s_own_are_nodes_with_their_settings() -> None:

@@ -131,7 +131,7 @@ def test_inflated_noise_is_its_source_in_everything_else() -> None:
     level, x = sg.VPSDE()(0.5), torch.zeros(1)
     loud = walks.Inflated(1.5, Labelled())
     assert loud.path and not walks.Inflated(1.5).path
-    some = loud.rows(torch.tensor([0]))
+    some = loud.take(torch.tensor([0]))
     for noise, want in (
         (loud, (1.0, 2.0)),
         (some, (11.0, 12.0)),
