@@ -116,21 +116,21 @@ class Program:
         stops, output = self.stops, model.output
         wide = torch.empty_like(x, dtype=torch.float32) if x.element_size() < 4 else None
         size = x.numel() * x.element_size()
-        for line in self.lines:
+        for line, factor in zip(self.lines, self.factors(x.dtype), strict=True):
             if type(line) is Combine:
-                made, at, _, factor, rest, constant, in_place, drops = line
+                made, at, _, _, rest, constant, in_place, drops = line
                 out = buffers[at]
                 if out is None:
                     out = buffers[at] = torch.empty_like(x)
                 if in_place and wide is None:
-                    if factor != 1.0:
+                    if factor is not None:
                         out.mul_(factor)
                     for register, c in rest:
                         out.add_(values[register], alpha=c)
                     if constant:
                         out.add_(constant)
                 else:
-                    combine(line, values, out, wide)
+                    combine(line, factor, values, out, wide)
                 values[made] = out
             elif type(line) is Ask:
                 made, asked, i, drops = line
@@ -153,6 +153,25 @@ class Program:
             for register in drops:
                 del values[register]
 
+    def factors(self, dtype: torch.dtype) -> list[Tensor | None]:
+        """Of each line's base, for states of a type: None for one, and for other lines.
+
+        As tensors () of the host in the type that is computed in: of a Python number torch makes
+        one at every operation, and converts it, which on a small state takes longer than the sum.
+        """
+        kind = torch.float64 if dtype == torch.float64 else torch.float32
+        if kind not in self._factors:
+            lines = [line.factor if type(line) is Combine else 1.0 for line in self.lines]
+            made = torch.tensor(lines, dtype=kind, device="cpu").unbind()
+            pairs = zip(lines, made, strict=True)
+            self._factors[kind] = [None if c == 1.0 else each for c, each in pairs]
+        return self._factors[kind]
+
+    @cached_property
+    def _factors(self) -> dict[torch.dtype, list[Tensor | None]]:
+        """Those made so far."""
+        return {}
+
 
 def has_own_view(model: Denoiser) -> bool:
     """Whether a score model's views are made by code of its own, of which ``output`` says nothing:
@@ -169,19 +188,29 @@ def check_view(model: Denoiser) -> None:
         )
 
 
-def combine(line: Combine, values: dict[int, Tensor], out: Tensor, wide: Tensor | None) -> None:
+def combine(
+    line: Combine,
+    factor: Tensor | None,
+    values: dict[int, Tensor],
+    out: Tensor,
+    wide: Tensor | None,
+) -> None:
     """One combination, into a buffer that it does not begin from; in float32 for shorter types,
     and rounded once."""
     to, rest = out if wide is None else wide, line.rest
     if line.base is None:
         to.zero_()
     elif wide is not None:
-        to.copy_(values[line.base]).mul_(line.factor)
-    elif line.factor == 1.0 and rest:
+        to.copy_(values[line.base])
+        if factor is not None:
+            to.mul_(factor)
+    elif factor is not None:
+        torch.mul(values[line.base], factor, out=to)
+    elif rest:
         torch.add(values[line.base], values[rest[0][0]], alpha=rest[0][1], out=to)
         rest = rest[1:]
     else:
-        torch.mul(values[line.base], line.factor, out=to)
+        to.copy_(values[line.base])
     for register, c in rest:
         to.add_(values[register], alpha=c)
     if line.constant:
