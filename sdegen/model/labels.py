@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -76,7 +77,7 @@ class Prepared:
     own, dtype, device, b: the states (b, *) and the network's type that they are for.
     label, scale: what they were made by.  numbers: the labels.
     table: a row (b,) for each, which a network may hold; None on a GPU, where nobody could look
-             whether one was written into, and where they would take much memory.
+             whether one was written into, and where they would take much memory.  clean: a copy.
     scales:  of the states; None where the network sees them as they are.
     """
 
@@ -90,8 +91,14 @@ class Prepared:
     kind: torch.dtype
     numbers: list[float]
     table: Tensor | None
+    clean: Tensor | None
     rows: tuple[Tensor, ...] | None
     scales: list[float] | None
+
+    @cached_property
+    def ends(self) -> tuple[int, int]:
+        """The first level's number, and the last's."""
+        return 0, len(self.numbers) - 1
 
     def fresh(self, i: int, x: Tensor) -> Tensor:
         """The label (b,) of level i, of a number in a kernel: nothing is copied, nothing waits."""
@@ -100,11 +107,7 @@ class Prepared:
     @property
     def untouched(self) -> bool:
         """False where somebody has written into a label, by whatever way."""
-        if self.table is None:
-            return True
-        column = self.table[:, :1]
-        numbers = torch.tensor(self.numbers, dtype=self.kind)[:, None]
-        return bool((self.table == column).all()) and torch.equal(column, numbers)
+        return self.table is None or torch.equal(self.table, self.clean)  # type: ignore[arg-type]
 
 
 def prepare(
@@ -114,11 +117,10 @@ def prepare(
     made = label(levels).detach().expand(levels.t.shape)
     kind, b, numbers = label_dtype(made, dtype), x.shape[0], made.tolist()
     scales = None if c_in is None else c_in.expand(levels.t.shape).tolist()
-    table = rows = None
+    table = clean = rows = None
     if x.device.type == "cpu" and len(numbers) * b <= AT_ONCE:
         with torch.inference_mode(False):
             table = torch.tensor(numbers, dtype=kind)[:, None].repeat(1, b)
-            rows = table.unbind()
-    return Prepared(
-        levels, label, scale, x.dtype, dtype, x.device, b, kind, numbers, table, rows, scales
-    )
+            rows, clean = table.unbind(), table.clone()
+    made_of = (levels, label, scale, x.dtype, dtype, x.device, b, kind, numbers)
+    return Prepared(*made_of, table, clean, rows, scales)

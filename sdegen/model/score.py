@@ -197,7 +197,16 @@ class ScoreModel(nn.Module):
         """
         place = level.place
         if place is not None and self.label is self._named and not torch.is_grad_enabled():
-            ready, i = self.prepared(place[0], place[1], x), place[1]
+            ready, i = self._prepared, place[1]
+            if (
+                ready is None
+                or i in ready.ends
+                or ready.levels is not place[0]
+                or ready.b != x.shape[0]
+                or ready.own is not x.dtype
+                or ready.device != x.device
+            ):
+                ready = self.prepared(place[0], x)
             rows, dtype = ready.rows, ready.dtype
             label = ready.fresh(i, x) if rows is None else rows[i]
             inputs = x if ready.scales is None else x * ready.scales[i]
@@ -222,13 +231,13 @@ class ScoreModel(nn.Module):
             self.check_output(F, x)
         return F if F.dtype is x.dtype else F.to(x.dtype)
 
-    def prepared(self, levels: Instant, i: int, x: Tensor) -> Prepared:
-        """What is prepared for states x (b, *) at levels (n,), of which i is asked.
+    def prepared(self, levels: Instant, x: Tensor) -> Prepared:
+        """What is prepared for states x (b, *) at levels (n,), made once for all of them.
 
-        Made once for all of them. At the walk's ends it is looked at closely: since the last walk
-        the network may have another type, or may have written into a label.
+        It is looked at closely at a walk's ends: since the last walk the network may have another
+        type, or may have written into a label.
         """
-        ready = self._prepared
+        ready, dtype = self._prepared, self.dtype or x.dtype
         if (
             ready is None
             or ready.levels is not levels
@@ -237,13 +246,11 @@ class ScoreModel(nn.Module):
             or ready.device != x.device
             or ready.label is not self.label
             or ready.scale is not self.preconditioner
-            or (
-                (i == 0 or i == len(ready.numbers) - 1)
-                and not (ready.dtype is (self.dtype or x.dtype) and ready.untouched)
-            )
+            or ready.dtype is not dtype
+            or not ready.untouched
         ):
             self.check_state(x)
-            dtype, c_in = self.dtype or x.dtype, self.c_in(levels)
+            c_in = self.c_in(levels)
             ready = prepare(levels, self.label, self.preconditioner, c_in, x, dtype)
             self._prepared = ready
         return ready

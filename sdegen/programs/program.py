@@ -114,6 +114,8 @@ class Program:
         values: dict[int, Tensor] = {0: x}
         buffers: list[Tensor | None] = [None] * self.buffers
         stops, output = self.stops, model.output
+        # A score model looks at its network's output itself.
+        own = isinstance(model, ScoreModel) and type(model).output is ScoreModel.output
         wide = torch.empty_like(x, dtype=torch.float32) if x.element_size() < 4 else None
         size = x.numel() * x.element_size()
         for line, factor in zip(self.lines, self.factors(x.dtype), strict=True):
@@ -136,7 +138,7 @@ class Program:
                 made, asked, i, drops = line
                 state = values[asked]
                 F = output(state, stops[i])
-                if F.shape != state.shape:
+                if not own and F.shape != state.shape:
                     raise ValueError(
                         f"A model's output has its state's shape {tuple(state.shape)}, but this "
                         f"one has {tuple(F.shape)}: look at what output(x, level) returns."
