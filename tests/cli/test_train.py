@@ -14,11 +14,8 @@ import torch
 from tests.cases import ROOT
 from tests.processes import TINY, finish, run, script, started, typed
 
-one_run = pytest.mark.xdist_group("finished")
-"""Where one run is made for all."""
 
-
-@one_run
+@pytest.mark.xdist_group("finished")
 def test_the_main_job_leaves_everything(finished: Path) -> None:
     folder = finished / "outputs" / "digits"
     names = {path.name for path in folder.iterdir()}
@@ -39,15 +36,14 @@ def test_the_main_job_leaves_everything(finished: Path) -> None:
     assert config["conditional"] is True and config["sde"]["_target_"] == "sdegen.VPSDE"
 
 
-@one_run
-def test_the_same_command_does_not_train_again(finished: Path) -> None:
-    folder = finished / "outputs" / "digits"
-    before = (folder / "checkpoint.safetensors").read_bytes()
-    tiny = ["net.width=8", "net.heads=2", "train.steps=3", "train.batch_size=8", "device=cpu"]
-    code, _, err = typed("train", *tiny, "evaluate.budgets=[2]", cwd=finished)
+@pytest.mark.xdist_group("plane")
+def test_the_same_command_does_not_train_again(plane: Path) -> None:
+    checkpoint = plane / "outputs" / "toy2d" / "checkpoint.safetensors"
+    before, again = checkpoint.read_bytes(), [*TINY, "train.steps=2", "conditional=true"]
+    code, _, err = typed("train", *again, cwd=plane)
     assert code == 0, err
-    assert (folder / "checkpoint.safetensors").read_bytes() == before
-    code, _, err = typed("train", *tiny, "evaluate.budgets=[2]", "sde=subvp", cwd=finished)
+    assert checkpoint.read_bytes() == before
+    code, _, err = typed("train", *again, "sde=subvp", cwd=plane)
     assert code == 1 and "made with sde._target_ = 'sdegen.VPSDE'" in err and "name=" in err
 
 
