@@ -246,7 +246,7 @@ def test_auto_refuses_what_it_cannot_decide() -> None:
     for wrong in ({"steps": 5}, {}, {"nfe": 5, "walk": "karras"}):
         with refused("give nfe alone"):
             sg.sample(MODEL, (4, 2), solver="auto", **wrong)  # type: ignore[arg-type]
-    with refused("No solver keeps to nfe = 0"):
+    with refused("nfe, less what denoise takes, must be a whole number >= 1, but it is 0"):
         sg.sample(MODEL, (4, 2), solver="auto", nfe=0)
     with refused("no solver 'dimm': did you mean ddim"):
         sg.sample(MODEL, (4, 2), solver="dimm", nfe=5)

@@ -13,7 +13,7 @@ from torch import Tensor
 import sdegen as sg
 from sdegen import walks
 from sdegen.exact.distributions import exact_model
-from sdegen.noise.source import Noise
+from sdegen.noise.source import Inflated, Noise
 from sdegen.sampling import recipes
 from tests.cases import (
     MIXTURE,
@@ -129,8 +129,8 @@ class Labelled(Noise):
 
 def test_inflated_noise_is_its_source_in_everything_else() -> None:
     level, x = sg.VPSDE()(0.5), torch.zeros(1)
-    loud = walks.Inflated(1.5, Labelled())
-    assert loud.path and not walks.Inflated(1.5).path
+    loud = Inflated(1.5, Labelled())
+    assert loud.path and not Inflated(1.5).path
     some = loud.take(torch.tensor([0]))
     for noise, want in (
         (loud, (1.0, 2.0)),
@@ -142,7 +142,7 @@ def test_inflated_noise_is_its_source_in_everything_else() -> None:
 
 def test_inflated_noise_is_that_of_climbs() -> None:
     level, x = sg.VPSDE()(0.5), normal(5, 3)
-    plain, loud = sg.Seeded(7), walks.Inflated(1.5, sg.Seeded(7))
+    plain, loud = sg.Seeded(7), Inflated(1.5, sg.Seeded(7))
     for name in ("prior", "corrector", "climb"):
         factor = 1.5 if name == "climb" else 1.0
         for _ in range(2):
@@ -150,4 +150,4 @@ def test_inflated_noise_is_that_of_climbs() -> None:
             close(loud.stream(name)(x, level, level), factor * z, 0)
     close(loud(x, level, level), plain(x, level, level), 0)
     with refused("S_noise is a factor >= 0, but it is -1.0"):
-        walks.Inflated(-1.0)
+        Inflated(-1.0)

@@ -116,7 +116,9 @@ def test_ddim_is_diffusers() -> None:
         for i in scheduler.timesteps:
             eps = NET(y, (i / 100).double().expand(4))
             y = scheduler.step(eps, i, y).prev_sample
-        model = sg.ScoreModel(lambda x, i: NET(x, i / 100), DDPM, "eps", time="1000t-1")
+        model = sg.ScoreModel(
+            lambda x, i: NET(x, i / 100), DDPM, "eps", time="1000t-1", module=NET
+        )
         out = sg.solve(model, x, **recipes.ddim(n, walk=spacing))
         close(out.x, y, 1e-5)
         assert out.nfe.tolist() == [n] * 4
