@@ -123,7 +123,7 @@ class Labelled(Noise):
     def area(self, x: Tensor, t: sg.sde.Instant, s: sg.sde.Instant) -> Tensor:
         return torch.full_like(x, 2 + self.offset)
 
-    def rows(self, index: Tensor) -> Labelled:
+    def take(self, index: Tensor) -> Labelled:
         return Labelled(10.0)
 
 
