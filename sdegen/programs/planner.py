@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 
-import torch
+from torch import Tensor
 
 from sdegen.programs.program import ONE, Ask, Combine, Line, Program, Reach, Row, Take
 from sdegen.programs.trace import Call, Draw, Mix, Register, Tape, Terms
@@ -17,18 +17,14 @@ from sdegen.sde.level import Instant
 
 
 def read(tape: Tape) -> dict[int, Row]:
-    """Every combination's coefficients as floats, zeros left out; all read at once."""
-    found = {i: terms_of(register) for i, register in enumerate(tape.registers)}
-    flat = [
-        torch.as_tensor(c, dtype=torch.float64).detach()
-        for terms in found.values()
-        for c in terms.values()
-    ]
-    numbers = iter(torch.stack(flat).tolist()) if flat else iter(())
-    return {
-        i: {j: c for j, c in zip(terms, numbers, strict=False) if c != 0.0}
-        for i, terms in found.items()
-    }
+    """Every combination's coefficients as floats, zeros left out."""
+    rows = dict[int, Row]()
+    for i, register in enumerate(tape.registers):
+        numbers = {
+            j: c.item() if isinstance(c, Tensor) else c for j, c in terms_of(register).items()
+        }
+        rows[i] = {j: c for j, c in numbers.items() if c != 0.0}
+    return rows
 
 
 def terms_of(register: Register) -> Terms:

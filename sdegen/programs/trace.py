@@ -214,7 +214,8 @@ def number(c: Any) -> Coefficient:
     if isinstance(c, Tensor):
         if c.ndim:
             raise NotLinear(f"it combines a state with a tensor of shape {tuple(c.shape)}")
-        return c.double()
+        # As a number, with which arithmetic is cheap; a learned one keeps its gradient.
+        return c.double() if c.requires_grad else c.item()
     return float(c)
 
 
