@@ -10,7 +10,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from sdegen.programs.program import ONE, Ask, Combine, Line, Program, Reach, Row, Take
-from sdegen.programs.trace import Call, Draw, Mix, Register, Tape, Terms
+from sdegen.programs.trace import Call, Draw, Mix, Register, Tape, Terms, value
 from sdegen.sde.level import Instant
 
 # ------------------------------------------------------------------------------ from tape to lines
@@ -21,7 +21,7 @@ def read(tape: Tape) -> dict[int, Row]:
     rows = dict[int, Row]()
     for i, register in enumerate(tape.registers):
         numbers = {
-            j: c.item() if isinstance(c, Tensor) else c for j, c in terms_of(register).items()
+            j: value(c) if isinstance(c, Tensor) else c for j, c in terms_of(register).items()
         }
         rows[i] = {j: c for j, c in numbers.items() if c != 0.0}
     return rows

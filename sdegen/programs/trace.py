@@ -215,8 +215,13 @@ def number(c: Any) -> Coefficient:
         if c.ndim:
             raise NotLinear(f"it combines a state with a tensor of shape {tuple(c.shape)}")
         # As a number, with which arithmetic is cheap; a learned one keeps its gradient.
-        return c.double() if c.requires_grad else c.item()
+        return c.double() if c.requires_grad else value(c)
     return float(c)
+
+
+def value(c: Tensor) -> float:
+    """A coefficient's value, by numpy where it lies in the host's memory."""
+    return float(c.numpy()) if c.device.type == "cpu" and not c.requires_grad else float(c)
 
 
 class Tape:
