@@ -22,13 +22,13 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from sdegen.evaluate import sliced_wasserstein
 from torch import Tensor
 
 import sdegen as sg
 from sdegen.bench import problems
 from sdegen.bench.point import weak
 from sdegen.data import digits
+from sdegen.metrics import sliced_wasserstein
 from sdegen.metrics.quality import Quality
 from sdegen.runs.folder import load
 from sdegen.solvers.budget import walk_for

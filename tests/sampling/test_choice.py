@@ -107,7 +107,7 @@ def test_what_is_recommended_is_the_default(how: dict[str, Any]) -> None:
 
 
 def test_what_is_recommended_needs_marginals() -> None:
-    with refused("usual solver works in alpha and sigma"):
+    with refused("usual solver needs alpha and sigma"):
         sg.sample(sg.ScoreModel(lambda x, t: x, Plain(), "score"), X, nfe=5)
 
 

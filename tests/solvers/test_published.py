@@ -42,7 +42,7 @@ def test_ddpm_is_algorithm_2(variance: str) -> None:
     """Ho et al. (2020), alg. 2: x_{t-1} = (x_t - beta eps / sqrt(1 - bar)) / sqrt(a) + s z."""
     sde, beta, bar = ddpm(40)
     x, z = normal(4, 2), normal(39, 4, 2, seed=1)
-    model = sg.ScoreModel(eps_net, sde, "eps", time=lambda level: 40 * level.t - 1)
+    model = sg.ScoreModel(eps_net, sde, "eps", time=lambda level: 40 * level.t - 1, module=NET)
     walk = torch.arange(40, 0, -1, dtype=torch.float64) / 40
     got = run(sg.DDPM(variance), model, x, walk, noise=Replay(list(z)))  # type: ignore[arg-type]
     for k, i in enumerate(range(39, 0, -1)):
@@ -60,7 +60,7 @@ def test_ddim_is_eq_12_on_any_subsequence(eta: float, tau: list[int]) -> None:
     sde, _, bar = ddpm()
     down = list(reversed(tau))
     x, z = normal(4, 2), normal(len(down) - 1, 4, 2, seed=1)
-    model = sg.ScoreModel(eps_net, sde, "eps", time="1000t-1")
+    model = sg.ScoreModel(eps_net, sde, "eps", time="1000t-1", module=NET)
     walk = (torch.tensor(down, dtype=torch.float64) + 1) / 1000
     got = run(sg.DDIM(eta), model, x, walk, noise=Replay(list(z)))
     for k, (i, j) in enumerate(pairwise(down)):
