@@ -76,6 +76,35 @@ class Watch(TorchDispatchMode):
         return out
 
 
+class Memory(TorchDispatchMode):
+    """Bytes of the tensors that were made and lived at once, but those of known tensors."""
+
+    def __init__(self, *known: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.alive = self.peak = 0
+        self.known = {each.untyped_storage()._cdata for each in known}
+
+    def forget(self, key: int, size: int) -> None:
+        """A tensor's memory is given back."""
+        self.known.discard(key)
+        self.alive -= size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count what is new, and let it happen."""
+        out = func(*args, **(kwargs or {}))
+        given = {each.untyped_storage()._cdata for each in args if isinstance(each, Tensor)}
+        for each in out if isinstance(out, tuple | list) else (out,):
+            if not isinstance(each, Tensor):
+                continue
+            storage = each.untyped_storage()
+            if storage._cdata not in self.known | given:
+                self.known.add(storage._cdata)
+                self.alive += storage.nbytes()
+                weakref.finalize(storage, self.forget, storage._cdata, storage.nbytes())
+        self.peak = max(self.peak, self.alive)
+        return out
+
+
 def wait(device: str) -> None:
     """Until the device has done what it was given."""
     if device == "cuda":

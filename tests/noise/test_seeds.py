@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sdegen as sg
+from sdegen.bench.watch import Memory
 from sdegen.noise import hashing
 from sdegen.noise.hashing import mix, signed
 from tests.cases import close, refused
@@ -132,30 +132,6 @@ def test_large_draws_are_those_of_their_samples(
     assert torch.equal(z[-1:], last)
     monkeypatch.setattr(hashing, "AT_ONCE", {"cpu": 2**30})
     assert torch.equal(draw(sg.Seeded(2**63), *shape, dtype=dtype), z)
-
-
-class Memory(TorchDispatchMode):
-    """Bytes of the tensors that were made and lived at once."""
-
-    def __init__(self, *known: Tensor) -> None:
-        super().__init__()
-        self.known = {each.untyped_storage()._cdata for each in known}
-        self.alive = self.peak = 0
-
-    def forget(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.alive -= size
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for each in out if isinstance(out, tuple | list) else (out,):
-            storage = each.untyped_storage()
-            if storage._cdata not in self.known:
-                self.known.add(storage._cdata)
-                self.alive += storage.nbytes()
-                weakref.finalize(storage, self.forget, storage._cdata, storage.nbytes())
-        self.peak = max(self.peak, self.alive)
-        return out
 
 
 @contextmanager

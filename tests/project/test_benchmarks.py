@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdegen.bench.watch import Watch
+from sdegen.bench.watch import Memory, Watch
 from tests.cases import ROOT
 from tests.processes import python
 
@@ -29,8 +29,17 @@ def test_step_cost(tmp_path: Path) -> None:
         theirs = methods["DPM-Solver++(2M)"]["diffusers"]
         assert ours["kernels"] < theirs["kernels"] and ours["host reads"] == 0
         assert ours["states"] <= 3 and 2 <= methods["DDIM"]["sdegen"]["kernels"] < 2.1
-    assert len(record["verdict"]) == 6
+    assert len(record["verdict"]) == 8
     assert (tmp_path / "step_cost.svg").read_text().count("DPM-Solver") >= 1
+
+
+def test_growth(tmp_path: Path) -> None:
+    said = bench("growth", "--quick", "--out", str(tmp_path))
+    record = json.loads((tmp_path / "growth.json").read_text())
+    assert "slopes" in said and len(record["numbers"]["values"]) == 3
+    for name in ("DDIM", "DPM-Solver++(2M)"):
+        assert max(record["numbers"][name]["states"]) < 3
+        assert 0 < record["tracing 20 steps, milliseconds"][name]["share of it"] < 1
 
 
 def test_pictures_of_tables(tmp_path: Path) -> None:
@@ -45,6 +54,17 @@ def test_tuning(tmp_path: Path) -> None:
     assert "walk and weights" in bench("tuning", "--quick", "--out", str(out))
     rows = json.loads(out.read_text())["rows"]
     assert len(rows) == 10 and all(0 < row["tuned"] < 1 for row in rows)
+
+
+def test_what_memory_counts() -> None:
+    known = torch.zeros(100)
+    with Memory(known) as memory:
+        y = known.view(10, 10) + 1
+        y.mul_(2)
+        (y + 1).sum()
+        z = y.double()
+        del y, z
+    assert memory.peak == 3 * 400 and memory.alive == 0
 
 
 def test_what_the_watch_counts() -> None:
