@@ -72,9 +72,11 @@ def dsm_loss(
         .reshape(len(x0), -1)
         .mean(1)
     )
-    # d eps / d F at fixed x, see model/prediction.py.
-    slope = level.alpha / (level.alpha * b - level.sigma * a)
-    return (ratio * weigh(level) * slope**2).to(x0) * error
+    # d eps / d F at fixed x, see model/prediction.py; finite beside its weight at either end.
+    inside = level.inside()
+    a, b = model.target(inside)
+    slope = inside.alpha / (inside.alpha * b - inside.sigma * a)
+    return (ratio * weigh(inside) * slope**2).to(x0) * error
 
 
 def general_error(model: Denoiser, x0: Tensor, t: Tensor, z: Tensor) -> Tensor:

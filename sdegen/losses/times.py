@@ -50,6 +50,12 @@ def likelihood_time(sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
     """
     sde = linear(sde, "likelihood_time", "use uniform_time")
     ends = sde(torch.tensor([sde.t_min, sde.T], dtype=u.dtype, device=u.device)).lam
+    if u.device.type == "cpu" and not bool(ends.isfinite().all()):
+        raise ValueError(
+            f"likelihood_time draws lam between its ends on {type(sde).__name__}, but they are "
+            f"{ends[0]:g} and {ends[1]:g}: use uniform_time, or an SDE that ends before its "
+            "signal does and begins with some noise, as FlowSDE(T=0.999, t_min=1e-3) does."
+        )
     t = sde.time(torch.lerp(ends[0], ends[1], u)).clamp(sde.t_min, sde.T)
     density = likelihood(sde(t)) / (2 * (ends[0] - ends[1]))
     return t, 1 / ((sde.T - sde.t_min) * density)

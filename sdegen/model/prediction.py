@@ -42,7 +42,7 @@ def predict_eps(level: Level) -> tuple[Coefficient, Coefficient]:
 
 def predict_score(level: Level) -> tuple[Coefficient, Coefficient]:
     """The score, -eps / sigma.  Song et al. (2021)."""
-    return 0.0, -1 / level.sigma
+    return 0.0, level.to_score
 
 
 def predict_v(level: Level) -> tuple[Coefficient, Coefficient]:
@@ -80,6 +80,12 @@ PREDICTIONS: dict[str, Target] = {
 }
 
 
+def prediction_name(target: Target) -> str:
+    """What a target is called, in a sentence."""
+    other = "EDM's F" if isinstance(target, PredictEDM) else repr(target)
+    return next((name for name, each in PREDICTIONS.items() if each is target), other)
+
+
 # ------------------------------------------------------------------------------------ predictions
 
 
@@ -110,6 +116,8 @@ class LinearPrediction(Prediction):
 
     def view(self, p: Coefficient, q: Coefficient) -> Tensor:
         """p x0 + q eps, (b, *)."""
+        if same(p, self.a) and same(q, self.b):
+            return 1.0 * self.F  # at either end of the SDE too, where the rest is 0 / 0
         alpha, sigma = self.level.alpha, self.level.sigma
         det = alpha * self.b - sigma * self.a
         c_x, c_F = (p * self.b - q * self.a) / det, (q * alpha - p * sigma) / det
@@ -138,14 +146,23 @@ class LinearPrediction(Prediction):
     @property
     def velocity(self) -> Tensor:
         """dx/dt of the probability-flow ODE, alpha' x0 + sigma' eps."""
-        return self.view(*predict_velocity(self.level))
+        return self.drift(0.0)
 
     def drift(self, eta: Coefficient) -> Tensor:
-        """f x - (1 + eta^2)/2 g^2 score, as  alpha' x0 + (sigma' + eta^2 g^2 / (2 sigma)) eps."""
+        """f x - (1 + eta^2)/2 g^2 score, alpha' x0 + (sigma' + eta^2 (sigma' - f sigma)) eps."""
         level = self.level
+        if self.b is level.to_score:  # of a score it is finite where sigma leaves zero, as VP's
+            half = (1 + eta**2) / 2 * level.g2
+            return expand(level.f, self.x) * self.x - expand(half, self.x) * self.F
         if isinstance(eta, float | int) and eta == 0:
-            return self.velocity
-        return self.view(level.d_alpha, level.d_sigma + eta**2 * level.g2 / (2 * level.sigma))
+            return self.view(*predict_velocity(level))
+        q = level.d_sigma + eta**2 * (level.d_sigma - level.f * level.sigma)
+        return self.view(level.d_alpha, q)
+
+
+def same(p: Coefficient, a: Coefficient) -> bool:
+    """True where two coefficients are known to be one without a look at a tensor's values."""
+    return p is a or (isinstance(p, float) and isinstance(a, float) and p == a)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from sdegen.programs.program import ONE, Ask, Combine, Line, Program, Reach, Row, Take
-from sdegen.programs.trace import Call, Draw, Mix, Register, Tape, Terms, value
+from sdegen.programs.trace import Call, Draw, Mix, Tape, terms_of, value
 from sdegen.sde.level import Instant
 
 # ------------------------------------------------------------------------------ from tape to lines
@@ -25,13 +25,6 @@ def read(tape: Tape) -> dict[int, Row]:
         }
         rows[i] = {j: c for j, c in numbers.items() if c != 0.0}
     return rows
-
-
-def terms_of(register: Register) -> Terms:
-    """The combination in a register's definition, if there is one."""
-    if isinstance(register, Call):
-        return register.input
-    return register.terms if isinstance(register, Mix) else {}
 
 
 def simplify(tape: Tape, rows: dict[int, Row], copy: bool = True) -> dict[int, Row]:

@@ -8,6 +8,7 @@ the solver is the one that samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,10 +19,10 @@ from torch import Tensor
 
 from sdegen.model.prediction import Target, predicted
 from sdegen.noise.source import Noise
-from sdegen.sde.level import Instant
+from sdegen.sde.level import Instant, with_marginals
 from sdegen.sde.process import SDE
 from sdegen.solvers.equation import Eta, Reverse
-from sdegen.solvers.solver import Solver, Step, check, check_levels, walked
+from sdegen.solvers.solver import Solver, Step, check, check_levels, no_value, walked
 
 Coefficient = Tensor | float
 Terms = dict[int, Coefficient]
@@ -74,6 +75,13 @@ class Mix:
 
 
 Register = Start | One | Call | Draw | Mix
+
+
+def terms_of(register: Register) -> Terms:
+    """The combination in a register's definition, if there is one."""
+    if isinstance(register, Call):
+        return register.input
+    return register.terms if isinstance(register, Mix) else {}
 
 
 class Sym:
@@ -386,4 +394,15 @@ def trace(
         raise NotLinear(f"{name} has no table: {str(error).rstrip('.')}.") from error
     finally:
         torch.set_rng_state(random)
+    check_values(solver, p, tape, walk)
     return tape
+
+
+def check_values(solver: Solver, p: Reverse, tape: Tape, walk: Sequence[Instant]) -> None:
+    """Refuse coefficients that are not finite: where alpha or sigma is zero, at an end of the
+    walk, the network's output does not say what the solver asks for."""
+    for i, register in enumerate(tape.registers):
+        for c in terms_of(register).values():
+            if not math.isfinite(value(c) if isinstance(c, Tensor) else c):
+                at = walk[0] if i <= tape.states[0] else walk[-1]
+                raise ValueError(no_value(solver, p, with_marginals(at)))

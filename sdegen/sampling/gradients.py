@@ -14,6 +14,7 @@ from sdegen.noise.source import Noise
 from sdegen.sde.level import Instant
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.solver import Solver, Step
+from sdegen.solvers.traits import Traits
 
 
 def allowed(graph: Any) -> bool:
@@ -51,6 +52,11 @@ class Checkpointed:
     """A solver whose steps keep their ends alone, and run again for their gradients."""
 
     solver: Solver
+
+    @property
+    def traits(self) -> Traits:
+        """The solver's."""
+        return self.solver.traits
 
     def step(self, p: Reverse, x: Tensor, t: Any, s: Any, memory: Any = None) -> Step:
         """The solver's step.  What it drew is kept: another run must not draw anew."""

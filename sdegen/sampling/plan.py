@@ -127,10 +127,11 @@ class Plan:
             raise ValueError(f'graph is True, False or "checkpoint", but it is {graph!r}.')
         route = walk_for(solver, sde, steps=steps, nfe=nfe, walk=walk, spare=spare)
         check_path(equation, route.times.tolist())
-        # A program writes over its states, which a graph of gradients needs.
-        program = None if graph else programmed(solver, model, equation.eta, route.times)
+        program = programmed(solver, model, equation.eta, route.times)
         if program is None:
             check_levels(solver, equation, route.levels)
+        if graph:
+            program = None  # it writes over its states, which a graph of gradients needs
         return cls(solver, equation, route, program, denoise, graph, choice)
 
     @property

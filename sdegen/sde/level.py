@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -11,6 +11,9 @@ from torch import Tensor, log
 
 NO_SIGNAL = -25.0
 """Below this log(alpha / sigma) a state holds no trace of x0: alpha counts as zero."""
+
+TINY = 1e-30
+"""Its square, and the square of its inverse, are numbers of float64."""
 
 
 def expand(c: Tensor | float, x: Tensor) -> Tensor | float:
@@ -48,13 +51,20 @@ class Level(Instant):
     """All that a linear SDE knows at one time: tensors of the time's shape, () or (b,).
 
     alpha, sigma: x_t = alpha x0 + sigma z.   d_alpha, d_var: d alpha / dt and d sigma^2 / dt.
-    (The slope of sigma^2 is kept, not that of sigma: it stays finite where sigma leaves zero.)
+    (The slope of sigma^2 is asked for, not sigma's: it stays finite where sigma leaves zero.)
+    d_sigma: d sigma / dt, by default d_var / (2 sigma). An SDE whose sigma leaves zero with a
+    finite slope, as a flow's does, says what it is there.
     """
 
     alpha: Tensor
     sigma: Tensor
     d_alpha: Tensor
     d_var: Tensor
+    d_sigma: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.d_sigma is None:
+            object.__setattr__(self, "d_sigma", self.d_var / (2 * self.sigma))
 
     @cached_property
     def lam(self) -> Tensor:
@@ -71,10 +81,15 @@ class Level(Instant):
         """sigma / (alpha + sigma): the time of the straight flow (1 - tau) x0 + tau eps."""
         return self.sigma / (self.alpha + self.sigma)
 
+    def inside(self) -> Level:
+        """The level with alpha and sigma kept from zero: there a ratio has the value that is its
+        limit at an end of the SDE, where it is 0 / 0."""
+        return replace(self, alpha=self.alpha.clamp(min=TINY), sigma=self.sigma.clamp(min=TINY))
+
     @cached_property
-    def d_sigma(self) -> Tensor:
-        """d sigma / dt."""
-        return self.d_var / (2 * self.sigma)
+    def to_score(self) -> Tensor:
+        """-1 / sigma, by which eps is multiplied to be the score."""
+        return -1 / self.sigma
 
     @cached_property
     def f(self) -> Tensor:

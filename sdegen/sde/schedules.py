@@ -42,7 +42,9 @@ class CosineSDE(LinearSDE):
         t = float64_time(t)
         u0 = self.rate * self.s
         u, cos0 = self.rate * t + u0, math.cos(u0)
-        alpha, d_alpha = torch.cos(u) / cos0, -self.rate * torch.sin(u) / cos0
+        # The cosine of u, as the sine of what is left to pi / 2: zero at t = 1, not rounding.
+        alpha = torch.sin(self.rate * (1 - t)) / cos0
+        d_alpha = -self.rate * torch.sin(u) / cos0
         sigma = sqrt(torch.sin(self.rate * t) * torch.sin(u + u0)) / cos0
         return Level(t, alpha, sigma, d_alpha, -2 * alpha * d_alpha)
 
@@ -73,7 +75,7 @@ class EDMSDE(LinearSDE):
         """The level at time t."""
         t = float64_time(t)
         one = torch.ones_like(t)
-        return Level(t, one, t, 0 * one, 2 * t)
+        return Level(t, one, t, 0 * one, 2 * t, one)
 
     def time(self, lam: Tensor) -> Tensor:
         """t = e^-lam."""
@@ -102,7 +104,8 @@ class FlowSDE(LinearSDE):
     def __call__(self, t: Tensor | float) -> Level:
         """The level at time t."""
         t = float64_time(t)
-        return Level(t, 1 - t, t, -torch.ones_like(t), 2 * t)
+        one = torch.ones_like(t)
+        return Level(t, 1 - t, t, -one, 2 * t, one)
 
     def time(self, lam: Tensor) -> Tensor:
         """t = sigmoid(-lam)."""
@@ -118,7 +121,8 @@ class FlowSDE(LinearSDE):
 class DiscreteVPSDE(LinearSDE):
     """The VP process through DDPM's discrete betas: time (i + 1) / n is step i, T = 1.
 
-    alpha^2 is the running product of 1 - beta, log alpha is linear between the steps.
+    alpha^2 is the running product of 1 - beta, log alpha is linear between the steps; where the
+    last beta is 1 (zero terminal SNR) alpha is, before that step.
     Ho et al. (2020), sec. 2; the continuous reading is that of Lu et al. (2022a), app. D.
     ``betas`` defaults to DDPM's: 1,000 values, linear from 1e-4 to 2e-2.
     """
@@ -128,8 +132,12 @@ class DiscreteVPSDE(LinearSDE):
     def __post_init__(self) -> None:
         ddpm = torch.linspace(1e-4, 2e-2, 1000, dtype=torch.float64).tolist()
         object.__setattr__(self, "betas", tuple(ddpm if self.betas is None else self.betas))
-        if not self.n or not all(0 < beta < 1 for beta in self.betas or ()):
-            raise ValueError("DiscreteVPSDE needs at least one beta, and each in (0, 1).")
+        *most, last = self.betas or (0.0,)
+        if not all(0 < beta < 1 for beta in most) or not 0 < last <= 1:
+            raise ValueError(
+                "DiscreteVPSDE needs at least one beta, and each in (0, 1); the last may be 1, "
+                "which leaves no signal."
+            )
 
     @property
     def n(self) -> int:
@@ -146,6 +154,11 @@ class DiscreteVPSDE(LinearSDE):
         """The time of the first step, 1 / n."""
         return 1 / self.n
 
+    @property
+    def ends_without_signal(self) -> bool:
+        """True where the last beta is 1: zero terminal SNR.  Lin et al. (2024)."""
+        return self.betas is not None and self.betas[-1] == 1
+
     @cached_property
     def _log_alpha(self) -> Tensor:
         steps = torch.log1p(-torch.tensor(self.betas, dtype=torch.float64)).cumsum(0) / 2
@@ -158,15 +171,25 @@ class DiscreteVPSDE(LinearSDE):
         i = (t * n).ceil().long().clamp(1, n)
         slope = (table[i] - table[i - 1]) * n
         log_alpha = table[i] + slope * (t - i.to(t) / n)
-        alpha = exp(log_alpha)
-        return Level(t, alpha, sqrt(-expm1(2 * log_alpha)), slope * alpha, -2 * slope * alpha**2)
+        alpha, left = exp(log_alpha), (1 - t) * n
+        d_alpha = slope * alpha
+        if self.ends_without_signal:  # log alpha falls to -inf, so alpha itself falls straight
+            straight, end = i == n, exp(table[n - 1])
+            alpha = torch.where(straight, end * left, alpha)
+            d_alpha = torch.where(straight, -end * n, d_alpha)
+            log_alpha = torch.where(straight, alpha.log(), log_alpha)
+        sigma = sqrt(-expm1(2 * log_alpha))
+        return Level(t, alpha, sigma, d_alpha, -2 * alpha * d_alpha)
 
     def time(self, lam: Tensor) -> Tensor:
         """The piecewise-linear log alpha read backwards."""
         log_alpha, n = -softplus(-2 * lam) / 2, self.n
         table = self._log_alpha.to(lam.device)
         i = torch.searchsorted(-table, -log_alpha).clamp(1, n)
-        return (i + (log_alpha - table[i]) / (table[i] - table[i - 1])) / n
+        t = (i + (log_alpha - table[i]) / (table[i] - table[i - 1])) / n
+        if self.ends_without_signal:
+            t = torch.where(i == n, 1 - exp(log_alpha - table[n - 1]) / n, t)
+        return t
 
     @property
     def prior(self) -> Prior:
@@ -203,7 +226,7 @@ class MarginalSDE(LinearSDE):
         t = float64_time(t).clone()  # forward mode refuses an expanded tensor
         both = torch.func.jvp(self.marginal, (t,), (torch.ones_like(t),))
         (alpha, sigma), (d_alpha, d_sigma) = both[0], both[1]
-        return Level(t, alpha, sigma, d_alpha, 2 * sigma * d_sigma)
+        return Level(t, alpha, sigma, d_alpha, 2 * sigma * d_sigma, d_sigma)
 
     def time(self, lam: Tensor) -> Tensor:
         """Bisection on [t_min, T] to the last bit of float64."""

@@ -76,7 +76,8 @@ class SubVPSDE(LinearBetaSDE):
         t = float64_time(t)
         log_alpha, beta = self.log_alpha(t), self.beta(t)
         alpha, sigma = exp(log_alpha), -expm1(2 * log_alpha)
-        return Level(t, alpha, sigma, -beta / 2 * alpha, 2 * sigma * beta * alpha**2)
+        d_sigma = beta * alpha**2
+        return Level(t, alpha, sigma, -beta / 2 * alpha, 2 * sigma * d_sigma, d_sigma)
 
     def time(self, lam: Tensor) -> Tensor:
         """alpha / (1 - alpha^2) = e^lam is solved by log alpha = -asinh(e^-lam / 2)."""

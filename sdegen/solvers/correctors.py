@@ -35,7 +35,9 @@ class Corrector(Solver):
         """The step size e, broadcasting against the state."""
 
     def stay(self, p: Reverse, x: Tensor, at: Instant, t: Instant, s: Instant) -> Tensor:
-        """One Langevin step at a level, in a step from t to s."""
+        """One Langevin step at a level, in a step from t to s; none where there is no noise."""
+        if isinstance(at, Level) and not bool(at.sigma.any()):
+            return x
         score, z = p.model(x, at).score, p.noise.stream("corrector")(x, at, at)
         a = (t.alpha / s.alpha) ** 2 if isinstance(t, Level) and isinstance(s, Level) else 1.0
         e = self.size(score, z, at, expand(a, x))

@@ -43,7 +43,8 @@ class Reverse:
         if callable(self.eta):
             sde = linear(self.sde, "An eta that is a function of lam", "give a number")
             first, last = sde(torch.tensor([sde.T, sde.t_min], dtype=torch.float64)).lam.tolist()
-            lam = torch.linspace(max(first, NO_SIGNAL), last, 33, dtype=torch.float64)
+            ends = max(first, NO_SIGNAL), min(last, -NO_SIGNAL)
+            lam = torch.linspace(*ends, 33, dtype=torch.float64)
             etas = self.eta_of(lam).tolist()
             if not all(0 <= eta < math.inf for eta in etas):
                 raise ValueError(
@@ -147,6 +148,16 @@ def renoise(
     assert isinstance(p, LinearPrediction)
     x_s = p.view(s.alpha, s.sigma * keep)
     return x_s + expand(std, x_s) * z
+
+
+def arrive(p: Reverse, x: Tensor, t: Instant, s: Level) -> Tensor:
+    """A step to a level without noise, alpha_s E[x0 | x_t].
+
+    There lam is infinite and what an exponential integrator takes for a constant has the whole
+    weight: every method's step of order 1, with any eta, has this limit. A polynomial in lam has
+    none, so a higher order ends with this step too, as EDM's Heun (Karras et al. 2022, alg. 1).
+    """
+    return p.model(x, t).view(s.alpha, 0.0 * s.alpha)  # type: ignore[attr-defined]
 
 
 def climb(p: Reverse, x: Tensor, t: Level, s: Level) -> Tensor:

@@ -239,21 +239,22 @@ def lagrange(
     """The weight of Q at each node: the density times the node's Lagrange polynomial, integrated.
 
     Exact to rounding for the polynomial of degree len(nodes) - 1 in the clock, for steps of any
-    size. The nodes' clock readings must differ.
+    size. The nodes' clock readings must differ. A node at which the clock reads infinity, pure
+    noise in lam, is too far off to bend the polynomial: its weight is 0.
     """
     if len(nodes) == 1:
         return [form.total(p, t, s)]
     lam, w = points(t.lam, s.lam)
     mass, at = w * form.density(p, lam, s), clock_at(p, clock, lam)
     read = [node.t if clock == "t" else clock_at(p, clock, node.lam) for node in nodes]
-    knots = [k.unsqueeze(-1) for k in read]
-    weights = []
-    for k in knots:
+    knots = {i: k.unsqueeze(-1) for i, k in enumerate(read) if not bool(k.isinf().any())}
+    weights = [torch.zeros_like(s.lam) for _ in nodes]
+    for i, k in knots.items():
         basis = mass
-        for m in knots:
-            if m is not k:
+        for j, m in knots.items():
+            if j != i:
                 basis = basis * (at - m) / (k - m)
-        weights.append(basis.sum(-1))
+        weights[i] = basis.sum(-1)
     return weights
 
 

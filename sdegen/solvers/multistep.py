@@ -244,10 +244,8 @@ class DPMSolverPP(LinearMultistep):
 
     @property
     def traits(self) -> Traits:
-        """The shipped third-order formula is of order 2, and a parabola has no use for a value at
-        lam = -inf."""
-        order = 2 if self.published else self.order
-        return exponential(order, starts_at_pure_noise=self.order < 3)
+        """The shipped third-order formula is of order 2."""
+        return exponential(2 if self.published else self.order)
 
     def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
         """As published."""

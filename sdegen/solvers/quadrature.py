@@ -8,6 +8,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from sdegen.sde.level import NO_SIGNAL
+
 POINTS = 32
 
 
@@ -30,8 +32,12 @@ def legendre(n: int = POINTS) -> tuple[Tensor, Tensor]:
 
 
 def points(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Where to look between a and b, (*, n), and the weight of each place."""
+    """Where to look between two lam, (*, n), and the weight of each place.
+
+    From pure noise on, lam = -inf, it is looked where there is a trace of signal.
+    """
     u, w = legendre()
+    a = a.clamp(min=NO_SIGNAL)
     length = (b - a).unsqueeze(-1)
     return a.unsqueeze(-1) + length * u, length * w
 

@@ -12,9 +12,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from sdegen.model.prediction import LinearPrediction, predicted, prediction_name
 from sdegen.sde.level import NO_SIGNAL, Instant, Level
 from sdegen.sde.process import linear
-from sdegen.solvers.equation import Eta, Reverse, climb
+from sdegen.solvers.equation import Eta, Reverse, arrive, climb
 from sdegen.solvers.traits import Traits
 
 
@@ -128,14 +129,21 @@ def walked(
     """Every step of a walk, the next made from what ``keep`` returns of the one before.
 
     Down is the solver's job; up, where a walk climbs, is the SDE's own forward step, unless the
-    solver follows the flow ``upward``.
+    solver follows the flow ``upward``. To a level without noise every exponential step comes to
+    the same, see ``arrive``.
     """
     stops = list(pairwise(walk))
     times = torch.stack([level.t for level in walk]).reshape(len(walk), -1)[:, 0].tolist()
+    arrives = solver.traits.needs_marginals and not solver.traits.adaptive
     memory = None
     for q, (t, s), (a, b) in zip(p.each(len(stops)), stops, pairwise(times), strict=True):
-        up = b > a and not upward
-        step = keep(Step(climb(q, x, t, s)) if up else solver.step(q, x, t, s, memory))  # type: ignore[arg-type]
+        if b > a and not upward:
+            step = Step(climb(q, x, t, s))  # type: ignore[arg-type]
+        elif arrives and b < a and isinstance(s, Level) and not bool(s.sigma.any()):
+            step = Step(arrive(q, x, t, s))
+        else:
+            step = solver.step(q, x, t, s, memory)
+        step = keep(step)
         yield step
         x, memory = step.x, step.memory
 
@@ -176,23 +184,58 @@ def check_path(p: Reverse, times: Sequence[float]) -> None:
 
 
 def check_levels(solver: Solver, p: Reverse, walk: Sequence[Instant]) -> None:
-    """Refuse a walk with a level at which what the solver works with is infinite."""
+    """Refuse a walk with a level at which what the solver works with has no value.
+
+    Of a solver whose steps are linear the program says the rest, see programs/.
+    """
     known = [level for level in walk if isinstance(level, Level)]
     if not known:
         return
-    needs_marginals = solver.traits.needs_marginals
+    traits = solver.traits
     signal = torch.stack([level.lam.min() for level in known]).tolist()
     for i, (lam, level) in enumerate(zip(signal, known, strict=True)):
         if lam >= NO_SIGNAL:
             continue
-        name, t = type(solver).__name__, float(level.t.max())
-        if needs_marginals and not (i == 0 and solver.traits.starts_at_pure_noise):
-            raise ValueError(
-                f"{name} divides by alpha, but at t = {t:g} there is no signal left: end the SDE "
-                "earlier, as FlowSDE(T=0.999) does, or use DDIM or DPMSolverPP."
-            )
-        if not needs_marginals and p.noisy and not bool(level.g2.isfinite().all()):
-            raise ValueError(
-                f"{name} adds g dw, but at t = {t:g} g is infinite: end the SDE earlier, as "
-                "FlowSDE(T=0.999) does, or use DDIM or DPMSolverPP."
-            )
+        infinite = i > 0 if traits.needs_marginals else not bool(level.g2.isfinite().all())
+        if infinite and (traits.needs_marginals or p.noisy):
+            raise ValueError(no_value(solver, p, level))
+    if not traits.why_not_linear:
+        return
+    looks_at_its_end = traits.adaptive or traits.calls > 1
+    for level in (known[0], known[-1]) if looks_at_its_end else known[:1]:
+        if bool(level.lam.isinf().any()) and not asked_finite(solver, p, level):
+            raise ValueError(no_value(solver, p, level))
+
+
+def asked_finite(solver: Solver, p: Reverse, level: Level) -> bool:
+    """Whether a finite output makes what a solver asks for at a level finite."""
+    if solver.traits.needs_marginals and solver.traits.adaptive:
+        return False  # it measures its steps in lam
+    state = torch.ones_like(level.t).reshape(-1, 1)
+    said: LinearPrediction = predicted(p.sde, p.model.target, state, state / 2, level)
+    asked = said.x0 if solver.traits.needs_marginals else said.drift(p.eta_at(level))
+    return bool(asked.isfinite().all())
+
+
+def no_value(solver: Solver, p: Reverse, level: Level) -> str:
+    """A sentence: where a solver has no value to work with, and what does have one."""
+    sde, t = type(p.sde).__name__, float(level.t.max())
+    says = f"a network that predicts {prediction_name(p.model.target)}"
+    if bool((level.lam < NO_SIGNAL).any()):
+        state = torch.ones_like(level.t).reshape(-1, 1)
+        x0 = predicted(p.sde, p.model.target, state, state / 2, level).x0
+        # The remedy must not be another way to the same place.
+        others = (
+            "use DDIM or DPMSolverPP, which can start there"
+            if bool(x0.isfinite().all())
+            else "use a network that predicts x0, v or the velocity, with DDIM or DPMSolverPP"
+        )
+        return (
+            f"{type(solver).__name__} with {says} has no value at t = {t:g}, where {sde} has no "
+            f"signal left: end the SDE earlier, as FlowSDE(T=0.999) does, or {others}."
+        )
+    return (
+        f"{type(solver).__name__} with {says} has no value at t = {t:g}, where {sde} has no "
+        "noise: end the walk above it, at a t_min > 0, or use DDIM or DPMSolverPP, which ask "
+        "nothing of the network there."
+    )

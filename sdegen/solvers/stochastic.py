@@ -126,7 +126,7 @@ class Ancestral(Solver):
 
     variance: Literal["small", "large"] = "small"
     eta = 1.0
-    traits = Traits(order=1, needs_marginals=True, starts_at_pure_noise=True)
+    traits = Traits(order=1, needs_marginals=True)
     presets: ClassVar = {
         "ddpm": Preset({"variance": "small"}, "DDPM, Ho et al. (2020), eq. 7, small variance"),
         "ddpm_large": Preset({"variance": "large"}, "DDPM, Ho et al. (2020), large variance"),
@@ -154,7 +154,7 @@ class DDIM(Solver):
     """
 
     eta: float = 0.0
-    traits = Traits(order=1, needs_marginals=True, starts_at_pure_noise=True)
+    traits = Traits(order=1, needs_marginals=True)
     presets: ClassVar = {
         "ddim": Preset({}, "DDIM, Song, Meng & Ermon (2021), eq. 12"),
         "ddim_half": Preset({"eta": 0.5}, "DDIM with eta = 1/2, eq. 12"),

@@ -37,8 +37,6 @@ class Traits:
     """True when it chooses its own steps between the levels of the walk."""
     follows_flow: bool = True
     """True when it can follow the probability flow both ways, from data to noise too."""
-    starts_at_pure_noise: bool = False
-    """True when it works in alpha and sigma and may yet start where alpha is zero."""
     why_not_linear: str = ""
     """Why its steps are not linear in states, outputs and noise; "" where they are, which gives
     it a program and a table."""
@@ -51,7 +49,6 @@ def exponential(
     *,
     calls: int = 1,
     calls_to_start: int = 0,
-    starts_at_pure_noise: bool = False,
 ) -> Traits:
     """Of an exponential integrator of that order, which solves the equation for every eta.
 
@@ -65,7 +62,6 @@ def exponential(
         calls_to_start=calls_to_start,
         any_eta=True,
         needs_marginals=True,
-        starts_at_pure_noise=starts_at_pure_noise,
     )
 
 

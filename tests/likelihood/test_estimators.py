@@ -72,6 +72,33 @@ def test_estimators_are_right_and_know_their_error(kind: Any) -> None:
     assert one.error.isnan().all() and one.value.isfinite().all()
 
 
+@pytest.mark.parametrize("kind", [None, "rademacher", "gaussian"])
+def test_an_error_of_zero_is_no_error(kind: Any) -> None:
+    """Two draws of two signs are one, up to sign, half of the time: no evidence."""
+    data, sde = Gaussian([0.3, -0.2], [[1.0, 0.8], [0.8, 1.0]]), sg.VPSDE()
+    model, x = exact_model(data, sde), data.sample(200, torch.Generator().manual_seed(0))
+    truth = model_density(data, sde, x)
+    found = log_prob(model, x, divergence=kind, solver=sg.AdaptiveRK(clock="lam", rtol=1e-6))
+    sure = found.error == 0
+    if kind is None:  # exact
+        assert sure.all()
+        close(found.value, truth, rtol=0, atol=1e-4)
+        return
+    assert not sure.any()
+    off = (found.value - truth).abs()
+    untold = found.error.isnan()
+    assert (0.35 < untold.double().mean() < 0.65) == (kind == "rademacher")
+    assert off[untold].max() > 1 if kind == "rademacher" else not untold.any()
+
+
+@pytest.mark.parametrize(("d", "probes", "exact"), [(1, 1, True), (4, 2, True), (5, 2, False)])
+def test_few_dimensions_are_exact_by_default(d: int, probes: int, exact: bool) -> None:
+    model, x = exact_model(gaussian(d), sg.VPSDE()), normal(3, d)
+    found = log_prob(model, x, probes=probes, solver=sg.Heun("lam"), steps=4)
+    assert (found.error == 0).all() == exact
+    assert found.vjps == 8 * (d if exact else probes)
+
+
 def test_hutch_plus_plus_is_better_where_a_jacobian_is_of_low_rank() -> None:
     """At equal work: a sketch and its square beside as many plain probes as backward passes."""
     direction = normal(40, seed=5)

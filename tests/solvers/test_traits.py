@@ -61,7 +61,6 @@ def test_traits_agree_with_themselves(name: str) -> None:
     assert isinstance(traits, sg.Traits) and traits == solver.traits
     assert (traits.calls == 0) == traits.adaptive
     assert not (traits.adaptive and not traits.why_not_linear)
-    assert traits.needs_marginals or not traits.starts_at_pure_noise
     assert solver.calls(3) == 3 * traits.calls + traits.calls_to_start
 
 

@@ -1,0 +1,236 @@
+"""Both ends of an SDE's interval, where alpha or sigma is zero: the value, or a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import sdegen as sg
+from sdegen.exact import Gaussian
+from sdegen.losses import likelihood_time
+from sdegen.losses.weightings import WEIGHTINGS
+from sdegen.sde import DiscreteVPSDE, Level, LinearSDE, MarginalSDE, expand
+from tests.cases import FIXED, close, normal, refused
+
+MEAN, STD = 1.0, 0.6
+DATA = Gaussian([MEAN, MEAN], [STD**2, STD**2])
+
+
+def no_signal_left(n: int = 100) -> DiscreteVPSDE:
+    """DDPM's betas, the last of them 1."""
+    return DiscreteVPSDE([*torch.linspace(1e-3, 0.2, n - 1).tolist(), 1.0])
+
+
+SDES: dict[str, LinearSDE] = {
+    "VP from 0": sg.VPSDE(t_min=0.0),
+    "sub-VP from 0": sg.SubVPSDE(t_min=0.0),
+    "cosine from 0": sg.CosineSDE(t_min=0.0),
+    "cosine to 1": sg.CosineSDE(T=1.0),
+    "EDM from 0": sg.EDMSDE(T=3.0, t_min=0.0),
+    "flow from 0": sg.FlowSDE(t_min=0.0),
+    "flow to 1": sg.FlowSDE(T=1.0),
+    "flow from 0 to 1": sg.FlowSDE(T=1.0, t_min=0.0),
+    "two curves from 0 to 1": MarginalSDE(lambda t: (1 - t, t), t_min=0.0),
+    "betas that end at 1": no_signal_left(),
+}
+
+
+def variance(level: Level) -> Tensor:
+    return (level.alpha * STD) ** 2 + level.sigma**2
+
+
+def eps(x: Tensor, level: Level) -> Tensor:
+    return expand(level.sigma / variance(level), x) * (x - expand(level.alpha, x) * MEAN)
+
+
+def score(x: Tensor, level: Level) -> Tensor:
+    return -(x - expand(level.alpha, x) * MEAN) / expand(variance(level), x)
+
+
+def x0(x: Tensor, level: Level) -> Tensor:
+    gain = level.alpha * STD**2 / variance(level)
+    return MEAN + expand(gain, x) * (x - expand(level.alpha, x) * MEAN)
+
+
+def velocity(x: Tensor, level: Level) -> Tensor:
+    """alpha' x0 + sigma' eps, finite wherever sigma sigma' is."""
+    slope = (level.alpha * level.d_alpha * STD**2 + level.d_var / 2) / variance(level)
+    centred = x - expand(level.alpha, x) * MEAN
+    return expand(level.d_alpha, x) * MEAN + expand(slope, x) * centred
+
+
+NETS: dict[str, Callable[[Tensor, Level], Tensor]] = {
+    "x0": x0,
+    "eps": eps,
+    "score": score,
+    "v": lambda x, at: expand(at.alpha, x) * eps(x, at) - expand(at.sigma, x) * x0(x, at),
+    "velocity": velocity,
+}
+
+
+def exact(sde: LinearSDE, predicts: str) -> sg.ScoreModel:
+    """A network without error, in that prediction; its values are closed forms at both ends."""
+    return sg.ScoreModel(lambda x, t: NETS[predicts](x, sde(t)), sde, predicts=predicts)
+
+
+NO_SIGNAL = {name for name, sde in SDES.items() if name.endswith("1")}
+NO_NOISE = {name for name, sde in SDES.items() if "from 0" in name}
+STEEP = {"VP from 0", "cosine from 0"}
+"""There sigma leaves zero as sqrt(t) does."""
+
+
+def says_at_start(predicts: str, sde: str) -> bool:
+    """Whether the output says what x0 is, where x is noise alone."""
+    return sde not in NO_SIGNAL or predicts in ("x0", "v", "velocity")
+
+
+def drift_at_end(predicts: str, sde: str) -> bool:
+    """Whether the output says what the drift is, where x is x0 itself.
+
+    x0 says nothing of eps there. eps, and v which is eps there, are 0 on their way to a drift of
+    0 times sigma' if that is infinite; of a score, f x - g^2/2 score is finite on every SDE.
+    """
+    if sde not in NO_NOISE:
+        return True
+    return predicts in ("velocity", "score") or (predicts in ("eps", "v") and sde not in STEEP)
+
+
+CASES: list[tuple[sg.Solver, bool]] = [
+    (sg.DDIM(), False),
+    (sg.Heun(), True),
+    (sg.DPMSolverPP(), False),
+    (sg.Euler(), False),
+    (sg.Multistep(4, corrector=4, clock="wide"), False),
+    (sg.Multistep(3), False),
+]
+"""Solvers of the flow, and whether they ask for the drift at their step's end."""
+
+every_end = pytest.mark.parametrize("sde", SDES)
+every_net = pytest.mark.parametrize("predicts", NETS)
+
+
+@every_end
+@every_net
+def test_the_value_where_it_exists_and_a_refusal_elsewhere(sde: str, predicts: str) -> None:
+    process, model = SDES[sde], exact(SDES[sde], predicts)
+    x = normal(3, 2) * process.prior.std
+    flow = DATA.flow(x, process(process.T), process(process.t_min))
+    few = predicts in ("eps", "velocity")
+    for solver, looks in CASES if few else CASES[:3]:
+        if not says_at_start(predicts, sde):
+            with refused(f"predicts {predicts} has no value at t = 1.*no signal left: end the"):
+                sg.sample(model, x, solver=solver, steps=60, walk="uniform")
+        elif looks and not drift_at_end(predicts, sde):
+            with refused(f"predicts {predicts} has no value at t = 0.*no noise: end the walk"):
+                sg.sample(model, x, solver=solver, steps=60, walk="uniform")
+        else:
+            y = sg.sample(model, x, solver=solver, steps=60, walk="uniform")
+            close(y, flow, rtol=0, atol=0.06)
+
+
+@pytest.mark.parametrize(("sde", "predicts"), [("VP from 0", "eps"), ("flow from 0 to 1", "v")])
+@pytest.mark.parametrize("name", FIXED)
+def test_no_solver_ends_in_a_silent_nan(name: str, sde: str, predicts: str) -> None:
+    process, model, solver = SDES[sde], exact(SDES[sde], predicts), FIXED[name]
+    if solver.traits.own_walk is not None:
+        return
+    x = normal(3, 2)
+    try:
+        y = sg.sample(model, x, solver=solver, steps=60, walk="uniform", seed=0)
+    except ValueError as error:
+        assert "has no value at t = " in str(error)
+        return
+    if solver.eta == 0 and solver.traits.follows_flow:
+        close(y, DATA.flow(x, process(process.T), process(process.t_min)), rtol=0, atol=0.1)
+    assert y.isfinite().all()
+
+
+@every_end
+@every_net
+def test_adaptive_solvers_find_the_end_or_say_why_not(sde: str, predicts: str) -> None:
+    process, model = SDES[sde], exact(SDES[sde], predicts)
+    x = normal(2, 2) * process.prior.std
+    way = [process.T, process.t_min]
+    for solver in (sg.AdaptiveRK(clock="t"), sg.solvers.SciPy(), sg.solvers.TorchDiffEq()):
+        if says_at_start(predicts, sde) and drift_at_end(predicts, sde):
+            y = sg.sample(model, x, solver=solver, walk=way)
+            close(y, DATA.flow(x, process(process.T), process(process.t_min)), rtol=0, atol=0.02)
+        else:
+            with refused("has no value at t = [01]"):
+                sg.sample(model, x, solver=solver, walk=way)
+
+
+@pytest.mark.parametrize("graph", [True, "checkpoint"])
+def test_a_graph_ends_where_a_program_does(graph: bool) -> None:
+    sde = SDES["VP from 0"]
+    model, x = exact(sde, "eps"), normal(3, 2)
+    for solver in (sg.DPMSolverPP(), sg.Multistep(4, corrector=4, clock="wide")):
+        how = {"solver": solver, "steps": 9, "walk": "uniform"}
+        start = x.clone().requires_grad_()
+        y = sg.sample(model, start, graph=graph, **how)
+        close(y, sg.sample(model, x, **how), rtol=1e-10)
+        (slope,) = torch.autograd.grad(y.sum(), start)
+        assert slope.isfinite().all() and slope.abs().sum() > 0
+    with refused("no value at t = 0"):
+        sg.sample(model, x, solver=sg.Heun(), steps=9, walk="uniform", graph=graph)
+
+
+def test_a_step_without_noise_is_its_denoised_state() -> None:
+    """Every method's last step to sigma = 0 is E[x0 | x], EDM's Heun among them."""
+    sde = sg.EDMSDE(T=3.0, t_min=0.0)
+    model, x = exact(sde, "x0"), normal(3, 2)
+    for solver in (sg.UniPC(), sg.Heun("rho"), sg.solvers.Singlestep(), sg.DDIM(1.0)):
+        y = sg.sample(model, x, solver=solver, walk=[0.75, 0.0], seed=0)
+        close(y, x0(x, sde(torch.tensor(0.75))))
+
+
+def test_betas_that_leave_no_signal() -> None:
+    """Zero terminal SNR: the steps are those of the betas, and the way to the last is monotone."""
+    sde = no_signal_left(10)
+    alpha2 = torch.cumprod(1 - torch.tensor(sde.betas, dtype=torch.float64), 0)
+    steps = torch.arange(1, 11, dtype=torch.float64) / 10
+    close(sde(steps).alpha ** 2, alpha2, atol=1e-15)
+    t = torch.linspace(0.05, 1.0, 96, dtype=torch.float64)
+    level = sde(t)
+    assert (level.lam.diff() < 0).all() and float(level.alpha[-1]) == 0.0
+    close(sde.time(level.lam), t, rtol=1e-9)
+    h = 1e-6
+    inner = t[(10 * t - (10 * t).round()).abs() > 1e-3]
+    slope = (sde(inner + h).alpha - sde(inner - h).alpha) / (2 * h)
+    close(sde(inner).d_alpha, slope, rtol=1e-5)
+    with refused("each in \\(0, 1\\); the last may be 1"):
+        DiscreteVPSDE([0.1, 1.0, 0.1])
+    with refused("each in \\(0, 1\\); the last may be 1"):
+        DiscreteVPSDE([0.1, 1.5])
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@every_net
+def test_a_loss_at_the_end_of_a_flow_is_its_limit(predicts: str, weighting: str) -> None:
+    """At t = T = 1 the loss is what it comes to on the way there."""
+    x = normal(4, 2)
+
+    def loss(T: float) -> Tensor:
+        sde = sg.FlowSDE(T=T)
+        # At a constant: an exact network has no error to weigh.
+        model = sg.ScoreModel(lambda x, t: torch.full_like(x, 0.3), sde, predicts=predicts)
+        draw = torch.Generator().manual_seed(1)
+        at_the_end = lambda sde, u: (torch.full_like(u, sde.T), torch.ones_like(u))  # noqa: E731
+        return sg.dsm_loss(model, x, weighting=weighting, times=at_the_end, generator=draw)
+
+    before, end = loss(1 - 1e-7), loss(1.0)
+    if float(before.max()) > 1e5:  # the weight itself grows without bound
+        assert (end > before).all()
+    else:
+        close(end, before, rtol=1e-5, atol=1e-5)
+
+
+def test_times_by_likelihood_need_finite_ends() -> None:
+    u = torch.rand(3, dtype=torch.float64)
+    for sde in (sg.FlowSDE(T=1.0), sg.VPSDE(t_min=0.0)):
+        with refused("draws lam between its ends.*use uniform_time"):
+            likelihood_time(sde, u)
+    assert likelihood_time(sg.FlowSDE(), u)[0].isfinite().all()
