@@ -19,7 +19,7 @@ from torch import Tensor, log1p
 
 from sdegen.checks import accepted
 from sdegen.likelihood.divergence import Divergence, Kind, depends
-from sdegen.likelihood.flow import along, flow_plan
+from sdegen.likelihood.flow import along, check_whole_way, flow_plan
 from sdegen.likelihood.ground import (
     check_data,
     failed_samples,
@@ -150,6 +150,7 @@ def density(
     with torch.set_grad_enabled(x.requires_grad):
         state = torch.cat([y[:, None], y.new_zeros(len(y), trace.estimates, *y.shape[1:])], 1)
         plan = flow_plan(model, y, how, default_solver(sde, trace))
+        check_whole_way(plan.walk)
         end, tallies = along(plan, lifted, state, upward=True)
         z, gains = end[:, 0], end[:, 1:].reshape(len(x), trace.estimates, -1).sum(2)
         gain = gained(sde, gains, at, plan.walk[0], y[0].numel(), scaled)

@@ -13,18 +13,18 @@ from sdegen.checks import accepted
 from sdegen.likelihood.ground import (
     check_batch,
     check_data,
-    level_at_t_min,
-    states_at_t_min,
+    states_at,
     warn_of_failures,
 )
 from sdegen.model.denoiser import Denoiser
 from sdegen.noise.source import Fresh
 from sdegen.sampling.choice import chosen
 from sdegen.sampling.plan import WAY, Plan, Way, calls_and_status
-from sdegen.sde.level import Level, expand
-from sdegen.solvers import UniPC
+from sdegen.sde.level import NO_SIGNAL, Level, expand
+from sdegen.sde.process import LinearSDE
+from sdegen.solvers import Heun, UniPC
 from sdegen.solvers.equation import Reverse
-from sdegen.solvers.solver import Solver, Tally, say, walked
+from sdegen.solvers.solver import Solver, Tally, asked_finite, no_value, say, walked
 from sdegen.walks.walk import Walk
 
 if TYPE_CHECKING:
@@ -38,9 +38,11 @@ def encode(
 ) -> Tensor:
     """Where the flow takes data x (b, *): x_T (b, *), which ``decode`` takes back.
 
-    solver: any that follows the flow upward, default UniPC-3 (in 100 steps); DDIM() is DDIM
-            inversion, Song, Meng & Ermon (2021), sec. 4.3. steps, nfe and walk as in ``Way``,
-            here run from t_min up to T; data is alpha x at t_min.
+    solver: any that follows the flow upward, default UniPC-3, or Heun in t where the SDE has no
+            marginals (in 100 steps); DDIM() is DDIM inversion, Song, Meng & Ermon (2021), sec.
+            4.3. steps, nfe and walk as in ``Way``, here run up from the walk's end to its start,
+            from t_min to T by default; data is alpha x at its end. A walk of part of the way, as
+            DDIM's own spacings are (``walks.leading``), gives x_t where it starts.
 
     float64 throughout and at the end, whatever x is, but for the network: so that there and back
     is as close as the solver takes it. With a score that is exact the encoding is the data's own,
@@ -49,8 +51,10 @@ def encode(
     """
     accepted("encode", how, WAY)
     with torch.no_grad():
-        y = states_at_t_min(model, check_data(model, x), scaled=True)
-        plan = flow_plan(model, y, how)
+        check_data(model, x)
+        plan = flow_plan(model, x, how)
+        check_ends(plan)
+        y = states_at(model, x, plan.walk[-1])
         z, status = final_states(*along(plan, plan.equation, y, upward=True))
     warn_of_failures("encodings", status)
     return z
@@ -71,9 +75,9 @@ def decode(
         raise ValueError(f"temperature must be > 0, but it is {temperature!r}.")
     accepted("decode", how, WAY | {"temperature"})
     with torch.no_grad():
-        at = level_at_t_min(model.sde)
         start = temperature * check_batch("An encoding", z).to(model.device, torch.float64)
         plan = flow_plan(model, start, how)
+        at = plan.walk[-1]
         x, tallies = along(plan, plan.equation, start, upward=False)
         x, status = final_states(x / expand(at.alpha, x) if isinstance(at, Level) else x, tallies)
     warn_of_failures("decodings", status)
@@ -113,6 +117,16 @@ def final_states(x: Tensor, tallies: Sequence[Tally]) -> tuple[Tensor, Tensor]:
     return x.masked_fill((status != 0).reshape(-1, *[1] * (x.ndim - 1)), math.nan), status
 
 
+def check_ends(plan: Plan) -> None:
+    """Refuse the way up from a level without noise, or to one without signal, where a solver has
+    no value to work with."""
+    for at in (plan.walk[-1], plan.walk[0]):
+        if not isinstance(at, Level) or (bool(at.sigma > 0) and bool(at.lam > NO_SIGNAL)):
+            continue
+        if plan.solver.traits.needs_marginals or not asked_finite(plan.solver, plan.equation, at):
+            raise ValueError(no_value(plan.solver, plan.equation, at))
+
+
 def check_whole_way(walk: Walk) -> Walk:
     """A walk itself; ValueError unless it falls all the way from T to t_min."""
     sde, times = walk.sde, walk.times
@@ -127,18 +141,18 @@ def check_whole_way(walk: Walk) -> Walk:
 
 
 def flow_plan(model: Denoiser, x: Tensor, how: Way, default: Solver | None = None) -> Plan:
-    """The plan of the flow of states like x (b, *), all the way, for ``along`` to follow.
+    """The plan of the flow of states like x (b, *), for ``along`` to follow.
 
-    default: the solver where none is given; if that is None too UniPC-3, in 100 steps where
-    nothing is said of them.
+    default: the solver where none is given; if that is None too UniPC-3, or Heun in t where the
+    SDE has no marginals, in 100 steps where nothing is said of them.
 
     ValueError for what is no solver, one that adds noise, steps of one that chooses its own, and
-    for a walk of part of the way.
+    for a walk that climbs.
     """
     steps, nfe, walk = how.get("steps"), how.get("nfe"), how.get("walk")
     asked = how.get("solver") or default
     if asked is None:
-        asked = UniPC(3)
+        asked = UniPC(3) if isinstance(model.sde, LinearSDE) else Heun()
         if steps is None and nfe is None and (walk is None or isinstance(walk, str)):
             steps = 100
     solver, walk, _ = chosen(model, tuple(x.shape), asked, steps, nfe, walk)
@@ -147,7 +161,8 @@ def flow_plan(model: Denoiser, x: Tensor, how: Way, default: Solver | None = Non
     plan = Plan.of(
         model, x, solver=solver, steps=steps, nfe=nfe, walk=walk, noise=Fresh(), graph=True
     )
-    check_whole_way(plan.walk)
+    if plan.walk.climbs:
+        raise ValueError("A walk along the flow falls at every step, but this one climbs.")
     return plan
 
 

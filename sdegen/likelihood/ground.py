@@ -83,8 +83,14 @@ def check_range(model: Denoiser, x: Tensor) -> Tensor:
 
 def states_at_t_min(model: Denoiser, x: Tensor, scaled: bool) -> Tensor:
     """Data x (b, *) as float64 states at t_min: alpha x, or x itself."""
-    at, y = level_at_t_min(model.sde), x.to(model.device, torch.float64)
-    return expand(at.alpha, y) * y if scaled and isinstance(at, Level) else y
+    at = level_at_t_min(model.sde)
+    return states_at(model, x, at) if scaled else x.to(model.device, torch.float64)
+
+
+def states_at(model: Denoiser, x: Tensor, at: Instant) -> Tensor:
+    """Data x (b, *) as float64 states at a level: alpha x, or x where the SDE has no alpha."""
+    y = x.to(model.device, torch.float64)
+    return expand(at.alpha, y) * y if isinstance(at, Level) else y
 
 
 def source_of(seed: int | Sequence[int] | None, noise: Noise | None) -> Noise:

@@ -72,10 +72,12 @@ def chosen(
     nfe: int | None = None,
     walk: WalkLike | None = None,
     spare: int = 0,
+    t: float | None = None,
 ) -> tuple[Solver, WalkLike | None, Any]:
     """The solver and the walk, given or chosen, and what the chooser said (None without one).
 
-    spare: network calls of the budget that are no solver's.  ValueError for a chooser that is not
+    spare: network calls of the budget that are no solver's.  t: where the walk is to begin, which
+    no chooser of walks is told.  ValueError for a chooser that is not
     given a budget, or whose answer is none.
     """
     chooser = resolved(solver)
@@ -83,7 +85,7 @@ def chosen(
         return chooser, walk, None
     if isinstance(chooser, Recommended):
         budget = once_a_step(steps, nfe, walk, spare)
-    elif nfe is None or steps is not None or walk is not None:
+    elif nfe is None or not (steps is walk is t is None):
         name = f'"{solver}"' if isinstance(solver, str) else type(chooser).__name__
         raise ValueError(f"{name} finds a solver and a walk for a budget: give nfe alone.")
     else:

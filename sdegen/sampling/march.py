@@ -86,6 +86,8 @@ def solve(
     """Integrate the reverse equation of a score model from noise to data.
 
     start:   a shape (b, *) to draw from the SDE's prior, or the states x_T (b, *) to start from.
+    t:       the time at which those states are, default T: a walk that is a grid begins there, one
+             of times has to (SDEdit, Meng et al. 2022: x_t of an image, perturbed to t).
     solver:  a Solver, a Chooser, or the name of one ("dpmpp", "auto", which probes some for this
              model and this nfe); default "recommended". A chooser's own calls are not counted.
     steps:   solver steps; or ``nfe``: as many steps as that many network calls allow.

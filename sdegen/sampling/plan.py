@@ -57,6 +57,8 @@ class How(Way, total=False):
              one number per step; default the solver's.
     seed:    an int (sample i has stream (seed, i)) or one int per sample.
     noise:   instead, a source of noise. Neither: torch's own generator.
+    t:       the time of the states that are given: a walk that is a grid begins there, one of
+             times has to.
     denoise: end at E[x0 | x] of the last state, for one more network call (Tweedie's formula).
     graph:   True keeps the graph of gradients, from the samples back to start, conditions and
              parameters; "checkpoint" keeps only each step's ends of it, and makes the rest again
@@ -66,6 +68,7 @@ class How(Way, total=False):
     eta: Eta | None
     seed: int | Sequence[int] | None
     noise: Noise | None
+    t: float | None
     denoise: bool
     graph: bool | Literal["checkpoint"]
 
@@ -110,7 +113,7 @@ class Plan:
         steps, nfe, spare = how.get("steps"), how.get("nfe"), int(denoise)
         shape = tuple(start.shape if isinstance(start, Tensor) else start)
         solver, walk, choice = chosen(
-            model, shape, how.get("solver"), steps, nfe, how.get("walk"), spare
+            model, shape, how.get("solver"), steps, nfe, how.get("walk"), spare, how.get("t")
         )
         if (
             choice is not None
@@ -125,7 +128,7 @@ class Plan:
             linear(sde, "denoise", "leave it out")
         if graph not in (True, False, "checkpoint"):
             raise ValueError(f'graph is True, False or "checkpoint", but it is {graph!r}.')
-        route = walk_for(solver, sde, steps=steps, nfe=nfe, walk=walk, spare=spare)
+        route = walk_for(solver, sde, steps=steps, nfe=nfe, walk=walk, spare=spare, t=how.get("t"))
         check_path(equation, route.times.tolist())
         program = programmed(solver, model, equation.eta, route.times)
         if program is None:

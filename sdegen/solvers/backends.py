@@ -64,6 +64,15 @@ def worst_rms(v: Tensor) -> Tensor:
     return v.reshape(len(v), -1).square().mean(1).amax().sqrt()
 
 
+class Spent(Exception):
+    """A solver has called the network as often as it may."""
+
+
+def lost(v: Tensor) -> Tensor:
+    """True for each sample of v (b, *) that is not finite, (b, 1, ...)."""
+    return ~v.isfinite().reshape(len(v), -1).all(1).reshape(-1, *[1] * (v.ndim - 1))
+
+
 @dataclass(frozen=True)
 class TorchDiffEq(Solver):
     """torchdiffeq's methods on the probability-flow ODE.
@@ -74,16 +83,18 @@ class TorchDiffEq(Solver):
     rtol, atol: tolerances of Song et al. (2021), who use 1e-5 for both.
     n:          equal steps between two levels of the walk, for the methods of fixed steps: the
                 Adams methods have a history only inside.
+    max_nfe:    network calls between two levels; more, and all samples are NaN, status BUDGET.
 
     The error norm is the worst sample's, the model is never asked outside the step, whose end is
-    hit exactly. ValueError for an unknown method, a tolerance that is not positive, and a solve
-    that cannot go on (as after a NaN).
+    hit exactly. A sample whose drift is not finite is NaN, and stops no other. ValueError for an
+    unknown method, a tolerance that is not positive, and a solve that cannot go on.
     """
 
     method: str = "dopri5"
     rtol: float = 1e-5
     atol: float = 1e-5
     n: int = 1
+    max_nfe: int = 10_000
     presets: ClassVar = {
         "torchdiffeq_dopri5": Preset({}, "torchdiffeq; Song et al. (2021), sec. 4.3"),
         "torchdiffeq_dopri8": Preset({"method": "dopri8"}, "torchdiffeq"),
@@ -96,6 +107,7 @@ class TorchDiffEq(Solver):
         one_of(self.method, "torchdiffeq method", TORCHDIFFEQ)
         check_tolerances(self.rtol, self.atol)
         whole("TorchDiffEq's n", self.n, 1)
+        whole("max_nfe", self.max_nfe, 1)
 
     @property
     def traits(self) -> Traits:
@@ -107,11 +119,17 @@ class TorchDiffEq(Solver):
         """From t to s with as many inner steps as the method takes."""
         from torchdiffeq import odeint
 
-        def field(time: Tensor, y: Tensor) -> Tensor:
-            inside = within_step(time.detach().cpu().double(), t, s)
-            return p.drift(y, p.sde(inside))
+        before, sick = p.model.nfe, lost(x)
 
-        ends = torch.stack([t.t, s.t]).to(x.device)
+        def field(time: Tensor, y: Tensor) -> Tensor:
+            if p.model.nfe - before >= self.max_nfe:
+                raise Spent
+            inside = within_step(time.detach().cpu().double(), t, s)
+            drift = p.drift(y, p.sde(inside))
+            sick.logical_or_(lost(drift))
+            return drift.masked_fill(sick, 0.0)  # who is lost stays where it was
+
+        x, ends = x.masked_fill(sick, 0.0), torch.stack([t.t, s.t]).to(x.device)
         options: dict[str, Any] = {"norm": worst_rms, "step_t": ends[1:]}
         if self.method == "scipy_solver":
             options = {"solver": "LSODA"}
@@ -119,16 +137,23 @@ class TorchDiffEq(Solver):
             inner = torch.lerp(ends[0], ends[1], torch.arange(self.n + 1).to(ends) / self.n)
             inner[-1] = ends[1]
             options = {"grid_constructor": lambda func, y0, times: inner}
+        status = torch.zeros(len(x), dtype=torch.int8, device=x.device)
         try:
             path = odeint(
                 field, x, ends, rtol=self.rtol, atol=self.atol, method=self.method, options=options
             )
+            end = path[-1]
+        except Spent:
+            end = torch.full_like(x, torch.nan)
+            status.fill_(int(Status.BUDGET))
         except AssertionError as error:
             raise ValueError(
                 f"{self.method} cannot go on between t = {t.t:.6g} and t = {s.t:.6g} ({error}): "
-                "does the model return NaN or infinite values?"
+                "are the model's values too large, or the tolerances too small?"
             ) from error
-        return Step(path[-1])
+        status = status.masked_fill(sick.reshape(len(x)), int(Status.NONFINITE))
+        nfe = torch.full((len(x),), p.model.nfe - before)
+        return Step(end.masked_fill(sick, torch.nan), tally=Tally(nfe, status))
 
 
 @dataclass(frozen=True)
@@ -137,13 +162,14 @@ class SciPy(Solver):
 
     For verification, not for speed: every call of the network sees one sample, in float64 on the
     CPU's side. method: "RK45", "RK23", "DOP853", "Radau", "BDF" or "LSODA". A sample whose solve
-    fails is NaN, with its status. ValueError for an unknown method or a tolerance that is not
-    positive.
+    fails is NaN, with its status: BUDGET where it took max_nfe network calls between two levels.
+    ValueError for an unknown method or a tolerance that is not positive.
     """
 
     method: str = "RK45"
     rtol: float = 1e-5
     atol: float = 1e-5
+    max_nfe: int = 10_000
     presets: ClassVar = {
         "scipy": Preset({}, "SciPy's RK45, Song et al. (2021), their code"),
         "scipy_dop853": Preset({"method": "DOP853", "rtol": 1e-10, "atol": 1e-10}, "SciPy"),
@@ -152,6 +178,7 @@ class SciPy(Solver):
     def __post_init__(self) -> None:
         one_of(self.method, "SciPy method", SCIPY)
         check_tolerances(self.rtol, self.atol)
+        whole("max_nfe", self.max_nfe, 1)
 
     @property
     def traits(self) -> Traits:
@@ -175,7 +202,11 @@ class SciPy(Solver):
         """One sample (1, *) and its status."""
         from scipy.integrate import solve_ivp
 
+        before = p.model.nfe
+
         def field(time: float, y: Any) -> Any:
+            if p.model.nfe - before >= self.max_nfe:
+                raise Spent
             at = p.sde(within_step(torch.tensor(float(time), dtype=torch.float64), t, s))
             state = torch.as_tensor(y).to(x.device).reshape(x.shape)
             drift = p.drift(state, at).cpu().double().numpy().ravel()
@@ -192,6 +223,8 @@ class SciPy(Solver):
             out = solve_ivp(field, span, start, self.method, rtol=self.rtol, atol=self.atol)
         except FloatingPointError:
             return failed, Status.NONFINITE
+        except Spent:
+            return failed, Status.BUDGET
         if not out.success:
             return failed, Status.STALLED
         return torch.as_tensor(out.y[:, -1]).reshape(x.shape).to(x), Status.OK

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from inspect import signature
 
 import torch
 from torch import Tensor
 
-from sdegen.checks import fixed, one_of
+from sdegen.checks import fixed, number, one_of
 from sdegen.sde.process import SDE, LinearSDE
 from sdegen.solvers.solver import Solver
 from sdegen.walks.grids import GRIDS, Grid, WalkLike, gridded
@@ -22,23 +24,27 @@ def walk_for(
     nfe: int | None = None,
     walk: WalkLike | None = None,
     spare: int = 0,
+    t: float | None = None,
 ) -> Walk:
     """The walk that so many steps, or network calls, of a solver are, or that was given as times.
 
     walk:  default log_snr where the SDE has marginals, uniform otherwise, unless the solver comes
            with one.
     spare: network calls that are set aside, as for a last one that denoises.
+    t:     the time that it begins at, default T.
 
     ValueError for a budget that is too small, or that is given twice or not at all; a solver that
     chooses its own steps needs none.
     """
     if solver.traits.own_walk is not None:
-        return own_walk(solver, sde, steps, nfe, walk, spare)
+        return check_start(own_walk(solver, sde, steps, nfe, walk, spare), t)
     if isinstance(walk, Tensor | Sequence) and not isinstance(walk, str):
         if steps is not None or nfe is not None:
             raise ValueError("A walk given as times has its own number of steps: leave out steps.")
-        return timed(sde, walk)
+        return check_start(timed(sde, walk), t)
     make = grid_of(sde, walk)
+    if t is not None:
+        make = begun_at(sde, make, t)
     if (steps is None) == (nfe is None):
         if steps is not None or not solver.traits.adaptive:
             raise ValueError(
@@ -76,6 +82,33 @@ def timed(sde: SDE, walk: Tensor | Sequence[float] | Walk) -> Walk:
     if not isinstance(walk, Walk):
         return Walk(sde, walk)  # type: ignore[arg-type]
     return walk if fixed(sde) and walk.sde == sde else Walk(sde, walk.times)
+
+
+def check_start(walk: Walk, t: float | None) -> Walk:
+    """A walk itself; ValueError where it does not begin at the time that states are said to be."""
+    first = float(walk.times[0])
+    if t is not None and abs(first - t) > 1e-6 * walk.sde.T:
+        raise ValueError(
+            f"The states are said to be at t = {t:g}, but the walk begins at {first:g}: give one "
+            "that begins there, or a grid, which then does."
+        )
+    return walk
+
+
+def begun_at(sde: SDE, make: Grid, t: float) -> Grid:
+    """A grid that begins at a time below T; ValueError where it cannot, or there is no way down."""
+    if not sde.t_min < number("t", t) <= sde.T:
+        raise ValueError(
+            f"States are at a time t_min < t <= T, ({sde.t_min:g}, {sde.T:g}] of "
+            f"{type(sde).__name__}, but t = {t:g}."
+        )
+    if "start" not in signature(make).parameters:
+        name = getattr(make, "__name__", repr(make))
+        raise ValueError(
+            f"The grid {name} takes no start, so that it cannot begin at t = {t:g}: use one that "
+            "does, as log_snr and uniform do, or give the times themselves."
+        )
+    return partial(make, start=t)  # type: ignore[call-arg]
 
 
 def grid_of(sde: SDE, walk: str | Grid | None) -> Grid:

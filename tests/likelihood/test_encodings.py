@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ import sdegen as sg
 from sdegen.exact.distributions import Gaussian, exact_model
 from sdegen.likelihood.flow import decode, encode, slerp
 from sdegen.likelihood.ground import level_at_t_min
-from tests.cases import MIXTURE, Smooth, close, normal, refused, sdes
+from tests.cases import MIXTURE, AsGeneral, Smooth, close, normal, refused, sdes
 
 
 def ends(sde: sg.SDE) -> tuple[sg.Level, sg.Level]:
@@ -52,6 +53,47 @@ def test_float32_data_is_encoded_in_float64(sde: sg.LinearSDE) -> None:
     assert (back - x).abs().max() < 1e-6
     single = sg.ScoreModel(Smooth(dtype=torch.float32), sde)
     assert encode(single, x).dtype == decode(single, x).dtype == torch.float64
+
+
+def test_part_of_the_way() -> None:
+    """From data to a level on the way, and from there: the flow's own map between the two."""
+    data, sde = Gaussian([0.4, -0.3], [[0.5, 0.2], [0.2, 0.4]]), sg.VPSDE()
+    model, x = exact_model(data, sde), data.sample(6, torch.Generator().manual_seed(0))
+    fine = sg.AdaptiveRK(clock="lam", rtol=1e-9, atol=1e-9)
+    middle, at = sde(torch.tensor([0.4, sde.t_min], dtype=torch.float64)).unbind()
+    there = encode(model, x, solver=fine, walk=[0.4, sde.t_min])
+    close(there, data.flow(at.alpha * x, at, middle), rtol=0, atol=1e-7)
+    close(decode(model, there, solver=fine, walk=[0.4, sde.t_min]), x, rtol=0, atol=1e-7)
+    with refused("falls at every step, but this one climbs"):
+        encode(model, x, solver=sg.DDIM(), walk=[0.4, 0.5, 0.1])
+    with refused("falls all the way from T = 1 to t_min"):
+        sg.log_prob(model, x, solver=fine, walk=[0.4, sde.t_min])
+
+
+def test_ddims_inversion_on_its_own_spacing() -> None:
+    """Song, Meng & Ermon (2021), sec. 4.3, written out on the steps that DDPM's were picked to."""
+    sde = sg.DiscreteVPSDE()
+    model, x = exact_model(MIXTURE, sde), MIXTURE.sample(4, torch.Generator().manual_seed(0))
+    walk = sg.walks.leading(sde, 20)
+    found = encode(model, x, solver=sg.DDIM(), walk=walk)
+    *_, last = levels = [sde(t) for t in walk.flip(0)]
+    y = levels[0].alpha * x
+    for t, s in pairwise(levels):
+        eps = model(y, t).eps
+        y = s.alpha * (y - t.sigma * eps) / t.alpha + s.sigma * eps
+    close(found, y, rtol=1e-9)
+    assert float(last.t) < sde.T  # the published spacing begins below the noise
+
+
+def test_any_sde_is_encoded_by_default() -> None:
+    """One that does not say its marginals: Heun in t, on data as it is."""
+    data, linear = Gaussian([0.4, -0.3], [0.5, 0.4]), sg.VPSDE(beta_max=5.0)
+    sde, inner = AsGeneral(linear), exact_model(data, linear)
+    model = sg.ScoreModel(lambda x, t: inner(x, t).score, sde, "score")
+    x, (top, at) = data.sample(5, torch.Generator().manual_seed(0)), ends(linear)
+    z = encode(model, x)
+    close(z, data.flow(x, at, top), rtol=0, atol=1e-3)
+    close(decode(model, z), x, rtol=0, atol=1e-3)
 
 
 def test_slerp() -> None:

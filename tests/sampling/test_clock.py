@@ -161,12 +161,6 @@ def test_a_nan_touches_no_neighbour(solver: sg.Solver) -> None:
     assert clean.status.tolist() == [sg.Status.OK] * 4
 
 
-def test_a_nan_ends_an_adaptive_solve_with_a_sentence() -> None:
-    model = sg.ScoreModel(lambda x, t: x * float("nan"), sg.VPSDE())
-    with pytest.raises(ValueError, match=r"dopri5 cannot go on .* NaN"):
-        sg.sample(model, normal(2, 2), solver=sg.solvers.TorchDiffEq())
-
-
 @fixed_solvers
 def test_states_of_any_shape(solver: sg.Solver) -> None:
     """A state is its samples, whatever their shape: flattened, they come out the same."""

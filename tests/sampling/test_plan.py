@@ -122,3 +122,27 @@ def test_what_a_flow_has_no_use_for_is_refused() -> None:
         with pytest.raises(TypeError, match="'eta'"):
             CALLS[name](eta=0.0)
     assert {"solver", "steps", "nfe", "walk", "eta", "seed", "noise", "denoise", "graph"} == HOW
+
+
+def test_a_start_says_its_time() -> None:
+    """SDEdit's: from states at a time, and from no other by forgetting the walk."""
+    sde = sg.VPSDE()
+    model, x = exact_model(MIXTURE, sde), normal(3, 2)
+    for walk in (None, "uniform", "karras", "focused"):
+        how = {"solver": sg.DPMSolverPP(), "steps": 6, "walk": walk}
+        got = Plan.of(model, x, t=0.3, **how)
+        assert float(got.walk.times[0]) == 0.3 and float(got.walk.times[-1]) == sde.t_min
+    there = sg.walks.log_snr(sde, 6, start=0.3)
+    got = sg.sample(model, x, t=0.3, solver=sg.DPMSolverPP(), steps=6)
+    close(got, sg.sample(model, x, solver=sg.DPMSolverPP(), walk=there), rtol=1e-12)
+    assert sg.solve(model, x, t=0.3, nfe=7).walk.times[0] == 0.3  # what is recommended too
+    close(sg.sample(model, x, t=0.3, solver=sg.DPMSolverPP(), walk=there), got, rtol=1e-12)
+    with refused("said to be at t = 0.3, but the walk begins at 0.5"):
+        sg.sample(model, x, t=0.3, solver=sg.DDIM(), walk=[0.5, 0.1])
+    for t in (sde.t_min, 1.5, float("nan")):
+        with refused("t_min < t <= T|t must be a number"):
+            sg.sample(model, x, t=t, solver=sg.DDIM(), steps=3)
+    with refused("The grid leading takes no start"):
+        sg.sample(exact_model(MIXTURE, sg.DiscreteVPSDE()), x, t=0.3, steps=3, walk="leading")
+    with refused("finds a solver and a walk for a budget: give nfe alone"):
+        sg.sample(model, x, t=0.3, solver="auto", nfe=5)

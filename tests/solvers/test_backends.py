@@ -179,6 +179,39 @@ def test_noise_is_refused(cls: type[sg.Solver]) -> None:
         sg.sample(sg.ScoreModel(pointwise, VP), (2, 2), solver=cls(), eta=1.0)
 
 
+@pytest.mark.parametrize(
+    "solver", [sg.solvers.TorchDiffEq(), sg.solvers.TorchDiffEq("rk4"), sg.solvers.SciPy()]
+)
+def test_a_lost_sample_stops_no_other(solver: sg.Solver) -> None:
+    """One begins as NaN, one meets a NaN on its way: both are named, the others arrive."""
+    sde = VP
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        falls_ill = (x[:, :1] > 1e3) & (t.reshape(-1, 1) < 0.5)
+        return torch.where(falls_ill, torch.nan, 0.1 * x)
+
+    x = normal(4, 2)
+    x[1, 0], x[2, 0] = float("nan"), 1e4
+    how: dict[str, Any] = {"solver": solver, "walk": torch.linspace(1.0, sde.t_min, 9)}
+    found = sg.solve(sg.ScoreModel(net, sde), x, **how)
+    assert found.status.tolist() == [0, sg.Status.NONFINITE, sg.Status.NONFINITE, 0]
+    assert found.x[[1, 2]].isnan().all()
+    alone = sg.sample(sg.ScoreModel(net, sde), x[[0, 3]], **how)
+    close(found.x[[0, 3]], alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("cls", [sg.solvers.TorchDiffEq, sg.solvers.SciPy])
+def test_calls_are_limited(cls: Any) -> None:
+    model = exact_model(MIXTURE, VP)
+    ends = [VP.T, VP.t_min]
+    found = sg.solve(model, (3, 2), solver=cls(rtol=1e-9, atol=1e-9, max_nfe=20), walk=ends)
+    assert found.status.tolist() == [sg.Status.BUDGET] * 3
+    assert found.x.isnan().all() and (found.nfe == 20).all()
+    assert sg.solve(model, (3, 2), solver=cls(max_nfe=2000), walk=ends).status.eq(0).all()
+    with refused("max_nfe must be a whole number >= 1"):
+        cls(max_nfe=0)
+
+
 def test_refused() -> None:
     with refused("Unknown torchsde method 'rk4'.*milstein"):
         sg.solvers.TorchSDE("rk4")
