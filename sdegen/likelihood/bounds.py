@@ -292,12 +292,12 @@ def data_as_seen(model: Denoiser, x: Tensor, levels: int | None) -> Tensor:
 
 
 def prior_term(model: Denoiser, x0: Tensor) -> Tensor:
-    """KL of N(alpha x, sigma^2) at T against the prior N(0, std^2), (b,)."""
+    """KL of N(alpha x, sigma^2) at T against the prior N(mean, std^2), (b,)."""
     top = end_levels(model.sde)[0]
-    std = torch.as_tensor(model.sde.prior.std, dtype=torch.float64)
-    mean = expand(top.alpha, x0) * x0
-    ratio = (top.sigma / std) ** 2
-    kl = 0.5 * (ratio - 1 - ratio.log() + (mean / std.to(mean)).square())
+    mean, std = model.sde.prior.like(x0)
+    ratio = (expand(top.sigma, x0) / std) ** 2
+    off = (expand(top.alpha, x0) * x0 - mean) / std
+    kl = 0.5 * (ratio - 1 - ratio.log() + off.square())
     return kl.reshape(len(x0), -1).sum(1).cpu()
 
 

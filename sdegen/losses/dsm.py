@@ -16,7 +16,7 @@ from sdegen.losses.times import Draw, Times, independent, uniform_time
 from sdegen.losses.weightings import WEIGHTINGS, Weighting
 from sdegen.model.denoiser import Denoiser
 from sdegen.sde.level import expand
-from sdegen.sde.process import LinearSDE
+from sdegen.sde.process import LinearSDE, check_given, diffusion_of
 
 # ------------------------------------------------------------------------------- the loss
 
@@ -48,6 +48,7 @@ def dsm_loss(
     synchronisation (on the CPU), for NaN or infinite data.
     """
     check_data(x0)
+    check_given(model.sde)
     u = draw(len(x0), x0.device, generator)
     z = torch.randn(x0.shape, device=x0.device, generator=generator, dtype=x0.dtype)
     t, ratio = times(model.sde, u)
@@ -82,7 +83,7 @@ def dsm_loss(
 def general_error(model: Denoiser, x0: Tensor, t: Tensor, z: Tensor) -> Tensor:
     """mean_i (G^T (score - target))_i^2 for an SDE that gives its own kernel, (b,)."""
     x, target = model.sde.perturb(x0, t, z)
-    error, G = model(x, t).score - target, model.sde.diffusion(x, t)
+    error, G = model(x, t).score - target, diffusion_of(model.sde, x, t)
     weighted = (G.mT @ error.unsqueeze(-1)).squeeze(-1) if model.sde.matrix else G * error
     return weighted.square().reshape(len(x0), -1).mean(1)
 

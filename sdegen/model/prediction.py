@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor, sqrt
 
 from sdegen.sde.level import Instant, Level, expand
-from sdegen.sde.process import SDE
+from sdegen.sde.process import SDE, diffusion_of
 
 Coefficient = Tensor | float
 
@@ -182,7 +182,7 @@ class ScorePrediction(Prediction):
 
     def drift(self, eta: Coefficient) -> Tensor:
         """drift - (1 + eta^2)/2 G G^T score."""
-        G, score = self.sde.diffusion(self.x, self.t), self.F
+        G, score = diffusion_of(self.sde, self.x, self.t), self.F
         if self.sde.matrix:
             half = (G @ (G.mT @ score.unsqueeze(-1))).squeeze(-1) / 2
         else:

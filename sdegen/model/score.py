@@ -148,10 +148,14 @@ class ScoreModel(nn.Module):
 
         conditions: each has a value for each sample, as class labels y (b,), and is cut with the
                     batch; numbers and other things without an axis are for all samples alike.
+                    One that is a field of the SDE's, as its ``conditions`` say, is set there too.
         shared:     those that have an axis, and yet are for all samples alike.
         """
         shared = dict(shared or {})
         model = copy.copy(self)
+        own = {name: value for name, value in conditions.items() if name in self.sde.conditions}
+        if own:
+            model.sde = self.sde.given(**own)
         model.conditions = {**self.conditions, **conditions, **shared}
         model.shared = (self.shared - conditions.keys()) | shared.keys()
         return model
@@ -159,6 +163,8 @@ class ScoreModel(nn.Module):
     def take(self, index: Tensor) -> ScoreModel:
         """This model for some samples of the batch, by their places (k,)."""
         model = copy.copy(self)
+        if self.sde.conditions:
+            model.sde = self.sde.take(index)
         model.conditions = {
             name: value if name in self.shared else take_values(value, index)
             for name, value in self.conditions.items()

@@ -12,34 +12,46 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, sqrt
 
 from sdegen.sde.level import Instant, Level, expand, float64_time
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 @dataclass(frozen=True)
 class Prior:
-    """The noise that sampling starts from: N(0, std^2 I).  ``std`` broadcasts against a state."""
+    """The law that sampling starts from: N(mean, std^2 I).
+
+    ``std`` and ``mean`` broadcast against a state (b, *): numbers, tensors of a sample's shape, or
+    with a value for each sample.
+    """
 
     std: float | Tensor = 1.0
+    mean: float | Tensor = 0.0
 
     def sample(self, z: Tensor) -> Tensor:
         """Standard normal draws z (b, *) turned into draws from the prior."""
-        return self.std * z
+        mean, std = self.like(z)
+        return mean + std * z
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of each sample of x (b, *), shape (b,)."""
-        std = torch.as_tensor(self.std, dtype=x.dtype, device=x.device).expand_as(x)
-        return (
-            torch.distributions.Normal(0.0, std, validate_args=False)
-            .log_prob(x)
-            .reshape(len(x), -1)
-            .sum(1)
+        law = torch.distributions.Normal(*self.like(x), validate_args=False)
+        return law.log_prob(x).reshape(len(x), -1).sum(1)
+
+    def like(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation as states x (b, *) are."""
+        mean, std = (
+            torch.as_tensor(each, dtype=x.dtype, device=x.device).expand_as(x)
+            for each in (self.mean, self.std)
         )
+        return mean, std
 
 
 class SDE(ABC):
@@ -55,6 +67,9 @@ class SDE(ABC):
     t_min: float
     matrix: ClassVar[bool] = False
     """True when ``diffusion`` returns matrices (..., d, m) acting on a state's last axis."""
+    conditions: ClassVar[tuple[str, ...]] = ()
+    """Fields with a value for each sample, (b, *), as the image that a mean-reverting process ends
+    at. A model's ``given(name=value)`` sets them, and they are cut with the batch."""
 
     @abstractmethod
     def drift(self, x: Tensor, t: Tensor) -> Tensor:
@@ -72,6 +87,15 @@ class SDE(ABC):
     def __call__(self, t: Tensor | float) -> Instant:
         """What is known at time t, () or (b,)."""
         return Instant(float64_time(t))
+
+    def given(self, **conditions: Tensor) -> Self:
+        """This process with these fields for each sample; itself where there are none."""
+        return replace(self, **conditions) if conditions else self  # type: ignore[type-var]
+
+    def take(self, index: Tensor) -> Self:
+        """This process for some samples of the batch, by their places (k,)."""
+        each = {name: getattr(self, name) for name in self.conditions}
+        return self.given(**{name: v[index.to(v.device)] for name, v in each.items()})
 
     def perturb(self, x0: Tensor, t: Tensor, z: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data x0 (b, *) at times t (b,): (x_t, score of x_t given x0), from normal draws z."""
@@ -121,6 +145,34 @@ def linear(sde: SDE, who: str, instead: str) -> LinearSDE:
             f"diffusion: {instead}."
         )
     return sde
+
+
+def diffusion_of(sde: SDE, x: Tensor, t: Tensor) -> Tensor:
+    """``sde.diffusion`` at states x (b, *) and times () or (b,); ValueError for a shape that does
+    not broadcast against them: a number for each sample, (b,), would fall on the last axis."""
+    G = torch.as_tensor(sde.diffusion(x, t))
+    if sde.matrix:
+        return G
+    fits = G.ndim <= x.ndim and all(
+        n in (1, m) for n, m in zip(reversed(G.shape), reversed(x.shape), strict=False)
+    )
+    if not fits:
+        raise ValueError(
+            f"{type(sde).__name__}.diffusion(x, t) must broadcast against states "
+            f"{tuple(x.shape)}, but its shape is {tuple(G.shape)}: a number for each sample is of "
+            f"shape {(len(x), *[1] * (x.ndim - 1))}."
+        )
+    return G
+
+
+def check_given(sde: SDE) -> None:
+    """Refuse a process of which a field for each sample has not been given."""
+    for name in sde.conditions:
+        if getattr(sde, name) is None:
+            raise ValueError(
+                f"{type(sde).__name__} depends on {name} of each sample, which nobody has given: "
+                f"use model.given({name}=...)."
+            )
 
 
 def check_interval(sde: SDE, longest: float = math.inf) -> None:

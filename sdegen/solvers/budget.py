@@ -96,7 +96,7 @@ def check_start(walk: Walk, t: float | None) -> Walk:
 
 
 def begun_at(sde: SDE, make: Grid, t: float) -> Grid:
-    """A grid that begins at a time below T; ValueError where it cannot, or there is no way down."""
+    """A grid that begins at a time up to T; ValueError where it cannot, or nothing lies below."""
     if not sde.t_min < number("t", t) <= sde.T:
         raise ValueError(
             f"States are at a time t_min < t <= T, ({sde.t_min:g}, {sde.T:g}] of "

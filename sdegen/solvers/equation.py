@@ -15,7 +15,7 @@ from sdegen.model.denoiser import Denoiser
 from sdegen.model.prediction import LinearPrediction, Prediction
 from sdegen.noise.source import Fresh, Noise
 from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand, with_marginals
-from sdegen.sde.process import SDE, linear
+from sdegen.sde.process import SDE, diffusion_of, linear
 from sdegen.solvers.quadrature import integrate
 
 Eta = float | Callable[[Tensor], Tensor] | Sequence[float]
@@ -111,7 +111,7 @@ class Reverse:
 
     def diffusion(self, x: Tensor, t: Instant) -> Tensor:
         """The factor of dw, eta g: see ``SDE.diffusion`` for its shapes."""
-        return expand(self.eta_at(t), x) * self.sde.diffusion(x, t.t)
+        return expand(self.eta_at(t), x) * diffusion_of(self.sde, x, t.t)
 
     def shock(self, x: Tensor, t: Instant, s: Instant) -> Tensor | float:
         """The Brownian part of an Euler step from t down to s: eta g sqrt(t - s) z."""

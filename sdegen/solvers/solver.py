@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sdegen.model.prediction import LinearPrediction, predicted, prediction_name
 from sdegen.sde.level import NO_SIGNAL, Instant, Level
-from sdegen.sde.process import linear
+from sdegen.sde.process import check_given, linear
 from sdegen.solvers.equation import Eta, Reverse, arrive, climb
 from sdegen.solvers.traits import Traits
 
@@ -152,6 +152,7 @@ def check(solver: Solver, p: Reverse) -> None:
     """Refuse an equation that the solver cannot integrate, with the reason and the remedy."""
     name, traits = type(solver).__name__, solver.traits
     solver.check(p)
+    check_given(p.sde)
     if traits.needs_marginals:
         instead = "use a drift-based solver, such as EulerMaruyama or Heun, or make it a LinearSDE"
         linear(p.sde, name, instead)

@@ -295,6 +295,15 @@ def test_prior_std_may_differ_from_coordinate_to_coordinate() -> None:
     close(Prior(std).sample(x), std * x)
 
 
+def test_a_prior_may_have_a_mean_of_each_sample() -> None:
+    mean, std = normal(4, 3, seed=1), torch.tensor([1.0, 2.0, 0.5])
+    x = normal(4, 3)
+    law = torch.distributions.MultivariateNormal(mean, torch.diag(std.double() ** 2))
+    close(Prior(std, mean).log_prob(x), law.log_prob(x))
+    close(Prior(std=std, mean=mean).sample(x), mean + std * x)
+    assert Prior(2.0, mean=1.0).sample(x.float()).dtype == torch.float32
+
+
 # ------------------------------------------------------------------------- your own two curves
 
 COPIES: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
