@@ -90,6 +90,11 @@ def general_error(model: Denoiser, x0: Tensor, t: Tensor, z: Tensor) -> Tensor:
 
 def check_data(x0: Tensor) -> None:
     """Refuse what is not a batch of finite floating-point data."""
+    if not isinstance(x0, Tensor):
+        raise ValueError(
+            f"Data is a torch.Tensor (b, *), but it is of {type(x0).__name__}: torch.as_tensor "
+            "makes one."
+        )
     if not x0.is_floating_point():
         raise ValueError(
             f"Data must be floating point, but it is {x0.dtype}: scale integer images to [-1, 1] "

@@ -131,9 +131,13 @@ def whole_seed(seed: int | Sequence[int]) -> int | list[int]:
     """A seed, or one per sample, as Python's integers."""
     if isinstance(seed, int | Integral):
         return int(seed)
-    if isinstance(seed, float | str):
+    listed = seed.tolist() if hasattr(seed, "tolist") else seed
+    if isinstance(listed, str | bytes) or not isinstance(listed, Sequence | range):
         raise ValueError(f"A seed is a whole number, or one for each sample, not {seed!r}.")
-    return [int(s) for s in seed]
+    for each in listed:
+        if not isinstance(each, Integral):
+            raise ValueError(f"A seed is a whole number, or one for each sample, not {each!r}.")
+    return [int(each) for each in listed]
 
 
 @dataclass(frozen=True)

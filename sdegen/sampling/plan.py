@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import torch
 from torch import Tensor
 
-from sdegen.checks import accepted
+from sdegen.checks import accepted, flag
 from sdegen.model.denoiser import Denoiser
 from sdegen.noise.brownian import Brownian
 from sdegen.noise.source import Fresh, Noise, Seeded
@@ -22,7 +22,7 @@ from sdegen.sde.process import SDE, LinearSDE, linear
 from sdegen.solvers.budget import walk_for
 from sdegen.solvers.equation import Eta, Reverse
 from sdegen.solvers.solver import Solver, Status, Tally, check, check_levels, check_path
-from sdegen.walks.grids import WalkLike
+from sdegen.walks.grids import WalkLike, as_times
 from sdegen.walks.walk import Walk
 
 if TYPE_CHECKING:
@@ -109,11 +109,21 @@ class Plan:
                 "A model is a ScoreModel or another Denoiser, which has output(x, level), but it "
                 f"is of {type(model).__name__}: ScoreModel(net, sde) makes one of a network."
             )
-        sde, denoise, graph = model.sde, bool(how.get("denoise")), how.get("graph") or False
+        sde, denoise, graph = (
+            model.sde,
+            flag("denoise", how.get("denoise", False)),
+            how.get("graph") or False,
+        )
         steps, nfe, spare = how.get("steps"), how.get("nfe"), int(denoise)
-        shape = tuple(start.shape if isinstance(start, Tensor) else start)
         solver, walk, choice = chosen(
-            model, shape, how.get("solver"), steps, nfe, how.get("walk"), spare, how.get("t")
+            model,
+            shape_of(start),
+            how.get("solver"),
+            steps,
+            nfe,
+            as_times(how.get("walk")),
+            spare,
+            how.get("t"),
         )
         if (
             choice is not None
@@ -177,6 +187,21 @@ def source(
     return Fresh() if seed is None else Seeded(seed)
 
 
+def shape_of(start: Sequence[int] | Tensor) -> tuple[int, ...]:
+    """The shape (b, *) that was given, or of the states that were; ValueError for neither."""
+    if isinstance(start, Tensor):
+        return tuple(start.shape)
+    if isinstance(start, str) or not isinstance(start, Iterable):
+        raise ValueError(f"Give a shape (b, *), as (16, 3, 32, 32), or states x_T, not {start!r}.")
+    shape = tuple(start)
+    if shape and not all(isinstance(n, Integral) and n >= 1 for n in shape):
+        hint = "; of states, torch.as_tensor makes a tensor" if hasattr(start, "__array__") else ""
+        raise ValueError(
+            f"A shape (b, *) has positive whole numbers, but it is {shape!r:.60s}{hint}."
+        )
+    return shape
+
+
 def begin(p: Reverse, start: Sequence[int] | Tensor, top: Instant) -> Tensor:
     """The states (b, *) to start from: those given, or draws from the prior.
 
@@ -190,9 +215,9 @@ def begin(p: Reverse, start: Sequence[int] | Tensor, top: Instant) -> Tensor:
                 f"{start.dtype} of shape {tuple(start.shape)}."
             )
         return start
-    shape = tuple(start)
-    if not shape or not all(isinstance(n, Integral) and n >= 1 for n in shape):
-        raise ValueError(f"A shape (b, *) has positive whole numbers, but it is {shape!r}.")
+    shape = shape_of(start)
+    if not shape:
+        raise ValueError("A shape (b, *) has positive whole numbers, but it is ().")
     dtype = p.model.dtype or torch.get_default_dtype()
     like = torch.empty(
         shape, device=p.model.device, dtype=torch.promote_types(dtype, torch.float32)

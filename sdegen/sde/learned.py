@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, exp, nn, sigmoid
 from torch.nn.functional import softplus
 
+from sdegen.checks import number
 from sdegen.sde.inverse import bisect
 from sdegen.sde.level import Level, float64_time
 from sdegen.sde.process import LinearSDE, Prior
@@ -24,7 +25,7 @@ class LearnedVPSDE(nn.Module, LinearSDE):
     T, t_min = 1.0, 0.0
 
     def __init__(self, first: float = 4.0, last: float = -5.0) -> None:
-        if not last < first:
+        if not number("last", last) < number("first", first):
             raise ValueError(
                 f"lam falls with t, from first to last, but first = {first:g}, last = {last:g}."
             )

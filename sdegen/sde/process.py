@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, sqrt
 
+from sdegen.checks import number
 from sdegen.sde.level import Instant, Level, expand, float64_time
 
 if TYPE_CHECKING:
@@ -177,6 +178,8 @@ def check_given(sde: SDE) -> None:
 
 def check_interval(sde: SDE, longest: float = math.inf) -> None:
     """Refuse times that are not 0 <= t_min < T <= longest."""
+    for name in ("T", "t_min"):
+        number(f"{type(sde).__name__}'s {name}", getattr(sde, name))
     if not 0 <= sde.t_min < sde.T <= longest:
         raise ValueError(
             f"{type(sde).__name__} runs on 0 <= t_min < T <= {longest:g}, "
@@ -186,6 +189,8 @@ def check_interval(sde: SDE, longest: float = math.inf) -> None:
 
 def check_order(sde: SDE, low: str, high: str) -> None:
     """Refuse parameters that are not 0 < low <= high."""
+    for name in (low, high):
+        number(f"{type(sde).__name__}'s {name}", getattr(sde, name))
     a, b = getattr(sde, low), getattr(sde, high)
     if not 0 < a <= b < math.inf:
         raise ValueError(

@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, exp, expm1, log, sqrt
 from torch.nn.functional import softplus
 
+from sdegen.checks import number
 from sdegen.sde.inverse import bisect
 from sdegen.sde.level import Level, float64_time
 from sdegen.sde.process import LinearSDE, Prior, check_interval
@@ -29,8 +31,7 @@ class CosineSDE(LinearSDE):
 
     def __post_init__(self) -> None:
         check_interval(self, longest=1.0)
-        if self.s < 0:
-            raise ValueError(f"CosineSDE needs an offset s >= 0, but s = {self.s:g}.")
+        number("CosineSDE's offset s", self.s, 0.0)
 
     @property
     def rate(self) -> float:
@@ -131,7 +132,9 @@ class DiscreteVPSDE(LinearSDE):
 
     def __post_init__(self) -> None:
         ddpm = torch.linspace(1e-4, 2e-2, 1000, dtype=torch.float64).tolist()
-        object.__setattr__(self, "betas", tuple(ddpm if self.betas is None else self.betas))
+        given: Any = ddpm if self.betas is None else self.betas
+        each = given.tolist() if hasattr(given, "tolist") else given
+        object.__setattr__(self, "betas", tuple(number("a beta", beta) for beta in each))
         *most, last = self.betas or (0.0,)
         if not all(0 < beta < 1 for beta in most) or not 0 < last <= 1:
             raise ValueError(
@@ -202,9 +205,9 @@ class MarginalSDE(LinearSDE):
     """A linear SDE from nothing but its marginals: ``marginal(t) -> (alpha, sigma)``.
 
     Slopes come from forward-mode differentiation and time(lam) from bisection, so two curves are
-    enough for every solver; ``marginal`` works elementwise on float64 tensors and its
-    log(alpha / sigma) must fall with t. The prior is N(0, sigma(T)^2 I) unless ``prior_std`` says
-    otherwise.
+    enough for every solver; ``marginal`` works elementwise on float64 tensors, by torch's
+    functions (a constant may be a number), and its log(alpha / sigma) must fall with t. The prior
+    is N(0, sigma(T)^2 I) unless ``prior_std`` says otherwise.
     """
 
     marginal: Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -224,15 +227,31 @@ class MarginalSDE(LinearSDE):
     def __call__(self, t: Tensor | float) -> Level:
         """The level at time t."""
         t = float64_time(t).clone()  # forward mode refuses an expanded tensor
-        both = torch.func.jvp(self.marginal, (t,), (torch.ones_like(t),))
+        both = torch.func.jvp(self.curves, (t,), (torch.ones_like(t),))
         (alpha, sigma), (d_alpha, d_sigma) = both[0], both[1]
         return Level(t, alpha, sigma, d_alpha, 2 * sigma * d_sigma, d_sigma)
+
+    def curves(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha and sigma at times t, of its shape: tensors, where ``marginal`` gives numbers too.
+
+        ValueError for what is no pair of curves that torch can differentiate.
+        """
+        try:
+            alpha, sigma = (c if isinstance(c, Tensor) else c + 0 * t for c in self.marginal(t))
+            if not isinstance(alpha + sigma, Tensor):
+                raise TypeError(f"it returned {type(alpha + sigma).__name__}")
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                "MarginalSDE's marginal(t) returns the pair (alpha, sigma) for a tensor t, made "
+                f"by torch's functions, as torch.cos rather than numpy's, but it failed: {error}"
+            ) from error
+        return alpha, sigma
 
     def time(self, lam: Tensor) -> Tensor:
         """Bisection on [t_min, T] to the last bit of float64."""
 
         def early(t: Tensor) -> Tensor:
-            alpha, sigma = self.marginal(t)
+            alpha, sigma = self.curves(t)
             return log(alpha / sigma) > lam
 
         return bisect(early, torch.full_like(lam, self.t_min), torch.full_like(lam, self.T))

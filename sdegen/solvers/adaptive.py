@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from sdegen.checks import number, whole
 from sdegen.sde.level import Instant
 from sdegen.solvers.classical import clock_reading, level_at, within_step
 from sdegen.solvers.equation import Reverse
@@ -59,13 +60,12 @@ def take_known(known: Known | None, chosen: Tensor) -> Known | None:
 def check_control(solver: Adaptive) -> None:
     """Refuse tolerances and a budget with which no step could be taken."""
     check_tolerances(solver.rtol, solver.atol)
-    if not solver.max_nfe >= 1:
-        raise ValueError(f"max_nfe must be at least 1, but it is {solver.max_nfe!r}.")
+    whole("max_nfe", solver.max_nfe, 1)
 
 
 def check_tolerances(rtol: float, atol: float) -> None:
     """Refuse tolerances that are not positive."""
-    if not (rtol > 0 and atol > 0):
+    if not (number("rtol", rtol) > 0 and number("atol", atol) > 0):
         raise ValueError(f"Tolerances must be positive, but rtol = {rtol!r}, atol = {atol!r}.")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, expm1, sqrt
 
+from sdegen.checks import number
 from sdegen.model.denoiser import Denoiser
 from sdegen.noise.source import Seeded
 from sdegen.sde.level import Level, float64_time
@@ -42,7 +43,7 @@ class AnalyticDPM(Solver):
     presets: ClassVar = {}
 
     def __post_init__(self) -> None:
-        if not 0 <= self.mean_eta <= 1:
+        if not 0 <= number("mean_eta", self.mean_eta) <= 1:
             raise ValueError(f"mean_eta lies in [0, 1], but it is {self.mean_eta!r}.")
         rising = all(a < b for a, b in zip(self.lams, self.lams[1:], strict=False))
         if len(self.lams) != len(self.values) or not self.lams or not rising:

@@ -9,10 +9,10 @@ from inspect import signature
 import torch
 from torch import Tensor
 
-from sdegen.checks import fixed, number, one_of
+from sdegen.checks import fixed, number, one_of, optional, whole
 from sdegen.sde.process import SDE, LinearSDE
 from sdegen.solvers.solver import Solver
-from sdegen.walks.grids import GRIDS, Grid, WalkLike, gridded
+from sdegen.walks.grids import GRIDS, Grid, WalkLike, as_times, gridded
 from sdegen.walks.walk import Walk
 
 
@@ -36,6 +36,9 @@ def walk_for(
     ValueError for a budget that is too small, or that is given twice or not at all; a solver that
     chooses its own steps needs none.
     """
+    for name, count in (("steps", steps), ("nfe", nfe)):
+        optional(whole, name, count)
+    walk = as_times(walk)
     if solver.traits.own_walk is not None:
         return check_start(own_walk(solver, sde, steps, nfe, walk, spare), t)
     if isinstance(walk, Tensor | Sequence) and not isinstance(walk, str):

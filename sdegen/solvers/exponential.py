@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor, exp, expm1, sigmoid, sqrt
 
-from sdegen.checks import one_of
+from sdegen.checks import number, one_of
 from sdegen.model.prediction import LinearPrediction, PredictEDM
 from sdegen.sde.level import Level, expand
 from sdegen.sde.process import LinearSDE
@@ -200,7 +200,7 @@ FormName = Literal["x0", "eps", "F", "straight"]
 
 def form_of(name: str, sigma_data: float = 0.5) -> Form:
     """The form of that name; ValueError for another."""
-    if not sigma_data > 0:
+    if not number("sigma_data", sigma_data) > 0:
         raise ValueError(f"sigma_data must be positive, but it is {sigma_data!r}.")
     made: Form = one_of(
         name,

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, expm1, sqrt
 
+from sdegen.checks import number
 from sdegen.sde.level import Instant, Level, expand
 from sdegen.solvers.equation import Reverse, renoise
 from sdegen.solvers.solver import Preset, Solver, Step
@@ -162,7 +163,7 @@ class DDIM(Solver):
     }
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
+        if not 0 <= number("DDIM's eta", self.eta) <= 1:
             raise ValueError(f"DDIM's eta lies in [0, 1], but it is {self.eta!r}.")
 
     def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:

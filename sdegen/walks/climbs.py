@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, sqrt
 
-from sdegen.checks import whole
+from sdegen.checks import number, whole
 from sdegen.sde.process import SDE, LinearSDE, linear
 from sdegen.walks.grids import Grid, karras
 from sdegen.walks.walk import check_walk
@@ -41,7 +41,7 @@ def ancestral(sde: SDE, times: Tensor, eta: float = 1.0) -> Tensor:
     the grid above t_min where eta must hold to the end.
     """
     sde, times = check_falling(sde, times, "ancestral")
-    if not 0 <= eta < math.inf:
+    if not 0 <= number("eta", eta) < math.inf:
         raise ValueError(f"ancestral needs eta >= 0, but eta = {eta!r}.")
     rho = sde(times).rho
     t, s = rho[:-1], rho[1:]
@@ -67,7 +67,7 @@ def churn(
     of the N steps then, and churned like them, so that the walk ends on a climb.
     """
     sde, times = check_falling(sde, times, "churn")
-    if not 0 <= S_churn < math.inf:
+    if not 0 <= number("S_churn", S_churn) < math.inf:
         raise ValueError(f"churn needs S_churn >= 0, but S_churn = {S_churn!r}.")
     n = len(times) - (not hop)
     gamma = min(S_churn / n, math.sqrt(2) - 1)

@@ -10,11 +10,12 @@ import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdegen.checks import fixed
+from sdegen.checks import fixed, number
 from sdegen.sde.inverse import bisect
 from sdegen.sde.level import NO_SIGNAL
 from sdegen.sde.process import SDE, linear
@@ -24,6 +25,12 @@ from sdegen.walks.walk import Walk, check_walk
 Grid = Callable[[SDE, int], Tensor]
 WalkLike = str | Grid | Tensor | Sequence[float] | Walk
 """What a walk may be given as: a grid's name, a grid, times (n + 1,), or a walk already made."""
+
+
+def as_times(walk: Any) -> Any:
+    """A walk as it was given; times of another library's array, as numpy's, as a tensor."""
+    listed = hasattr(walk, "__array__") and not isinstance(walk, Tensor)
+    return torch.as_tensor(walk) if listed else walk
 
 
 def uniform(sde: SDE, n: int, start: float | None = None, stop: float | None = None) -> Tensor:
@@ -54,7 +61,7 @@ def karras(
 ) -> Tensor:
     """Equal steps in rho^(1 / power), rho = sigma / alpha.  Karras et al. (2022), eq. 5."""
     sde = linear(sde, "The karras grid", "use walk='uniform'")
-    if not power > 0:
+    if not number("power", power) > 0:
         raise ValueError(f"karras needs power > 0, but power = {power!r}.")
 
     def times(ends: Tensor) -> Tensor:
@@ -80,7 +87,7 @@ def focused(
     lam long before and long after. Measured in docs/benchmarks.md.
     """
     sde = linear(sde, "The focused grid", "use walk='uniform'")
-    if not (width > 0 and strength >= 0):
+    if not (number("width", width) > 0 and number("strength", strength) >= 0):
         raise ValueError(
             f"focused needs width > 0 and strength >= 0, but they are {width!r} and {strength!r}."
         )

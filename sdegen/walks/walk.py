@@ -32,7 +32,12 @@ class Walk(Sequence[Instant]):
     def __post_init__(self) -> None:
         # Whoever made the times, tensors of a walk may be part of a graph of gradients.
         with torch.inference_mode(False):
-            times = torch.as_tensor(self.times, dtype=torch.float64)
+            try:
+                times = torch.as_tensor(self.times, dtype=torch.float64)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"A walk's times are numbers, from noise to data, but they are {self.times!r}."
+                ) from error
             object.__setattr__(self, "times", check_walk(self.sde, times))
 
     @cached_property

@@ -1,0 +1,75 @@
+"""What users hand over by mistake, or from other libraries: taken, or one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import sdegen as sg
+from tests.cases import close, refused
+
+MODEL = sg.ScoreModel(lambda x, t: 0.1 * x, sg.VPSDE())
+
+
+def run(start: Any = (3, 2), **how: Any) -> torch.Tensor:
+    how = {"solver": sg.DDIM(), "seed": 0, **how}
+    if "walk" not in how and "nfe" not in how:
+        how = {"steps": 3, **how}
+    return sg.sample(MODEL, start, **how)
+
+
+def test_arrays_and_numbers_of_other_libraries_are_taken() -> None:
+    usual = run()
+    close(run(np.array([3, 2])), usual), close(run(torch.Size([3, 2])), usual)
+    close(run(steps=np.int64(3)), usual), close(run(seed=np.int64(0)), usual)
+    times = np.linspace(1.0, 0.1, 5)
+    close(run(walk=times), run(walk=torch.tensor(times)))
+    close(run(seed=np.array([4, 5, 6])), run(seed=[4, 5, 6]))
+    betas = np.linspace(1e-3, 0.1, 50)
+    for given in (betas, torch.tensor(betas), list(betas)):
+        assert sg.DiscreteVPSDE(given) == sg.DiscreteVPSDE(tuple(betas.tolist()))
+    level = sg.MarginalSDE(lambda t: (1.0, t), t_min=0.1)(0.5)
+    close(torch.stack([level.alpha, level.sigma, level.d_alpha, level.d_var]), [1.0, 0.5, 0, 1.0])
+
+
+MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
+    "an int as shape": (lambda: run(16), r"Give a shape \(b, \*\).*not 16"),
+    "nothing as shape": (lambda: run(None), r"Give a shape \(b, \*\).*not None"),
+    "text as shape": (lambda: run("16"), r"Give a shape \(b, \*\).*not '16'"),
+    "an array as states": (lambda: run(np.ones((3, 2))), "torch.as_tensor makes a tensor"),
+    "a list as states": (lambda: run([[1.0, 2.0]]), "positive whole numbers"),
+    "a generator as seed": (lambda: run(seed=torch.Generator()), "A seed is a whole number"),
+    "text as seed": (lambda: run(seed="0"), "A seed is a whole number.*not '0'"),
+    "a part of a seed": (lambda: run(seed=[1.5, 2, 3]), "A seed is a whole number.*not 1.5"),
+    "text as steps": (lambda: run(steps="3"), "steps must be a whole number >= 1.*'3'"),
+    "a float as steps": (lambda: run(steps=3.0), "steps must be a whole number >= 1.*3.0"),
+    "text as nfe": (lambda: run(nfe="3"), "nfe must be a whole number >= 1.*'3'"),
+    "half an nfe": (lambda: run(nfe=3.5), "nfe must be a whole number >= 1.*3.5"),
+    "text as eta": (lambda: run(solver=sg.Heun(), eta="1"), "eta must be a number >= 0.*'1'"),
+    "text as times": (lambda: run(walk=["1", "0.5"]), "A walk's times are numbers"),
+    "text as a switch": (lambda: run(denoise="yes"), "denoise must be true or false.*'yes'"),
+    "text as T": (lambda: sg.VPSDE(T="1"), "VPSDE's T must be a number.*'1'"),  # type: ignore[arg-type]
+    "text as beta": (lambda: sg.VPSDE(beta_min="0.1"), "beta_min must be a number"),  # type: ignore[arg-type]
+    "text as sigma": (lambda: sg.VESDE(sigma_max="5"), "sigma_max must be a number"),  # type: ignore[arg-type]
+    "text as betas": (lambda: sg.DiscreteVPSDE(["0.1"]), "a beta must be a number"),  # type: ignore[list-item]
+    "text in a solver": (lambda: sg.DDIM(eta="0"), "DDIM's eta must be a number"),  # type: ignore[arg-type]
+    "text as tolerance": (lambda: sg.AdaptiveRK(rtol="1e-3"), "rtol must be a number"),  # type: ignore[arg-type]
+    "one curve": (lambda: sg.MarginalSDE(torch.cos), r"returns the pair \(alpha, sigma\)"),  # type: ignore[arg-type]
+    "curves of numpy": (
+        lambda: sg.MarginalSDE(lambda t: (np.cos(t), np.sin(t))),
+        r"torch.cos rather than numpy's",
+    ),
+    "an array as data": (lambda: sg.dsm_loss(MODEL, np.ones((3, 2))), "Data is a torch.Tensor"),  # type: ignore[arg-type]
+    "a list as data": (lambda: sg.log_prob(MODEL, [[1.0]]), "Data is a torch.Tensor"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told_in_a_sentence(name: str) -> None:
+    do, words = MISTAKES[name]
+    with refused(words):
+        do()
