@@ -87,17 +87,35 @@ def works_in_time(solver: sg.Solver) -> bool:
     return in_t or large or isinstance(solver, OWN_SCALE)
 
 
-def where(solver: sg.Solver) -> list[str]:
-    """The names of the SDEs on which an order is measured."""
-    return list(SDES) if works_in_time(solver) else ["vp"]
-
-
 sdes = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
+CLOSED = {name: sde for name, sde in SDES.items() if name != "marginal"}
+closed_form = pytest.mark.parametrize("sde", CLOSED.values(), ids=CLOSED)
+"""Without the one of two curves, which is a level as any other's, only made slowly."""
 every_sde = pytest.mark.parametrize("sde", EVERY.values(), ids=EVERY)
 fixed_solvers = pytest.mark.parametrize("solver", FIXED.values(), ids=FIXED)
 
 BROAD = ("stochastic_heun", "unipc", "singlestep_f")
 """Three of different kinds: with noise and in t; in lam with memory; in lam with stages."""
+
+
+def measured(solvers: Mapping[str, sg.Solver]) -> pytest.MarkDecorator:
+    """The name of every solver with those of the SDEs on which its order is measured.
+
+    That of two curves tells by three solvers: the others are slow on it.
+    """
+    every = {
+        name: list(SDES) if works_in_time(solver) else ["vp"] for name, solver in solvers.items()
+    }
+    return pytest.mark.parametrize(
+        ("name", "on"),
+        [
+            pytest.param(
+                name, on, marks=pytest.mark.slow if on == "marginal" and name not in BROAD else ()
+            )
+            for name, names in every.items()
+            for on in names
+        ],
+    )
 
 
 def summed(

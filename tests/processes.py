@@ -43,20 +43,36 @@ def started(
     command: Sequence[str | Path], cwd: Path, **env: str
 ) -> Iterator[subprocess.Popen[str]]:
     """A child, and its children, that do not outlive the block."""
-    with subprocess.Popen(
-        [str(part) for part in command],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    with hearing_ctrl_c():
+        child = subprocess.Popen(
+            [str(part) for part in command],
+            cwd=cwd,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    with child as process:
         try:
             yield process
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def hearing_ctrl_c() -> Iterator[None]:
+    """Children that are started in the block hear Ctrl-C.
+
+    A shell lets its background jobs ignore it, and what is ignored is inherited; what is handled
+    is not.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def finish(process: subprocess.Popen[str]) -> Outcome:

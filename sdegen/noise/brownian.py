@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sdegen.noise.hashing import GOLDEN, pairs, signed
+from sdegen.noise.hashing import AT_ONCE, GOLDEN, MANY_AT_ONCE, pairs, signed
 from sdegen.noise.source import Noise, Seeded
 from sdegen.sde.level import Instant
 
@@ -18,6 +18,9 @@ DEPTH = 30
 
 Value = tuple[Tensor, Tensor, Tensor]
 """w and INT w, (b, n), at a level, and the time, () or (b, 1), that it stands for."""
+
+Pair = tuple[Tensor, Tensor]
+"""Factors of the two draws of each interval on the way, (DEPTH + 2, 1 or b, 1)."""
 
 
 class Brownian(Noise):
@@ -36,8 +39,9 @@ class Brownian(Noise):
 
         W_left = W/2 + 3/2 H + Z,   H_left = H/4 - Z/2 + N/2,   H_right = H/4 - Z/2 - N/2
 
-    (Foster et al. 2020; Jelincic et al. 2024). A query descends through 31 halvings: about fifty
-    to a hundred times the cost of ``Seeded``, see benchmarks/noise_cost.json.
+    (Foster et al. 2020; Jelincic et al. 2024), so that w is a sum of coefficients, one or two to a
+    draw. A query adds up those of the 31 intervals around its time, see ``coefficients``; what it
+    costs beside ``Seeded`` is in benchmarks/noise_cost.json.
     """
 
     path = True
@@ -94,23 +98,27 @@ class Brownian(Noise):
     def _descend(self, x: Tensor, level: Instant) -> Value:
         """From [0, 2 T], halving DEPTH + 1 times towards the level's time.
 
-        w and INT w are linear in the draws on the way, whose coefficients are made first.
+        w and INT w are linear in the draws on the way, of as many intervals at once as are not too
+        many numbers, but added one by one: a sample's bits do not know of its batch.
         """
-        n, dtype = math.prod(x.shape[1:]), x.dtype
-        keys = self._keys(len(x), x.device)
+        b, n = len(x), math.prod(x.shape[1:])
         place = (level.t / self.T * 2**DEPTH).round().long()
         place = place.unsqueeze(-1) if place.ndim else place
         u = place.double() * (self.T / 2**DEPTH)
-        draws_in = coefficients(place, 2 * self.T)
-        place = there(place, x)
-        w, A = (x.new_zeros(len(x), n, dtype=torch.float64) for _ in range(2))
-        for k in range(DEPTH + 2):
-            # Draw 0 is the root's own; the others belong to the nodes that are halved.
-            node = (place >> (DEPTH + 2 - k)) + (1 << (k - 1)) if k else torch.zeros_like(place)
-            first, second = (z.double() for z in pairs(keys, node * signed(GOLDEN), n, dtype))
-            for value, c in zip((w, A), draws_in, strict=True):
-                a, b = (there(c[j], x) for j in (2 * k, 2 * k + 1))
-                value.add_(first * a).add_(second * b)
+        place, keys = there(place, x), self._keys(b, x.device)
+        k = torch.arange(DEPTH + 2, device=x.device)[:, None, None]
+        # Draw 0 is the root's own; the others belong to the intervals that are halved.
+        nodes = ((place >> (DEPTH + 2 - k)) + ((1 << k) >> 1)) * signed(GOLDEN)
+        in_w, in_A = coefficients(place, k, 2 * self.T)
+        w, A = (x.new_zeros(b, n, dtype=torch.float64) for _ in range(2))
+        at_once = max(1, AT_ONCE.get(x.device.type, MANY_AT_ONCE) // max(1, b * n))
+        for some in (slice(i, i + at_once) for i in range(0, DEPTH + 2, at_once)):
+            numbers = nodes[some].expand(-1, b, 1)
+            made = pairs(keys.repeat(len(numbers), 1), numbers.reshape(-1, 1), n, x.dtype)
+            first, second = (z.double().view(-1, b, n) for z in made)
+            for value, (a, c) in ((w, in_w), (A, in_A)):
+                for part in (first * a[some]).add_(second * c[some]):
+                    value.add_(part)
         return w, A, u
 
     def _keys(self, b: int, device: torch.device) -> Tensor:
@@ -128,20 +136,32 @@ def there(c: Tensor, x: Tensor) -> Tensor:
     return c if c.ndim == 0 else c.to(x.device)
 
 
-def coefficients(place: Tensor, h: float) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    """Of the draws on the way in w and INT w at a place in a tree on [0, h], each () or (b, 1)."""
-    draws = torch.eye(2 * (DEPTH + 2), dtype=torch.float64)
-    W, H = math.sqrt(h) * draws[0], math.sqrt(h / 12) * draws[1]
-    w, A = torch.zeros_like(W), torch.zeros_like(W)
-    for k in range(1, DEPTH + 2):
-        Z, N = math.sqrt(h / 16) * draws[2 * k], math.sqrt(h / 12) * draws[2 * k + 1]
-        h /= 2
-        left, H_left = W / 2 + 1.5 * H + Z, H / 4 - Z / 2 + N / 2
-        right = ((place >> (DEPTH + 1 - k)) & 1).bool()
-        A = torch.where(right, A + h * (w + left / 2 + H_left), A)
-        w = torch.where(right, w + left, w)
-        W = torch.where(right, W - left, left)
-        H = torch.where(right, H_left - N, H_left)
-    if place.ndim == 0:
-        return w.unbind(), A.unbind()
-    return w.split(1, dim=1), A.split(1, dim=1)
+def coefficients(place: Tensor, k: Tensor, h: float) -> tuple[Pair, Pair]:
+    """What the draws on the way are worth in w and in INT w, at a place in a tree on [0, h].
+
+    place: () or (b, 1), in parts of h / 2^(DEPTH + 1).   k: 0 .. DEPTH + 1, (DEPTH + 2, 1, 1).
+
+    Of the root's W and H, at p = u / h,     w = p W + 6 p (1 - p) H,
+    and of an interval's Z and N, at c times half its length h from its nearer end,
+
+        w = (3 c^2 - 2 c) Z +- 3 c (1 - c) N,   INT w = h/2 c^2 (-+ (1 - c) Z + (3/2 - c) N)
+
+    with the upper sign in its left half and the lower one in its right half.
+    """
+    width = 1 << (DEPTH + 1 - k)  # of half an interval
+    p, left = place.double() / 2 ** (DEPTH + 1), (place & width) == 0
+    c = (place & (width - 1)).double() / width
+    c, sign = torch.where(left, c, 1 - c), 2 * left.double() - 1
+    h_k = width.double() * (h / 2**DEPTH)
+    W, H, Z, N = math.sqrt(h), math.sqrt(h / 12), (h_k / 16).sqrt(), (h_k / 12).sqrt()
+    root = k == 0
+    return (
+        (
+            torch.where(root, W * p, Z * (c * (3 * c - 2))),
+            torch.where(root, H * (6 * p * (1 - p)), N * (sign * 3 * c * (1 - c))),
+        ),
+        (
+            torch.where(root, W * (h / 2 * p**2), Z * (-sign * h_k / 2 * c**2 * (1 - c))),
+            torch.where(root, H * (h * p**2 * (3 - 2 * p)), N * (h_k / 2 * c**2 * (1.5 - c))),
+        ),
+    )

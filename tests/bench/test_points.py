@@ -31,7 +31,7 @@ def test_pathwise_errors_are_those_of_the_samples() -> None:
 
 def test_distances_between_gaussians_are_those_in_closed_form() -> None:
     """Of N(0, 1) and N(m, 1) on the line: E|x| of normals, and a Gaussian kernel's integrals."""
-    m, n = 1.0, 4000
+    m, n = 1.0, 2000
     a, b = normal(n, 1), normal(n, 1, seed=1) + m
     unit = torch.distributions.Normal(0.0, 1.0)
 

@@ -13,7 +13,7 @@ from sdegen.bench import problems
 from sdegen.bench.reference import dop853, reference
 from sdegen.exact.distributions import Constant, Empirical, LowRankMixture
 from sdegen.sde.level import expand
-from tests.cases import close, normal, refused, sdes
+from tests.cases import close, closed_form, normal, refused, sdes
 
 # --------------------------------------------------------------------------------------- problems
 
@@ -117,7 +117,7 @@ def test_references_agree_are_kept_and_are_refused(tmp_path: Path) -> None:
         reference(problem, sde, 4, 2, tmp_path, limit=1e-20)
 
 
-@sdes
+@closed_form
 def test_scipys_reference_is_the_gaussians_flow(sde: sg.LinearSDE) -> None:
     problem = problems.gaussian(d=4)
     top, bottom = (sde(torch.tensor(t, dtype=torch.float64)) for t in (sde.T, sde.t_min))

@@ -119,7 +119,7 @@ def test_solvers_reach_gaussian_data_from_the_prior(cld: ModuleType) -> None:
 
 def test_example_learns(cld: ModuleType) -> None:
     """Samples come much closer to data than the Gaussian that no training amounts to."""
-    none, trained = cld.main(steps=0, n=500), cld.main(steps=400, n=500)
+    none, trained = cld.main(steps=0, n=500), cld.main(steps=200, n=500)
     floor = trained.pop("floor")
     assert 0 < floor == none.pop("floor")
     assert len(trained) == 3

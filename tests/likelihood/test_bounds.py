@@ -18,13 +18,13 @@ from sdegen.exact.distributions import Empirical, Gaussian, exact_model
 from sdegen.likelihood.bits import bits_per_dim
 from sdegen.likelihood.bounds import discrete_elbo, elbo, fitted
 from sdegen.likelihood.density import log_prob
-from tests.cases import MIXTURE, Plain, close, normal, refused, sdes
+from tests.cases import MIXTURE, Plain, close, closed_form, normal, refused
 
 LINE = Gaussian([0.1, -0.3], [0.04, 0.09])
 """Independent coordinates, so that a bin's probability is a product."""
 SHARP = sg.EDMSDE(T=1e4, t_min=1e-3)
 IMAGES = torch.tensor([[3, 5], [8, 4], [6, 6]], dtype=torch.uint8)
-EXACT = {"divergence": "exact", "solver": sg.AdaptiveRK(clock="lam", rtol=1e-6, atol=1e-6)}
+EXACT = {"divergence": "exact", "solver": sg.AdaptiveRK(clock="lam", rtol=1e-4, atol=1e-4)}
 
 
 def spread() -> Normal:
@@ -65,7 +65,7 @@ def test_song_s_protocol_by_name() -> None:
     """Their numbers, made here by their own formulas from the same draws' average."""
     sde = sg.VPSDE(t_min=1e-5)
     model = exact_model(LINE, sde)
-    found = bits_per_dim(model, IMAGES, levels=16, protocol="song", divergence="exact", repeats=60)
+    found = bits_per_dim(model, IMAGES, levels=16, protocol="song", divergence="exact", repeats=15)
     u = (torch.arange(200, dtype=torch.float64) + 0.5) / 200
     x = 2 * (IMAGES.double()[:, None, :] + u[:, None]) / 16 - 1
     at = sde(torch.tensor(1e-5))
@@ -75,7 +75,7 @@ def test_song_s_protocol_by_name() -> None:
     ).log_prob(x)
     exact = -(density.mean(1).sum(1) / 2) / math.log(2) + math.log2(16) - 1
     assert ((found.value - exact).abs() < 4 * found.error + 1e-2).all()
-    assert found.nfe.min() > 60 * 20  # the first steps of t at 1e-5 are short
+    assert found.nfe.min() > 15 * 20  # the first steps of t at 1e-5 are short
     one, five = (
         bits_per_dim(model, IMAGES, levels=16, protocol="song", repeats=n).nfe for n in (1, None)
     )
@@ -188,13 +188,13 @@ def test_images_that_are_none_are_refused() -> None:
 # ----------------------------------------------------------------------------- variational bounds
 
 
-@sdes
+@closed_form
 def test_with_the_exact_score_the_bound_is_tight(sde: sg.LinearSDE) -> None:
     """But for the prior and p(x | x_t) at the ends: near the data's density, on average below."""
     data = Gaussian([0.3, -0.2], [[1.0, 0.5], [0.5, 0.6]])
     x = data.sample(8, torch.Generator().manual_seed(0))
-    found = elbo(exact_model(data, sde), x, draws=800)
-    assert found.nfe == 800
+    found = elbo(exact_model(data, sde), x, draws=200)
+    assert found.nfe == 200
     exact = data.log_prob(x)
     assert ((found.value - exact).abs() < 4 * found.error + 0.12).all()
     assert float((exact - found.value).mean()) > -4 * float(found.error.norm()) / 8
@@ -218,9 +218,9 @@ def test_a_bound_on_probabilities_of_values() -> None:
     data = Empirical(centre(points, 3))
     x = torch.tensor([[0, 1], [2, 2], [1, 1]], dtype=torch.uint8)
     sde = sg.EDMSDE(T=1e3, t_min=0.05)
-    found = elbo(exact_model(data, sde), x, draws=4000, levels=3)
+    found = elbo(exact_model(data, sde), x, draws=1000, levels=3)
     assert ((found.value + math.log(4)).abs() < 3.5 * found.error).all()
-    assert found.error.max() < 0.25
+    assert found.error.max() < 0.5
     assert found.reconstruction.abs().max() < 1e-6  # the values are far apart
 
 
@@ -290,7 +290,7 @@ def test_the_reconstruction_is_part_of_the_error() -> None:
     """And more draws make it smaller: at t_min = 0.05 much of the bound is that term."""
     model, levels = exact_model(LINE, sg.VPSDE(t_min=0.05)), 11
     seen = torch.stack(
-        [elbo(model, IMAGES, draws=16, levels=levels, seed=s).value for s in range(80)]
+        [elbo(model, IMAGES, draws=16, levels=levels, seed=s).value for s in range(40)]
     )
     claimed = elbo(model, IMAGES, draws=16, levels=levels).error
     assert (seen.std(0) < 1.4 * claimed).all()

@@ -11,7 +11,7 @@ import sdegen as sg
 from sdegen.exact.distributions import Gaussian, exact_model
 from sdegen.likelihood.flow import decode, encode, slerp
 from sdegen.likelihood.ground import level_at_t_min
-from tests.cases import MIXTURE, AsGeneral, Smooth, close, normal, refused, sdes
+from tests.cases import MIXTURE, AsGeneral, Smooth, close, closed_form, normal, refused, sdes
 
 
 def ends(sde: sg.SDE) -> tuple[sg.Level, sg.Level]:
@@ -42,7 +42,7 @@ def test_encoding_is_sampling_backwards() -> None:
     close(cold, decode(model, 0.5 * z, solver=fine), rtol=1e-12)
 
 
-@sdes
+@closed_form
 def test_float32_data_is_encoded_in_float64(sde: sg.LinearSDE) -> None:
     """So that it comes back to 1e-6 too."""
     model = exact_model(MIXTURE, sde)

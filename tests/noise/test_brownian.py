@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sdegen as sg
 from sdegen.exact.distributions import exact_model
-from sdegen.noise.brownian import DEPTH
+from sdegen.noise.brownian import DEPTH, coefficients
 from tests.cases import MIXTURE, close, normal, refused, run, slopes
 
 LEVEL = 1e-5
@@ -56,6 +56,30 @@ def test_increments_add_up(step: tuple[int, int, int]) -> None:
     areas = areas + (r.t - s.t) * increment(noise, x, t, r)
     # The integral is a difference of integrals from 0: a step of 2e-6 keeps six digits.
     close(areas / size**3, integral(noise, x, t, s) / size**3, 0, 2e-16 * (T / size**2) ** 1.5 * 9)
+
+
+def test_the_path_is_that_of_its_halves() -> None:
+    """Foster et al. (2020), followed from interval to interval, for every draw on the way."""
+    h, place = 2 * T, 0b0110100101100111101001011010011
+    draws = torch.eye(2 * (DEPTH + 2), dtype=torch.float64)
+    W, H = h**0.5 * draws[0], (h / 12) ** 0.5 * draws[1]
+    w, A = 0 * W, 0 * W
+    for k in range(1, DEPTH + 2):
+        Z, N = (h / 16) ** 0.5 * draws[2 * k], (h / 12) ** 0.5 * draws[2 * k + 1]
+        halves = (
+            (W / 2 + 1.5 * H + Z, H / 4 - Z / 2 + N / 2),
+            (W / 2 - 1.5 * H - Z, H / 4 - Z / 2 - N / 2),
+        )
+        h, right = h / 2, place >> (DEPTH + 1 - k) & 1
+        if right:
+            (left, area), _ = halves
+            w, A = w + left, A + h * (w + left / 2 + area)
+        W, H = halves[right]
+    number = torch.arange(DEPTH + 2)[:, None, None]
+    for many in (torch.tensor(place), torch.tensor([[5], [place]])):
+        in_w, in_A = coefficients(many, number, 2 * T)
+        for want, found in ((w, in_w), (A, in_A)):
+            close(torch.stack(found, 1).squeeze(-1)[:, :, -1].flatten(), want, 0, 1e-15)
 
 
 def test_the_control_is_not_additive() -> None:

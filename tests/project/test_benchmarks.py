@@ -43,7 +43,7 @@ def test_growth(tmp_path: Path) -> None:
 
 
 def test_pictures_of_tables(tmp_path: Path) -> None:
-    bench("table_pictures", "--out", str(tmp_path))
+    bench("table_pictures", "--quick", "--out", str(tmp_path))
     for name in ("stability.svg", "local_error.svg"):
         assert (tmp_path / name).stat().st_size > 10_000
 

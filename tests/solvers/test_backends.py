@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -115,53 +116,50 @@ def test_its_euler_is_ours() -> None:
     assert whole.nfe.tolist() == [7, 7]
 
 
+@cache
+def on_one_path(solver: sg.Solver, n: int) -> Tensor:
+    """Where a solver's n steps end on one Brownian path, from 24 states."""
+    sde = sg.VPSDE(t_min=0.05)
+    walk = sg.walks.log_snr(sde, 512)[:: 512 // n]
+    model, noise = exact_model(MIXTURE, sde), sg.Brownian(7, 1.0)
+    return run(solver, model, normal(24, 2), walk, noise=noise)
+
+
 @pytest.mark.parametrize("method", TORCHSDE)
 def test_every_torchsde_method_follows_the_path(method: str) -> None:
     """The fine limit of SRA1 on the same Brownian path, and its own order without noise."""
-    sde = sg.VPSDE(t_min=0.05)
-    model, x, walk = exact_model(MIXTURE, sde), normal(24, 2), sg.walks.log_snr(sde, 512)
-    limit = run(sg.solvers.SRA1(), model, x, walk, noise=sg.Brownian(7, 1.0))
-    errors = []
-    for n in (32, 128):
-        end = run(
-            sg.solvers.TorchSDE(method), model, x, walk[:: 512 // n], noise=sg.Brownian(7, 1.0)
-        )
-        errors.append(float((end - limit).square().mean().sqrt()))
-    solver = sg.solvers.TorchSDE(method)
-    assert slopes(errors, 4.0)[0] > solver.traits.strong - 0.25 and errors[1] < 0.03, errors
-    (slope,) = slopes(flow_errors(solver, VP, (64, 128), eta=0.0))
+    solver, limit = sg.solvers.TorchSDE(method), on_one_path(sg.solvers.SRA1(), 512)
+    errors = [float((on_one_path(solver, n) - limit).square().mean().sqrt()) for n in (16, 64)]
+    assert slopes(errors, 4.0)[0] > solver.traits.strong - 0.25 and errors[1] < 0.05, errors
+    (slope,) = slopes(flow_errors(solver, VP, (32, 64), eta=0.0))
     assert abs(slope - solver.traits.order) < 0.1, slope
-    counted = sg.solve(model, x, solver=solver, steps=3, seed=0)
+    counted = sg.solve(sg.ScoreModel(pointwise, VP), normal(24, 2), solver=solver, steps=3, seed=0)
     assert counted.nfe[0] == solver.calls(3)
+
+
+@cache
+def with_matrices(solver: sg.Solver, n: int, shape: tuple[int, ...], eta: float = 0.8) -> Tensor:
+    """Where a solver's n steps end with diffusion matrices, on one Brownian path."""
+    sde = Ornstein()
+    model, noise = sg.ScoreModel(Smooth(), sde, "score"), sg.Brownian(1, sde.T)
+    return run(solver, model, normal(*shape), n, grid=sg.walks.uniform, eta=eta, noise=noise)
 
 
 @pytest.mark.parametrize("method", ["euler", "srk", "heun"])
 def test_matrix_noise(method: str) -> None:
     """Diffusion matrices on a state's last axis: near the fine limit of our own on one path."""
-    sde = Ornstein()
-    model = sg.ScoreModel(Smooth(), sde, "score")
+    solver, n = sg.solvers.TorchSDE(method), 64
     for shape in ((6, 2), (3, 2, 2)):
-        x = normal(*shape)
-
-        def end(solver: sg.Solver, n: int, x: Tensor = x) -> Tensor:
-            noise = sg.Brownian(1, sde.T)
-            return run(solver, model, x, n, grid=sg.walks.uniform, eta=0.8, noise=noise)
-
-        limit = end(sg.solvers.SRA1(), 512)
-        there, ours = end(sg.solvers.TorchSDE(method), 64), end(sg.EulerMaruyama(), 64)
+        limit = with_matrices(sg.solvers.SRA1(), 256, shape)
+        there, ours = (with_matrices(each, n, shape) for each in (solver, sg.EulerMaruyama()))
         if method == "euler":
             close(there, ours, 1e-11)
         assert float((there - limit).norm() / (ours - limit).norm()) < {"heun": 0.3}.get(
             method, 1.01 if method == "euler" else 0.05
         )
-        zero = run(sg.solvers.TorchSDE(method), model, x, 64, grid=sg.walks.uniform, eta=0.0)
-        flow = run(
-            {"euler": sg.Euler(), "heun": sg.Heun()}.get(method, sg.RK4()),
-            model,
-            x,
-            64,
-            grid=sg.walks.uniform,
-        )
+        zero = with_matrices(solver, n, shape, 0.0)
+        by_hand = {"euler": sg.Euler(), "heun": sg.Heun()}.get(method, sg.RK4())
+        flow = with_matrices(by_hand, n, shape, 0.0)
         close(zero, flow, 1e-3 if method == "srk" else 1e-10, 1e-3)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 import sdegen as sg
 from sdegen.exact import exact_model
 from sdegen.solvers.equation import Eta
-from tests.cases import EVERY, FIXED, MIXTURE, half_of_the_way, normal, run, works_in_time
+from tests.cases import BROAD, EVERY, FIXED, MIXTURE, half_of_the_way, normal, run, works_in_time
 
 IN_LAM = {name: solver for name, solver in FIXED.items() if not works_in_time(solver)}
 LAM = torch.linspace(-3.0, 4.0, 9, dtype=torch.float64)
@@ -29,15 +29,18 @@ def end(solver: sg.Solver, sde: sg.LinearSDE, eta: Eta) -> Tensor:
     return run(solver, model, top.alpha * normal(4, 2), walk, eta=eta) / bottom.alpha
 
 
-@pytest.mark.parametrize("solver", IN_LAM.values(), ids=IN_LAM)
-def test_the_schedule_does_not_matter(solver: sg.Solver) -> None:
+@pytest.mark.parametrize("name", IN_LAM)
+def test_the_schedule_does_not_matter(name: str) -> None:
+    solver, on = IN_LAM[name], {**EVERY}
+    if name not in BROAD:
+        del on["marginal"]  # a level as any other's, only made slowly: two solvers tell
     own: list[Eta] = [solver.eta]
     others = [eta for eta in (0.0, 0.7, 1.0) if eta != solver.eta]
     for eta in [*own, *others, half_of_the_way] if solver.traits.any_eta else own:
         want = end(solver, EVERY["vp"], eta)
-        for name, sde in EVERY.items():
+        for key, sde in on.items():
             off = float((end(solver, sde, eta) - want).abs().max())
-            assert off < 1e-8, (name, eta, off)
+            assert off < 1e-8, (key, eta, off)
 
 
 def test_what_works_in_time_does_see_the_schedule() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 import pytest
@@ -23,13 +22,13 @@ from tests.cases import (
     exact_end,
     flow_errors,
     half_of_the_way,
+    measured,
     mixture_flow,
     mixture_x0,
     normal,
     run,
     sdes,
     slopes,
-    where,
 )
 
 # ------------------------------------------------------------------------ the reference itself
@@ -76,9 +75,7 @@ WIDE_VE = sg.VESDE(sigma_max=500.0)
 """From sigma = 50 the first step of a multistep method, of order 1, is seen beside order 4."""
 
 
-@pytest.mark.parametrize(
-    ("name", "on"), [(name, on) for name, solver in ODE.items() for on in where(solver)]
-)
+@measured(ODE)
 def test_order_on_the_probability_flow(name: str, on: str) -> None:
     solver, sde = ODE[name], SDES[on]
     starts_low = isinstance(solver, sg.solvers.LinearMultistep) and solver.order >= 4
@@ -89,7 +86,11 @@ def test_order_on_the_probability_flow(name: str, on: str) -> None:
     # In the wide clock the first error to fall is one of higher order, as in the fifth-order ones.
     wide = getattr(solver, "clock", "") == "wide" and solver.traits.order >= 4
     late = wide or (solver.traits.order == 5 and starts_low)
-    steps = (256, 512) if late else (128, 256) if solver.traits.order < 5 else (32, 64)
+    # Where a polynomial or a noise is one of t, the order shows later.
+    in_t = isinstance(solver, sg.solvers.DEIS) and solver.order > 2
+    in_t = in_t or name in ("er_sde_3", "reverse_diffusion")
+    fifth = solver.traits.order == 5
+    steps = (256, 512) if late else (32, 64) if fifth else (128, 256) if in_t else (64, 128)
     (slope,) = slopes(flow_errors(solver, sde, steps, eta=0.0))
     more = 1.2 if wide or solver.traits.order == 5 else TOLERANCE[int(solver.traits.order)]
     assert -TOLERANCE[int(solver.traits.order)] < slope - solver.traits.order < more, slope
@@ -208,9 +209,7 @@ SDE_CASES: dict[str, tuple[sg.Solver, Eta]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "on"), [(name, on) for name, (solver, _) in SDE_CASES.items() for on in where(solver)]
-)
+@measured({name: solver for name, (solver, _) in SDE_CASES.items()})
 def test_weak_order_on_gaussian_data(name: str, on: str) -> None:
     """At least what is claimed: on a Gaussian some methods are better."""
     (solver, eta), sde = SDE_CASES[name], SDES[on]
@@ -218,7 +217,9 @@ def test_weak_order_on_gaussian_data(name: str, on: str) -> None:
     # sign before.
     finer = isinstance(solver, sg.solvers.DEIS) + (solver == sg.solvers.DEIS(3, "rho"))
     finer += 2 * (getattr(solver, "clock", "lam") in ("tau", "wide"))
-    steps = (128 * 2**finer, 256 * 2**finer)
+    late = ("dpm_2m", "dpmpp_3s", "reverse_diffusion-function")
+    finer += solver == sg.solvers.DEIS(3) or name in late
+    steps = (64 * 2**finer, 128 * 2**finer)
     laws = [law(solver, sde, n, eta) for n in steps]
     (slope,) = slopes([float(mean.abs().sum() + var.abs().sum()) for mean, var in laws])
     assert slope > solver.traits.weak - 0.25, slope
@@ -275,20 +276,21 @@ STRONG = {
 
 
 def test_strong_order_on_a_mixture_and_one_limit_for_all() -> None:
-    """A Gaussian is a kind test: here the drift is not linear and the noise is real."""
+    """A Gaussian is a kind test: here the drift is not linear and the noise is real.
+
+    All of them tend to one solution, which the only one of order 3/2 has found in 1,024 steps.
+    """
     sde, finest = sg.VPSDE(t_min=0.05), 1024
     fine, x = sg.walks.log_snr(sde, finest), normal(48, 2, seed=3)
     path, model = Path(fine, normal(finest, 48, 2, seed=4)), exact_model(MIXTURE, sde)
-
-    def end(case: tuple[sg.Solver, float | None], n: int) -> Tensor:
-        return run(case[0], model, x, fine[:: finest // n], eta=case[1], noise=path)
-
-    limits = {name: end(case, finest) for name, case in STRONG.items()}
-    for (a, x_a), (b, x_b) in itertools.combinations(limits.items(), 2):
-        assert float((x_a - x_b).square().mean().sqrt()) < 0.01, (a, b)
-    for name, case in STRONG.items():
-        (slope,) = slopes([rms(end(case, n) - limits[name]) for n in (64, 128)])
-        assert abs(slope - 1) < 0.25, (name, slope)
+    limit = run(sg.solvers.SRA1(), model, x, fine, noise=path)
+    for name, (solver, eta) in STRONG.items():
+        errors = [
+            rms(run(solver, model, x, fine[:: finest // n], eta=eta, noise=path) - limit)
+            for n in (64, 128)
+        ]
+        (slope,) = slopes(errors)
+        assert abs(slope - 1) < 0.25 and errors[1] < 0.05, (name, slope, errors)
 
 
 def test_strong_order_three_halves() -> None:

@@ -20,6 +20,9 @@ from tests.cases import MIXTURE, Plain, Smooth, close, normal, refused
 
 MODEL = exact_model(MIXTURE, sg.VPSDE())
 
+pytestmark = pytest.mark.xdist_group("tuned")
+"""Two solvers are tuned for all."""
+
 
 @cache
 def tuned(coefficients: bool = False) -> sg.solvers.Tuned:
@@ -209,8 +212,11 @@ def test_weights_that_do_not_fit_are_refused() -> None:
 # ------------------------------------------------------------------------------------------ auto
 
 
-@pytest.mark.parametrize("sde", [sg.VPSDE(), sg.EDMSDE(), sg.FlowSDE()], ids=str)
-@pytest.mark.parametrize("nfe", [1, 6, 12])
+@pytest.mark.parametrize(
+    ("sde", "nfe"),
+    [(sg.VPSDE(), 1), (sg.VPSDE(), 12), (sg.EDMSDE(), 6), (sg.FlowSDE(), 12)],
+    ids=str,
+)
 def test_auto_takes_the_best_of_its_probes_and_says_so(
     sde: sg.LinearSDE, nfe: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

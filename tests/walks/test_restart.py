@@ -169,7 +169,7 @@ def test_sampling_goes_on_from_a_partly_noised_image(name: str) -> None:
     for t in (at_rho(sde, 0.1), at_rho(sde, 0.7), at_rho(sde, 3.0), sde.T):
         level = sde(t)
         x_t, _ = sde.perturb(x0, torch.full((3,), t, dtype=torch.float64), z)
-        x = sg.sample(model, x_t, solver=RK4("lam"), walk=sg.walks.log_snr(sde, 200, start=t))
+        x = sg.sample(model, x_t, solver=RK4("lam"), walk=sg.walks.log_snr(sde, 100, start=t))
         ratio = ((end.alpha**2 * v + end.sigma**2) / (level.alpha**2 * v + level.sigma**2)).sqrt()
         close(x, end.alpha * m + ratio * (x_t - level.alpha * m), 1e-6)
         kept.append(float(x[0] - x[1]) / 1.5)
