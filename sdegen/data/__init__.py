@@ -7,13 +7,14 @@ y the class as an int64 0-d tensor. `classes` is their number; 0 means unlabelle
 from sdegen.data.arrays import ArrayData, from_uint8, to_uint8
 from sdegen.data.bundled import digits, photo_patches
 from sdegen.data.files import ImageFolder, from_file
-from sdegen.data.sampler import InfiniteBatches
+from sdegen.data.sampler import InfiniteBatches, SeededItems
 from sdegen.data.toys import toy
 
 __all__ = [
     "ArrayData",
     "ImageFolder",
     "InfiniteBatches",
+    "SeededItems",
     "digits",
     "from_file",
     "from_uint8",
