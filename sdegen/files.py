@@ -77,6 +77,21 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any])
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What ``write_tensors`` wrote; ValueError if the file is missing or damaged."""
+    with opened(path) as file:
+        about = json.loads((file.metadata() or {})["sdegen"])
+        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The JSON in the header of what ``write_tensors`` wrote; ValueError as of the whole."""
+    with opened(path) as file:
+        header: dict[str, Any] = json.loads((file.metadata() or {})["sdegen"])
+        return header
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A file of tensors, open; ValueError if it is missing, or turns out to be damaged."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -85,8 +100,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["sdegen"])
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+            yield file
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise ValueError(
             f"The checkpoint {path} is damaged or not sdegen's ({error}): "

@@ -18,7 +18,7 @@ def run(config: dict[str, Any]) -> None:
     from sdegen.runs.samples import sample_run
     from sdegen.runs.settings import SampleSettings, read
 
-    rows, folder, choice = sample_run(read(SampleSettings, config))
+    rows, folder, choice = sample_run(read(SampleSettings, config), say=print)
     if choice is not None and not isinstance(choice, tuple):
         print(choice)  # of a chooser that says why
     print(table(rows))

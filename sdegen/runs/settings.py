@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
 from sdegen.checks import flag, number, one_of, optional, text, texts, whole
+from sdegen.files import short
 from sdegen.training.settings import TrainSettings
 
 Node = dict[str, Any]
@@ -49,7 +50,8 @@ class SampleSettings:
     """Of ``sdegen-sample``.
 
     run: the folder of a finished run.  name: of the samples' folder.  n: samples.  nfe or steps,
-    eta, seed and denoise as ``solve`` has them; eta and seed may be lists.
+    eta, seed and denoise as ``solve`` has them; eta and seed may be lists.  quality: whether the
+    samples are measured.
     """
 
     run: str
@@ -60,6 +62,7 @@ class SampleSettings:
     eta: float | list[float] | None
     seed: int | list[int] | None
     denoise: bool
+    quality: bool
     device: str
     packages: list[str]
     solver: Node | None = None
@@ -74,14 +77,15 @@ class SampleSettings:
             optional(number, "eta", eta, 0)
         for seed in self.seed if isinstance(self.seed, list) else [self.seed]:
             optional(whole, "seed", seed, None)
-        flag("denoise", self.denoise), texts("packages", self.packages)
+        flag("denoise", self.denoise), flag("quality", self.quality)
+        texts("packages", self.packages)
 
     @property
     def title(self) -> str:
-        """A folder name that says what differs between the jobs of a sweep."""
+        """A folder name that says what differs between the jobs of a sweep, and fits a file."""
         parts = {"nfe": self.nfe, "steps": self.steps, "eta": self.eta, "seed": self.seed}
         given = [f"{key}{value}" for key, value in parts.items() if value is not None]
-        return "-".join([self.name, *given, *(["denoise"] if self.denoise else [])])
+        return short("-".join([self.name, *given, *(["denoise"] if self.denoise else [])]))
 
 
 @dataclass(frozen=True)
