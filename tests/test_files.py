@@ -7,8 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +24,7 @@ from sdegen.files import (
     write_tensors,
 )
 from tests.cases import refused
+from tests.processes import another_at_work
 
 
 def test_no_half_written_file(tmp_path: Path) -> None:
@@ -62,30 +61,8 @@ def test_unwritable_folder(tmp_path: Path) -> None:
         claim(tmp_path / "file" / "run")
 
 
-HOLDER = """
-import fcntl, sys, time
-file = open(sys.argv[1], "w")
-fcntl.lockf(file, fcntl.LOCK_EX)
-file.write("process 7 on elsewhere"), file.flush()
-print("locked", flush=True)
-time.sleep(600)
-"""
-
-
-@contextmanager
-def another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """One that has locked a folder, as the system sees it, and is killed in the end."""
-    command = [sys.executable, "-c", HOLDER, str(folder / LOCK)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout and process.stdout.readline() == "locked\n"
-            yield process
-        finally:
-            process.kill()
-
-
 def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
-    with another_process(tmp_path) as process:
+    with another_at_work(tmp_path) as process:
         with refused(f"{tmp_path} is in use by process 7 on elsewhere: wait"), locked(tmp_path):
             pass
         process.send_signal(signal.SIGKILL)

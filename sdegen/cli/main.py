@@ -55,14 +55,15 @@ def hydra_main(task: Callable[[dict[str, Any]], None], config_name: str) -> None
             return task(config)
         except wrong as error:
             sentence = explain(error)
+            if not sweeping():
+                sys.exit(f"sdegen: {sentence}")
         except Exception as error:
             if not sweeping():
                 raise
             traceback.print_exc()  # a bug of one job is not to cost the others
             sentence = f"{type(error).__name__}: {explain(error)}"
-        if sweeping():
-            jobs.failed.append(f"{overrides()}: {sentence}")
-            print(f"sdegen: {jobs.failed[-1]}", file=sys.stderr)
+        jobs.failed.append(f"{overrides()}: {sentence}")
+        print(f"sdegen: {jobs.failed[-1]}", file=sys.stderr)
         raise Failed(sentence)
 
     entry = hydra.main(
