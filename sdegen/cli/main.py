@@ -29,7 +29,7 @@ class Jobs:
     failed: list[str] = field(default_factory=list)
 
 
-def hydra_main(task: Callable[[dict[str, Any]], None], config_name: str) -> None:
+def hydra_main(task: Callable[[dict[str, Any]], Any], config_name: str) -> None:
     """Run a task on its resolved configuration, under Hydra.
 
     What a user got wrong ends in one sentence, not in a traceback. In a sweep a job that fails
@@ -48,7 +48,7 @@ def hydra_main(task: Callable[[dict[str, Any]], None], config_name: str) -> None
     jobs = Jobs()
 
     @functools.wraps(task)
-    def spoken(cfg: Any) -> None:
+    def spoken(cfg: Any) -> Any:
         jobs.done += 1
         try:
             config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)

@@ -98,3 +98,14 @@ def table(rows: Sequence[Row]) -> str:
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The rows for a JSON file."""
     return [asdict(row) for row in rows]
+
+
+def value_of(rows: Sequence[Row], objective: str | None) -> float | None:
+    """The last row's number of that name, None without one; ValueError where it was not
+    measured."""
+    if objective is None:
+        return None
+    value: float | None = getattr(rows[-1], objective)
+    if value is None:
+        raise ValueError(f"objective={objective}, but of {rows[-1].solver} there is none.")
+    return value

@@ -10,7 +10,7 @@ from sdegen.files import write_json, write_tensors
 from sdegen.metrics.quality import Row
 from sdegen.model.score import ScoreModel
 from sdegen.runs.compare import as_json, budgets_of, compare
-from sdegen.runs.folder import WEIGHTS, given_labels, quality_of, weights_header
+from sdegen.runs.folder import WEIGHTS, given_labels, quality_of
 from sdegen.runs.pictures import curve, picture, trajectory
 from sdegen.runs.settings import Comparison
 from sdegen.sampling.choice import Chooser
@@ -29,17 +29,16 @@ def finish(
     test: Any,
     solvers: Mapping[str, Solver | Chooser],
     walk: Any,
-    step: int,
+    header: dict[str, Any],
 ) -> list[Row]:
-    """Sample with every solver at every budget; write the weights of this step, pictures and the
-    table.
+    """Sample with every solver at every budget; write the weights, with what they say of
+    themselves, pictures and the table.
 
     The table's rows, that of real data first.
     """
     from tqdm import tqdm
 
     budgets, seed = compared.budgets, compared.seed
-    header = weights_header(config, data, step)
     write_tensors(folder / WEIGHTS, model.state_dict(), header)
     curve(folder)
     quality = quality_of(folder, config, (data, test))

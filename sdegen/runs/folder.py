@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sdegen.checks import warn
+from sdegen.checks import one_of, warn
 from sdegen.data import ArrayData, class_counts, class_labels, gather
 from sdegen.files import load_weights, read_header, read_tensors, write_tensors
 from sdegen.model.score import ScoreModel
+from sdegen.runs.settings import WEIGHTS_OF
 from sdegen.training.trainer import CHECKPOINT
 
 WEIGHTS = "model.safetensors"
@@ -39,22 +41,28 @@ class Run:
     step: int | None
 
 
-def weights_header(config: dict[str, Any], data: Any, step: int) -> dict[str, Any]:
-    """What a weights file says of itself: enough to build its model again, and to sample it
-    without the data."""
-    about = {"config": config, "shape": list(data.shape), "classes": data.classes, "step": step}
+def description(config: dict[str, Any], data: Any) -> dict[str, Any]:
+    """What weights say of themselves: enough to build their model again, and to sample it without
+    the data."""
+    about = {"config": config, "shape": list(data.shape), "classes": data.classes}
     return about | {"counts": class_counts(data), "names": list(getattr(data, "names", ()))}
 
 
-def load_run(folder: Path, packages: list[str], device: str) -> Run:
+def load_run(folder: Path, packages: list[str], device: str, weights: str = "finished") -> Run:
     """A finished run, from the folder it is in; a warning where it was trained on since.
+
+    weights: "finished", or "averaged" or "raw", of the last checkpoint, of a run that is not
+             finished too.
 
     Raises ValueError where the weights are missing, damaged, or of another network.
     """
     from sdegen.runs.build import build_model
 
-    path = folder / WEIGHTS
+    path = folder / (WEIGHTS if weights == "finished" else CHECKPOINT)
     tensors, header = read_tensors(path)
+    if begin := WEIGHTS_OF[weights]:
+        tensors = {k.removeprefix(begin): v for k, v in tensors.items() if k.startswith(begin)}
+        header = {**header["run"], "step": header["step"]}
     config, shape, classes = header["config"], header["shape"], header["classes"]
     model = build_model({**config, "packages": packages}, shape, classes)
     load_weights(model, tensors, path)
@@ -62,11 +70,33 @@ def load_run(folder: Path, packages: list[str], device: str) -> Run:
     if step is not None and later is not None and later > step:
         warn(
             f"The weights {path} are of step {step}, where the run was finished, but its "
-            f"checkpoint is of step {later}: finish it with the command that trains it."
+            f"checkpoint is of step {later}: finish it with the command that trains it, or take "
+            "the checkpoint's by weights=averaged."
         )
     counts = header.get("counts", [1] * classes) if config["conditional"] else []
     model = model.to(device_of(device)).eval()
     return Run(folder, model, config, shape, counts, tuple(header.get("names", ())), step)
+
+
+def load(
+    folder: str | Path,
+    device: str = "cpu",
+    weights: str = "finished",
+    packages: Sequence[str] = (),
+) -> ScoreModel:
+    """The model of a run that ``sdegen-train`` left in a folder, in eval mode on a device.
+
+    weights:  "finished", those of a finished run, averaged; or of its last checkpoint, while it
+              trains too: "averaged", or "raw" as the optimiser left them.
+    packages: of your own, that the run's configuration may name.
+
+    A conditional model is given its labels as any: ``load(folder).given(y=labels)``, in the
+    numbers of the training data's classes.
+
+    Raises ValueError where the weights are missing, damaged, or of another network.
+    """
+    one_of(weights, "weights", WEIGHTS_OF)
+    return load_run(Path(folder), list(packages), device, weights).model
 
 
 def trained_until(folder: Path) -> int | None:

@@ -127,7 +127,8 @@ def check_data(x: Tensor, shape: list[int], levels: int, seen: tuple[float, floa
 
 def resumed(folder: Path, config: dict[str, Any], n: int) -> list[Row]:
     """The samples done before by the same settings; ValueError where the folder holds others."""
-    path, same = folder / "settings.json", {k: v for k, v in config.items() if k != "batch"}
+    free = ("batch", "objective")
+    path, same = folder / "settings.json", {k: v for k, v in config.items() if k not in free}
     parts = folder / PARTS
     lines = parts.read_text(encoding="utf-8").split("\n") if parts.is_file() else [""]
     if len(lines) > 1 and json.loads(path.read_text(encoding="utf-8")) != same:

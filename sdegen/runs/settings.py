@@ -5,7 +5,7 @@ conf/ says what they are by default; here is what they may be.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
@@ -45,13 +45,29 @@ def record(settings: Any) -> dict[str, Any]:
     return {name: value for name, (default, value) in values.items() if value is not default}
 
 
+WEIGHTS_OF = {"finished": None, "averaged": "ema.module.", "raw": "model."}
+"""Which weights of a run are meant, and how their names begin in a checkpoint."""
+
+OF_SAMPLES = ("frechet", "sliced")
+"""What is measured of samples, by the names of a ``Row``."""
+
+
+def objective(name: str, value: str, known: Sequence[str]) -> None:
+    """Refuse the name of a number that a command does not know."""
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, but it is {value!r}.")
+
+
 @dataclass(frozen=True)
 class SampleSettings:
     """Of ``sdegen-sample``.
 
     run: the folder of a finished run.  name: of the samples' folder.  n: samples.  nfe or steps,
-    eta, seed and denoise as ``solve`` has them; eta and seed may be lists.  quality: whether the
-    samples are measured.
+    eta, seed and denoise as ``solve`` has them; eta and seed may be lists.  batch_size: samples at
+    once.  classes: names or numbers, None for the training data's shares.  weights: "finished",
+    or of the last checkpoint, "averaged" or "raw".  quality: whether the samples are measured.
+    formats: files beside the .safetensors, of "png" and "npz".  objective: the number that the
+    command returns, "frechet" or "sliced", None for none.
     """
 
     run: str
@@ -62,7 +78,12 @@ class SampleSettings:
     eta: float | list[float] | None
     seed: int | list[int] | None
     denoise: bool
+    batch_size: int
+    classes: list[int | str] | None
+    weights: str
     quality: bool
+    formats: list[str]
+    objective: str | None
     device: str
     packages: list[str]
     solver: Node | None = None
@@ -70,7 +91,7 @@ class SampleSettings:
 
     def __post_init__(self) -> None:
         text("run", self.run), text("name", self.name), text("device", self.device)
-        whole("n", self.n)
+        whole("n", self.n), whole("batch_size", self.batch_size)
         for name in ("nfe", "steps"):
             optional(whole, name, getattr(self, name))
         for eta in self.eta if isinstance(self.eta, list) else [self.eta]:
@@ -78,7 +99,18 @@ class SampleSettings:
         for seed in self.seed if isinstance(self.seed, list) else [self.seed]:
             optional(whole, "seed", seed, None)
         flag("denoise", self.denoise), flag("quality", self.quality)
-        texts("packages", self.packages)
+        texts("packages", self.packages), texts("formats", self.formats)
+        one_of(self.weights, "weights", WEIGHTS_OF)
+        for each in self.formats:
+            one_of(each, "format", dict.fromkeys(("png", "npz")))
+        optional(objective, "objective", self.objective, OF_SAMPLES)
+        if self.objective is not None and not self.quality:
+            raise ValueError(f"objective={self.objective} is measured: leave out quality=false.")
+        seeds = len(self.seed) if isinstance(self.seed, list) else self.n
+        if seeds != self.n:
+            raise ValueError(f"There are {seeds} seeds for n = {self.n} samples: give one each.")
+        if self.classes is not None and (not isinstance(self.classes, list) or not self.classes):
+            raise ValueError(f"classes must be a list, classes=[...], but it is {self.classes!r}.")
 
     @property
     def title(self) -> str:
@@ -119,7 +151,8 @@ class EvaluateSettings:
     run: the folder of a finished run.  name: of the results' folder in it.  n: samples, None for
     all of the split, ``batch`` at a time.  solver to protocol as ``log_prob`` and ``bits_per_dim``
     have them, None for their defaults.  elbo_draws, ddpm_steps: of the bounds, 0 for none of
-    them; bounds_on: "dequantised" data or its "values".
+    them; bounds_on: "dequantised" data or its "values".  objective: the mean that the command
+    returns, "flow", "elbo" or "ddpm", None for none.
     """
 
     run: str
@@ -137,6 +170,7 @@ class EvaluateSettings:
     elbo_draws: int
     ddpm_steps: int
     bounds_on: str
+    objective: str | None
     seed: int
     device: str
     packages: list[str]
@@ -159,6 +193,10 @@ class EvaluateSettings:
         for name in ("divergence", "protocol"):
             optional(text, name, getattr(self, name))
         one_of(self.bounds_on, "bounds_on", {"values": True, "dequantised": False})
+        optional(objective, "objective", self.objective, ("flow", "elbo", "ddpm"))
+        needed = {"elbo": "elbo_draws", "ddpm": "ddpm_steps"}.get(self.objective or "")
+        if needed and not getattr(self, needed):
+            raise ValueError(f"objective={self.objective} is measured with {needed} >= 1.")
 
 
 @dataclass(frozen=True)
@@ -191,9 +229,11 @@ class Experiment:
     conditional: bool
     packages: list[str]
     walk: Node | None = None
+    objective: str | None = None
 
     def __post_init__(self) -> None:
         flag("conditional", self.conditional), texts("packages", self.packages)
+        optional(objective, "objective", self.objective, OF_SAMPLES)
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Experiment:

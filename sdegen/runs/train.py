@@ -14,6 +14,7 @@ from sdegen.metrics.quality import Row
 from sdegen.runs.build import build, build_data, build_model, build_optimizer
 from sdegen.runs.compare import refuse_early
 from sdegen.runs.finish import finish
+from sdegen.runs.folder import description
 from sdegen.runs.settings import Experiment
 from sdegen.training import Objective, Trainer, stopping
 
@@ -44,6 +45,7 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     x0, y = (part[None] for part in data[0])
     # A loss that cannot be taken says so now.
     Objective(model, loss, experiment.conditional)(x0, y)
+    about = description(config, data)
     claim(folder)
     with locked(folder) if first_process() else contextlib.nullcontext():
         trainer = Trainer(
@@ -55,6 +57,7 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
             folder,
             conditional=experiment.conditional,
             identity=identity(config),
+            about={"run": about},
         )
         first, world = trainer.fabric.is_global_zero, trainer.fabric.world_size
         if first:
@@ -72,7 +75,8 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
             say(f"Stopped at step {step:,}; the same command continues from there.")
         if stopped or not first:
             return Trained(stopped, [])
-        rows = finish(averaged, config, compared, folder, data, test, solvers, walk, step)
+        header = {**about, "step": step}
+        rows = finish(averaged, config, compared, folder, data, test, solvers, walk, header)
         return Trained(0, rows)
 
 

@@ -81,6 +81,7 @@ class Trainer:
     loss:      (model, x0) -> per-sample losses.
     optimizer: parameters -> torch optimizer.
     identity:  JSON that says what is trained; a checkpoint of another identity is refused.
+    about:     JSON that a checkpoint says of itself besides.
     """
 
     def __init__(
@@ -94,9 +95,10 @@ class Trainer:
         *,
         conditional: bool = False,
         identity: dict[str, Any] | None = None,
+        about: dict[str, Any] | None = None,
     ) -> None:
         self.settings, self.folder, self.data = settings, folder, data
-        self.identity = identity or {}
+        self.identity, self.about = identity or {}, about or {}
         self.fabric = launch(settings)
         self.ema = AveragedModel(model, multi_avg_fn=average(settings.ema))
         self.ema.to(self.fabric.device)
@@ -258,6 +260,7 @@ class Trainer:
                 else:
                     scalars[key] = value
         about = {
+            **self.about,
             "step": self.step,
             "seen": self.seen,
             "devices": self.fabric.world_size,

@@ -89,6 +89,66 @@ def test_samples_of_one_name_are_made_by_one_process(plane: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["lock"]
 
 
+def test_samples_are_the_same_in_any_chunks(plane: Path) -> None:
+    how = ["run=outputs/toy2d", "n=11", "device=cpu", "quality=false"]
+    for solver in ("ddpm", "sra1", "dpmpp"):
+        for size in (4, 100):
+            more = [f"solver={solver}", "steps=3", f"batch_size={size}", f"name={solver}{size}"]
+            code, _, err = typed("sample", *how, *more, cwd=plane)
+            assert code == 0, err
+        some, whole = (made(plane, f"{solver}{size}-steps3-seed0") for size in (4, 100))
+        assert (some["x"] - whole["x"]).abs().max() < 1e-4 * whole["x"].abs().max()
+        assert (some["y"] == whole["y"]).all() and len(some["x"]) == 11
+    # One of them made with other settings is not written over.
+    code, _, err = typed("sample", *how, *more, "solver.order=1", cwd=plane)
+    assert code == 1 and "holds samples with solver.order = " in err and "name=" in err
+
+
+def made(cwd: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = load_file(cwd / f"outputs/toy2d/samples/{name}/samples.safetensors")
+    return found
+
+
+def test_classes_and_weights_are_of_choice(plane: Path) -> None:
+    import sdegen as sg
+
+    how = ["run=outputs/toy2d", "n=6", "nfe=2", "device=cpu", "quality=false"]
+    cases = (["name=class", "classes=[1]"], ["name=finished"])
+    for more in (*cases, *([f"name={w}", f"weights={w}"] for w in ("averaged", "raw"))):
+        code, _, err = typed("sample", *how, *more, cwd=plane)
+        assert code == 0, err
+    found = {k: made(plane, f"{k}-nfe2-seed0") for k in ("class", "finished", "averaged", "raw")}
+    assert found["class"]["y"].tolist() == [1] * 6
+    assert found["finished"]["y"].tolist() != [1] * 6
+    assert (found["finished"]["x"] == found["averaged"]["x"]).all()
+    assert (found["finished"]["x"] != found["raw"]["x"]).any()
+    for name in ("finished", "averaged", "raw"):
+        model = sg.load(plane / "outputs" / "toy2d", weights=name)
+        x = sg.sample(model.given(y=found[name]["y"]), (6, 2), solver="dpmpp", nfe=2, seed=0)
+        assert (x == found[name]["x"]).all() and not model.training
+    for wrong, reason in (
+        (["classes=[2]"], "There is no class 2: the run has 0, 1."),
+        (["formats=[png]"], "are for images of 1 or 3 channels"),
+    ):
+        code, _, err = typed("sample", *how, *wrong, cwd=plane)
+        assert code == 1 and reason in err, err
+
+
+def test_a_command_returns_the_number_that_is_asked_for(plane: Path) -> None:
+    from sdegen.cli.sample import run as task
+
+    config = {"run": str(plane / "outputs" / "toy2d"), "name": "value", "n": 6, "nfe": 2}
+    config |= {"steps": None, "eta": None, "seed": 0, "denoise": False, "batch_size": 4}
+    config |= {"classes": None, "weights": "finished", "quality": True, "formats": []}
+    config |= {"objective": "sliced", "device": "cpu", "packages": []}
+    config |= {"solver": {"_target_": "sdegen.DDIM"}, "walk": None}
+    value = task(config)
+    made_in = plane / "outputs" / "toy2d" / "samples" / "value-nfe2-seed0"
+    assert value == row(made_in / "result.json")["sliced"] and value is not None
+    with pytest.raises(ValueError, match="objective=frechet, but of value-nfe2-seed0 there is no"):
+        task({**config, "objective": "frechet"})
+
+
 def test_a_solver_is_tuned_to_a_run_and_used(plane: Path) -> None:
     little = ["seeds=20", "iterations=8", "fine=10", "nfe=4", "device=cpu"]
     code, out, err = run("tune", "run=outputs/toy2d", *little, cwd=plane)
