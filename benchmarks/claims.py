@@ -27,7 +27,7 @@ from sdegen.data import digits
 from sdegen.exact.distributions import Empirical, exact_model
 from sdegen.metrics.kernels import energy_distance
 from sdegen.metrics.quality import Quality
-from sdegen.runs.folder import load
+from sdegen.runs.folder import load_run
 
 OUT = Path(__file__).with_suffix(".json")
 PC = sg.PredictorCorrector()
@@ -69,14 +69,14 @@ def main() -> None:
     exact = exact_model(Empirical(train.x), sg.VPSDE())
     cases = {"digits, exact denoiser": (exact, train)}
     if args.run is not None:
-        model, _, _, classes = load(Path(args.run), [], args.device)
-        if classes:
+        run = load_run(Path(args.run), [], args.device)
+        if run.counts:
             raise SystemExit("This comparison takes an unconditional run: conditional=false.")
-        cases["digits, trained network"] = (model, test)
+        cases["digits, trained network"] = (run.model, test)
     found: dict[str, Any] = {}
     for title, (model, real) in cases.items():
         quality = Quality(test, train, n) if real is train else Quality(train, test, n)
-        floor = quality.floor
+        floor = quality.floor(n)
         found[title] = {"floor": [floor.frechet, floor.sliced], "rows": []}
         print(f"\n{title}: floor {floor.frechet:.3f} {floor.sliced:.4f}")
         for claim, name, solver, nfe in rows(model, train.x[:256].to(args.device)):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.data import digits
-from sdegen.runs.folder import load
+from sdegen.runs.folder import load_run
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
@@ -40,10 +40,10 @@ def main() -> None:
     x = (test + (torch.rand(test.shape, generator=generator) - 0.5) / 8)[: args.n]  # dequantised
     codes = {}
     for run in args.runs:
-        model, _, _, classes = load(Path(run), [], "cpu")
-        if classes:
+        trained = load_run(Path(run), [], "cpu")
+        if trained.counts:
             raise SystemExit(f"{run} is conditional: its encodings depend on the label.")
-        codes[Path(run).name] = sg.encode(model, x, steps=60)
+        codes[Path(run).name] = sg.encode(trained.model, x, steps=60)
     rows = []
     for one, other in combinations(codes, 2):
         a, b = codes[one], codes[other]

@@ -30,7 +30,7 @@ from sdegen.bench.point import weak
 from sdegen.data import digits
 from sdegen.metrics import sliced_wasserstein
 from sdegen.metrics.quality import Quality
-from sdegen.runs.folder import load
+from sdegen.runs.folder import load_run
 from sdegen.solvers.budget import walk_for
 
 OUT = Path(__file__).with_suffix(".json")
@@ -79,7 +79,7 @@ def trained(model: sg.ScoreModel, n: int) -> tuple[float, Distance]:
         x: Tensor = sg.sample(model, (n, 1, 8, 8), solver=SOLVER, nfe=nfe, eta=eta, seed=seed)
         return quality.distances(x.float().cpu())[0]
 
-    return quality.floor.frechet, distance
+    return quality.floor(n).frechet, distance
 
 
 def cases(run: str | None, quick: bool, device: str) -> Iterator[tuple[str, int, float, Distance]]:
@@ -91,10 +91,14 @@ def cases(run: str | None, quick: bool, device: str) -> Iterator[tuple[str, int,
             here = mixture(problem, sde, 500 if quick else 20_000)
             yield f"{problem}, {name}, sliced W2", 2 if quick else 4, *here
     if run is not None:
-        model, _, _, classes = load(Path(run), [], device)
-        if classes:
+        found = load_run(Path(run), [], device)
+        if found.counts:
             raise SystemExit("This comparison takes an unconditional run: conditional=false.")
-        yield "trained network, Frechet", 2 if quick else 4, *trained(model, 64 if quick else 768)
+        yield (
+            "trained network, Frechet",
+            2 if quick else 4,
+            *trained(found.model, 64 if quick else 768),
+        )
 
 
 def main() -> None:

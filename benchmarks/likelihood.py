@@ -32,7 +32,7 @@ import sdegen as sg
 from sdegen.bench.watch import Watch
 from sdegen.data import digits, photo_patches
 from sdegen.networks import UNet
-from sdegen.runs.folder import load
+from sdegen.runs.folder import load_run
 
 OUT = Path(__file__).with_suffix(".json")
 
@@ -127,10 +127,10 @@ def main() -> None:
     torch.backends.cudnn.allow_tf32 = False  # its rounding is above the tolerances
     found: dict[str, Any] = {}
     if args.run is not None:
-        model, _, _, classes = load(Path(args.run), [], "cpu")
+        run = load_run(Path(args.run), [], "cpu")
         test = digits("test")
         x, y = test.x[:32], test.y[:32]
-        model = model.given(y=y) if classes else model
+        model = run.model.given(y=y) if run.counts else run.model
         found["digits, trained network"] = compare(model, x, 3, 20)
     torch.manual_seed(0)
     width, b, size = (8, 2, 8) if args.quick else (32, 4, 32)

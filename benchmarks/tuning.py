@@ -25,7 +25,7 @@ import sdegen as sg
 from sdegen.data import digits
 from sdegen.exact.distributions import Empirical, exact_model
 from sdegen.exact.orders import mixture
-from sdegen.runs.folder import class_labels, load
+from sdegen.runs.folder import given_labels, load_run
 
 OUT = Path(__file__).parent / "tuning.json"
 BUDGETS = (5, 8, 10)
@@ -40,11 +40,10 @@ def problems(run: str | None, quick: bool) -> Iterator[tuple[str, sg.ScoreModel,
         size = (16, 20) if quick else (128, 240)
         yield "digits, exact denoiser", exact_model(Empirical(x), sde), x.shape[1:], *size
     if run is not None:
-        model, _, shape, classes = load(Path(run), [], "cpu")
+        trained = load_run(Path(run), [], "cpu")
         seeds, iterations = (16, 10) if quick else (64, 160)
-        labels = class_labels(seeds, classes)
-        model = model if labels is None else model.given(y=labels)
-        yield "digits, trained network", model, shape, seeds, iterations
+        model = given_labels(trained.model, seeds, trained.counts)
+        yield "digits, trained network", model, trained.shape, seeds, iterations
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from sdegen.likelihood import bits_per_dim, decode, elbo, encode, log_prob
 from sdegen.losses import dsm_loss
 from sdegen.model import ScoreModel
 from sdegen.noise import Brownian, Noise, Seeded
+from sdegen.runs.folder import load
 from sdegen.sampling import Solution, progress, recipes, sample, solve
 from sdegen.sampling.march import march
 from sdegen.sampling.recipes import DDPM
@@ -134,6 +135,7 @@ __all__ = [
     "encode",
     "exact",
     "likelihood",
+    "load",
     "log_prob",
     "losses",
     "march",

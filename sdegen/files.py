@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import re
+import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +17,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdegen.checks import warn
+
+PART = ".part-"
+"""How the names of files begin that are being written."""
+
+LOCK = "lock"
+"""The file in a folder that says who is at work there."""
+
+HELD: dict[Path, tuple[int, int]] = {}
+"""Folders that this process has locked: the open file, and how often."""
+
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path`` that becomes it when the block ends well, else vanishes."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    name_of_part = f"{PART}{path.stem[:100]}-"
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=name_of_part, suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -61,6 +77,21 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any])
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What ``write_tensors`` wrote; ValueError if the file is missing or damaged."""
+    with opened(path) as file:
+        about = json.loads((file.metadata() or {})["sdegen"])
+        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The JSON in the header of what ``write_tensors`` wrote; ValueError as of the whole."""
+    with opened(path) as file:
+        header: dict[str, Any] = json.loads((file.metadata() or {})["sdegen"])
+        return header
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A file of tensors, open; ValueError if it is missing, or turns out to be damaged."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -69,8 +100,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["sdegen"])
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+            yield file
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise ValueError(
             f"The checkpoint {path} is damaged or not sdegen's ({error}): "
@@ -93,9 +123,88 @@ def claim(folder: Path) -> None:
     """Make a run folder and make sure it can be written; ValueError if not."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=PART):
             pass
     except OSError as error:
         raise ValueError(
             f"The run folder {folder} cannot be written ({error.strerror}): choose another one."
         ) from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """A folder for this process alone, which may lock it again; what a killed one left half
+    written there is removed.
+
+    The system lets go of the lock when its process ends, however it ends: a file that stays
+    behind locks nothing. Processes that this one forks do not have it.
+
+    Raises ValueError where another process has it.
+    """
+    place = folder.resolve()
+    if place not in HELD:
+        HELD[place] = (hold(place / LOCK), 0)
+        for part in place.glob(f"{PART}*"):
+            part.unlink(missing_ok=True)
+    handle, times = HELD[place]
+    HELD[place] = (handle, times + 1)
+    try:
+        yield
+    finally:
+        handle, times = HELD.pop(place)
+        if times > 1:
+            HELD[place] = (handle, times - 1)
+        else:
+            with contextlib.suppress(OSError):  # where open files cannot be removed
+                (place / LOCK).unlink()
+            os.close(handle)
+
+
+def hold(path: Path) -> int:
+    """An open file that this process has locked; ValueError where another one has."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            lock(handle)
+        except (BlockingIOError, PermissionError):
+            who = os.read(handle, 200).decode(errors="replace")
+            os.close(handle)
+            raise ValueError(
+                f"The folder {path.parent} is in use by {who or 'another process'}: wait for its "
+                "end, or choose another folder."
+            ) from None
+        except OSError as error:
+            warn(f"{path.parent} cannot be locked ({error.strerror}): let no other run use it.")
+        # Between open and lock the file may have been removed by the one that had it.
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(handle).st_ino:
+                break
+        os.close(handle)
+    os.ftruncate(handle, 0)
+    os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    return handle
+
+
+def lock(handle: int) -> None:
+    """Lock an open file for this process, without waiting; OSError where another one has."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(handle, 1000, os.SEEK_SET)  # beyond the text, which others may read
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        os.lseek(handle, 0, os.SEEK_SET)
+    else:
+        import fcntl
+
+        # Of a process, where flock's is of an open file, which loaders' workers would share.
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def short(name: str, most: int = 120) -> str:
+    """A name that a file can have: itself, or its beginning and a hash of it all where it is
+    longer than ``most`` bytes or has a slash."""
+    plain = re.sub(r"[/\\]+", "_", name)
+    if plain == name and len(name.encode()) <= most:
+        return name
+    begin = plain.encode()[: most - 11].decode(errors="ignore")
+    return f"{begin}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"

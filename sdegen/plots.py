@@ -7,12 +7,13 @@ is the format (.png, .pdf, .svg). Nothing here touches pyplot or its global stat
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+
+from sdegen.files import atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,12 +128,8 @@ def _write(figure: Figure, path: str | Path) -> Path:
     """Save the figure under a temporary name beside path, then move it there in one step."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with atomic(path) as unfinished:
         figure.savefig(unfinished, format=path.suffix[1:] or "png", dpi=DPI)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return path
 
 

@@ -126,3 +126,25 @@ def typed(name: str, *arguments: str, cwd: Path) -> Outcome:
         print(code, file=err)
         code = 1
     return Outcome(code or 0, out.getvalue(), err.getvalue())
+
+
+HOLDER = """
+import fcntl, sys, time
+file = open(sys.argv[1], "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+file.write("process 7 on elsewhere"), file.flush()
+print("locked", flush=True)
+time.sleep(600)
+"""
+
+
+@contextmanager
+def another_at_work(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """One that has locked a folder, as the system sees it, and is killed in the end."""
+    command = [sys.executable, "-c", HOLDER, str(folder / "lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout and process.stdout.readline() == "locked\n"
+            yield process
+        finally:
+            process.kill()

@@ -126,15 +126,15 @@ def photo_patches(n: int = 1024, size: int = 8) -> Problem:
 
 def run(path: str, packages: list[str] | None = None) -> Problem:
     """A network that sdegen-train trained, in float64; beside it the data it was trained on."""
-    from sdegen.runs.build import build_data
-    from sdegen.runs.folder import gather, load
+    from sdegen.runs.build import build_split
+    from sdegen.runs.folder import in_memory, load_run
 
-    model, config, shape, classes = load(Path(path), packages or [], "cpu")
-    if classes:
+    found = load_run(Path(path), packages or [], "cpu")
+    if found.counts:
         raise ValueError(
             f"The network of {path} is conditional on a class, which this comparison does not "
             "give: train with conditional=false."
         )
-    train, _ = build_data({**config, "packages": packages or []})
-    model = model.double().requires_grad_(False)
-    return Problem(Empirical(gather(train).x), tuple(shape), model)
+    train = build_split({**found.config, "packages": packages or []}, "train")
+    model = found.model.double().requires_grad_(False)
+    return Problem(Empirical(in_memory(train).x), tuple(found.shape), model)

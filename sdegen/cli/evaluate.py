@@ -12,11 +12,13 @@ def main() -> None:
     hydra_main(run, "evaluate")
 
 
-def run(config: dict[str, Any]) -> None:
-    """Evaluate, and show the means."""
+def run(config: dict[str, Any]) -> float | None:
+    """Evaluate, show the means, and return the one that was asked for."""
     from sdegen.runs.likelihood import evaluate_run, table
     from sdegen.runs.settings import EvaluateSettings, read
 
-    found = evaluate_run(read(EvaluateSettings, config))
+    settings = read(EvaluateSettings, config)
+    found = evaluate_run(settings)
     print(table(found.means, found.unit, found.n))
     print(f"Result, histogram and values of all samples are in {found.folder}")
+    return found.means[settings.objective]["mean"] if settings.objective else None

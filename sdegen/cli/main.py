@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
+from sdegen.files import short
 
-def hydra_main(task: Callable[[dict[str, Any]], None], config_name: str) -> None:
+
+class Failed(Exception):
+    """A job's error as the sentence that its user reads."""
+
+
+@dataclass
+class Jobs:
+    """The jobs of a sweep in this process: how many, and the sentences of those that failed."""
+
+    done: int = 0
+    failed: list[str] = field(default_factory=list)
+
+
+def hydra_main(task: Callable[[dict[str, Any]], Any], config_name: str) -> None:
     """Run a task on its resolved configuration, under Hydra.
 
-    What a user got wrong ends in one sentence, not in a traceback.
+    What a user got wrong ends in one sentence, not in a traceback. In a sweep a job that fails
+    says so, and the others go on; then the failed ones are listed, and the command has failed.
     """
     import hydra
     from hydra.errors import HydraException
@@ -22,26 +41,70 @@ def hydra_main(task: Callable[[dict[str, Any]], None], config_name: str) -> None
     from omegaconf.errors import OmegaConfBaseException
 
     store_groups()
+    OmegaConf.register_new_resolver("file_name", short, replace=True)
     # Hydra then raises instead of printing, and the sentence is ours to write.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    wrong = (HydraException, OmegaConfBaseException, ValueError, OSError)
+    jobs = Jobs()
 
     @functools.wraps(task)
-    def spoken(cfg: Any) -> None:
+    def spoken(cfg: Any) -> Any:
+        jobs.done += 1
         try:
             config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-            task(config)
-        except (OmegaConfBaseException, ValueError, OSError) as error:
-            sys.exit(f"sdegen: {explain(error)}")
+            return task(config)
+        except wrong as error:
+            sentence = explain(error)
+            if not sweeping():
+                sys.exit(f"sdegen: {sentence}")
+        except Exception as error:
+            if not sweeping():
+                raise
+            traceback.print_exc()  # a bug of one job is not to cost the others
+            sentence = f"{type(error).__name__}: {explain(error)}"
+        jobs.failed.append(f"{overrides()}: {sentence}")
+        print(f"sdegen: {jobs.failed[-1]}", file=sys.stderr)
+        raise Failed(sentence)
 
     entry = hydra.main(
         version_base="1.3", config_path="pkg://sdegen.conf", config_name=config_name
     )
+    with plain_warnings():
+        try:
+            entry(spoken)()
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
+        except (Failed, *wrong) as error:
+            if jobs.failed:
+                number = f"{len(jobs.failed)} of {jobs.done} jobs failed"
+                sys.exit("\n  ".join([f"sdegen: {number}:", *jobs.failed]))
+            sys.exit(f"sdegen: {explain(error)}")
+
+
+def sweeping() -> bool:
+    """Whether the job under way is one of several."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+def overrides() -> str:
+    """What the job under way has been told."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return " ".join(HydraConfig.get().overrides.task)
+
+
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Warnings as sentences, without the line of code that they came up in."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"sdegen: {message}\n"
     try:
-        entry(spoken)()
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
-        sys.exit(f"sdegen: {explain(error)}")
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def store_groups() -> None:

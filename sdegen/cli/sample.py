@@ -12,14 +12,15 @@ def main() -> None:
     hydra_main(run, "sample")
 
 
-def run(config: dict[str, Any]) -> None:
-    """Sample, and show the table."""
+def run(config: dict[str, Any]) -> float | None:
+    """Sample, show the table, and return the number that was asked for."""
     from sdegen.runs.compare import table
     from sdegen.runs.samples import sample_run
     from sdegen.runs.settings import SampleSettings, read
 
-    rows, folder, choice = sample_run(read(SampleSettings, config))
-    if choice is not None and not isinstance(choice, tuple):
-        print(choice)  # of a chooser that says why
-    print(table(rows))
-    print(f"Samples are in {folder}")
+    done = sample_run(read(SampleSettings, config), say=print)
+    if done.choice is not None and not isinstance(done.choice, tuple):
+        print(done.choice)  # of a chooser that says why
+    print(table(done.rows))
+    print(f"Samples are in {done.folder}")
+    return done.value

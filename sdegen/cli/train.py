@@ -14,11 +14,12 @@ def main() -> None:
     hydra_main(run, "train")
 
 
-def run(config: dict[str, Any]) -> None:
-    """Train and compare; a run that a signal stopped ends with the signal's number."""
+def run(config: dict[str, Any]) -> float | None:
+    """Train, compare, and return the number that was asked for; a run that a signal stopped ends
+    with the signal's number."""
     from hydra.core.hydra_config import HydraConfig
 
-    from sdegen.runs.compare import table
+    from sdegen.runs.compare import table, value_of
     from sdegen.runs.train import train_run
 
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -28,3 +29,4 @@ def run(config: dict[str, Any]) -> None:
         print(f"Pictures, table and weights are in {folder}")
     if done.stopped_by:
         sys.exit(128 + done.stopped_by)
+    return value_of(done.rows, config.get("objective")) if done.rows else None

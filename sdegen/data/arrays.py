@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -38,17 +40,24 @@ class ArrayData(Dataset[tuple[Tensor, Tensor]]):
     `.x` (float32) and `.y` (int64) hold all of it, for metrics. `classes` is the largest label
     plus one, 0 when unlabelled; then `.y` is all zeros. `levels` says of how many values, spread
     evenly over [-1, 1], data that is discrete has been made: 256 of bytes, 0 of real data.
+    `names` are the classes', in the order of their numbers, where they have any.
 
     Raises ValueError where x is not of floats, is empty, has no dimension beside n, or has an
-    entry that is not finite in float32, and where y is not int64 (n,) or has a negative entry.
+    entry that is not finite in float32, where y is not int64 (n,) or has a negative entry, and
+    where there are fewer names than classes.
     """
 
-    def __init__(self, x: Tensor, y: Tensor | None = None, levels: int = 0) -> None:
+    def __init__(
+        self, x: Tensor, y: Tensor | None = None, levels: int = 0, names: Sequence[str] = ()
+    ) -> None:
         self.x, self.levels = _checked_data(x), levels
         unlabelled = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        self.y = unlabelled if y is None else _checked_labels(y, x)
+        self.y = unlabelled if y is None else checked_labels(y, x)
         self.shape: tuple[int, ...] = tuple(x.shape[1:])
-        self.classes = 0 if y is None else int(y.max()) + 1
+        self.names, most = tuple(names), 0 if y is None else int(y.max()) + 1
+        if names and len(names) < most:
+            raise ValueError(f"there are {len(names)} names for {most} classes: {names}")
+        self.classes = len(names) or most
 
     def __len__(self) -> int:
         return len(self.x)
@@ -79,7 +88,8 @@ def _checked_data(x: Tensor) -> Tensor:
     return x
 
 
-def _checked_labels(y: Tensor, x: Tensor) -> Tensor:
+def checked_labels(y: Tensor, x: Tensor) -> Tensor:
+    """Labels y of data x (n, *) themselves; ValueError unless they are int64 (n,), from 0 on."""
     if y.dtype != torch.int64 or y.shape != x.shape[:1]:
         raise ValueError(
             f"y is {y.dtype} of shape {tuple(y.shape)}, but the labels of this x must be "

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import mimetypes
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,25 +14,30 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sdegen.data.arrays import ArrayData, from_uint8
+from sdegen.checks import warn
+from sdegen.data.arrays import ArrayData, checked_labels, from_uint8
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
 
 class ImageFolder(Dataset[tuple[Tensor, Tensor]]):
     """The images below a folder, (channels, size, size) in [-1, 1], decoded when asked for.
 
     An image is cropped to its central square, resized with Lanczos' filter, and made RGB or
-    grey; its EXIF orientation is followed and transparency is dropped. Where every image lies
-    in a sub-folder, the first-level sub-folders in sorted order are the classes 0, 1, ...;
-    otherwise there are none. Files come in sorted order, hidden ones and links to folders are
-    not followed.
+    grey; its EXIF orientation is followed, transparency is dropped, and of several frames or pages
+    the first is taken. Where every image lies in a sub-folder, the first-level sub-folders in
+    sorted order are the classes 0, 1, ..., and `names` are theirs; otherwise there are none. `y`
+    (n,) are the labels of all images. Files come in sorted order, hidden ones and links to folders
+    are not followed, and a warning says which images are passed over for their suffix.
+
+    A file that is damaged, or grey with more than 8 bits, is left out when it is found, a warning
+    names it, and the next one that can be read stands in its place.
 
     Raises ValueError where the folder is missing or has no image, channels is not 1 or 3, or
-    size < 1; and on reading, where a file is damaged or is grey with more than 8 bits.
+    size < 1; and on reading, where no image can be read.
     """
 
     def __init__(self, root: str | Path, size: int, channels: int = 3) -> None:
@@ -42,29 +50,54 @@ class ImageFolder(Dataset[tuple[Tensor, Tensor]]):
         self.files = _images_below(self.root)
         folders = [file.relative_to(self.root).parts[0] for file in self.files]
         labelled = all(file.parent != self.root for file in self.files)
-        number = {name: k for k, name in enumerate(sorted(set(folders)))} if labelled else {}
-        self.classes, self.levels = len(number), 256
-        self.labels = [number.get(folder, 0) for folder in folders]
+        self.names = tuple(sorted(set(folders))) if labelled else ()
+        self.classes, self.levels = len(self.names), 256
+        number = {name: k for k, name in enumerate(self.names)}
+        self.y = torch.tensor([number.get(folder, 0) for folder in folders])
+        self.left_out: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        return _decode(self.files[i], self.shape), torch.tensor(self.labels[i])
+        first = range(len(self))[i]
+        for j in chain(range(first, len(self)), range(first)):
+            if j in self.left_out:
+                continue
+            try:
+                return _decode(self.files[j], self.shape), self.y[j]
+            except ValueError as error:
+                self.left_out.add(j)
+                warn(f"{error}. It is left out, and the next image stands in its place.")
+        raise ValueError(f"no image below {str(self.root)!r} can be read")
 
 
 def _images_below(root: Path) -> list[Path]:
     if not root.is_dir():
         raise ValueError(f"there is no folder {str(root)!r}")
-    found = (file.relative_to(root) for file in root.rglob("*") if file.is_file())
-    images = [
-        root / file
-        for file in found
-        if file.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in file.parts)
-    ]
+    found = [file.relative_to(root) for file in root.rglob("*") if file.is_file()]
+    found = [file for file in found if not any(part.startswith(".") for part in file.parts)]
+    images = [root / file for file in found if file.suffix.lower() in SUFFIXES]
     if not images:
         raise ValueError(f"the folder {str(root)!r} has no image, of {', '.join(SUFFIXES)}")
+    passed = [file for file in found if file.suffix.lower() not in SUFFIXES and _is_image(file)]
+    if passed:
+        kinds = Counter(file.suffix for file in passed)
+        counted = ", ".join(f"{k} of {suffix}" for suffix, k in sorted(kinds.items()))
+        warn(
+            f"{len(passed)} images below {str(root)!r} are passed over ({counted}), as "
+            f"{str(min(passed))!r} is: make them one of {', '.join(SUFFIXES)}."
+        )
     return sorted(images)
+
+
+OTHERS = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".jfif")
+"""Suffixes of images that Python's table may not know."""
+
+
+def _is_image(file: Path) -> bool:
+    kind, _ = mimetypes.guess_type(file.name)
+    return (kind or "").startswith("image/") or file.suffix.lower() in OTHERS
 
 
 def _decode(file: Path, shape: tuple[int, ...]) -> Tensor:
@@ -97,8 +130,9 @@ def from_file(path: str | Path, key: str | None = None, labels: str | None = Non
     Floats (n, ...) are taken as they are. Bytes (uint8) are images, scaled to [-1, 1]: three
     dimensions are always (n, h, w), four are (n, h, w, c) or (n, c, h, w) with c 1 or 3, told
     apart by where the 1 or 3 stands; where both places have one, the array is refused.
-    `labels` names an array of integers (n,) in the same .npz. `key` may be left out where only
-    one other array is there.
+    `labels` names an array of integers (n,) in the same .npz. The labels that occur in it are the
+    classes 0, 1, ... in their order, and `names` are what they are called there. `key` may be left
+    out where only one other array is there.
 
     Raises ValueError for another suffix, a missing or damaged file, arrays that would need
     pickle (it can run code), a key that is not there, and other dtypes or shapes.
@@ -111,8 +145,12 @@ def from_file(path: str | Path, key: str | None = None, labels: str | None = Non
     x, y = _load(path, key, labels)
     if y is not None and y.dtype.kind not in "iu":
         raise ValueError(f"the labels {labels!r} are {y.dtype}, but they must be integers")
-    labelled = None if y is None else torch.from_numpy(y.astype("int64"))
-    return ArrayData(_as_data(x), labelled, levels=256 if x.dtype.kind == "u" else 0)
+    data, levels = _as_data(x), 256 if x.dtype.kind == "u" else 0
+    if y is None:
+        return ArrayData(data, None, levels)
+    labelled = checked_labels(torch.from_numpy(y.astype("int64")), data)
+    names, numbers = labelled.unique(return_inverse=True)
+    return ArrayData(data, numbers, levels, [str(name) for name in names.tolist()])
 
 
 def _load(

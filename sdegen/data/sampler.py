@@ -1,13 +1,21 @@
-"""The order of the data: endless batches that can be resumed at any step."""
+"""The order of the data: endless batches that can be resumed at any step, and items that are
+random but no less resumable."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import random
+import sys
 from collections.abc import Iterator
 from itertools import count
+from typing import Any
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
+
+from sdegen.data.arrays import ArrayData
+from sdegen.data.files import ImageFolder
 
 
 class InfiniteBatches(Sampler[list[int]]):
@@ -18,7 +26,8 @@ class InfiniteBatches(Sampler[list[int]]):
     rank r is batch k world + r: between them, the ranks see each index once in an epoch.
 
     Nothing is remembered: step k follows from the arguments alone, and `start=k` begins with
-    what an undisturbed run would have seen at step k.
+    what an undisturbed run would have seen at step k. Where the steps before were of another size
+    or number of ranks, `seen` says how many data all ranks together have seen in them.
     """
 
     def __init__(
@@ -29,6 +38,7 @@ class InfiniteBatches(Sampler[list[int]]):
         rank: int = 0,
         world: int = 1,
         start: int = 0,
+        seen: int | None = None,
     ) -> None:
         if n < 1 or batch_size < 1:
             raise ValueError(f"n = {n} and batch_size = {batch_size}, but both must be at least 1")
@@ -40,22 +50,77 @@ class InfiniteBatches(Sampler[list[int]]):
             raise ValueError(f"start = {start}, but steps are counted from 0")
         self.n, self.batch_size, self.seed = n, batch_size, seed
         self.rank, self.world, self.start = rank, world, start
+        self.seen = start * world * batch_size if seen is None else seen
 
     def __iter__(self) -> Iterator[list[int]]:
+        for visits in self.visits():
+            yield [index for index, _ in visits]
+
+    def visits(self) -> Iterator[list[tuple[int, int]]]:
+        """The same batches, each index with the epoch that it is seen in."""
         epoch, order = -1, list[int]()
-        for k in count(self.start):
-            first = (k * self.world + self.rank) * self.batch_size
+        for k in count():
+            first = self.seen + (k * self.world + self.rank) * self.batch_size
             batch = []
             for position in range(first, first + self.batch_size):
                 if position // self.n != epoch:
                     epoch = position // self.n
                     order = self._permutation(epoch)
-                batch.append(order[position % self.n])
+                batch.append((order[position % self.n], epoch))
             yield batch
 
     def _permutation(self, epoch: int) -> list[int]:
-        # Hashed, because seed + epoch would make neighbouring seeds share their epochs, and
-        # torch's generator on the CPU heeds the low 32 bits of its seed alone.
-        digest = hashlib.sha256(f"{self.seed} {epoch}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
+        generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
         return torch.randperm(self.n, generator=generator).tolist()
+
+
+class SeededItems(Dataset[Any]):
+    """The items of a data set, asked for by (index, epoch).
+
+    An item that is random, as an augmented image is, is a function of (seed, index, epoch): while
+    it is made, the generators of torch, `random` and NumPy begin anew with these. So it is the
+    same in any process, and in a run that was stopped and goes on. A generator of the data set's
+    own is out of reach.
+    """
+
+    def __init__(self, data: Any, seed: int) -> None:
+        self.data, self.seed = data, seed
+        self.certain = isinstance(data, ArrayData | ImageFolder)  # and so cheaper
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, visit: tuple[int, int]) -> Any:
+        index, epoch = visit
+        if self.certain:
+            return self.data[index]
+        with seeded(seed_of(self.seed, index, epoch)):
+            return self.data[index]
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's generator on the CPU, `random`'s and NumPy's begin with a seed in the block; after
+    it they go on where they were."""
+    numpy: Any = sys.modules.get("numpy")
+    before = torch.get_rng_state(), random.getstate(), numpy and numpy.random.get_state()
+    torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    if numpy:
+        numpy.random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        random.setstate(before[1])
+        if numpy:
+            numpy.random.set_state(before[2])
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed of 32 bits, all that torch's generator on the CPU and NumPy's heed.
+
+    Hashed: of sums of the numbers neighbours would share their random numbers.
+    """
+    digest = hashlib.sha256(" ".join(map(str, numbers)).encode()).digest()
+    return int.from_bytes(digest[:4], "big")

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sdegen.data import ArrayData
-from sdegen.metrics import fit_classifier, frechet_distance, sliced_wasserstein
+from sdegen.data import ArrayData, gather
+from sdegen.metrics.classifier import ImageClassifier, fit_classifier
+from sdegen.metrics.frechet import frechet_distance
+from sdegen.metrics.sliced import distance_of_projections, project
 from sdegen.sampling.march import Solution
+
+AT_ONCE = 1000
+"""Images that the classifier looks at together."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One line of the table: a solver at a budget, or the floor (real against real).
 
-    frechet: between features of a classifier trained on the spot; None for data without classes.
-    sliced:  sliced Wasserstein distance. failed: samples that are not finite.
+    frechet: between features of a classifier trained on the spot; None for data without classes
+    and for a single sample.  sliced: sliced Wasserstein distance; both None where nothing was
+    measured.  failed: samples that are not finite.
     """
 
     solver: str
@@ -26,38 +33,102 @@ class Row:
     nfe: int | None
     seconds: float | None
     frechet: float | None
-    sliced: float
+    sliced: float | None
     failed: int = 0
 
 
+class Seen(NamedTuple):
+    """What distances ask of n samples: projections (p, n), and features (n, 64) of images."""
+
+    projections: Tensor
+    features: Tensor | None
+
+
 class Quality:
-    """Distances of samples to held-out data, with as many real samples as generated ones.
+    """Distances of samples to held-out data, which are measured once and kept as a few numbers.
 
     Labelled images are also compared in the features of a small classifier, trained on the
-    training half. ``floor`` is the training half's own distance: what a perfect model would get.
+    training data. Of training and held-out data a part is taken, ``most`` of each, in which the
+    classes have their shares (``gather``, with the seed).
+
+    Raises ValueError for fewer than 2 data on either side.
     """
 
-    def __init__(self, train: ArrayData, test: ArrayData, n: int = 1000) -> None:
-        self.n = min(len(train), len(test), n)
-        self.real = test.x[: self.n]
-        images = train.x.ndim == 4 and train.classes > 1
-        self.features: Callable[[Tensor], Tensor] | None = (
-            fit_classifier(train.x, train.y).features if images else None
-        )
-        self.floor = Row("real data (floor)", None, None, None, *self.distances(train.x[: self.n]))
+    def __init__(self, train: ArrayData, test: ArrayData, most: int = 2000, seed: int = 0) -> None:
+        if min(len(train), len(test)) < 2:
+            raise ValueError(
+                f"There are {len(train)} training and {len(test)} held-out data: distances need "
+                "2 of each at least."
+            )
+        images = train.x.ndim == 4 and len(train.y.unique()) > 1
+        self.classifier = fit_classifier(train.x, train.y) if images else None
+        self.train = self.look(gather(train, most, seed).x)
+        self.real = self.look(gather(test, most, seed).x)
+
+    def look(self, x: Tensor) -> Seen:
+        """What is kept of samples x (n, *)."""
+        x = x.float().cpu()
+        features = None
+        if self.classifier is not None:
+            with torch.no_grad():
+                features = torch.cat([self.classifier.features(part) for part in x.split(AT_ONCE)])
+        return Seen(project(x).float(), features)
 
     def distances(self, x: Tensor) -> tuple[float | None, float]:
         """Frechet distance in features, and sliced Wasserstein distance, of samples x (b, *)."""
-        x = x.float().cpu()
-        frechet = None
-        if self.features is not None:
-            with torch.no_grad():
-                frechet = frechet_distance(self.features(x), self.features(self.real))
-        return frechet, sliced_wasserstein(x, self.real)
+        return self.between(self.look(x))
 
-    def row(self, name: str, budget: int | None, solution: Solution, seconds: float) -> Row:
-        """The line of a solved batch; samples that failed are counted and left out."""
-        good = solution.x[solution.status == 0]
-        distances = self.distances(good) if len(good) > 1 else (None, float("nan"))
-        failed = len(solution.x) - len(good)
-        return Row(name, budget, int(solution.nfe.max()), seconds, *distances, failed)
+    def between(self, seen: Seen) -> tuple[float | None, float]:
+        """The same of samples that were looked at."""
+        frechet = None
+        if seen.features is not None and self.real.features is not None and len(seen.features) > 1:
+            frechet = frechet_distance(seen.features, self.real.features)
+        pair = seen.projections.double(), self.real.projections.double()
+        return frechet, distance_of_projections(*pair)
+
+    def floor(self, n: int) -> Row:
+        """What a perfect model would get with n samples: the distance of n training data, or of
+        as many as there are."""
+        features = None if self.train.features is None else self.train.features[:n]
+        seen = Seen(self.train.projections[:, :n], features)
+        return Row("real data (floor)", None, None, None, *self.between(seen))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All there is, by name, for a file; ``Quality.of`` reads it."""
+        found: dict[str, Tensor] = {}
+        for name, seen in (("train", self.train), ("real", self.real)):
+            found |= {f"{name}.{k}": v for k, v in seen._asdict().items() if v is not None}
+        if self.classifier is not None:
+            found |= {f"classifier.{k}": v for k, v in self.classifier.state_dict().items()}
+        return found
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Quality:
+        """From what ``tensors`` gave; ValueError where something is missing."""
+        new = cls.__new__(cls)
+        begin = "classifier."
+        weights = {k.removeprefix(begin): v for k, v in tensors.items() if k.startswith(begin)}
+        try:
+            new.train, new.real = (
+                Seen(tensors[f"{name}.projections"], tensors.get(f"{name}.features"))
+                for name in ("train", "real")
+            )
+            new.classifier = None
+            if weights:
+                channels, classes = weights["body.0.weight"].shape[1], len(weights["head.bias"])
+                new.classifier = ImageClassifier(channels, classes).eval()
+                new.classifier.load_state_dict(weights)
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"These are not the numbers of a Quality: {error}.") from None
+        return new
+
+
+def row_of(
+    name: str, budget: int | None, solution: Solution, seconds: float, quality: Quality | None
+) -> Row:
+    """The line of a solved batch; samples that failed are counted and left out. Without a
+    ``quality`` nothing is measured."""
+    good = solution.x[solution.status == 0]
+    frechet, sliced = quality.distances(good) if quality and len(good) else (None, None)
+    failed = len(solution.x) - len(good)
+    return Row(name, budget, int(solution.nfe.max()), seconds, frechet, sliced, failed)

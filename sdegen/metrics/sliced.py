@@ -23,10 +23,21 @@ def sliced_wasserstein(a: Tensor, b: Tensor, projections: int = 256, seed: int =
     if projections < 1:
         raise ValueError(f"projections = {projections}, expected 1 or more.")
     a, b = matrices(a, b, least=1)
+    return distance_of_projections(project(a, projections, seed), project(b, projections, seed))
+
+
+def project(x: Tensor, projections: int = 256, seed: int = 0) -> Tensor:
+    """The samples x (n, ...) on random directions: (projections, n), all that their sliced
+    distances depend on."""
+    x = x.detach().flatten(1).double()
     generator = torch.Generator().manual_seed(seed)
-    u = torch.randn(a.shape[1], projections, generator=generator, dtype=torch.float64)
-    u = (u / u.norm(dim=0)).to(a.device)
-    return float(_squared_w2((a @ u).T, (b @ u).T).mean().sqrt())
+    u = torch.randn(x.shape[1], projections, generator=generator, dtype=torch.float64)
+    return (x @ (u / u.norm(dim=0)).to(x.device)).T
+
+
+def distance_of_projections(a: Tensor, b: Tensor) -> float:
+    """The sliced distance of two sets of samples by their projections (p, n) and (p, m)."""
+    return float(_squared_w2(a, b).mean().sqrt())
 
 
 def _squared_w2(a: Tensor, b: Tensor) -> Tensor:

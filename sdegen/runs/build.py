@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from sdegen.data import numbered_as
 from sdegen.model.score import ScoreModel
 
 ALLOWED = ("sdegen", "torch.optim")
@@ -94,6 +95,15 @@ def build_model(config: dict[str, Any], shape: Sequence[int], classes: int) -> S
 
 
 def build_data(config: dict[str, Any]) -> tuple[Any, Any]:
-    """The training and the held-out data set."""
-    data = config["data"]
-    return tuple(build(data[split], config["packages"]) for split in ("train", "test"))  # type: ignore[return-value]
+    """The training and the held-out data set, whose classes have the training data's numbers."""
+    train = build_split(config, "train")
+    return train, build_split(config, "test", getattr(train, "names", ()))
+
+
+def build_split(config: dict[str, Any], split: str, names: Sequence[str] = ()) -> Any:
+    """One of the data sets, its classes numbered as in ``names`` where they are named.
+
+    ValueError where a class is not among them that a model is given.
+    """
+    data = build(config["data"][split], config["packages"])
+    return numbered_as(data, names, known_alone=config["conditional"])

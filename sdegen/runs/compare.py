@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdegen.metrics.quality import Quality, Row
+from sdegen.metrics.quality import Quality, Row, row_of
 from sdegen.model.score import ScoreModel
 from sdegen.sampling.choice import Chooser, Recommended
 from sdegen.sampling.march import Solution, solve
@@ -60,13 +60,14 @@ def compare(
     walk: Any = None,
     seed: int = 0,
 ) -> Iterator[tuple[Row, Solution]]:
-    """Every solver at every budget from the same seeds; an adaptive one once, at its own."""
+    """Every solver at every budget, samples of a shape (n, *) from the same seeds; an adaptive
+    one once, at its own budget."""
     for name, solver in solvers.items():
         for budget in budgets_of(solver, budgets):
             solution, seconds = timed_solve(
-                model, (quality.n, *shape), solver=solver, nfe=budget, walk=walk, seed=seed
+                model, shape, solver=solver, nfe=budget, walk=walk, seed=seed
             )
-            yield quality.row(name, budget, solution, seconds), solution
+            yield row_of(name, budget, solution, seconds, quality), solution
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -78,7 +79,7 @@ def table(rows: Sequence[Row]) -> str:
             "" if row.nfe is None else str(row.nfe),
             "" if row.seconds is None else f"{row.seconds:.2f}",
             "" if row.frechet is None else f"{row.frechet:.3f}",
-            f"{row.sliced:.4f}",
+            "" if row.sliced is None else f"{row.sliced:.4f}",
             str(row.failed) if row.failed else "",
         ]
         for row in rows
@@ -97,3 +98,14 @@ def table(rows: Sequence[Row]) -> str:
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The rows for a JSON file."""
     return [asdict(row) for row in rows]
+
+
+def value_of(rows: Sequence[Row], objective: str | None) -> float | None:
+    """The last row's number of that name, None without one; ValueError where it was not
+    measured."""
+    if objective is None:
+        return None
+    value: float | None = getattr(rows[-1], objective)
+    if value is None:
+        raise ValueError(f"objective={objective}, but of {rows[-1].solver} there is none.")
+    return value

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from sdegen.files import write_json, write_tensors
-from sdegen.metrics.quality import Quality, Row
+from sdegen.metrics.quality import Row
 from sdegen.model.score import ScoreModel
 from sdegen.runs.compare import as_json, budgets_of, compare
-from sdegen.runs.folder import WEIGHTS, gather, given_labels, weights_header
+from sdegen.runs.folder import WEIGHTS, given_labels, quality_of
 from sdegen.runs.pictures import curve, picture, trajectory
 from sdegen.runs.settings import Comparison
 from sdegen.sampling.choice import Chooser
 from sdegen.solvers.solver import Solver
+
+SAMPLES = 1000
+"""How many of each solver at each budget, where there are as many data."""
 
 
 def finish(
@@ -26,25 +29,28 @@ def finish(
     test: Any,
     solvers: Mapping[str, Solver | Chooser],
     walk: Any,
+    header: dict[str, Any],
 ) -> list[Row]:
-    """Sample with every solver at every budget; write weights, pictures and the table.
+    """Sample with every solver at every budget; write the weights, with what they say of
+    themselves, pictures and the table.
 
     The table's rows, that of real data first.
     """
     from tqdm import tqdm
 
     budgets, seed = compared.budgets, compared.seed
-    write_tensors(folder / WEIGHTS, model.state_dict(), weights_header(config, data))
+    write_tensors(folder / WEIGHTS, model.state_dict(), header)
     curve(folder)
-    quality = Quality(gather(data), gather(test))
-    classes = data.classes if config["conditional"] else 0
-    model = given_labels(model, quality.n, classes)
-    rows = [quality.floor]
+    quality = quality_of(folder, config, (data, test))
+    n = min(len(data), len(test), SAMPLES)
+    counts = header["counts"] if config["conditional"] else []
+    rows = [quality.floor(n)]
     runs = sum(len(budgets_of(solver, budgets)) for solver in solvers.values())
-    results = compare(model, quality, data.shape, solvers, budgets, walk=walk, seed=seed)
+    given, shape = given_labels(model, n, counts), (n, *data.shape)
+    results = compare(given, quality, shape, solvers, budgets, walk=walk, seed=seed)
     for row, solution in tqdm(results, total=runs, desc="sampling", unit="solve", leave=False):
         rows.append(row)
         picture(solution.x, folder / f"samples-{row.solver}.png", f"{row.solver}, {row.nfe} NFE")
-    trajectory(model, data, folder, solvers, walk, compared)
+    trajectory(model, data.shape, counts, folder, solvers, walk, compared)
     write_json(folder / "table.json", as_json(rows))
     return rows

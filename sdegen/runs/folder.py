@@ -1,36 +1,108 @@
-"""The folder of a finished run: its weights, and what they say of themselves."""
+"""The folder of a finished run: its weights, what they say of themselves, what measures them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sdegen.data import ArrayData
+from sdegen.checks import one_of, warn
+from sdegen.data import ArrayData, class_counts, class_labels, gather
+from sdegen.files import load_weights, read_header, read_tensors, write_tensors
+from sdegen.model.score import ScoreModel
+from sdegen.runs.settings import WEIGHTS_OF
+from sdegen.training.trainer import CHECKPOINT
 
 WEIGHTS = "model.safetensors"
+REFERENCE = "reference.safetensors"
+
+IN_MEMORY = 5000
+"""Items of a data set that are looked at where it is no array."""
 
 
-def weights_header(config: dict[str, Any], data: Any) -> dict[str, Any]:
-    """What a weights file says of itself: enough to build its model again."""
-    return {"config": config, "shape": list(data.shape), "classes": data.classes}
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    model: the averaged model.  config: the run's.  shape: of a sample.  counts: how often the
+    classes 0, 1, ... come in its training data, empty where the model takes no label; names: what
+    they are called, where they have names.  step: of the weights, None of a run that did not say.
+    """
+
+    folder: Path
+    model: ScoreModel
+    config: dict[str, Any]
+    shape: list[int]
+    counts: list[int]
+    names: tuple[str, ...]
+    step: int | None
+
+
+def description(config: dict[str, Any], data: Any) -> dict[str, Any]:
+    """What weights say of themselves: enough to build their model again, and to sample it without
+    the data."""
+    about = {"config": config, "shape": list(data.shape), "classes": data.classes}
+    return about | {"counts": class_counts(data), "names": list(getattr(data, "names", ()))}
+
+
+def load_run(folder: Path, packages: list[str], device: str, weights: str = "finished") -> Run:
+    """A finished run, from the folder it is in; a warning where it was trained on since.
+
+    weights: "finished", or "averaged" or "raw", of the last checkpoint, of a run that is not
+             finished too.
+
+    Raises ValueError where the weights are missing, damaged, or of another network.
+    """
+    from sdegen.runs.build import build_model
+
+    path = folder / (WEIGHTS if weights == "finished" else CHECKPOINT)
+    tensors, header = read_tensors(path)
+    if begin := WEIGHTS_OF[weights]:
+        tensors = {k.removeprefix(begin): v for k, v in tensors.items() if k.startswith(begin)}
+        header = {**header["run"], "step": header["step"]}
+    config, shape, classes = header["config"], header["shape"], header["classes"]
+    model = build_model({**config, "packages": packages}, shape, classes)
+    load_weights(model, tensors, path)
+    step, later = header.get("step"), trained_until(folder)
+    if step is not None and later is not None and later > step:
+        warn(
+            f"The weights {path} are of step {step}, where the run was finished, but its "
+            f"checkpoint is of step {later}: finish it with the command that trains it, or take "
+            "the checkpoint's by weights=averaged."
+        )
+    counts = header.get("counts", [1] * classes) if config["conditional"] else []
+    model = model.to(device_of(device)).eval()
+    return Run(folder, model, config, shape, counts, tuple(header.get("names", ())), step)
 
 
 def load(
-    folder: Path, packages: list[str], device: str
-) -> tuple[Any, dict[str, Any], list[int], int]:
-    """A run's averaged model, its configuration, and the shape and classes it samples."""
-    from sdegen.files import load_weights, read_tensors
-    from sdegen.runs.build import build_model
+    folder: str | Path,
+    device: str = "cpu",
+    weights: str = "finished",
+    packages: Sequence[str] = (),
+) -> ScoreModel:
+    """The model of a run that ``sdegen-train`` left in a folder, in eval mode on a device.
 
-    path = folder / WEIGHTS
-    tensors, header = read_tensors(path)
-    trained, shape, classes = header["config"], header["shape"], header["classes"]
-    model = build_model({**trained, "packages": packages}, shape, classes)
-    load_weights(model, tensors, path)
-    model = model.to(device_of(device)).eval()
-    return model, trained, shape, classes if trained["conditional"] else 0
+    weights:  "finished", those of a finished run, averaged; or of its last checkpoint, while it
+              trains too: "averaged", or "raw" as the optimiser left them.
+    packages: of your own, that the run's configuration may name.
+
+    A conditional model is given its labels as any: ``load(folder).given(y=labels)``, in the
+    numbers of the training data's classes.
+
+    Raises ValueError where the weights are missing, damaged, or of another network.
+    """
+    one_of(weights, "weights", WEIGHTS_OF)
+    return load_run(Path(folder), list(packages), device, weights).model
+
+
+def trained_until(folder: Path) -> int | None:
+    """The step of a folder's checkpoint, None where there is none."""
+    path = folder / CHECKPOINT
+    return int(read_header(path)["step"]) if path.is_file() else None
 
 
 def device_of(name: str) -> torch.device:
@@ -44,22 +116,30 @@ def device_of(name: str) -> torch.device:
         raise ValueError(f"device={name} cannot be used: {reason}. Use device=cpu.") from None
 
 
-def given_labels(model: Any, n: int, classes: int) -> Any:
-    """A conditional model with labels for n samples, an unconditional one as it is."""
-    labels = class_labels(n, classes)
-    return model if labels is None else model.given(y=labels.to(model.device))
+def given_labels(model: Any, n: int, counts: list[int]) -> Any:
+    """A conditional model with labels for n samples in the shares of the data's classes, an
+    unconditional one, without counts, as it is."""
+    return model.given(y=class_labels(n, counts).to(model.device)) if counts else model
 
 
-def gather(data: Any, most: int = 5000) -> ArrayData:
-    """A data set, or its first samples, as one array."""
-    if isinstance(data, ArrayData):
-        return data
-    levels = getattr(data, "levels", 0)
-    pairs = [data[i] for i in range(min(len(data), most))]
-    labels = torch.stack([y for _, y in pairs]) if data.classes else None
-    return ArrayData(torch.stack([x for x, _ in pairs]), labels, levels)
+def in_memory(data: Any) -> ArrayData:
+    """A data set that is an array, or a fair part of another one, as an array."""
+    return data if isinstance(data, ArrayData) else gather(data, IN_MEMORY)
 
 
-def class_labels(n: int, classes: int) -> torch.Tensor | None:
-    """Labels that go round the classes, None for an unconditional model."""
-    return torch.arange(n) % classes if classes else None
+def quality_of(folder: Path, config: dict[str, Any], pair: Any = None) -> Any:
+    """The Quality that samples of a run are measured by: made once, of its training and held-out
+    data, and kept in its folder.
+
+    pair: the two data sets, where they are at hand.
+    """
+    from sdegen.metrics.quality import Quality
+    from sdegen.runs.build import build_data
+
+    path = folder / REFERENCE
+    if path.is_file():
+        return Quality.of(read_tensors(path)[0])
+    train, test = pair or build_data(config)
+    quality = Quality(in_memory(train), in_memory(test))
+    write_tensors(path, quality.tensors(), {})
+    return quality

@@ -13,15 +13,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sdegen.files import claim, write_json, write_text
+from sdegen.data import ArrayData, gather
+from sdegen.files import claim, locked, write_json, write_text
 from sdegen.likelihood.bits import bits_per_dim, spread_over_bins
 from sdegen.likelihood.bounds import continuous_bound, data_as_seen, discrete_bound
 from sdegen.likelihood.density import log_prob
 from sdegen.likelihood.ground import warn_of_failures
 from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Seeded
-from sdegen.runs.build import build, build_data
-from sdegen.runs.folder import WEIGHTS, gather, load
+from sdegen.runs.build import build, build_split
+from sdegen.runs.folder import WEIGHTS, Run, in_memory, load_run
 from sdegen.runs.settings import EvaluateSettings, record
 
 PARTS = "parts.jsonl"
@@ -41,21 +42,29 @@ class Evaluated(NamedTuple):
 
 
 def evaluate_run(settings: EvaluateSettings) -> Evaluated:
-    """Evaluate batch by batch, each recorded when done: the same settings go on from there."""
+    """Evaluate batch by batch, each recorded when done: the same settings go on from there.
+
+    Of n samples the classes have their shares in the split, and more samples begin with fewer.
+    """
+    source = Path(settings.run)
+    run = load_run(source, settings.packages, settings.device)
+    trained = {**run.config, "packages": settings.packages}
+    other = {} if settings.data is None else {"data": settings.data}
+    data = gather(build_split({**trained, **other}, settings.split, run.names), settings.n)
+    check_data(data.x, run.shape, data.levels, trained_range(trained))
+    folder = source / settings.name
+    claim(folder)
+    with locked(folder):
+        return evaluated(settings, run, data, folder)
+
+
+def evaluated(settings: EvaluateSettings, run: Run, data: ArrayData, folder: Path) -> Evaluated:
+    """The same on the data, in a folder that is ours."""
     from tqdm import tqdm
 
     from sdegen.plots import save_histogram
 
-    source = Path(settings.run)
-    model, trained, shape, classes = load(source, settings.packages, settings.device)
-    trained = {**trained, "packages": settings.packages}
-    other = {} if settings.data is None else {"data": settings.data}
-    pair = dict(zip(("train", "test"), build_data({**trained, **other}), strict=True))
-    data = gather(pair[settings.split], settings.n or 10**9)
-    x, y = data.x[: settings.n], data.y[: settings.n]
-    check_data(x, shape, data.levels, trained_range(trained))
-    folder = source / settings.name
-    claim(folder)
+    x, y, model, source = data.x, data.y, run.model, run.folder
     # Other weights or other data under the same settings are another evaluation.
     digest = hashlib.sha256((source / WEIGHTS).read_bytes() + x.contiguous().numpy().tobytes())
     config = record(settings)
@@ -66,7 +75,7 @@ def evaluate_run(settings: EvaluateSettings) -> Evaluated:
     ):
         for first in range(len(done), len(x), settings.batch):
             rows = slice(first, first + settings.batch)
-            given = model.given(y=y[rows].to(model.device)) if classes else model
+            given = model.given(y=y[rows].to(model.device)) if run.counts else model
             found = measure(given, x[rows], data.levels, settings, first)
             parts.writelines(json.dumps(row) + "\n" for row in found)
             parts.flush()
@@ -89,7 +98,7 @@ def evaluate_run(settings: EvaluateSettings) -> Evaluated:
 def trained_range(trained: dict[str, Any]) -> tuple[float, float] | None:
     """What a run's training data lies in; None where that data cannot be read any more."""
     try:
-        data = gather(build_data(trained)[0])
+        data = in_memory(build_split(trained, "train"))
     except (ValueError, OSError):
         return None
     return (-1.0, 1.0) if data.levels else (float(data.x.min()), float(data.x.max()))
@@ -118,7 +127,8 @@ def check_data(x: Tensor, shape: list[int], levels: int, seen: tuple[float, floa
 
 def resumed(folder: Path, config: dict[str, Any], n: int) -> list[Row]:
     """The samples done before by the same settings; ValueError where the folder holds others."""
-    path, same = folder / "settings.json", {k: v for k, v in config.items() if k != "batch"}
+    free = ("batch", "objective")
+    path, same = folder / "settings.json", {k: v for k, v in config.items() if k not in free}
     parts = folder / PARTS
     lines = parts.read_text(encoding="utf-8").split("\n") if parts.is_file() else [""]
     if len(lines) > 1 and json.loads(path.read_text(encoding="utf-8")) != same:

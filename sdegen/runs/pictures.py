@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ def curve(folder: Path) -> None:
 
 def trajectory(
     model: ScoreModel,
-    data: Any,
+    shape: Sequence[int],
+    counts: list[int],
     folder: Path,
     solvers: Mapping[str, Solver | Chooser],
     walk: Any,
@@ -62,11 +63,11 @@ def trajectory(
     if not stepping:
         return
     name, solver = list(stepping.items())[-1]
-    n = 10 if len(data.shape) == 3 else 2000
-    model = given_labels(model, n, data.classes if "y" in model.conditions else 0)
+    n = 10 if len(shape) == 3 else 2000
+    model = given_labels(model, n, counts)
     budget, seed = max(compared.budgets), compared.seed
     solution = solve(
-        model, (n, *data.shape), solver=solver, nfe=budget, walk=walk, seed=seed, path=True
+        model, (n, *shape), solver=solver, nfe=budget, walk=walk, seed=seed, path=True
     )
     assert solution.path is not None
     states = solution.path.x

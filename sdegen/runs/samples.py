@@ -2,43 +2,167 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sdegen.files import claim, write_json, write_tensors
-from sdegen.metrics.quality import Quality, Row
-from sdegen.runs.build import build, build_data
-from sdegen.runs.compare import as_json, timed_solve
-from sdegen.runs.folder import gather, given_labels, load
+from torch import Tensor
+
+from sdegen.data import class_labels
+from sdegen.files import claim, locked, write_json
+from sdegen.metrics.quality import Quality, Row, row_of
+from sdegen.noise import Brownian, Noise, Seeded
+from sdegen.runs.build import build
+from sdegen.runs.chunks import SAMPLES, Chunk, gathered
+from sdegen.runs.compare import as_json, timed_solve, value_of
+from sdegen.runs.exports import EXPORTS, refuse_export
+from sdegen.runs.folder import Run, load_run, quality_of
 from sdegen.runs.pictures import picture
 from sdegen.runs.settings import SampleSettings, record
+from sdegen.sampling.march import Solution
+from sdegen.sampling.plan import Plan
+from sdegen.solvers.solver import Solver
+
+HOW_MANY = ("run", "name", "n", "batch_size", "quality", "formats", "objective", "device")
+"""Settings in which samples of one folder may differ."""
 
 
-def sample_run(settings: SampleSettings) -> tuple[list[Row], Path, Any]:
+class Sampled(NamedTuple):
+    """The table's rows, the folder that holds everything, why the solver was chosen where one
+    was, and the number that was asked for."""
+
+    rows: list[Row]
+    folder: Path
+    choice: Any
+    value: float | None
+
+
+def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled:
     """Load a run's weights, sample, and write samples, picture and result into a folder of their
-    own: the table's rows, that folder, and why the solver was chosen where one was."""
-    packages, source = settings.packages, Path(settings.run)
-    model, trained, shape, classes = load(source, packages, settings.device)
-    solver, walk = build(settings.solver, packages), build(settings.walk, packages) or None
-    folder = source / "samples" / settings.title
+    own.
+
+    Samples are written before anything else is tried, chunk by chunk; what is there already is
+    not made again. They are measured if ``quality`` says so; where that cannot be, a sentence
+    says why.
+    """
+    run = load_run(Path(settings.run), settings.packages, settings.device, settings.weights)
+    refuse_export(settings.formats, run.shape)
+    folder = run.folder / "samples" / settings.title
+    maker = Maker(settings, run)
     claim(folder)
-    solution, seconds = timed_solve(
-        given_labels(model, settings.n, classes),
-        (settings.n, *shape),
-        solver=solver,
-        walk=walk,
-        steps=settings.steps,
-        nfe=settings.nfe,
-        eta=settings.eta,
-        seed=settings.seed,
-        denoise=settings.denoise,
-    )
-    train, test = (gather(data) for data in build_data({**trained, "packages": packages}))
-    quality = Quality(train, test, settings.n)
-    row = quality.row(settings.title, settings.nfe, solution, seconds)
-    config = record(settings)
-    write_tensors(folder / "samples.safetensors", {"x": solution.x}, {"config": config})
-    picture(solution.x, folder / "samples.png", f"{settings.title}, {row.nfe} NFE")
-    rows = [quality.floor, row]
-    write_json(folder / "result.json", {"config": config, "rows": as_json(rows)})
-    return rows, folder, solution.choice
+    with locked(folder):
+        config = record(settings)
+        same = {k: v for k, v in config.items() if k not in HOW_MANY}
+        if settings.seed is None:  # none of them could be made again
+            (folder / SAMPLES).unlink(missing_ok=True)
+        same["weights"] = f"{settings.weights}, {digest(run)}"
+        n = settings.n
+        made, seconds = gathered(folder, config, same, n, settings.batch_size, maker)
+        solution = Solution(made["x"], made["nfe"], made["status"])
+        calls = int(solution.nfe.max())
+        picture(solution.x, folder / "samples.png", f"{settings.title}, {calls} NFE")
+        good = solution.status == 0
+        for name in settings.formats:
+            EXPORTS[name](solution.x[good], made["y"][good] if run.counts else None, folder)
+        quality = reference(settings, run, say) if settings.quality else None
+        row = row_of(settings.title, settings.nfe, solution, seconds, quality)
+        rows = [quality.floor(n), row] if quality else [row]
+        write_json(
+            folder / "result.json", {"config": config, "step": run.step, "rows": as_json(rows)}
+        )
+    return Sampled(rows, folder, maker.choice, value_of(rows, settings.objective))
+
+
+def digest(run: Run) -> str:
+    """Weights in a few letters."""
+    hashed = hashlib.sha256()
+    for name, tensor in run.model.state_dict().items():
+        hashed.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+    return hashed.hexdigest()[:16]
+
+
+class Maker:
+    """Makes samples of a run, some at a time: sample i has its own stream and label, whatever
+    the chunk it is in.
+
+    A chooser is asked once, for the first of them.
+    """
+
+    def __init__(self, settings: SampleSettings, run: Run) -> None:
+        self.settings, self.run, self.choice = settings, run, None
+        solver, packages = build(settings.solver, settings.packages), settings.packages
+        self.how = {
+            "solver": solver,
+            "walk": build(settings.walk, packages) or None,
+            "steps": settings.steps,
+            "nfe": settings.nfe,
+            "eta": settings.eta,
+            "denoise": settings.denoise,
+        }
+        self.labels = None
+        if chosen := numbers_of(settings.classes, run):
+            self.labels = class_labels(settings.n, chosen)
+        size = min(settings.n, settings.batch_size)
+        start, noise = (size, *run.shape), self.noise(0, size)
+        # What cannot be solved is refused here, before there is a folder.
+        plan = Plan.of(self.model(0, size), start, **self.how, **noise)
+        self.choice = plan.choice
+        if not isinstance(solver, Solver):
+            self.how |= {"solver": plan.solver, "walk": plan.walk, "steps": None, "nfe": None}
+
+    def __call__(self, first: int, m: int) -> Chunk:
+        """Samples first to first + m - 1."""
+        shape = (m, *self.run.shape)
+        solution, seconds = timed_solve(
+            self.model(first, m), shape, **self.how, **self.noise(first, m)
+        )
+        made: dict[str, Tensor] = {"x": solution.x, "nfe": solution.nfe, "status": solution.status}
+        if self.labels is not None:
+            made["y"] = self.labels[first : first + m]
+        return Chunk({name: tensor.cpu() for name, tensor in made.items()}, seconds)
+
+    def model(self, first: int, m: int) -> Any:
+        """The model, with the labels of these samples where it takes labels."""
+        model = self.run.model
+        if self.labels is None:
+            return model
+        return model.given(y=self.labels[first : first + m].to(model.device))
+
+    def noise(self, first: int, m: int) -> dict[str, Any]:
+        """The random numbers of these samples, as ``solve`` takes them."""
+        seed, solver = self.settings.seed, self.how["solver"]
+        if seed is None:
+            return {}
+        if isinstance(seed, list):
+            return {"seed": seed[first : first + m]}
+        needs_path = isinstance(solver, Solver) and solver.traits.needs_path
+        noise: Noise = Seeded(seed, first)
+        if needs_path:
+            noise = Brownian(seed, self.run.model.sde.T, first)
+        return {"noise": noise}
+
+
+def numbers_of(classes: list[int | str] | None, run: Run) -> list[int]:
+    """How often each class is to come: as in the training data, or the chosen ones alike.
+
+    ValueError for classes that there are none of, and of a run without classes.
+    """
+    if classes is None:
+        return run.counts
+    if not run.counts:
+        raise ValueError(f"classes={classes}, but the run's model takes no class: leave it out.")
+    names = list(run.names) or [str(k) for k in range(len(run.counts))]
+    for each in classes:
+        if str(each) not in names:
+            raise ValueError(f"There is no class {each!r}: the run has {', '.join(names)}.")
+    return [int(name in map(str, classes)) for name in names]
+
+
+def reference(settings: SampleSettings, run: Run, say: Callable[[str], None]) -> Quality | None:
+    """What samples of the run are measured by; None, and why, where it cannot be had."""
+    try:
+        return quality_of(run.folder, {**run.config, "packages": settings.packages})
+    except (ValueError, OSError) as error:
+        say(f"The samples are not measured: {error}")
+        return None

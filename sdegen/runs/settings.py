@@ -5,11 +5,12 @@ conf/ says what they are by default; here is what they may be.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
 from sdegen.checks import flag, number, one_of, optional, text, texts, whole
+from sdegen.files import short
 from sdegen.training.settings import TrainSettings
 
 Node = dict[str, Any]
@@ -44,12 +45,29 @@ def record(settings: Any) -> dict[str, Any]:
     return {name: value for name, (default, value) in values.items() if value is not default}
 
 
+WEIGHTS_OF = {"finished": None, "averaged": "ema.module.", "raw": "model."}
+"""Which weights of a run are meant, and how their names begin in a checkpoint."""
+
+OF_SAMPLES = ("frechet", "sliced")
+"""What is measured of samples, by the names of a ``Row``."""
+
+
+def objective(name: str, value: str, known: Sequence[str]) -> None:
+    """Refuse the name of a number that a command does not know."""
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, but it is {value!r}.")
+
+
 @dataclass(frozen=True)
 class SampleSettings:
     """Of ``sdegen-sample``.
 
     run: the folder of a finished run.  name: of the samples' folder.  n: samples.  nfe or steps,
-    eta, seed and denoise as ``solve`` has them; eta and seed may be lists.
+    eta, seed and denoise as ``solve`` has them; eta and seed may be lists.  batch_size: samples at
+    once.  classes: names or numbers, None for the training data's shares.  weights: "finished",
+    or of the last checkpoint, "averaged" or "raw".  quality: whether the samples are measured.
+    formats: files beside the .safetensors, of "png" and "npz".  objective: the number that the
+    command returns, "frechet" or "sliced", None for none.
     """
 
     run: str
@@ -60,6 +78,12 @@ class SampleSettings:
     eta: float | list[float] | None
     seed: int | list[int] | None
     denoise: bool
+    batch_size: int
+    classes: list[int | str] | None
+    weights: str
+    quality: bool
+    formats: list[str]
+    objective: str | None
     device: str
     packages: list[str]
     solver: Node | None = None
@@ -67,21 +91,33 @@ class SampleSettings:
 
     def __post_init__(self) -> None:
         text("run", self.run), text("name", self.name), text("device", self.device)
-        whole("n", self.n)
+        whole("n", self.n), whole("batch_size", self.batch_size)
         for name in ("nfe", "steps"):
             optional(whole, name, getattr(self, name))
         for eta in self.eta if isinstance(self.eta, list) else [self.eta]:
             optional(number, "eta", eta, 0)
         for seed in self.seed if isinstance(self.seed, list) else [self.seed]:
             optional(whole, "seed", seed, None)
-        flag("denoise", self.denoise), texts("packages", self.packages)
+        flag("denoise", self.denoise), flag("quality", self.quality)
+        texts("packages", self.packages), texts("formats", self.formats)
+        one_of(self.weights, "weights", WEIGHTS_OF)
+        for each in self.formats:
+            one_of(each, "format", dict.fromkeys(("png", "npz")))
+        optional(objective, "objective", self.objective, OF_SAMPLES)
+        if self.objective is not None and not self.quality:
+            raise ValueError(f"objective={self.objective} is measured: leave out quality=false.")
+        seeds = len(self.seed) if isinstance(self.seed, list) else self.n
+        if seeds != self.n:
+            raise ValueError(f"There are {seeds} seeds for n = {self.n} samples: give one each.")
+        if self.classes is not None and (not isinstance(self.classes, list) or not self.classes):
+            raise ValueError(f"classes must be a list, classes=[...], but it is {self.classes!r}.")
 
     @property
     def title(self) -> str:
-        """A folder name that says what differs between the jobs of a sweep."""
+        """A folder name that says what differs between the jobs of a sweep, and fits a file."""
         parts = {"nfe": self.nfe, "steps": self.steps, "eta": self.eta, "seed": self.seed}
         given = [f"{key}{value}" for key, value in parts.items() if value is not None]
-        return "-".join([self.name, *given, *(["denoise"] if self.denoise else [])])
+        return short("-".join([self.name, *given, *(["denoise"] if self.denoise else [])]))
 
 
 @dataclass(frozen=True)
@@ -115,7 +151,8 @@ class EvaluateSettings:
     run: the folder of a finished run.  name: of the results' folder in it.  n: samples, None for
     all of the split, ``batch`` at a time.  solver to protocol as ``log_prob`` and ``bits_per_dim``
     have them, None for their defaults.  elbo_draws, ddpm_steps: of the bounds, 0 for none of
-    them; bounds_on: "dequantised" data or its "values".
+    them; bounds_on: "dequantised" data or its "values".  objective: the mean that the command
+    returns, "flow", "elbo" or "ddpm", None for none.
     """
 
     run: str
@@ -133,6 +170,7 @@ class EvaluateSettings:
     elbo_draws: int
     ddpm_steps: int
     bounds_on: str
+    objective: str | None
     seed: int
     device: str
     packages: list[str]
@@ -155,6 +193,10 @@ class EvaluateSettings:
         for name in ("divergence", "protocol"):
             optional(text, name, getattr(self, name))
         one_of(self.bounds_on, "bounds_on", {"values": True, "dequantised": False})
+        optional(objective, "objective", self.objective, ("flow", "elbo", "ddpm"))
+        needed = {"elbo": "elbo_draws", "ddpm": "ddpm_steps"}.get(self.objective or "")
+        if needed and not getattr(self, needed):
+            raise ValueError(f"objective={self.objective} is measured with {needed} >= 1.")
 
 
 @dataclass(frozen=True)
@@ -187,9 +229,11 @@ class Experiment:
     conditional: bool
     packages: list[str]
     walk: Node | None = None
+    objective: str | None = None
 
     def __post_init__(self) -> None:
         flag("conditional", self.conditional), texts("packages", self.packages)
+        optional(objective, "objective", self.objective, OF_SAMPLES)
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Experiment:

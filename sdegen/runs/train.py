@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from sdegen.files import claim, write_json
+from sdegen.files import claim, locked, write_json
 from sdegen.metrics.quality import Row
 from sdegen.runs.build import build, build_data, build_model, build_optimizer
 from sdegen.runs.compare import refuse_early
 from sdegen.runs.finish import finish
+from sdegen.runs.folder import description
 from sdegen.runs.settings import Experiment
 from sdegen.training import Objective, Trainer, stopping
 
@@ -43,34 +45,47 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     x0, y = (part[None] for part in data[0])
     # A loss that cannot be taken says so now.
     Objective(model, loss, experiment.conditional)(x0, y)
+    about = description(config, data)
     claim(folder)
-    trainer = Trainer(
-        model,
-        data,
-        loss,
-        optimizer,
-        settings,
-        folder,
-        conditional=experiment.conditional,
-        identity=identity(config),
-    )
-    first, world = trainer.fabric.is_global_zero, trainer.fabric.world_size
-    if first:
-        write_json(folder / "config.json", config)
-        count = sum(p.numel() for p in model.parameters())
-        say(
-            f"{folder}: {count:,} parameters, {len(data):,} samples, {settings.steps:,} steps"
-            + (f", {world} processes" if world > 1 else "")
+    with locked(folder) if first_process() else contextlib.nullcontext():
+        trainer = Trainer(
+            model,
+            data,
+            loss,
+            optimizer,
+            settings,
+            folder,
+            conditional=experiment.conditional,
+            identity=identity(config),
+            about={"run": about},
         )
-    with stopping() as wish:
-        stopped = watch(trainer, wish)
-    averaged, step = trainer.averaged, trainer.step
-    trainer.close()
-    if stopped and first:
-        say(f"Stopped at step {step:,}; the same command continues from there.")
-    if stopped or not first:
-        return Trained(stopped, [])
-    return Trained(0, finish(averaged, config, compared, folder, data, test, solvers, walk))
+        first, world = trainer.fabric.is_global_zero, trainer.fabric.world_size
+        if first:
+            write_json(folder / "config.json", config)
+            count = sum(p.numel() for p in model.parameters())
+            say(
+                f"{folder}: {count:,} parameters, {len(data):,} samples, {settings.steps:,} steps"
+                + (f", {world} processes" if world > 1 else "")
+            )
+        with stopping() as wish:
+            stopped = watch(trainer, wish)
+        averaged, step = trainer.averaged, trainer.step
+        trainer.close()
+        if stopped and first:
+            say(f"Stopped at step {step:,}; the same command continues from there.")
+        if stopped or not first:
+            return Trained(stopped, [])
+        header = {**about, "step": step}
+        rows = finish(averaged, config, compared, folder, data, test, solvers, walk, header)
+        return Trained(0, rows)
+
+
+def first_process() -> bool:
+    """Whether this is the first, or the only one, of the processes that train together; before
+    they know of each other."""
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+    return bool(vars(rank_zero_only)["rank"] == 0)
 
 
 def watch(trainer: Trainer, wish: Any) -> int:

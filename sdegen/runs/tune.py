@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sdegen.runs.folder import given_labels, load
+from sdegen.runs.folder import given_labels, load_run
 from sdegen.runs.settings import TuneSettings
 from sdegen.solvers.tuned import Tuned
 from sdegen.tuning.fitting import tune
@@ -15,7 +15,7 @@ def tune_run(settings: TuneSettings) -> tuple[Tuned, Path]:
     from tqdm import tqdm
 
     folder = Path(settings.run)
-    model, _, shape, classes = load(folder, settings.packages, settings.device)
+    run = load_run(folder, settings.packages, settings.device)
     with tqdm(desc="tuning", unit="iteration", leave=False) as bar:
 
         def watch(done: int, total: int, error: float) -> None:
@@ -24,9 +24,9 @@ def tune_run(settings: TuneSettings) -> tuple[Tuned, Path]:
             bar.update(done - bar.n)
 
         tuned = tune(
-            given_labels(model, settings.seeds, classes),
+            given_labels(run.model, settings.seeds, run.counts),
             nfe=settings.nfe,
-            shape=shape,
+            shape=run.shape,
             coefficients=settings.coefficients,
             seeds=settings.seeds,
             iterations=settings.iterations,

@@ -1,12 +1,14 @@
 """The training loop: a generator on Lightning Fabric, resumable bit for bit on the CPU.
 
 Everything random in step k is a function of (seed, process, k): the data's order comes from a
-stateless sampler and torch's generators are seeded anew at every step. So a checkpoint needs no
-generator state, and a resumed run repeats what an undisturbed one would have done.
+stateless sampler, torch's generators are seeded anew at every step, and those that an item of the
+data may draw from at every item. So a checkpoint needs no generator state, and a resumed run
+repeats what an undisturbed one would have done.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -19,8 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from sdegen.data import InfiniteBatches
-from sdegen.files import load_weights, read_tensors, write_tensors, write_text
+from sdegen.checks import warn
+from sdegen.data import InfiniteBatches, SeededItems
+from sdegen.files import load_weights, locked, read_tensors, write_tensors, write_text
 from sdegen.model.score import ScoreModel
 from sdegen.noise.hashing import GOLDEN, mix, signed
 from sdegen.sde import RENAMED
@@ -78,6 +81,7 @@ class Trainer:
     loss:      (model, x0) -> per-sample losses.
     optimizer: parameters -> torch optimizer.
     identity:  JSON that says what is trained; a checkpoint of another identity is refused.
+    about:     JSON that a checkpoint says of itself besides.
     """
 
     def __init__(
@@ -91,9 +95,10 @@ class Trainer:
         *,
         conditional: bool = False,
         identity: dict[str, Any] | None = None,
+        about: dict[str, Any] | None = None,
     ) -> None:
         self.settings, self.folder, self.data = settings, folder, data
-        self.identity = identity or {}
+        self.identity, self.about = identity or {}, about or {}
         self.fabric = launch(settings)
         self.ema = AveragedModel(model, multi_avg_fn=average(settings.ema))
         self.ema.to(self.fabric.device)
@@ -102,6 +107,8 @@ class Trainer:
         )
         self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
         self.model, self.step = model, 0
+        self.seen = 0  # data, by all processes together
+        self.saved: int | None = None
         if (folder / CHECKPOINT).exists():
             self.load()
 
@@ -124,33 +131,61 @@ class Trainer:
         """Train until ``settings.steps``, yielding a record every so often and saving on the way.
 
         A wish to stop is granted after the step under way, with a checkpoint: at once in a single
-        process, at the next record where several must agree. ValueError if the loss is not finite.
+        process, at the next record where several must agree. While it trains no other process can
+        in this folder.
+
+        Raises ValueError if loss or weights are not finite, which are never saved, and where
+        another process trains in the folder.
         """
-        settings, seen = self.settings, 0
+        with locked(self.folder) if self.fabric.is_global_zero else contextlib.nullcontext():
+            if self.fabric.is_global_zero:
+                self.forget_later()
+            yield from self.go(wish)
+
+    def go(self, wish: Wish | None) -> Iterator[Record]:
+        """``steps`` in a folder that is ours."""
+        settings, count = self.settings, 0
         total = torch.zeros(2, device=self.fabric.device)
         start = time.perf_counter()
         for x0, y in self.batches():
             total += self.update(x0, y)
-            seen += 1
+            count += 1
             if self.step % settings.log_every == 0 or self.step == settings.steps:
-                loss, norm = (self.fabric.all_reduce(total, reduce_op="mean") / seen).tolist()
+                loss, norm = (self.fabric.all_reduce(total, reduce_op="mean") / count).tolist()
+                self.refuse_broken(loss)
                 now = time.perf_counter()
                 lr = self.optimizer.param_groups[0]["lr"]
                 record = Record(self.step, loss, norm, lr, now - start)
                 total.zero_()
-                seen, start = 0, now
-                if not math.isfinite(loss):
-                    raise ValueError(
-                        f"The loss is {loss} at step {self.step}: lower the learning rate or look "
-                        "at the data. The last checkpoint is untouched."
-                    )
+                count, start = 0, now
                 self.record(record)
                 yield record
             stop = self.agreed(wish)
             if stop or self.step % settings.save_every == 0 or self.step == settings.steps:
+                self.refuse_broken(float(self.fabric.all_reduce(total, reduce_op="sum")[0]))
                 self.save()
             if stop:
                 return
+
+    def refuse_broken(self, loss: float) -> None:
+        """ValueError where the loss since the last record or the weights are not finite.
+
+        (A gradient is not asked: where it is scaled to fit float16, it may overflow now and then,
+        and the step is not taken. Where the step was taken, the weights tell.)
+        """
+        broken = f"loss is {loss}"
+        if math.isfinite(loss):
+            weights = [*self.model.parameters(), *self.ema.parameters()]
+            if bool(torch.stack([each.detach().isfinite().all() for each in weights]).all()):
+                return
+            broken = "weights are not finite"
+        kept = "There is no checkpoint yet."
+        if self.saved is not None:
+            kept = f"The checkpoint of step {self.saved} is the last good one, and untouched."
+        raise ValueError(
+            f"The {broken} at step {self.step}: lower the learning rate or look at the data. "
+            + kept
+        )
 
     def agreed(self, wish: Wish | None) -> bool:
         """Does any process wish to stop?"""
@@ -172,12 +207,15 @@ class Trainer:
             seed=self.settings.seed,
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
-            start=self.step,
+            seen=self.seen,
         )
         loader = torch.utils.data.DataLoader(
-            self.data, batch_sampler=sampler, num_workers=self.settings.workers
+            SeededItems(self.data, self.settings.seed),
+            batch_sampler=sampler.visits(),  # type: ignore[arg-type]
+            num_workers=self.settings.workers,
+            generator=torch.Generator().manual_seed(self.settings.seed),  # of the workers' seeds
         )
-        for (x0, y), _ in zip(loader, range(left), strict=False):
+        for _, (x0, y) in zip(range(left), loader, strict=False):
             yield self.fabric.to_device(x0), self.fabric.to_device(y)
 
     def update(self, x0: Tensor, y: Tensor) -> Tensor:
@@ -197,6 +235,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update_parameters(self.model)
         self.step += 1
+        self.seen += settings.batch_size * self.fabric.world_size
         return torch.stack([loss.detach().float(), torch.as_tensor(norm).to(loss).float()])
 
     def record(self, record: Record) -> None:
@@ -221,17 +260,28 @@ class Trainer:
                 else:
                     scalars[key] = value
         about = {
+            **self.about,
             "step": self.step,
+            "seen": self.seen,
+            "devices": self.fabric.world_size,
             "identity": self.identity,
             "optimizer": {"groups": state["param_groups"], "scalars": scalars},
         }
         write_tensors(self.folder / CHECKPOINT, tensors, about)
+        self.saved = self.step
 
     def load(self) -> None:
-        """Continue from the folder's checkpoint; ValueError if it is damaged or another run's."""
-        path = self.folder / CHECKPOINT
+        """Continue from the folder's checkpoint; ValueError if it is damaged, another run's, or
+        beyond the steps that are wanted."""
+        path, world = self.folder / CHECKPOINT, self.fabric.world_size
         tensors, about = read_tensors(path)
         refuse_other(path, about.get("identity", {}), self.identity)
+        step, wanted = about["step"], self.settings.steps
+        if step > wanted:
+            raise ValueError(
+                f"The checkpoint {path} is of step {step}, beyond train.steps = {wanted}: give "
+                f"train.steps={step} or more, or choose another run folder (name=...)."
+            )
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, _, key = name.partition(".")
@@ -245,9 +295,16 @@ class Trainer:
         self.optimizer.load_state_dict(
             {"state": entries, "param_groups": about["optimizer"]["groups"]}
         )
-        self.step = about["step"]
-        if self.fabric.is_global_zero:
-            self.forget_later()
+        self.step = self.saved = step
+        self.seen = about.get("seen", step * self.settings.batch_size * world)
+        before = about.get("devices", world)
+        if before != world:
+            size = self.settings.batch_size
+            warn(
+                f"The checkpoint {path} was made with train.devices = {before}, and this run has "
+                f"{world}: the data go on where they were, a step takes {size * world} of them "
+                f"where it took {size * before}."
+            )
 
     def forget_later(self) -> None:
         """Drop the records of steps after the checkpoint: they will be made again."""

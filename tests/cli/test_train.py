@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.cases import ROOT
-from tests.processes import TINY, finish, run, script, started, typed
+from tests.processes import TINY, another_at_work, finish, run, script, started, typed
 
 
 @pytest.mark.xdist_group("finished")
@@ -131,6 +131,67 @@ def test_two_processes(tmp_path: Path) -> None:
     assert out.count("2 processes") == 1 and out.count("real data (floor)") == 1
     records = (tmp_path / "outputs" / "toy2d" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in records] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_sweep_goes_on_past_a_bad_job(tmp_path: Path) -> None:
+    tiny = [*TINY, "train.steps=1", "evaluate.budgets=[2]"]
+    widths = ["net.width=8,-1,16", "packages=[aaaa,bbbb,cccc,dddd,eeee,ffff,gggg,hhhh]"]
+    code, out, err = typed("train", "-m", *tiny, *widths, cwd=tmp_path)
+    assert code == 1 and out.count("real data (floor)") == 2 and "Traceback" not in err
+    head, bad = err.strip().splitlines()[-2:]
+    assert head == "sdegen: 1 of 3 jobs failed:"
+    assert "net.width=-1" in bad and "MLP cannot be built: Trying to create tensor" in bad
+    folders = [path.parent for path in tmp_path.rglob("table.json")]
+    assert len(folders) == 2 and all(len(folder.name) <= 120 for folder in folders)
+    assert {folder.parent for folder in folders} == {tmp_path / "multirun" / "toy2d"}
+
+
+def test_a_bug_in_one_job_is_shown_and_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sdegen.cli import evaluate
+
+    def task(config: dict[str, Any]) -> None:
+        if config["n"] == 2:
+            raise RuntimeError("a bug")
+        print(f"done {config['n']}")
+
+    monkeypatch.setattr(evaluate, "run", task)
+    code, out, err = typed("evaluate", "-m", "run=x", "n=1,2,3", cwd=tmp_path)
+    assert code == 1 and out.split("\n")[:2] == ["done 1", "done 3"]
+    assert "Traceback" in err and err.endswith(
+        "1 of 3 jobs failed:\n  run=x n=2: RuntimeError: a bug\n"
+    )
+
+
+def test_a_folder_is_of_one_run_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "outputs" / "toy2d"
+    folder.mkdir(parents=True)
+    with another_at_work(folder):
+        code, _, err = typed("train", *TINY, "train.steps=1", cwd=tmp_path)
+    assert code == 1 and "outputs/toy2d is in use by process 7 on elsewhere: wait" in err
+    assert len(err.strip().splitlines()) == 1
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+
+
+def test_one_damaged_image_of_forty_ends_nothing(tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    for i in range(40):
+        pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i:02}.png")
+    whole = (tmp_path / "images" / "23.png").read_bytes()
+    (tmp_path / "images" / "23.png").write_bytes(whole[:-40])
+    small = ["data.root=images", "data.size=8", "net.width=8", "net.heads=2", "net.mults=[1,2]"]
+    few = ["conditional=false", "train.steps=5", "train.batch_size=20", "evaluate.budgets=[2]"]
+    some = ["~evaluate.solvers.ddpm", "~evaluate.solvers.euler_maruyama", "~evaluate.solvers.heun"]
+    command = ["data=image_folder", *small, *few, *some, "device=cpu"]
+    code, out, err = run("train", *command, cwd=tmp_path)
+    assert code == 0 and "real data (floor)" in out, err
+    said = "sdegen: 'images/23.png' could not be read (is it damaged?)"
+    assert err.count(said) == 2  # of the training and of the held-out data, the same here
 
 
 def test_configuration_can_be_looked_at(tmp_path: Path) -> None:

@@ -164,3 +164,11 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         from_file(tmp_path / "a.pt")
     with refused_with("there is no file"):
         from_file(tmp_path / "gone.npy")
+
+
+def test_labels_that_occur_are_the_classes(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.zeros((4, 2)), y=np.array([9, 5, 5, 70_000]))
+    data = from_file(path, labels="y")
+    assert data.y.tolist() == [1, 0, 0, 2]
+    assert data.classes == 3 and data.names == ("5", "9", "70000")

@@ -137,8 +137,8 @@ def test_hidden_files_are_no_data(tmp_path: Path) -> None:
 def test_image_folders_refuse_bad_arguments(tmp_path: Path) -> None:
     with refused_with(f"there is no folder '{tmp_path / 'gone'}'"):
         ImageFolder(tmp_path / "gone", 4)
-    (tmp_path / "a.gif").write_bytes(b"")
-    with refused_with("has no image, of .png, .jpg, .jpeg, .bmp, .webp"):
+    (tmp_path / "a.heic").write_bytes(b"")
+    with refused_with("has no image, of .png, .jpg, .jpeg, .bmp, .webp, .tif, .tiff, .gif"):
         ImageFolder(tmp_path, 4)
     shades(tmp_path, ["a.png"])
     with refused_with("channels = 4"):
@@ -147,19 +147,54 @@ def test_image_folders_refuse_bad_arguments(tmp_path: Path) -> None:
         ImageFolder(tmp_path, 0)
 
 
-def test_an_unreadable_image_is_named_when_it_is_read(tmp_path: Path) -> None:
+def test_an_unreadable_image_is_named_and_the_next_one_stands_in(tmp_path: Path) -> None:
     Image.fromarray(picture(32, 32)).save(tmp_path / "a.png")
     whole = (tmp_path / "a.png").read_bytes()
     (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "c.jpg").write_text("not an image")
     (tmp_path / "d.png").write_bytes(b"")
     Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(tmp_path / "e.png")
+    Image.fromarray(picture(32, 32, 1)).save(tmp_path / "f.png")
     data = ImageFolder(tmp_path, 4)
     assert data[0][0].isfinite().all()
-    for i, name in ((1, "b.png"), (2, "c.jpg"), (3, "d.png")):
-        with refused_with(f"'{tmp_path / name}' could not be read"):
-            data[i]
-    with refused_with(f"'{tmp_path / 'e.png'}' is grey with more than 8 bits"):
-        data[4]
+    with pytest.warns(UserWarning, match="It is left out, and the next image") as said:
+        assert torch.equal(data[1][0], data[5][0])
+    names = [str(each.message).split("'")[1] for each in said]
+    assert names == [str(tmp_path / name) for name in ("b.png", "c.jpg", "d.png", "e.png")]
+    assert "could not be read" in str(said[0].message)
+    assert "grey with more than 8 bits" in str(said[3].message)
+    assert torch.equal(data[4][0], data[5][0])  # and is not named again
     with pytest.raises(IndexError):
-        data[5]
+        data[6]
+
+
+def test_a_folder_of_nothing_but_damage_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    data = ImageFolder(tmp_path, 4)
+    with refused_with("can be read"), pytest.warns(UserWarning, match="a.png"):
+        data[0]
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".tiff", ".TIF", ".gif"])
+def test_tiff_and_gif_are_images(tmp_path: Path, suffix: str) -> None:
+    pixels = np.repeat(picture(6, 6)[..., :1] // 16 * 16, 3, 2)  # a palette holds its greys
+    Image.fromarray(pixels).save(tmp_path / f"a{suffix}", save_all=True, append_images=[])
+    x, _ = ImageFolder(tmp_path, 6)[0]
+    assert np.array_equal(to_uint8(x).permute(1, 2, 0).numpy(), pixels)
+
+
+def test_of_several_frames_the_first_is_taken(tmp_path: Path) -> None:
+    frames = [Image.new("L", (4, 4), shade) for shade in (30, 200)]
+    for name in ("a.gif", "b.tif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    assert [int(to_uint8(x)[0, 0, 0]) for x, _ in ImageFolder(tmp_path, 4)] == [30, 30]
+
+
+def test_images_that_are_passed_over_are_said(tmp_path: Path) -> None:
+    shades(tmp_path, ["a/x.png", "b/x.png"])
+    for name in ("b/y.heic", "c/x.svg", "c/y.heic", "notes.txt", "b/labels.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"3 images .* \(2 of .heic, 1 of .svg\), as 'b/y.heic'"):
+        data = ImageFolder(tmp_path, 4)
+    assert data.names == ("a", "b")

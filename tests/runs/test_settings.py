@@ -92,7 +92,15 @@ WRONG = {
     "sample denoise=maybe": "denoise must be true or false, but it is 'maybe'",
     "sample packages=mine": "packages must be a list of names, packages=",
     "sample run=null": "run must be a name, but it is None",
-    "sample +nfx=3": "no setting nfx: it must be one of denoise, device, eta, n, name, nfe",
+    "sample +nfx=3": "no setting nfx: it must be one of batch_size, classes, denoise, device, eta",
+    "sample batch_size=0": "batch_size must be a whole number >= 1, but it is 0",
+    "sample classes=3": "classes must be a list, classes=[...], but it is 3",
+    "sample weights=ema": "Unknown weights 'ema': it must be one of averaged, finished, raw",
+    "sample formats=png": "formats must be a list of names, formats=",
+    "sample formats=[gif]": "Unknown format 'gif': it must be one of npz, png",
+    "sample objective=fid": "objective must be one of frechet, sliced, but it is 'fid'",
+    "sample seed=[1,2]": "There are 2 seeds for n = 100 samples: give one each",
+    "sample quality=1": "quality must be true or false, but it is 1",
     "sample ~n": "setting n has no value: give n=",
     "tune nfe=5.0": "nfe must be a whole number >= 1, but it is 5.0",
     "tune coefficients=1": "coefficients must be true or false, but it is 1",
@@ -117,7 +125,7 @@ def test_what_is_wrong_is_one_sentence(wrong: str) -> None:
 
 
 def test_what_may_be_left_open_may() -> None:
-    some = ["seed=null", "eta=[0,0.5]", "name=7", "run=3"]
+    some = ["seed=null", "eta=[0,0.5]", "name=7", "run=3", "classes=[3,a]"]
     sample = read(SampleSettings, composed("sample", *some))
     assert sample.seed is None and sample.title == "7-eta[0, 0.5]" and sample.run == "3"
     assert read(SampleSettings, composed("sample", "~solver")).solver is None

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import resource
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,33 +11,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 import sdegen as sg
-from sdegen.data import ArrayData, toy
+from sdegen.data import ArrayData
 from sdegen.exact.distributions import Gaussian, exact_model
-from sdegen.files import atomic, claim, read_tensors, write_json, write_tensors
+from sdegen.files import read_tensors, write_tensors
 from sdegen.networks import MLP
 from sdegen.training import Trainer, TrainSettings
 from sdegen.training.signals import stopping
 from sdegen.training.trainer import CHECKPOINT, RECORDS, average, step_seed
-
-
-def trainer(
-    folder: Path, loss: Any = sg.dsm_loss, identity: Any = None, **settings: Any
-) -> Trainer:
-    folder.mkdir(exist_ok=True)
-    torch.manual_seed(0)
-    chosen = {"steps": 12, "batch_size": 16, "log_every": 4, "save_every": 5, "device": "cpu"}
-    return Trainer(
-        sg.ScoreModel(MLP(dim=2, width=16, depth=1), sg.VPSDE()),
-        toy("moons", n=50),
-        loss,
-        lambda weights: torch.optim.AdamW(weights, lr=1e-2),
-        TrainSettings(**{**chosen, "warmup": 3, **settings}),
-        folder,
-        identity=identity,
-    )
+from tests.trainers import trainer
 
 
 class Killed(Exception):
@@ -138,16 +120,6 @@ def test_learning_rate_rises_and_gradients_are_clipped(tmp_path: Path) -> None:
     assert len(before) == len(state)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
-    def broken(model: sg.ScoreModel, x0: Tensor) -> Tensor:
-        return sg.dsm_loss(model, x0) * math.nan
-
-    run = trainer(tmp_path / "r", broken)
-    with pytest.raises(ValueError, match="loss is nan at step 4"):
-        list(run.steps())
-    assert not (tmp_path / "r" / CHECKPOINT).exists()
-
-
 def test_another_configuration_is_refused(tmp_path: Path) -> None:
     list(trainer(tmp_path / "r", identity={"sde": {"beta_max": 20.0}}).steps())
     with pytest.raises(ValueError, match=r"made with sde.beta_max = 20.0, .* = 10.0.*name="):
@@ -173,40 +145,6 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     tensors, _ = read_tensors(tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match="belongs to another network"):
         load_weights(nn.Linear(2, 2), tensors, tmp_path / "w.safetensors")
-
-
-def test_no_half_written_file(tmp_path: Path) -> None:
-    """Whatever goes wrong while writing, the old file stands and nothing else is left."""
-    path = tmp_path / "a.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(OSError, match="No space left"), atomic(path) as temporary:
-        temporary.write_text("half")
-        raise OSError(28, "No space left on device")
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_no_space_for_a_checkpoint(tmp_path: Path) -> None:
-    """A file may not grow beyond 4 KiB: the write fails as on a full disk, the old file stands."""
-    path = tmp_path / "w.safetensors"
-    write_tensors(path, {"a": torch.zeros(3)}, {"step": 1})
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            write_tensors(path, {"a": torch.zeros(10_000)}, {"step": 2})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert read_tensors(path)[1] == {"step": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
-
-
-def test_unwritable_folder(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ValueError, match="cannot be written"):
-        claim(tmp_path / "file" / "run")
 
 
 def test_a_signal_is_a_wish() -> None:

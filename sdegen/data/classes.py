@@ -1,0 +1,101 @@
+"""Classes of data: labels for samples, parts that keep their shares, and numbers by name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdegen.data.arrays import ArrayData
+
+
+def stratified(y: Tensor, seed: int = 0) -> Tensor:
+    """An order (n,) of data with labels y (n,), whose every beginning has the classes' shares.
+
+    The r-th of the m data of a class, in an order drawn with the seed, has its place at
+    (r + 1/2) / m, and all come by their places. Of the first k data m k / n are then of that
+    class, to within one for each class there is. Equal labels give a random order.
+    """
+    shuffled = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    by_class = shuffled[y[shuffled].argsort(stable=True)]
+    counts = y.bincount()
+    counts = counts[counts > 0]
+    rank = torch.cat([torch.arange(int(m)) for m in counts])
+    places = (rank.double() + 0.5) / counts.repeat_interleave(counts)
+    return by_class[places.argsort(stable=True)]
+
+
+def class_labels(n: int, counts: Sequence[int]) -> Tensor:
+    """Labels (n,) of n samples, in the shares of the ``counts`` of classes 0, 1, ...
+
+    Label i depends on i and the counts alone, whatever n. ValueError if all counts are zero.
+    """
+    if not any(counts):
+        raise ValueError("There are no classes to draw labels from: all counts are zero.")
+    y = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    return y[stratified(y)][torch.arange(n) % len(y)]
+
+
+def labels_of(data: Any, most: int = 5000, seed: int = 0) -> Tensor | None:
+    """All labels (n,) of a data set, those of ``most`` items where it has no ``y`` to tell them.
+
+    None for a data set without classes.
+    """
+    if not data.classes:
+        return None
+    known = getattr(data, "y", None)
+    return gather(data, most, seed).y if known is None else torch.as_tensor(known)
+
+
+def class_counts(data: Any) -> list[int]:
+    """How often each of the classes 0, 1, ... comes in a data set, as far as ``labels_of`` tells;
+    empty without classes."""
+    y = labels_of(data)
+    return [] if y is None else y.cpu().bincount(minlength=data.classes).tolist()
+
+
+def gather(data: Any, most: int | None = None, seed: int = 0) -> ArrayData:
+    """A data set as one array: all of it in its order, or at most ``most`` of it.
+
+    These are drawn with the seed and are in the order of ``stratified``, so that a smaller part
+    is the beginning of a larger one. Of a data set that has labels but no ``y`` to tell them
+    beforehand the draw is uniform.
+    """
+    if most is None and isinstance(data, ArrayData):
+        return data
+    n, known = len(data), getattr(data, "y", None)
+    y = torch.zeros(n, dtype=torch.int64) if known is None else torch.as_tensor(known).cpu()
+    picks = torch.arange(n) if most is None else stratified(y, seed)[:most]
+    levels, names = getattr(data, "levels", 0), getattr(data, "names", ())
+    if isinstance(data, ArrayData):
+        x, y = data.x[picks], data.y[picks]
+    else:
+        pairs = [data[i] for i in picks.tolist()]
+        x = torch.stack([x for x, _ in pairs])
+        y = torch.stack([torch.as_tensor(y) for _, y in pairs])
+    return ArrayData(x, y if data.classes else None, levels, names)
+
+
+def numbered_as(data: Any, names: Sequence[str], known_alone: bool = True) -> Any:
+    """A data set whose classes have the numbers that they have in ``names``.
+
+    Raises ValueError for a class that is not among them; or, without ``known_alone``, such
+    classes get the numbers that follow. A data set without names is left as it is.
+    """
+    own = tuple(getattr(data, "names", ()))
+    if not own or not names or own == tuple(names):
+        return data
+    others = [name for name in own if name not in names]
+    if others and known_alone:
+        raise ValueError(
+            f"The data have the class {others[0]!r}, which is none of the training data's: "
+            f"{', '.join(names)}."
+        )
+    every = (*names, *others)
+    again = copy.copy(data)
+    again.y = torch.tensor([every.index(name) for name in own])[data.y]
+    again.names, again.classes = every, len(every)
+    return again

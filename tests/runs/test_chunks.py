@@ -1,0 +1,99 @@
+"""Samples in chunks: what is there is not made again, and nothing is mixed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sdegen.data import from_uint8
+from sdegen.files import read_tensors
+from sdegen.runs.chunks import PARTS, SAMPLES, Chunk, gathered
+from sdegen.runs.exports import refuse_export, save_npz, save_png
+from tests.cases import refused
+
+
+class Killed(Exception):
+    pass
+
+
+class Maker:
+    """Sample i is i, until a number of chunks have been made."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self.most, self.asked = most, list[tuple[int, int]]()
+
+    def __call__(self, first: int, m: int) -> Chunk:
+        if len(self.asked) == self.most:
+            raise Killed
+        self.asked.append((first, m))
+        return Chunk({"x": torch.arange(first, first + m).double()[:, None]}, 1.0)
+
+
+def made(folder: Path, n: int, size: int, make: Any, **same: Any) -> Chunk:
+    return gathered(folder, {"n": n}, same, n, size, make)
+
+
+def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        made(tmp_path, 10, 3, Maker(2))
+    assert not (tmp_path / SAMPLES).exists()
+    assert len(list((tmp_path / PARTS).iterdir())) == 2
+    again = Maker()
+    chunk = made(tmp_path, 10, 2, again)  # in other chunks: samples 0 to 5 are there
+    assert again.asked == [(6, 2), (8, 2)]
+    assert chunk.tensors["x"].flatten().tolist() == list(range(10)) and chunk.seconds == 4
+    assert {path.name for path in tmp_path.iterdir()} == {SAMPLES}
+    more = Maker()
+    assert len(made(tmp_path, 14, 10, more).tensors["x"]) == 14 and more.asked == [(10, 4)]
+    fewer = Maker()
+    assert len(made(tmp_path, 4, 10, fewer).tensors["x"]) == 4 and not fewer.asked
+    assert read_tensors(tmp_path / SAMPLES)[1]["config"] == {"n": 4}
+
+
+def test_samples_of_other_settings_are_not_mixed_in(tmp_path: Path) -> None:
+    made(tmp_path, 4, 10, Maker(), solver={"order": 2})
+    for same in ({"solver": {"order": 3}}, {"solver": {"order": 2}, "eta": 1.0}):
+        with refused(r"holds samples with (solver.order = 2|eta = None), where it is .* name="):
+            made(tmp_path, 8, 10, Maker(), **same)
+    with pytest.raises(Killed):
+        made(tmp_path, 8, 2, Maker(1), solver={"order": 2})
+    with refused("holds samples with solver.order = 2"):
+        made(tmp_path, 8, 2, Maker(), solver={"order": 3})
+
+
+def test_a_chunk_after_a_gap_is_not_taken(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        made(tmp_path, 10, 2, Maker(3))
+    (tmp_path / PARTS / f"{2:09}.safetensors").unlink()
+    again = Maker()
+    chunk = made(tmp_path, 10, 2, again)
+    assert again.asked[0] == (2, 2)
+    assert chunk.tensors["x"].flatten().tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_bytes_for_other_programs(tmp_path: Path, channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 4, channels), np.uint8)
+    x, y = from_uint8(torch.from_numpy(pixels).permute(0, 3, 1, 2)), torch.tensor([2, 0, 1])
+    save_png(x, y, tmp_path)
+    save_npz(x, y, tmp_path)
+    found = np.load(tmp_path / "samples.npz")
+    assert found["arr_0"].dtype == np.uint8 and np.array_equal(found["arr_0"], pixels)
+    assert found["arr_1"].tolist() == [2, 0, 1]
+    for i, image in enumerate(pixels):
+        read = np.asarray(Image.open(tmp_path / "png" / f"{i:08}.png"))
+        assert np.array_equal(read, image[..., 0] if channels == 1 else image)
+    save_npz(x, None, tmp_path)
+    assert np.load(tmp_path / "samples.npz").files == ["arr_0"]
+
+
+def test_what_is_no_image_is_not_exported() -> None:
+    for shape in ([2], [2, 8, 8], [3, 8]):
+        refuse_export([], shape)
+        with refused("are for images of 1 or 3 channels"):
+            refuse_export(["png"], shape)

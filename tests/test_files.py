@@ -1,0 +1,108 @@
+"""Files that are whole or absent, folders that one process has, names that fit."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdegen.files import (
+    HELD,
+    LOCK,
+    atomic,
+    claim,
+    locked,
+    read_tensors,
+    short,
+    write_json,
+    write_tensors,
+)
+from tests.cases import refused
+from tests.processes import another_at_work
+
+
+def test_no_half_written_file(tmp_path: Path) -> None:
+    """Whatever goes wrong while writing, the old file stands and nothing else is left."""
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(OSError, match="No space left"), atomic(path) as temporary:
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_no_space_for_a_checkpoint(tmp_path: Path) -> None:
+    """A file may not grow beyond 4 KiB: the write fails as on a full disk, the old file stands."""
+    path = tmp_path / "w.safetensors"
+    write_tensors(path, {"a": torch.zeros(3)}, {"step": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_tensors(path, {"a": torch.zeros(10_000)}, {"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert read_tensors(path)[1] == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_unwritable_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ValueError, match="cannot be written"):
+        claim(tmp_path / "file" / "run")
+
+
+def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
+    with another_at_work(tmp_path) as process:
+        with refused(f"{tmp_path} is in use by process 7 on elsewhere: wait"), locked(tmp_path):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert (tmp_path / LOCK).exists()  # and locks nothing
+        with locked(tmp_path):
+            assert "process" in (tmp_path / LOCK).read_text()
+    assert not HELD and not list(tmp_path.iterdir())
+
+
+def test_a_locked_folder_is_locked_for_others(tmp_path: Path) -> None:
+    """The other way round, until the outermost block ends; a process may lock its own again."""
+    ask = f"import fcntl; fcntl.lockf(open({str(tmp_path / LOCK)!r}, 'a'), 6)"  # EX | NB
+
+    def free() -> bool:
+        return not subprocess.run([sys.executable, "-c", ask], capture_output=True).returncode
+
+    outer, inner = locked(tmp_path), locked(tmp_path / ".." / tmp_path.name)
+    with outer:
+        inner.__enter__()
+        assert not free()
+    assert not free()
+    inner.__exit__(None, None, None)
+    assert free() and not HELD
+
+
+def test_what_a_killed_save_left_goes_with_the_next_lock(tmp_path: Path) -> None:
+    save = atomic(tmp_path / "a.json")  # whose end never comes
+    save.__enter__().write_text("half")
+    (left,) = tmp_path.iterdir()
+    (tmp_path / ".mine").write_text("not a part")
+    with locked(tmp_path):
+        assert not left.exists() and (tmp_path / ".mine").exists()
+
+
+def test_long_names_are_cut_and_stay_different() -> None:
+    for name in ("net.width=8,sde=vp", "7-eta[0, 0.5]", "x" * 120):
+        assert short(name) == name
+    long = [f"data.root=/a/b,{'x' * 300}{i}" for i in range(50)] + ["a/b", "a_b", "\u00fc" * 100]
+    names = [short(name) for name in long]
+    assert len(set(names)) == len(long) and names == [short(name) for name in long]
+    assert all(len(name.encode()) <= 120 and "/" not in name for name in names)
+    assert names[0].startswith("data.root=_a_b,xxx")

@@ -1,0 +1,31 @@
+"""A trainer whose run takes no time, in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import sdegen as sg
+from sdegen.data import toy
+from sdegen.networks import MLP
+from sdegen.training import Trainer, TrainSettings
+
+
+def trainer(
+    folder: Path, loss: Any = sg.dsm_loss, identity: Any = None, data: Any = None, **settings: Any
+) -> Trainer:
+    """Twelve steps on points of the plane, a record every four, a checkpoint every five."""
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    chosen = {"steps": 12, "batch_size": 16, "log_every": 4, "save_every": 5, "device": "cpu"}
+    return Trainer(
+        sg.ScoreModel(MLP(dim=2, width=16, depth=1), sg.VPSDE()),
+        toy("moons", n=50) if data is None else data,
+        loss,
+        lambda weights: torch.optim.AdamW(weights, lr=1e-2),
+        TrainSettings(**{**chosen, "warmup": 3, **settings}),
+        folder,
+        identity=identity,
+    )
