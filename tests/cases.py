@@ -71,7 +71,6 @@ FIXED: dict[str, sg.Solver] = {
 OWN_SCALE = (
     sg.solvers.ReverseDiffusion,
     sg.solvers.PredictorCorrector,
-    sg.solvers.AnnealedLangevin,
 )
 """Solvers whose steps know alpha and sigma themselves, not their ratio alone."""
 

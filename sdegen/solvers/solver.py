@@ -140,8 +140,20 @@ def walked(
         x, memory = step.x, step.memory
 
 
+def check_solver(solver: Any) -> None:
+    """Refuse what is no solver, in the words of what it is instead, if it has any."""
+    if isinstance(solver, type) or not isinstance(solver, Solver):
+        hint = f" (did you mean {solver.__name__}()?)" if isinstance(solver, type) else ""
+        raise ValueError(
+            getattr(solver, "no_solver", "")
+            or "A solver is a Solver, such as UniPC(), a Chooser, or the name of one, such as "
+            f'"dpmpp" or "auto", but it is {solver!r}{hint}.'
+        )
+
+
 def check(solver: Solver, p: Reverse) -> None:
     """Refuse an equation that the solver cannot integrate, with the reason and the remedy."""
+    check_solver(solver)
     name, traits = type(solver).__name__, solver.traits
     solver.check(p)
     if traits.needs_marginals:

@@ -89,7 +89,7 @@ def test_a_step_leaves_its_start_as_it_was() -> None:
     for solver in (
         sg.Heun(),
         sg.DPMSolverPP(2),
-        sg.PredictorCorrector(),
+        sg.solvers.named("song_pc"),
         sg.solvers.TorchDiffEq(),
     ):
         x = normal(3, 2)
