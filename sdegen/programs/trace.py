@@ -76,8 +76,8 @@ class Mix:
 Register = Start | One | Call | Draw | Mix
 
 LONG = 8
-"""A state that the network is asked at within a step is made of what the step began with; of more
-registers than these it is one itself, as after many corrections, which would else keep them all."""
+"""A state that the network is asked at within a step is made of what the step began with. Of more
+registers than these it is one itself, as after many corrections, which would keep all of them."""
 
 
 class Sym:

@@ -16,7 +16,16 @@ from sdegen.sampling.plan import HOW, How, Plan, begin, calls_and_status
 from sdegen.sampling.watch import Watch
 from sdegen.sde.level import Instant
 from sdegen.solvers.equation import Reverse
-from sdegen.solvers.solver import Solver, Tally, check, check_levels, check_path, walked
+from sdegen.solvers.solver import (
+    Solver,
+    Step,
+    Tally,
+    check,
+    check_levels,
+    check_path,
+    version,
+    walked,
+)
 from sdegen.walks.walk import Walk
 
 if TYPE_CHECKING:
@@ -66,13 +75,23 @@ def march(solver: Solver, p: Reverse, x: Tensor, walk: Sequence[Instant]) -> Ite
 
     walk: a ``Walk``, or levels.  Down is the solver's job; up, where a walk climbs, is the SDE's
     own forward step. The loop is the caller's: saving, stopping, timing and progress are a plain
-    ``for`` around it. It reads nothing back from the device.
+    ``for`` around it. It reads nothing back from the device. A state may be written into, as by
+    ``state.x.clamp_(-1, 1)``: the next step begins where it is then, and a solver that remembers
+    earlier ones forgets them, as at the walk's start.
     """
     check(solver, p)
     check_levels(solver, p, walk)
     check_path(p, torch.stack([level.t for level in walk]).reshape(len(walk), -1)[:, 0].tolist())
-    for s, step in zip(walk[1:], walked(solver, p, x, walk), strict=True):
+    for s, step in zip(walk[1:], walked(solver, p, x, walk, counted), strict=True):
         yield State(s, step.x, step.tally)
+
+
+def counted(step: Step) -> Step:
+    """A step whose state counts who writes into it, which none made under inference_mode does."""
+    if not step.x.is_inference():
+        return step
+    with torch.inference_mode(False):
+        return step._replace(x=step.x.clone())
 
 
 def solve(
@@ -169,14 +188,25 @@ def trajectory(
     yield State(levels[0], x)
     for i, state in enumerate(stepped(plan, x, levels), 1):
         if watch is not None:
-            watch(i, plan.steps, state.x)
+            look(watch, i, plan.steps, state.x)
         yield state
         x = state.x
     if plan.denoise:
         x = model(x, levels[-1]).x0
         if watch is not None:
-            watch(plan.steps, plan.steps, x)
+            look(watch, plan.steps, plan.steps, x)
         yield State(levels[-1], x)
+
+
+def look(watch: Watch, step: int, of: int, x: Tensor) -> None:
+    """Call a watch; ValueError if it wrote into the states, which a program would half undo."""
+    before = version(x)
+    watch(step, of, x)
+    if version(x) != before:
+        raise ValueError(
+            "watch looks on and writes nothing, but it wrote into the states: write into those of "
+            "sg.march, or make a model that does what is wanted."
+        )
 
 
 def stepped(plan: Plan, x: Tensor, levels: Sequence[Instant]) -> Iterator[State]:

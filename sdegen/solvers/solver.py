@@ -128,7 +128,8 @@ def walked(
     """Every step of a walk, the next made from what ``keep`` returns of the one before.
 
     Down is the solver's job; up, where a walk climbs, is the SDE's own forward step, unless the
-    solver follows the flow ``upward``.
+    solver follows the flow ``upward``. Who writes into a state that was yielded changes the walk:
+    the next step begins there, with no memory of others.
     """
     stops = list(pairwise(walk))
     times = torch.stack([level.t for level in walk]).reshape(len(walk), -1)[:, 0].tolist()
@@ -136,8 +137,17 @@ def walked(
     for q, (t, s), (a, b) in zip(p.each(len(stops)), stops, pairwise(times), strict=True):
         up = b > a and not upward
         step = keep(Step(climb(q, x, t, s)) if up else solver.step(q, x, t, s, memory))  # type: ignore[arg-type]
+        before = version(step.x)
         yield step
         x, memory = step.x, step.memory
+        if version(x) != before:  # what is remembered led elsewhere
+            memory = None
+
+
+def version(x: Any) -> int | None:
+    """How often a state was written into; None of what does not count it: symbols, and tensors
+    made under inference_mode."""
+    return x._version if isinstance(x, Tensor) and not x.is_inference() else None
 
 
 def check_solver(solver: Any) -> None:
