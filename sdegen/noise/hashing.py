@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,19 +89,19 @@ def placed(move: bytes) -> int:
     return splitmix(splitmix(first + GOLDEN) + last)
 
 
-def move(t: float, s: float) -> bytes:
-    """A move as the bits of its times in single precision.
+def move(t: np.ndarray, s: np.ndarray) -> bytes:
+    """A move as the bits of its times, () or (b,), in single precision.
 
     Another processor's last bit of a time is the same move there, and the same noise.
     """
-    return struct.pack("<2f", t, s)
+    return t.astype("<f4").tobytes() + s.astype("<f4").tobytes()
 
 
-def placed_all(t: Tensor, s: Tensor) -> Tensor:
-    """``placed`` of every move, from times () or (b,)."""
-    bits = (end.detach().float().contiguous().view(torch.int32) for end in (t, s))
+def placed_all(t: Tensor, s: Tensor, device: torch.device) -> Tensor:
+    """``placed`` of every move, (b, 1) on a device, from times () or (b,)."""
+    bits = (end.detach().to(device).float().contiguous().view(torch.int32) for end in (t, s))
     first, last = (each.long().bitwise_and_(2**32 - 1) for each in bits)
-    return mix(mix(first + signed(GOLDEN)) + last)
+    return mix(mix(first + signed(GOLDEN)) + last).reshape(-1, 1)
 
 
 def splitmix(z: int) -> int:

@@ -106,12 +106,11 @@ class Seeded(Noise):
         ends = b""
         place: Tensor | int = 0
         if self._moves:
-            if t.ndim == s.ndim == 0 and t.device.type == s.device.type == "cpu":
-                # By numpy, in the host's memory: this reads nothing back from a device.
-                ends = move(float(t.detach().numpy()), float(s.detach().numpy()))
-                place = placed(ends)
-            else:  # which nobody may look at: their moves share one count
-                place = placed_all(t.to(x.device), s.to(x.device)).reshape(-1, 1)
+            if t.device.type == s.device.type == "cpu":
+                # By numpy, in the host's memory: this reads nothing back from a device. Times that
+                # lie on one are not looked at, and their moves share a count.
+                ends = move(t.detach().numpy(), s.detach().numpy())
+            place = placed(ends) if t.ndim == s.ndim == 0 and ends else placed_all(t, s, x.device)
         k = self._drawn[ends]
         self._drawn[ends] += 1
         if isinstance(place, int):

@@ -46,7 +46,7 @@ def test_by_the_start_it_is_the_flow_s_own_jacobian(sde: sg.LinearSDE, graph: An
     close(got, want, rtol=0, atol=1e-7 * float(want.abs().max()))
 
 
-@pytest.mark.parametrize("name", [name for name in FIXED if name != "song_pc"])  # which couples
+@pytest.mark.parametrize("name", FIXED)
 def test_by_the_start_for_every_solver(name: str) -> None:
     """A difference of samples from two starts: exact to rounding where the sampler is affine."""
     solver = FIXED[name]
