@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sdegen.checks import accepted
+from sdegen.checks import accepted, warn
 from sdegen.model.denoiser import Denoiser
 from sdegen.sampling.gradients import Checkpointed, allowed, with_graph
 from sdegen.sampling.plan import HOW, How, Plan, begin, calls_and_status
@@ -18,6 +18,7 @@ from sdegen.sde.level import Instant
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.solver import (
     Solver,
+    Status,
     Step,
     Tally,
     check,
@@ -54,7 +55,7 @@ class Solution:
     x:      samples (b, *)
     nfe:    network calls spent on each sample, (b,) int64, counted where the network is called
     status: how each sample ended, (b,) int8 on x's device, values of ``Status``; a sample that
-            did not reach the end is NaN
+            did not reach the end is NaN; NOISY where the walk ends above t_min
     path:   the states on the way if they were asked for
     solver, walk: those given, or those that were chosen
     choice: what a Chooser said, which ``print`` shows: "auto" says why; None without one
@@ -144,6 +145,8 @@ def solve(
         kept = Path(torch.stack(t), torch.stack(states)) if path else None
         x = with_graph(x) if plan.graph else x
         calls, status = calls_and_status(x, tallies, model.nfe - before, int(plan.denoise))
+        if plan.noisy:
+            status = status.masked_fill(status == 0, int(Status.NOISY))
     return Solution(x, calls, status, kept, plan.solver, plan.walk, plan.choice)
 
 
@@ -154,10 +157,18 @@ def sample(
     watch: Watch | None = None,
     **how: Unpack[How],
 ) -> Tensor:
-    """The samples (b, *) of ``solve``, whose arguments these are, and nothing else."""
+    """The samples (b, *) of ``solve``, whose arguments these are, and nothing else.
+
+    A warning where a grid ends above t_min and nothing denoises; times given say where they end.
+    """
     accepted("sample", how, HOW | {"watch"})
     with torch.set_grad_enabled(allowed(how.get("graph"))):
         plan = Plan.of(model, start, **how)
+        if plan.noisy and callable(how.get("walk")):
+            warn(
+                f"This grid ends at t = {float(plan.walk.times[-1]):g}, above t_min = "
+                f"{model.sde.t_min:g}: samples have the noise of that level. Give denoise=True."
+            )
         if plan.program is not None and watch is None:
             return ended(plan, begin(plan.equation, start, plan.levels[0]))
         for _, x, _ in trajectory(plan, start, watch):  # noqa: B007

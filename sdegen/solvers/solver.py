@@ -28,6 +28,8 @@ class Status(IntEnum):
     """The network calls allowed were spent before the end."""
     STALLED = 3
     """The tolerance asked for steps too small to take."""
+    NOISY = 4
+    """The walk ended above t_min, and nothing denoised: a state on the way, not a sample."""
 
 
 class Tally(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,7 +31,8 @@ def model_of(sde: sg.SDE) -> sg.ScoreModel:
 @sdes
 def test_a_start_is_a_draw_from_the_prior(sde: sg.LinearSDE) -> None:
     """Below T too: the walk of a smaller sigma starts from that sigma."""
-    for start in (sde.T, 0.6 * sde.T):
+    below = float(sde.time(torch.tensor(-1.2, dtype=torch.float64)))  # rho = 3.3
+    for start in (sde.T, max(below, 0.9 * sde.T)):
         walk = sg.walks.uniform(sde, 3, start=start)
         out = sg.solve(model_of(sde), (3, 2), solver=sg.DDIM(), walk=walk, seed=5, path=True)
         assert out.path is not None
@@ -70,6 +73,31 @@ def test_denoising_ends_at_the_posterior_mean_for_one_call_more() -> None:
     assert torch.equal(clean.path.x[-1], clean.x)
     assert clean.path.t[-1] == clean.path.t[-2] == sde.t_min
     assert (plain.nfe.tolist(), clean.nfe.tolist()) == ([8] * 3, [9] * 3)
+
+
+@sdes
+def test_a_start_on_the_way_is_made_of_data(sde: sg.LinearSDE) -> None:
+    """N(0, sigma^2) had variance 0.61 for 1 on VP at t = 0.3."""
+    start = float(sde.time(torch.tensor(0.0, dtype=torch.float64)))  # rho = 1
+    how: dict[str, Any] = {"solver": sg.DDIM(), "walk": sg.walks.uniform(sde, 3, start=start)}
+    with refused("50 % of the variance of data of variance 1 is signal.*sde.perturb"):
+        sg.sample(model_of(sde), (3, 2), **how)
+    x_T, _ = sde.perturb(normal(3, 2), torch.full((3,), start))
+    assert sg.sample(model_of(sde), x_T, **how).isfinite().all()
+
+
+def test_a_walk_that_ends_with_noise_says_so() -> None:
+    model, times = model_of(sg.VPSDE()), sg.walks.log_snr(sg.VPSDE(), 6)
+    how: dict[str, Any] = {"solver": sg.DDIM(), "walk": times[:4]}
+    assert sg.solve(model, (2, 2), **how).status.tolist() == [sg.Status.NOISY] * 2
+    assert sg.solve(model, (2, 2), denoise=True, **how).status.tolist() == [0, 0]
+    assert sg.solve(model, (2, 2), solver=sg.DDIM(), walk=times).status.tolist() == [0, 0]
+    sick = torch.tensor([[math.nan], [0.0]], dtype=torch.float64)
+    assert sg.solve(model_of(sg.VPSDE()), sick.expand(2, 2), **how).status.tolist() == [1, 4]
+    sg.sample(model, (2, 2), **how)  # times say where they end
+    grid = partial(sg.walks.uniform, stop=0.3)
+    with pytest.warns(UserWarning, match="ends at t = 0.3, above t_min = 0.001.*denoise=True"):
+        sg.sample(model, (2, 2), solver=sg.DDIM(), walk=grid, steps=3)
 
 
 def test_a_march_can_be_stopped_and_taken_up_again() -> None:
