@@ -30,7 +30,7 @@ from sdegen.metrics.quality import Quality
 from sdegen.runs.folder import load_run
 
 OUT = Path(__file__).with_suffix(".json")
-PC = sg.PredictorCorrector()
+PC = sg.PredictorCorrector(corrector=sg.Langevin(norms="sample"))
 
 
 def rows(model: sg.ScoreModel, x0: torch.Tensor) -> Iterator[tuple[str, str, sg.Solver, int]]:

@@ -61,7 +61,9 @@ FIXED: dict[str, sg.Solver] = {
     **{
         name: solver
         for name, solver in EVERY_SOLVER.items()
-        if not solver.traits.adaptive and "backends" not in type(solver).__module__
+        if not solver.traits.adaptive
+        and "backends" not in type(solver).__module__
+        and name != "song_pc"  # which couples samples, as its authors' code does
     },
     "pc_heun": sg.PredictorCorrector(sg.Heun(), sg.Langevin(0.1), n=2),
     "multistep_t_eps": sg.Multistep(2, prediction="eps", clock="t", corrector=3),
@@ -71,7 +73,6 @@ FIXED: dict[str, sg.Solver] = {
 OWN_SCALE = (
     sg.solvers.ReverseDiffusion,
     sg.solvers.PredictorCorrector,
-    sg.solvers.AnnealedLangevin,
 )
 """Solvers whose steps know alpha and sigma themselves, not their ratio alone."""
 

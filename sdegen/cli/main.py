@@ -129,6 +129,9 @@ def explain(error: BaseException) -> str:
     from hydra.errors import HydraException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
+    from sdegen.solvers.correctors import ALONE
+    from sdegen.solvers.registry import CORRECTORS
+
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
         keys = sorted(str(key) for key in cause.parent_node if key != "hydra")
@@ -146,6 +149,8 @@ def explain(error: BaseException) -> str:
         return f"the setting {name} has no value: give {name}=..."
     if unknown:
         group, name, known = unknown.groups()
+        if group == "solver" and name in CORRECTORS:
+            return ALONE
         return f"Could not find '{group}/{name}': {group} is one of {', '.join(known.split())}."
     if isinstance(error, HydraException) and cause is not None and str(cause) not in text:
         text = f"{text} ({str(cause).splitlines()[0]})"

@@ -99,8 +99,8 @@ def log_prob(
             dimensions as probes, where it costs about as much, and of random signs beyond. Probes
             stay the same along a solve.
     seed:   of the probes, default 0: an int (sample i has stream (seed, i)) or one int per sample,
-            whose value then does not depend on the batch around it (nor do its steps, with
-            ``per_sample=True``); or ``noise``, a source.
+            whose value then does not depend on the batch around it (nor do its steps); or
+            ``noise``, a source.
     scaled: the flow ends at t_min, where x_t = alpha x0 + sigma z. True: the density at x of
             x0 + rho z, rho = sigma / alpha: the data's own, smoothed by the noise that is left,
             which is off by rho^2 / 2 times the Laplacian of p. False: that of x_t at x itself, as

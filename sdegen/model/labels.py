@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from sdegen.sde.level import Instant, with_marginals
+from sdegen.sde.process import SDE
+from sdegen.sde.schedules import DiscreteVPSDE
 
 Label = Callable[[Instant], Tensor]
 
@@ -21,14 +23,21 @@ def label_t(level: Instant) -> Tensor:
     return level.t
 
 
-def label_999t(level: Instant) -> Tensor:
-    """Song et al.'s 999 t for VP and sub-VP."""
-    return 999 * level.t
+@dataclass(frozen=True)
+class Steps:
+    """A number of steps on an SDE's interval:  per t + first."""
+
+    per: float
+    first: float = 0.0
+
+    def __call__(self, level: Instant) -> Tensor:
+        """The label."""
+        return self.per * level.t + self.first
 
 
-def label_1000t(level: Instant) -> Tensor:
-    """DDPM's step number 0..999 on ``DiscreteVPSDE``."""
-    return 1000 * level.t - 1
+def length(sde: SDE) -> float:
+    """Of the interval that numbered steps divide: [0, 1], or [0, T] where an SDE goes further."""
+    return max(1.0, sde.T)
 
 
 def label_sigma(level: Instant) -> Tensor:
@@ -46,14 +55,19 @@ def label_c_noise(level: Instant) -> Tensor:
     return -with_marginals(level).lam / 4
 
 
-TIME_LABELS: dict[str, Label] = {
-    "t": label_t,
-    "999t": label_999t,
-    "1000t-1": label_1000t,
-    "sigma": label_sigma,
-    "lam": label_lam,
-    "c_noise": label_c_noise,
+TIME_LABELS: dict[str, Callable[[SDE], Label]] = {
+    "t": lambda sde: label_t,
+    "999t": lambda sde: Steps(999 / length(sde)),
+    "1000t-1": lambda sde: Steps(
+        sde.n if isinstance(sde, DiscreteVPSDE) else 1000 / length(sde), -1
+    ),
+    "sigma": lambda sde: label_sigma,
+    "lam": lambda sde: label_lam,
+    "c_noise": lambda sde: label_c_noise,
 }
+"""The labels of an SDE by name. "999t" is Song et al.'s for VP and sub-VP, 0 to 999; "1000t-1" is
+DDPM's number of a step, 0 to n - 1 of a ``DiscreteVPSDE``'s own n steps, of 1000 elsewhere. On an
+SDE that runs beyond t = 1 both count to T."""
 
 
 def label_dtype(label: Tensor, dtype: torch.dtype) -> torch.dtype:

@@ -26,8 +26,9 @@ class ScoreModel(nn.Module):
                flow), "edm" (EDM's F, which also fixes c_in and the label c_noise), or a function
                of the Level giving (a, b) with output = a x0 + b eps. An SDE that is not linear
                knows "score" alone.
-    time:      the label: "t" (default), "999t", "1000t-1", "sigma", "lam", "c_noise" (the default
-               of "edm"), or a function of the Level, whose whole numbers (int64) stay whole.
+    time:      the label: "t" (default), "999t", "1000t-1" (n steps where the SDE has n betas; both
+               count to T where that is beyond 1), "sigma", "lam", "c_noise" (the default of
+               "edm"), or a function of the Level, whose whole numbers (int64) stay whole.
     scale_input: divide x by its standard deviation for data of std ``sigma_data``
                (as EDM's c_in; always so for "edm", otherwise the network sees x itself).
     data_range: (low, high) of the data it was trained on: likelihoods, bounds and encodings then
@@ -79,7 +80,7 @@ class ScoreModel(nn.Module):
             else predicts
         )
         self.label: Label = (
-            one_of(time, "time label", TIME_LABELS) if isinstance(time, str) else time
+            one_of(time, "time label", TIME_LABELS)(sde) if isinstance(time, str) else time
         )
         # A label of yours may have parameters, or look at what changes: it is made at each call.
         self._named = self.label if isinstance(time, str) else None

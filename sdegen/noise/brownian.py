@@ -62,10 +62,13 @@ class Brownian(Noise):
         return self._step(x, t, s)[1].reshape(x.shape).to(x.dtype)
 
     def stream(self, name: str) -> Seeded:
-        """Draws that are no increments, of the same seeds."""
+        """Draws that are no increments, of the same seeds; "prior" is the same asked again."""
         if self._index is not None:
             raise ValueError("A part of a batch has its path alone, and no other stream.")
-        return self._seeds.stream(name)
+        other = self._seeds.stream(name)
+        if name == "prior":
+            other.rewind()
+        return other
 
     def take(self, index: Tensor) -> Brownian:
         """The paths of some samples of the batch alone, by their places (k,)."""

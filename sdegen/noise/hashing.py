@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import struct
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 GOLDEN = 0x9E3779B97F4A7C15
+MULTIPLIERS = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 AT_ONCE = {"cpu": 2**17}
 """Pairs of normals that are made at once at most, on a device: every part has the price of its
 kernels, which is the higher, the faster they are. Other devices: ``MANY_AT_ONCE``."""
@@ -31,8 +35,10 @@ def normals(keys: Tensor, number: Tensor | int, x: Tensor) -> Tensor:
     # On the way a pair takes the memory of 4, 2 or 1.5 of its kind, of 2, 4 or 8 bytes a number.
     size = b * m // max(1 + 8 // x.element_size(), b * m // limit)
     z = x.new_empty(b, n)
+    own = isinstance(number, Tensor) and number.ndim > 0 and len(number) == b
     for rows, columns in blocks(b, m, max(1, size)):
-        made = pairs(keys[rows], number, columns.stop - columns.start, x.dtype, columns.start)
+        part = number[rows] if own else number  # type: ignore[index]
+        made = pairs(keys[rows], part, columns.stop - columns.start, x.dtype, columns.start)
         for half, place in zip(made, (z[rows, :m], z[rows, m:]), strict=True):
             place = place[:, columns]  # of an odd number the last pair gives one
             place.copy_(half[:, : place.shape[1]])
@@ -76,6 +82,36 @@ def pairs(
     return radius.mul_(cos), angle
 
 
+@lru_cache(maxsize=4096)
+def placed(move: bytes) -> int:
+    """The number (64 bits) of a move from t to s, from the bits of both: see ``move``."""
+    first, last = struct.unpack("<2I", move)
+    return splitmix(splitmix(first + GOLDEN) + last)
+
+
+def move(t: np.ndarray, s: np.ndarray) -> bytes:
+    """A move as the bits of its times, () or (b,), in single precision.
+
+    Another processor's last bit of a time is the same move there, and the same noise.
+    """
+    return t.astype("<f4").tobytes() + s.astype("<f4").tobytes()
+
+
+def placed_all(t: Tensor, s: Tensor, device: torch.device) -> Tensor:
+    """``placed`` of every move, (b, 1) on a device, from times () or (b,)."""
+    bits = (end.detach().to(device).float().contiguous().view(torch.int32) for end in (t, s))
+    first, last = (each.long().bitwise_and_(2**32 - 1) for each in bits)
+    return mix(mix(first + signed(GOLDEN)) + last).reshape(-1, 1)
+
+
+def splitmix(z: int) -> int:
+    """``mix`` of one number, as Python's integer from 0 to 2^64."""
+    z %= 2**64
+    for shift_by, factor in zip((30, 27), MULTIPLIERS, strict=True):
+        z = (z ^ (z >> shift_by)) * factor % 2**64
+    return z ^ (z >> 31)
+
+
 def signed(n: int) -> int:
     """The 64-bit integer with n's lowest 64 bits."""
     return (n + 2**63) % 2**64 - 2**63
@@ -109,7 +145,7 @@ def constant(c: float) -> Tensor:
 
 
 SHIFTS = tuple((constant(k), constant((1 << (64 - k)) - 1)) for k in (30, 27, 31))
-FACTORS = tuple(constant(signed(c)) for c in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+FACTORS = tuple(constant(signed(c)) for c in MULTIPLIERS)
 ONE, HALF, MINUS_TWO = constant(1), constant(0.5), constant(-2.0)
 UNIT, TURN = constant(2.0**-32), constant(2 * math.pi * 2.0**-32)
 UPPER = int(sys.byteorder == "little")

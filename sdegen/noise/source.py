@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
@@ -13,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sdegen.noise.hashing import GOLDEN, mix, normals, signed
+from sdegen.noise.hashing import GOLDEN, mix, move, normals, placed, placed_all, signed
 from sdegen.sde.level import Instant
 
 
@@ -70,14 +71,18 @@ class Seeded(Noise):
     seed: an int: sample i of the batch has stream (seed, first + i), so a batch of 64 begins like
           one of 16, and first=64 continues it; or one int per sample, each stream (seed_i, 0).
 
-    Every draw is a pure function of (stream, number of the draw, coordinate): SplitMix64 (Steele
-    et al. 2014) with a stream's own start and increment, then Box-Muller, in parts of the batch
-    that take no more memory than the draw. The only state is the number of draws made.
+    Every draw is a pure function of (stream, move from t to s, number of the draw for that move,
+    coordinate): SplitMix64 (Steele et al. 2014) with a stream's own start and increment, then
+    Box-Muller, in parts of the batch that take no more memory than the draw. So a walk in two
+    stages of one seed has the noise of the whole, and a walk that comes by a level again has new.
+    The only state is how many draws there were for each move. The stream "prior" knows no moves:
+    a seed has one start, on every SDE and walk.
     """
 
     def __init__(self, seed: int | Sequence[int], first: int = 0) -> None:
         self.seed = whole_seed(seed)
-        self.first, self.drawn = first, 0
+        self.first, self._moves = first, True
+        self._drawn = Counter[bytes]()
         self._keys: Tensor | None = None
         self._salt, self._streams_by_name = 0, dict[str, Seeded]()
 
@@ -87,24 +92,46 @@ class Seeded(Noise):
             other = Seeded(self.seed, self.first)
             digest = hashlib.sha256(f"{self._salt} {name}".encode()).digest()
             other._salt = signed(int.from_bytes(digest[:8], "big"))
+            other._moves = name != "prior"
             self._streams_by_name[name] = other
         return self._streams_by_name[name]
 
     def __call__(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
-        """The next draw of every stream; ValueError if seeds and batch differ in number."""
-        number = signed(GOLDEN * (2 * self.drawn + 1))
-        self.drawn += 1
-        return normals(self.keys(len(x), x.device), number, x)
+        """The next draw for the move of every stream; ValueError if seeds and batch differ in
+        number."""
+        return normals(self.keys(len(x), x.device), self._number(t.t, s.t, x), x)
+
+    def _number(self, t: Tensor, s: Tensor, x: Tensor) -> Tensor | int:
+        """Of the next draw for a move: a number, (b, 1) where samples have times of their own."""
+        ends = b""
+        place: Tensor | int = 0
+        if self._moves:
+            if t.device.type == s.device.type == "cpu":
+                # By numpy, in the host's memory: this reads nothing back from a device. Times that
+                # lie on one are not looked at, and their moves share a count.
+                ends = move(t.detach().numpy(), s.detach().numpy())
+            place = placed(ends) if t.ndim == s.ndim == 0 and ends else placed_all(t, s, x.device)
+        k = self._drawn[ends]
+        self._drawn[ends] += 1
+        if isinstance(place, int):
+            return signed(place + GOLDEN * (2 * k + 1))
+        return place + signed(GOLDEN * (2 * k + 1))
+
+    @property
+    def drawn(self) -> int:
+        """Draws so far."""
+        return self._drawn.total()
 
     def rewind(self) -> None:
-        """Begin again with the first draw, of every stream."""
-        self.drawn = 0
+        """Begin again with the first draws, of every stream."""
+        self._drawn.clear()
         for other in self._streams_by_name.values():
             other.rewind()
 
     def reseed(self, seed: int | Sequence[int]) -> None:
         """Begin again with other seeds, in the same memory: a CUDA graph finds them there."""
-        self.seed, self.drawn = whole_seed(seed), 0
+        self.seed = whole_seed(seed)
+        self._drawn.clear()
         if (keys := self._keys) is not None:
             self._keys = None
             self._keys = keys.copy_(self.keys(len(keys), keys.device))

@@ -23,7 +23,7 @@ from sdegen.sde.process import SDE
 from sdegen.sde.song import VPSDE
 from sdegen.solvers.budget import walk_for
 from sdegen.solvers.equation import Eta
-from sdegen.solvers.solver import Solver
+from sdegen.solvers.solver import Solver, check_solver
 from sdegen.walks.grids import WalkLike
 from sdegen.walks.walk import Walk
 
@@ -137,6 +137,7 @@ def stopped(
         times = Walk(sde, walk)  # type: ignore[arg-type]
         if nfe is None and steps in (None, times.steps):
             return times  # a solver's own too
+    check_solver(solver)
     if steps is None and nfe is None and solver.traits.own_walk is None:
         steps = 5
     return walk_for(solver, sde, steps=steps, nfe=nfe, walk=walk)

@@ -22,7 +22,15 @@ from sdegen.noise.source import Noise
 from sdegen.sde.level import Instant, with_marginals
 from sdegen.sde.process import SDE
 from sdegen.solvers.equation import Eta, Reverse
-from sdegen.solvers.solver import Solver, Step, check, check_levels, no_value, walked
+from sdegen.solvers.solver import (
+    Solver,
+    Step,
+    check,
+    check_levels,
+    check_solver,
+    no_value,
+    walked,
+)
 
 Coefficient = Tensor | float
 Terms = dict[int, Coefficient]
@@ -69,12 +77,16 @@ class Draw:
 
 @dataclass(frozen=True, eq=False)
 class Mix:
-    """A combination that outlives its step: the state at its end, or what the solver remembers."""
+    """A combination that is used again: a step's end, what the solver remembers, a long one."""
 
     terms: Terms
 
 
 Register = Start | One | Call | Draw | Mix
+
+LONG = 8
+"""A state that the network is asked at within a step is made of what the step began with. Of more
+registers than these it is one itself, as after many corrections, which would keep all of them."""
 
 
 def terms_of(register: Register) -> Terms:
@@ -329,7 +341,11 @@ class TracedModel:
         """A new register."""
         if level.t.ndim:
             raise NotLinear("its samples have times of their own")
-        return self.tape.new(Call(level, x.terms({})))
+        terms = x.terms({})
+        if len(terms) > LONG:
+            x.at = self.tape.new(Mix(terms)).at
+            terms = {x.at: 1.0}
+        return self.tape.new(Call(level, terms))
 
     def __getattr__(self, name: str) -> NoReturn:
         raise unknown(name, "it asks for .{} of the model")
@@ -373,6 +389,7 @@ def trace(
     F = a x0 + b eps.  NotLinear with the reason if the solver's step is not linear; ValueError if
     it cannot take this equation or this walk.
     """
+    check_solver(solver)
     name = type(solver).__name__
     if solver.traits.why_not_linear:
         raise NotLinear(f"{name} has no table: {solver.traits.why_not_linear}.")

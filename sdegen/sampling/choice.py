@@ -13,7 +13,7 @@ from sdegen.model.denoiser import Denoiser
 from sdegen.sampling.recipes import recommended
 from sdegen.sde.process import linear
 from sdegen.solvers.registry import named, register
-from sdegen.solvers.solver import Solver
+from sdegen.solvers.solver import Solver, check_solver
 from sdegen.walks.grids import WalkLike
 
 
@@ -55,12 +55,8 @@ def resolved(solver: Solver | Chooser | str | None) -> Solver | Chooser:
     if isinstance(solver, str):
         known: Solver | Chooser = named(solver)
         return known
-    if isinstance(solver, type) or not isinstance(solver, Solver | Chooser):
-        hint = f" (did you mean {solver.__name__}()?)" if isinstance(solver, type) else ""
-        raise ValueError(
-            "A solver is a Solver, such as UniPC(), a Chooser, or the name of one, such as "
-            f'"dpmpp" or "auto", but it is {solver!r}{hint}.'
-        )
+    if isinstance(solver, type) or not isinstance(solver, Chooser):
+        check_solver(solver)
     return solver
 
 

@@ -9,14 +9,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sdegen.checks import accepted
+from sdegen.checks import accepted, warn
 from sdegen.model.denoiser import Denoiser
 from sdegen.sampling.gradients import Checkpointed, allowed, with_graph
 from sdegen.sampling.plan import HOW, How, Plan, begin, calls_and_status
 from sdegen.sampling.watch import Watch
 from sdegen.sde.level import Instant
 from sdegen.solvers.equation import Reverse
-from sdegen.solvers.solver import Solver, Tally, check, check_levels, check_path, walked
+from sdegen.solvers.solver import (
+    Solver,
+    Status,
+    Step,
+    Tally,
+    check,
+    check_levels,
+    check_path,
+    version,
+    walked,
+)
 from sdegen.walks.walk import Walk
 
 if TYPE_CHECKING:
@@ -45,7 +55,7 @@ class Solution:
     x:      samples (b, *)
     nfe:    network calls spent on each sample, (b,) int64, counted where the network is called
     status: how each sample ended, (b,) int8 on x's device, values of ``Status``; a sample that
-            did not reach the end is NaN
+            did not reach the end is NaN; NOISY where the walk ends above t_min
     path:   the states on the way if they were asked for
     solver, walk: those given, or those that were chosen
     choice: what a Chooser said, which ``print`` shows: "auto" says why; None without one
@@ -66,13 +76,23 @@ def march(solver: Solver, p: Reverse, x: Tensor, walk: Sequence[Instant]) -> Ite
 
     walk: a ``Walk``, or levels.  Down is the solver's job; up, where a walk climbs, is the SDE's
     own forward step. The loop is the caller's: saving, stopping, timing and progress are a plain
-    ``for`` around it. It reads nothing back from the device.
+    ``for`` around it. It reads nothing back from the device. A state may be written into, as by
+    ``state.x.clamp_(-1, 1)``: the next step begins where it is then, and a solver that remembers
+    earlier ones forgets them, as at the walk's start.
     """
     check(solver, p)
     check_levels(solver, p, walk)
     check_path(p, torch.stack([level.t for level in walk]).reshape(len(walk), -1)[:, 0].tolist())
-    for s, step in zip(walk[1:], walked(solver, p, x, walk), strict=True):
+    for s, step in zip(walk[1:], walked(solver, p, x, walk, counted), strict=True):
         yield State(s, step.x, step.tally)
+
+
+def counted(step: Step) -> Step:
+    """A step whose state counts who writes into it, which none made under inference_mode does."""
+    if not step.x.is_inference():
+        return step
+    with torch.inference_mode(False):
+        return step._replace(x=step.x.clone())
 
 
 def solve(
@@ -127,6 +147,8 @@ def solve(
         kept = Path(torch.stack(t), torch.stack(states)) if path else None
         x = with_graph(x) if plan.graph else x
         calls, status = calls_and_status(x, tallies, model.nfe - before, int(plan.denoise))
+        if plan.noisy:
+            status = status.masked_fill(status == 0, int(Status.NOISY))
     return Solution(x, calls, status, kept, plan.solver, plan.walk, plan.choice)
 
 
@@ -137,10 +159,18 @@ def sample(
     watch: Watch | None = None,
     **how: Unpack[How],
 ) -> Tensor:
-    """The samples (b, *) of ``solve``, whose arguments these are, and nothing else."""
+    """The samples (b, *) of ``solve``, whose arguments these are, and nothing else.
+
+    A warning where a grid ends above t_min and nothing denoises; times given say where they end.
+    """
     accepted("sample", how, HOW | {"watch"})
     with torch.set_grad_enabled(allowed(how.get("graph"))):
         plan = Plan.of(model, start, **how)
+        if plan.noisy and callable(how.get("walk")):
+            warn(
+                f"This grid ends at t = {float(plan.walk.times[-1]):g}, above t_min = "
+                f"{model.sde.t_min:g}: samples have the noise of that level. Give denoise=True."
+            )
         if plan.program is not None and watch is None:
             return ended(plan, begin(plan.equation, start, plan.levels[0]))
         for _, x, _ in trajectory(plan, start, watch):  # noqa: B007
@@ -171,14 +201,25 @@ def trajectory(
     yield State(levels[0], x)
     for i, state in enumerate(stepped(plan, x, levels), 1):
         if watch is not None:
-            watch(i, plan.steps, state.x)
+            look(watch, i, plan.steps, state.x)
         yield state
         x = state.x
     if plan.denoise:
         x = model(x, levels[-1]).x0
         if watch is not None:
-            watch(plan.steps, plan.steps, x)
+            look(watch, plan.steps, plan.steps, x)
         yield State(levels[-1], x)
+
+
+def look(watch: Watch, step: int, of: int, x: Tensor) -> None:
+    """Call a watch; ValueError if it wrote into the states, which a program would half undo."""
+    before = version(x)
+    watch(step, of, x)
+    if version(x) != before:
+        raise ValueError(
+            "watch looks on and writes nothing, but it wrote into the states: write into those of "
+            "sg.march, or make a model that does what is wanted."
+        )
 
 
 def stepped(plan: Plan, x: Tensor, levels: Sequence[Instant]) -> Iterator[State]:

@@ -164,6 +164,12 @@ class Plan:
             return None
         return self.solver.calls(self.walk.descents) + int(self.denoise)
 
+    @property
+    def noisy(self) -> bool:
+        """True where states end above t_min, with the noise of that level."""
+        sde = self.equation.sde
+        return not self.denoise and float(self.walk.times[-1]) > sde.t_min + 1e-6 * sde.T
+
     def __str__(self) -> str:
         """What is done, in a line."""
         calls = "as many network calls as it takes" if self.nfe is None else f"{self.nfe} calls"
@@ -187,6 +193,11 @@ def source(
     return Fresh() if seed is None else Seeded(seed)
 
 
+MISSED = 0.1
+"""The part of the variance that a prior scaled to a smaller sigma may lack more than at T: few of
+DDPM's steps, counted from 0, start about as low."""
+
+
 def shape_of(start: Sequence[int] | Tensor) -> tuple[int, ...]:
     """The shape (b, *) that was given, or of the states that were; ValueError for neither."""
     if isinstance(start, Tensor):
@@ -205,8 +216,9 @@ def shape_of(start: Sequence[int] | Tensor) -> tuple[int, ...]:
 def begin(p: Reverse, start: Sequence[int] | Tensor, top: Instant) -> Tensor:
     """The states (b, *) to start from: those given, or draws from the prior.
 
-    Below T the prior of a linear SDE is scaled as sigma is: a VE walk from a smaller sigma starts
-    from that sigma.
+    Below T the prior of a linear SDE is scaled as sigma is. It stands for noise alone: of data of
+    variance 1 it lacks the part alpha^2 / (alpha^2 + sigma^2) of the variance, and all structure.
+    ValueError where that is ``MISSED`` more than at T: such states are made of data.
     """
     if isinstance(start, Tensor):
         if not start.is_floating_point() or start.ndim < 1 or len(start) == 0:
@@ -224,7 +236,16 @@ def begin(p: Reverse, start: Sequence[int] | Tensor, top: Instant) -> Tensor:
     )
     x = p.sde.prior.sample(p.noise.stream("prior")(like, top, top))
     if isinstance(p.sde, LinearSDE) and isinstance(top, Level):
-        x = x * (top.sigma / p.sde(p.sde.T).sigma)
+        end = p.sde(p.sde.T)
+        lacks, usual = (float((1 / (1 + level.rho**2)).detach()) for level in (top, end))
+        if lacks > usual + MISSED:
+            raise ValueError(
+                f"The walk starts at t = {float(top.t):g}, where {100 * lacks:.0f} % of the "
+                "variance of data of variance 1 is signal, which no prior draws: give x_T, as "
+                "sde.perturb makes of data, in place of a shape, or start nearer to "
+                f"T = {p.sde.T:g}."
+            )
+        x = x * (top.sigma / end.sigma)
     return x
 
 

@@ -39,7 +39,7 @@ class AdaptiveMultistep(Adaptive):
     rtol: float = 1e-5
     atol: float = 1e-5
     max_nfe: int = 10_000
-    per_sample: bool = False
+    per_sample: bool = True
     clock = "lam"
     stages, longest = 2, 2.0
     presets: ClassVar = {

@@ -74,9 +74,10 @@ class Adaptive(Solver):
 
     A step is accepted when the root-mean-square over a sample of error / size is at most 1, where
     size is atol + rtol |x|, |x| the larger of both ends. The next one's length follows by PI
-    control (Hairer & Wanner II, IV.2). All samples share the step that the worst of them asks for;
-    ``per_sample`` gives each its own, so that no sample's result depends on the others: more
-    network calls, of a batch that shrinks as samples arrive.
+    control (Hairer & Wanner II, IV.2). By default each sample has steps of its own, so that none
+    depends on the others, and none takes more than it needs: half the network calls on a sample in
+    batches of 256, of a batch that shrinks as samples arrive. ``per_sample=False``: all share the
+    step that the worst of them asks for, so that coefficients are made once for all.
 
     max_nfe: network calls allowed on a sample. A sample that did not arrive is NaN, with the
     reason in the status: BUDGET; NONFINITE, a NaN or an infinite value, upon which it leaves the

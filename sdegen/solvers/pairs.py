@@ -55,7 +55,7 @@ class AdaptiveRK(Adaptive):
     rtol: float = 1e-5
     atol: float = 1e-5
     max_nfe: int = 10_000
-    per_sample: bool = False
+    per_sample: bool = True
     presets: ClassVar = {
         "adaptive_dopri5": Preset(
             {}, "Dormand & Prince (1980) in t; Song et al. (2021), sec. 4.3"
@@ -112,7 +112,7 @@ class AdaptiveDPM(Adaptive):
     rtol: float = 0.05
     atol: float = 0.0078
     max_nfe: int = 10_000
-    per_sample: bool = False
+    per_sample: bool = True
     clock = "lam"
     presets: ClassVar = {
         "dpm_12": Preset({"order": 2}, "DPM-Solver-12, Lu et al. (2022a), app. C"),
@@ -171,7 +171,7 @@ class GottaGoFast(Adaptive):
     rtol: float = 0.02
     atol: float = 0.0078
     max_nfe: int = 10_000
-    per_sample: bool = False
+    per_sample: bool = True
     clock = "t"
     stages, eta = 2, 1.0
     traits = own_steps(order=2, any_eta=True, needs_path=True)

@@ -21,6 +21,7 @@ from typing import Any
 
 import sdegen.solvers
 from sdegen.checks import nearest, warn
+from sdegen.solvers.correctors import ALONE
 from sdegen.solvers.solver import Preset, Solver
 
 RENAMED = {
@@ -31,7 +32,9 @@ RENAMED = {
 """Names that solvers went by before: commands still take them."""
 GROUP = "sdegen.solvers"
 """Of the entry points by which an installed package's solvers come in."""
-RESERVED = ("tuned", *RENAMED)
+CORRECTORS = ("langevin",)
+"""Names of what corrects at a level and is no solver: whoever asks for one is told so."""
+RESERVED = ("tuned", *RENAMED, *CORRECTORS)
 """Names that commands know without a catalogue."""
 REGISTERED: dict[str, Entry] = {}
 """What ``register`` was given, by its names."""
@@ -67,13 +70,13 @@ class Entry:
 
 
 def node(solver: Any) -> dict[str, Any]:
-    """A solver or another frozen dataclass, and the solvers it is made of, as Hydra nodes."""
+    """A solver or another frozen dataclass, and those it is made of, as Hydra nodes."""
     made: dict[str, Any] = {"_target_": f"{type(solver).__module__}.{type(solver).__qualname__}"}
     for each in fields(solver):
         value = getattr(solver, each.name)
-        if isinstance(value, Solver):
+        if is_dataclass(value):
             made[each.name] = node(value)
-        elif isinstance(value, bool | int | float | str | tuple | dict):
+        elif value is None or isinstance(value, bool | int | float | str | tuple | dict):
             made[each.name] = list(value) if isinstance(value, tuple) else value
     return made
 
@@ -82,7 +85,7 @@ def written(made: Any) -> bool:
     """True where a node says all there is to say of a dataclass."""
     for each in fields(made):
         value = getattr(made, each.name)
-        if isinstance(value, Solver) and is_dataclass(value) and written(value):
+        if is_dataclass(value) and written(value):
             continue
         # What a node leaves out is made anew as the class has it.
         default = each.default if each.default_factory is MISSING else each.default_factory()
@@ -268,6 +271,8 @@ def made_by(value: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
 def named(name: str) -> Any:
     """The solver or chooser of that name; ValueError with the nearest names if there is none."""
     known = entries()
+    if name in CORRECTORS:
+        raise ValueError(ALONE)
     if name not in known:
         hint = nearest(name, known)
         raise ValueError(

@@ -29,6 +29,8 @@ class Status(IntEnum):
     """The network calls allowed were spent before the end."""
     STALLED = 3
     """The tolerance asked for steps too small to take."""
+    NOISY = 4
+    """The walk ended above t_min, and nothing denoised: a state on the way, not a sample."""
 
 
 class Tally(NamedTuple):
@@ -130,7 +132,8 @@ def walked(
 
     Down is the solver's job; up, where a walk climbs, is the SDE's own forward step, unless the
     solver follows the flow ``upward``. To a level without noise every exponential step comes to
-    the same, see ``arrive``.
+    the same, see ``arrive``. Who writes into a state that was yielded changes the walk: the next
+    step begins there, with no memory of others.
     """
     stops = list(pairwise(walk))
     times = torch.stack([level.t for level in walk]).reshape(len(walk), -1)[:, 0].tolist()
@@ -144,12 +147,33 @@ def walked(
         else:
             step = solver.step(q, x, t, s, memory)
         step = keep(step)
+        before = version(step.x)
         yield step
         x, memory = step.x, step.memory
+        if version(x) != before:  # what is remembered led elsewhere
+            memory = None
+
+
+def version(x: Any) -> int | None:
+    """How often a state was written into; None of what does not count it: symbols, and tensors
+    made under inference_mode."""
+    return x._version if isinstance(x, Tensor) and not x.is_inference() else None
+
+
+def check_solver(solver: Any) -> None:
+    """Refuse what is no solver, in the words of what it is instead, if it has any."""
+    if isinstance(solver, type) or not isinstance(solver, Solver):
+        hint = f" (did you mean {solver.__name__}()?)" if isinstance(solver, type) else ""
+        raise ValueError(
+            getattr(solver, "no_solver", "")
+            or "A solver is a Solver, such as UniPC(), a Chooser, or the name of one, such as "
+            f'"dpmpp" or "auto", but it is {solver!r}{hint}.'
+        )
 
 
 def check(solver: Solver, p: Reverse) -> None:
     """Refuse an equation that the solver cannot integrate, with the reason and the remedy."""
+    check_solver(solver)
     name, traits = type(solver).__name__, solver.traits
     solver.check(p)
     check_given(p.sde)

@@ -202,7 +202,7 @@ def test_a_loss_trains_the_wrapper() -> None:
 
 
 @pytest.mark.parametrize("cut", [slice(None, 1), (slice(None), slice(None, 1))], ids=["b", "d"])
-@pytest.mark.parametrize("name", ["ddim", "heun", "adaptive_dopri5_lam", "scipy", "langevin"])
+@pytest.mark.parametrize("name", ["ddim", "heun", "adaptive_dopri5_lam", "scipy", "song_pc"])
 def test_an_output_of_another_shape_is_refused(name: str, cut: Any) -> None:
     """It would broadcast, and samples would mix."""
 

@@ -142,6 +142,11 @@ def test_time_labels_by_hand() -> None:
     ddpm = sg.DiscreteVPSDE()
     steps = torch.tensor([1, 1000], dtype=torch.float64) / 1000
     close(labels(ddpm, steps, time="1000t-1"), [0.0, 999.0], 0, 1e-12)
+    few = sg.DiscreteVPSDE(torch.linspace(1e-3, 0.2, 100).tolist())
+    close(labels(few, torch.tensor([0.01, 1.0]), time="1000t-1"), [0.0, 99.0], 0, 1e-5)
+    close(labels(sg.VPSDE(T=2.0), torch.tensor([1.0, 2.0]), time="999t"), [499.5, 999.0])
+    close(labels(sg.VPSDE(T=2.0), torch.tensor([1.0, 2.0]), time="1000t-1"), [499.0, 999.0])
+    close(labels(sg.CosineSDE(), torch.tensor([0.5, 0.9]), time="999t"), [499.5, 899.1], 1e-6)
 
 
 def test_edm_preconditioning_is_table_1() -> None:

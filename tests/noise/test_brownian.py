@@ -162,6 +162,15 @@ def test_other_streams_are_other_noise() -> None:
     assert abs(r) < 0.02
 
 
+def test_a_source_used_twice_gives_the_same_samples() -> None:
+    noise, model = sg.Brownian(3, 1.0), exact_model(MIXTURE, sg.VPSDE())
+    first, again, fresh = (
+        sg.sample(model, (3, 2), solver=sg.EulerMaruyama(), steps=4, noise=source)
+        for source in (noise, noise, sg.Brownian(3, 1.0))
+    )
+    assert torch.equal(first, again) and torch.equal(first, fresh)
+
+
 def test_streams_of_seeds_do_not_shift_each_other() -> None:
     """A corrector more leaves the solver's noise as it is."""
     x, now = like(2, 3), at(1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -86,6 +88,11 @@ def reference(key: int, number: int, n: int) -> list[float]:
     return [r * f(a) for f in (math.cos, math.sin) for r, a in zip(radius, angle, strict=True)]
 
 
+ONE = int.from_bytes(struct.pack("<f", 1.0), "little")
+PLACE = splitmix64((splitmix64((ONE + hashing.GOLDEN) % 2**64) + ONE) % 2**64)
+"""Of the move from NOW to NOW."""
+
+
 @given(st.integers(-(2**65), 2**65), st.integers(0, 3), st.integers(1, 9))
 def test_a_draw_is_what_it_says(seed: int, skip: int, n: int) -> None:
     """Streams of seeds, draws of streams and coordinates of draws, one at a time in Python."""
@@ -93,7 +100,7 @@ def test_a_draw_is_what_it_says(seed: int, skip: int, n: int) -> None:
     key = int(noise.keys(1, torch.device("cpu")))
     for k in range(skip + 1):
         z = draw(noise, 1, n)
-        number = hashing.GOLDEN * (2 * k + 1)
+        number = PLACE + hashing.GOLDEN * (2 * k + 1)
         close(z[0], torch.tensor(reference(key, number, (n + 1) // 2)[:n]).double(), 1e-6, 1e-6)
 
 
@@ -299,10 +306,42 @@ def test_a_draw_is_a_function_of_its_number() -> None:
     assert not torch.equal(draw(a, 4, 2), first)
 
 
-def test_noise_does_not_depend_on_the_step() -> None:
-    later = sg.EDMSDE()(0.5)
-    x = torch.empty(3, 2)
-    assert torch.equal(sg.Seeded(0)(x, NOW, later), sg.Seeded(0)(x, NOW, NOW))
+def test_a_move_has_noise_of_its_own() -> None:
+    """Whatever was drawn for others before; asked for again, new; the prior knows no moves."""
+    later, x = sg.EDMSDE()(0.5), torch.empty(400, 200, dtype=torch.float64)
+    a, b = sg.Seeded(0), sg.Seeded(0)
+    moves = [(NOW, later), (later, NOW), (later, later), (NOW, NOW)]
+    first = [a(x, *move) for move in moves]
+    for z, move in reversed(list(zip(first, moves, strict=True))):
+        assert torch.equal(b(x, *move), z)
+    again = a(x, NOW, later)
+    assert torch.equal(b(x, NOW, later), again)
+    for z, other in itertools.combinations([*first, again], 2):
+        assert independence(z, other) > LEVEL
+    assert torch.equal(
+        sg.Seeded(0).stream("prior")(x, NOW, NOW), sg.Seeded(0).stream("prior")(x, later, later)
+    )
+
+
+def test_a_last_bit_of_a_time_is_no_other_move() -> None:
+    """Grids differ in it from processor to processor."""
+    sde, x = sg.EDMSDE(), torch.empty(3, 2)
+    near = sde(math.nextafter(0.7, 1.0))
+    assert torch.equal(sg.Seeded(0)(x, NOW, sde(0.7)), sg.Seeded(0)(x, NOW, near))
+
+
+def test_times_of_their_own_are_those_of_samples_alone() -> None:
+    sde, x = sg.EDMSDE(), torch.empty(3, 5)
+    t, s = torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([0.5, 0.25, 1.0]).double()
+    together = sg.Seeded(0)(x, sde(t), sde(s))
+    for i in range(3):
+        alone = sg.Seeded(0, first=i)(x[:1], sde(t[i]), sde(s[i]))
+        assert torch.equal(alone, together[i : i + 1])
+    large = torch.empty(3, 2**18)  # in parts
+    assert torch.equal(
+        sg.Seeded(0)(large, sde(t), sde(s))[1:2],
+        sg.Seeded(0, first=1)(large[:1], sde(2.0), sde(0.25)),
+    )
 
 
 def test_precisions_agree() -> None:

@@ -226,7 +226,7 @@ def test_the_printed_lines_are_the_method(name: str, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("solver", "reason"),
     [
-        (sg.PredictorCorrector(), "norm"),
+        (sg.PredictorCorrector(corrector=sg.Langevin(norms="batch")), "norm"),
         (sg.AdaptiveRK(), "step"),
         (sg.solvers.TorchDiffEq(), "another library"),
         (sg.solvers.SciPy(), "another library"),

@@ -103,6 +103,8 @@ def test_the_clock(solver: sg.Solver, sde: sg.LinearSDE, dtype: torch.dtype) -> 
 def test_a_budget_is_met_and_not_exceeded(solver: sg.Solver) -> None:
     model = sg.ScoreModel(pointwise, sg.VPSDE())
     for nfe, denoise in ((7, False), (7, True), (8, False), (8, True), (25, False)):
+        if solver.calls(1) + denoise > nfe:
+            continue
         how = {"solver": solver, "nfe": nfe, "denoise": denoise, "seed": 0}
         spent = int(sg.solve(model, (2, 3), **how).nfe[0])  # type: ignore[arg-type]
         assert nfe - solver.traits.calls < spent <= nfe, (nfe, denoise)

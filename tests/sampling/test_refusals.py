@@ -105,10 +105,10 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "corrector without marginals": (
         sampling(
             model=GENERAL,
-            solver=sg.PredictorCorrector(sg.EulerMaruyama(), sg.solvers.AnnealedLangevin()),
+            solver=sg.PredictorCorrector(sg.EulerMaruyama()),
             steps=2,
         ),
-        "Pendulum gives only drift and diffusion",
+        'Pendulum gives only drift and diffusion: use Langevin\\(norms="batch"\\)',
     ),
     "unknown prediction": (lambda: sg.ScoreModel(never, VP, "epsilon"), "edm, eps, score"),
     "unknown label": (lambda: sg.ScoreModel(never, VP, time="steps"), "1000t-1, 999t"),
@@ -148,8 +148,29 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "budget of none": (lambda: sg.AdaptiveRK(max_nfe=0), "at least 1, but it is 0"),
     "tolerance of none": (lambda: sg.solvers.GottaGoFast(atol=-1.0), "must be positive"),
     "NaN for a tolerance": (lambda: sg.solvers.AdaptiveDPM(rtol=math.nan), "must be positive"),
-    "norms": (lambda: sg.Langevin(norms="all"), "'sample' or 'batch'"),  # type: ignore[arg-type]
+    "norms": (lambda: sg.Langevin(norms="all"), "'sample' or 'batch', but"),  # type: ignore[arg-type]
     "annealed snr": (lambda: sg.solvers.AnnealedLangevin(-1.0), "snr > 0"),
+    "annealed steps": (lambda: sg.solvers.AnnealedLangevin(n=0), "n must be a whole number >= 1"),
+    "corrector as a solver": (
+        sampling(solver=sg.Langevin(), steps=3),
+        r"PredictorCorrector\(corrector=Langevin\(\)\), or AnnealedLangevin\(\)",
+    ),
+    "corrector by its name": (
+        sampling(solver="langevin", steps=3),
+        r"PredictorCorrector\(corrector=Langevin\(\)\), or AnnealedLangevin\(\)",
+    ),
+    "table of a corrector": (
+        lambda: sg.programs.tabulate(sg.Langevin(), 4),  # type: ignore[arg-type]
+        "goes nowhere by itself",
+    ),
+    "corrector as a predictor": (
+        lambda: sg.PredictorCorrector(sg.Langevin()),  # type: ignore[arg-type]
+        "goes nowhere by itself",
+    ),
+    "sampler as a corrector": (
+        lambda: sg.PredictorCorrector(corrector=sg.solvers.AnnealedLangevin()),  # type: ignore[arg-type]
+        r"as Langevin\(\) does, but AnnealedLangevin",
+    ),
     "when": (lambda: sg.PredictorCorrector(when="between"), "'after' or"),  # type: ignore[arg-type]
     "a corrector that steps": (
         lambda: sg.PredictorCorrector(corrector=sg.Heun()),  # type: ignore[arg-type]

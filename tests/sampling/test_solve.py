@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import Any
 
+import pytest
 import torch
 from scipy import stats
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.exact.distributions import exact_model
+from sdegen.exact.distributions import Gaussian, exact_model
 from tests.cases import (
     MIXTURE,
     Smooth,
     close,
     normal,
+    refused,
     run,
     sdes,
 )
@@ -27,7 +31,8 @@ def model_of(sde: sg.SDE) -> sg.ScoreModel:
 @sdes
 def test_a_start_is_a_draw_from_the_prior(sde: sg.LinearSDE) -> None:
     """Below T too: the walk of a smaller sigma starts from that sigma."""
-    for start in (sde.T, 0.6 * sde.T):
+    below = float(sde.time(torch.tensor(-1.2, dtype=torch.float64)))  # rho = 3.3
+    for start in (sde.T, max(below, 0.9 * sde.T)):
         walk = sg.walks.uniform(sde, 3, start=start)
         out = sg.solve(model_of(sde), (3, 2), solver=sg.DDIM(), walk=walk, seed=5, path=True)
         assert out.path is not None
@@ -70,6 +75,31 @@ def test_denoising_ends_at_the_posterior_mean_for_one_call_more() -> None:
     assert (plain.nfe.tolist(), clean.nfe.tolist()) == ([8] * 3, [9] * 3)
 
 
+@sdes
+def test_a_start_on_the_way_is_made_of_data(sde: sg.LinearSDE) -> None:
+    """N(0, sigma^2) had variance 0.61 for 1 on VP at t = 0.3."""
+    start = float(sde.time(torch.tensor(0.0, dtype=torch.float64)))  # rho = 1
+    how: dict[str, Any] = {"solver": sg.DDIM(), "walk": sg.walks.uniform(sde, 3, start=start)}
+    with refused("50 % of the variance of data of variance 1 is signal.*sde.perturb"):
+        sg.sample(model_of(sde), (3, 2), **how)
+    x_T, _ = sde.perturb(normal(3, 2), torch.full((3,), start))
+    assert sg.sample(model_of(sde), x_T, **how).isfinite().all()
+
+
+def test_a_walk_that_ends_with_noise_says_so() -> None:
+    model, times = model_of(sg.VPSDE()), sg.walks.log_snr(sg.VPSDE(), 6)
+    how: dict[str, Any] = {"solver": sg.DDIM(), "walk": times[:4]}
+    assert sg.solve(model, (2, 2), **how).status.tolist() == [sg.Status.NOISY] * 2
+    assert sg.solve(model, (2, 2), denoise=True, **how).status.tolist() == [0, 0]
+    assert sg.solve(model, (2, 2), solver=sg.DDIM(), walk=times).status.tolist() == [0, 0]
+    sick = torch.tensor([[math.nan], [0.0]], dtype=torch.float64)
+    assert sg.solve(model_of(sg.VPSDE()), sick.expand(2, 2), **how).status.tolist() == [1, 4]
+    sg.sample(model, (2, 2), **how)  # times say where they end
+    grid = partial(sg.walks.uniform, stop=0.3)
+    with pytest.warns(UserWarning, match="ends at t = 0.3, above t_min = 0.001.*denoise=True"):
+        sg.sample(model, (2, 2), solver=sg.DDIM(), walk=grid, steps=3)
+
+
 def test_a_march_can_be_stopped_and_taken_up_again() -> None:
     """Nothing is kept between steps but what a step hands to the next."""
     sde = sg.VPSDE()
@@ -85,11 +115,59 @@ def test_a_march_can_be_stopped_and_taken_up_again() -> None:
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize(
+    "solver",
+    [sg.DDIM(), sg.UniPC(), sg.DPMSolverPP(), sg.Multistep(4, corrector=4, clock="wide")],
+    ids=str,
+)
+def test_what_is_written_into_a_state_is_kept(solver: sg.Solver, inference: bool) -> None:
+    """A corrector takes the step before from where it began: what was added was undone to 24 %.
+    Data N(0, 1) on VP, where the flow stands still."""
+    model = exact_model(Gaussian([0.0], [[1.0]]), sg.VPSDE())
+    walk, ends = sg.walks.Walk(model.sde, sg.walks.log_snr(model.sde, 40)), []
+    for more in (0.0, 0.1):
+        x = torch.ones(2, 1, dtype=torch.float64)
+        with torch.inference_mode(inference):
+            for i, state in enumerate(sg.march(solver, sg.Reverse(model), x, walk), 1):
+                if i == 31 and more:
+                    state.x.add_(more)
+        ends.append(state.x)
+    close(ends[1] - ends[0], torch.full((2, 1), 0.1), atol=1e-3)
+
+
+@pytest.mark.parametrize("solver", ["unipc", "song_pc"], ids=["program", "loop"])
+def test_who_looks_on_writes_nothing(solver: str) -> None:
+    def watch(step: int, of: int, x: Tensor) -> None:
+        x.clamp_(-1, 1)
+
+    with refused("watch looks on.*sg.march"):
+        sg.sample(model_of(sg.VPSDE()), normal(3, 2), solver=solver, steps=3, watch=watch)
+
+
+def test_a_walk_in_two_stages_of_one_seed_is_the_walk() -> None:
+    """Their noise was the first's twice: variance 1.13 for 1.  Exact for data N(0, 1) in F."""
+    model = exact_model(Gaussian([0.0], [[1.0]]), sg.VPSDE())
+    x, times = normal(20_000, 1), sg.walks.log_snr(model.sde, 40)
+    exact = sg.Multistep(1, prediction="F", sigma_data=1.0)
+    for solver in (exact, sg.PredictorCorrector(), sg.solvers.SRA1()):
+        how: dict[str, Any] = {"solver": solver, "eta": 1.0, "seed": 0}
+        half = sg.sample(model, x, walk=times[:21], **how)
+        end = sg.sample(model, half, walk=times[20:], **how)
+        close(end, sg.sample(model, x, walk=times, **how), 1e-9, 1e-9)
+        if solver is exact:
+            assert abs(float(end.var()) - 1) < 0.04
+    # Who comes by the same levels again has new noise there.
+    again = sg.walks.restart(model.sde, times, [(0.1, 20.0, 3, 20)])
+    end = sg.sample(model, x, walk=again, solver=exact, eta=1.0, seed=0)
+    assert abs(float(end.var()) - 1) < 0.04
+
+
 def test_a_step_leaves_its_start_as_it_was() -> None:
     for solver in (
         sg.Heun(),
         sg.DPMSolverPP(2),
-        sg.PredictorCorrector(),
+        sg.solvers.named("song_pc"),
         sg.solvers.TorchDiffEq(),
     ):
         x = normal(3, 2)

@@ -62,7 +62,9 @@ def test_without_a_score_only_the_signal_scales(sde: sg.LinearSDE) -> None:
     x = normal(4, 2)
     for solver in (sg.DDIM(), sg.DPMSolverPP(1), sg.DPMSolverPP(2)):
         close(run(solver, model, x, 4), bottom.alpha / top.alpha * x, 1e-9)
-    assert torch.equal(run(sg.Langevin(), model, x, 3), x)
+    p = sg.Reverse(model, 1.0, sg.Seeded(0))
+    for norms in ("sample", "batch"):  # a ratio of norms there is not
+        assert torch.equal(sg.Langevin(norms=norms).stay(p, x, bottom), x)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("predicts", ["velocity", "v", "x0"])

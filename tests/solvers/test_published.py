@@ -138,18 +138,21 @@ def test_euler_maruyama_for_vp() -> None:
 
 
 def test_langevin_is_its_formula() -> None:
-    """Song et al. (2021), algs. 4 and 5, with each sample's own norms."""
+    """Song et al. (2021), algs. 4 and 5, with each sample's own norms; r = sigma by the level."""
     for sde, alpha in ((ddpm(30)[0], None), (sg.VESDE(), 1.0)):
         model = sg.ScoreModel(NET, sde, "score")
         x, z = normal(4, 2), normal(4, 2, seed=1)
         walk = torch.tensor([0.8, 0.7666666666666667], dtype=torch.float64)
-        got = run(sg.Langevin(0.3), model, x, walk, noise=Replay([z]))
         score = NET(x, walk[1].expand(4))
         # 0.8 is step 24 of 30: its beta is the 24th, and Song's alpha_i = 1 - beta_i.
-        a = alpha or float(1 - ddpm(30)[1][23])
-        for i in range(4):
-            e = 2 * a * (0.3 * z[i].norm() / score[i].norm()) ** 2
-            close(got[i], x[i] + e * score[i] + (2 * e).sqrt() * z[i], rtol=1e-9)
+        a, t, s = alpha or float(1 - ddpm(30)[1][23]), *sde(walk).unbind()
+        for norms in ("sample", "level"):
+            p = sg.Reverse(model, 1.0, Replay([z]))
+            got = sg.Langevin(0.3, norms).stay(p, x, s, (t.alpha / s.alpha) ** 2)  # type: ignore[arg-type]
+            for i in range(4):
+                r = z[i].norm() / score[i].norm() if norms == "sample" else s.sigma
+                e = 2 * a * (0.3 * r) ** 2
+                close(got[i], x[i] + e * score[i] + (2 * e).sqrt() * z[i], rtol=1e-9)
 
 
 def test_predictor_corrector_is_algorithm_1() -> None:
@@ -158,14 +161,15 @@ def test_predictor_corrector_is_algorithm_1() -> None:
     model = sg.ScoreModel(NET, sde, "score")
     x, z = 50 * normal(4, 2), normal(9, 4, 2, seed=1)
     walk = sg.walks.uniform(sde, 3)
-    pc = sg.PredictorCorrector(sg.solvers.ReverseDiffusion(), sg.Langevin(0.2), n=2)
+    langevin = sg.Langevin(0.2, norms="sample")
+    pc = sg.PredictorCorrector(sg.solvers.ReverseDiffusion(), langevin, n=2)
     got = run(pc, model, x, walk, noise=Replay(list(z)))
     draws = iter(z)
     for t, s in pairwise(walk):
         pair = torch.stack([t, s])
         x = run(sg.solvers.ReverseDiffusion(), model, x, pair, noise=Replay([next(draws)]))
         for _ in range(2):
-            x = run(sg.Langevin(0.2), model, x, pair, noise=Replay([next(draws)]))
+            x = langevin.stay(sg.Reverse(model, 1.0, Replay([next(draws)])), x, sde(s))
     close(got, x)
     assert pc.traits.calls == 3 and model.nfe == 18
 
