@@ -10,7 +10,8 @@ from itertools import pairwise
 from torch import Tensor
 
 from sdegen.programs.program import ONE, Ask, Combine, Line, Program, Reach, Row, Take
-from sdegen.programs.trace import Call, Draw, Mix, Tape, terms_of, value
+from sdegen.programs.registers import Call, Draw, Mix, terms_of, value
+from sdegen.programs.trace import Tape
 from sdegen.sde.level import Instant
 
 # ------------------------------------------------------------------------------ from tape to lines

@@ -19,7 +19,7 @@ from torch import Tensor
 from sdegen.model.denoiser import Denoiser
 from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Fresh, Noise
-from sdegen.programs.trace import Draw
+from sdegen.programs.registers import Draw
 from sdegen.sde.level import Instant
 
 ONE = 1

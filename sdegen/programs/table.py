@@ -17,7 +17,8 @@ from sdegen.checks import one_of
 from sdegen.model.prediction import PREDICTIONS
 from sdegen.programs.planner import read, simplify
 from sdegen.programs.program import ONE, Row
-from sdegen.programs.trace import Call, Draw, Start, Tape, Terms, terms_of, trace
+from sdegen.programs.registers import Call, Draw, Start, Terms, terms_of
+from sdegen.programs.trace import Tape, trace
 from sdegen.sde.level import Instant, Level
 from sdegen.sde.process import SDE
 from sdegen.sde.song import VPSDE

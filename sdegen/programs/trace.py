@@ -19,6 +19,18 @@ from torch import Tensor
 
 from sdegen.model.prediction import Target, predicted
 from sdegen.noise.source import Noise
+from sdegen.programs.registers import (
+    Call,
+    Coefficient,
+    Draw,
+    Mix,
+    One,
+    Register,
+    Start,
+    Terms,
+    terms_of,
+    value,
+)
 from sdegen.sde.level import Instant, with_marginals
 from sdegen.sde.process import SDE
 from sdegen.solvers.equation import Eta, Reverse
@@ -32,10 +44,6 @@ from sdegen.solvers.solver import (
     walked,
 )
 
-Coefficient = Tensor | float
-Terms = dict[int, Coefficient]
-"""Register -> coefficient."""
-
 
 class NotLinear(ValueError):
     """A step that is not a linear combination with coefficients known beforehand: no table."""
@@ -47,53 +55,9 @@ NOT_FOR_SYMBOLS = (ArithmeticError, AssertionError, RuntimeError, TypeError, Val
 plain loop then has the last word. A name that does not exist is a mistake, whatever the state."""
 
 
-@dataclass(frozen=True)
-class Start:
-    """The state at the walk's start."""
-
-
-@dataclass(frozen=True)
-class One:
-    """The number one, for what is added whatever the state."""
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """The network's output for a combination, at a level."""
-
-    level: Instant
-    input: Terms
-
-
-@dataclass(frozen=True, eq=False)
-class Draw:
-    """Noise for a move from t to s, of the source's streams by name, one in another."""
-
-    t: Instant
-    s: Instant
-    streams: tuple[str, ...]
-    area: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Mix:
-    """A combination that is used again: a step's end, what the solver remembers, a long one."""
-
-    terms: Terms
-
-
-Register = Start | One | Call | Draw | Mix
-
 LONG = 8
 """A state that the network is asked at within a step is made of what the step began with. Of more
 registers than these it is one itself, as after many corrections, which would keep all of them."""
-
-
-def terms_of(register: Register) -> Terms:
-    """The combination in a register's definition, if there is one."""
-    if isinstance(register, Call):
-        return register.input
-    return register.terms if isinstance(register, Mix) else {}
 
 
 class Sym:
@@ -237,11 +201,6 @@ def number(c: Any) -> Coefficient:
         # As a number, with which arithmetic is cheap; a learned one keeps its gradient.
         return c.double() if c.requires_grad else value(c)
     return float(c)
-
-
-def value(c: Tensor) -> float:
-    """A coefficient's value, by numpy where it lies in the host's memory."""
-    return float(c.numpy()) if c.device.type == "cpu" and not c.requires_grad else float(c)
 
 
 class Tape:

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from sdegen.model.denoiser import Denoiser
 from sdegen.model.prediction import predict_x0
+from sdegen.programs.registers import Call
 from sdegen.programs.table import combined, dense
-from sdegen.programs.trace import Call, trace
+from sdegen.programs.trace import trace
 from sdegen.sampling.march import sample
 from sdegen.sde.level import Level
 from sdegen.sde.process import LinearSDE
