@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils.data import default_collate
 
 from sdegen.files import claim, locked, write_json
 from sdegen.metrics.quality import Row
@@ -16,7 +17,8 @@ from sdegen.runs.compare import refuse_early
 from sdegen.runs.finish import finish
 from sdegen.runs.folder import description
 from sdegen.runs.settings import Experiment
-from sdegen.training import Objective, Trainer, stopping
+from sdegen.training import Objective, Trainer, TrainSettings, stopping
+from sdegen.training.batches import split
 
 
 class Trained(NamedTuple):
@@ -42,9 +44,9 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     walk = build(experiment.walk, packages) or None
     optimizer = build_optimizer(config)
     refuse_early(model, solvers, compared.budgets, walk)
-    x0, y = (part[None] for part in data[0])
-    # A loss that cannot be taken says so now.
-    Objective(model, loss, experiment.conditional)(x0, y)
+    # A loss that cannot be taken says so now; of two, for norms over a batch.
+    few = default_collate([data[0], data[len(data) - 1]])
+    Objective(model, loss, experiment.conditional)(*split(few))
     about = description(config, data)
     claim(folder)
     with locked(folder) if first_process() else contextlib.nullcontext():
@@ -56,6 +58,7 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
             settings,
             folder,
             conditional=experiment.conditional,
+            held_out=test,
             identity=identity(config),
             about={"run": about},
         )
@@ -104,7 +107,10 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration that a checkpoint must share with the run that continues it."""
     names = ("sde", "net", "model", "data", "loss", "conditional")
     fixed = ("batch_size", "optimizer", "warmup", "clip", "ema", "seed")
+    usual = TrainSettings()
+    # Settings that came later count where they are not what was before them.
+    later = [n for n in ("schedule", "accumulate") if config["train"][n] != getattr(usual, n)]
     return {
         **{name: config[name] for name in names},
-        "train": {name: config["train"][name] for name in fixed},
+        "train": {name: config["train"][name] for name in (*fixed, *later)},
     }

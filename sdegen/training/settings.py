@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from sdegen.training.rates import SCHEDULES
+
 
 @dataclass
 class TrainSettings:
@@ -15,6 +17,11 @@ class TrainSettings:
     batch_size: samples per step and process.
     optimizer:  a torch.optim class by ``_target_`` and its arguments (Hydra builds it).
     warmup:     steps over which the learning rate rises linearly from zero.
+    schedule:   of the learning rate after that: "constant", "cosine" to 0 at the last step, or
+                "rsqrt", sqrt(warmup / step).
+    accumulate: parts that a batch is cut into, one after another, for the memory of one alone.
+    validate_every: steps between losses of the averaged model on held-out data, at records; 0:
+                never.
     clip:       largest gradient norm.
     ema:        decay of the weights' moving average, reached gradually: min(ema, (1+n)/(10+n)).
     seed:       of the data order and of every step's noise.
@@ -31,6 +38,9 @@ class TrainSettings:
         default_factory=lambda: {"_target_": "torch.optim.AdamW", "lr": 1e-3}
     )
     warmup: int = 100
+    schedule: str = "constant"
+    accumulate: int = 1
+    validate_every: int = 0
     clip: float = 1.0
     ema: float = 0.999
     seed: int = 0
@@ -48,6 +58,8 @@ class TrainSettings:
             "warmup": 0,
             "seed": 0,
             "devices": 1,
+            "accumulate": 1,
+            "validate_every": 0,
             "log_every": 1,
             "save_every": 1,
             "workers": 0,
@@ -55,6 +67,15 @@ class TrainSettings:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"train.{name} must be a whole number >= {least}, not {value!r}.")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"train.schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}."
+            )
+        if self.validate_every % self.log_every:
+            raise ValueError(
+                f"train.validate_every = {self.validate_every} must be a multiple of "
+                f"train.log_every = {self.log_every}, at whose records the loss is noted."
+            )
         if not 0 < self.clip <= math.inf:
             raise ValueError(f"train.clip must be positive, not {self.clip!r}.")
         if not 0 <= self.ema < 1:

@@ -8,30 +8,37 @@ repeats what an undisturbed one would have done.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import IterableDataset, default_collate
 
 from sdegen.checks import warn
 from sdegen.data import InfiniteBatches, SeededItems
 from sdegen.files import load_weights, locked, read_tensors, write_tensors, write_text
 from sdegen.model.score import ScoreModel
 from sdegen.noise.hashing import GOLDEN, mix, signed
-from sdegen.sde import RENAMED
+from sdegen.training.batches import cut, split, streamed
+from sdegen.training.identity import is_until, refuse_other
+from sdegen.training.rates import rate
 from sdegen.training.settings import TrainSettings
 from sdegen.training.signals import Wish
 
 CHECKPOINT = "checkpoint.safetensors"
 RECORDS = "metrics.jsonl"
+
+HELD_OUT = 1024
+"""Of held-out items the loss is taken of so many at most."""
 
 Loss = Callable[[ScoreModel, Tensor], Tensor]
 
@@ -45,6 +52,8 @@ class Record:
     grad_norm: float
     lr: float
     seconds: float
+    held_out: float | None = None
+    """The averaged model's loss on held-out data, where it was taken."""
 
 
 class Objective(nn.Module):
@@ -54,9 +63,9 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.loss, self.conditional = model, loss, conditional
 
-    def forward(self, x0: Tensor, y: Tensor) -> Tensor:
-        """The mean loss of a batch x0 (b, *) with labels y (b,)."""
-        model = self.model.given(y=y) if self.conditional else self.model
+    def forward(self, x0: Tensor, given: dict[str, Any]) -> Tensor:
+        """The mean loss of a batch x0 (b, *) with conditions by name."""
+        model = self.model.given(**given) if self.conditional else self.model
         return self.loss(model, x0).mean()
 
 
@@ -77,9 +86,13 @@ class Trainer:
     """A model in training, in a folder that holds its one checkpoint and its records.
 
     model:     the score model; ``ema`` is the averaged copy to sample from.
-    data:      a map-style data set of (x, y).
+    data:      a data set, map-style or a stream (``IterableDataset``), of x, (x, y), (x, {name:
+               condition}) or dictionaries: see ``split``. A stream's items are read again up to
+               where a run goes on.
     loss:      (model, x0) -> per-sample losses.
-    optimizer: parameters -> torch optimizer.
+    optimizer: parameters -> torch optimizer. ValueError for one whose step needs a closure.
+    conditional: the network is given the items' conditions.
+    held_out:  a data set of the same kind, whose first ``HELD_OUT`` items tell how it goes.
     identity:  JSON that says what is trained; a checkpoint of another identity is refused.
     about:     JSON that a checkpoint says of itself besides.
     """
@@ -94,17 +107,19 @@ class Trainer:
         folder: Path,
         *,
         conditional: bool = False,
+        held_out: Any = None,
         identity: dict[str, Any] | None = None,
         about: dict[str, Any] | None = None,
     ) -> None:
-        self.settings, self.folder, self.data = settings, folder, data
+        self.settings, self.folder, self.data, self.held_out = settings, folder, data, held_out
         self.identity, self.about = identity or {}, about or {}
         self.fabric = launch(settings)
         self.ema = AveragedModel(model, multi_avg_fn=average(settings.ema))
         self.ema.to(self.fabric.device)
         self.objective, self.optimizer = self.fabric.setup(
-            Objective(model, loss, conditional), optimizer(model.parameters())
+            Objective(model, loss, conditional), without_closure(optimizer(model.parameters()))
         )
+        self.loss, self.conditional = loss, conditional
         self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
         self.model, self.step = model, 0
         self.seen = 0  # data, by all processes together
@@ -137,7 +152,7 @@ class Trainer:
         Raises ValueError if loss or weights are not finite, which are never saved, and where
         another process trains in the folder.
         """
-        with locked(self.folder) if self.fabric.is_global_zero else contextlib.nullcontext():
+        with locked(self.folder) if self.fabric.is_global_zero else nullcontext():
             if self.fabric.is_global_zero:
                 self.forget_later()
             yield from self.go(wish)
@@ -147,15 +162,15 @@ class Trainer:
         settings, count = self.settings, 0
         total = torch.zeros(2, device=self.fabric.device)
         start = time.perf_counter()
-        for x0, y in self.batches():
-            total += self.update(x0, y)
+        for x0, given in self.batches():
+            total += self.update(x0, given)
             count += 1
             if self.step % settings.log_every == 0 or self.step == settings.steps:
                 loss, norm = (self.fabric.all_reduce(total, reduce_op="mean") / count).tolist()
                 self.refuse_broken(loss)
                 now = time.perf_counter()
                 lr = self.optimizer.param_groups[0]["lr"]
-                record = Record(self.step, loss, norm, lr, now - start)
+                record = Record(self.step, loss, norm, lr, now - start, self.validated())
                 total.zero_()
                 count, start = 0, now
                 self.record(record)
@@ -196,38 +211,60 @@ class Trainer:
         mine = torch.tensor(float(bool(wish)), device=self.fabric.device)
         return bool(self.fabric.all_reduce(mine, reduce_op="sum"))
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def validated(self) -> float | None:
+        """The averaged model's mean loss on held-out data, with the same noise every time; None
+        where it is not wanted at this step."""
+        every = self.settings.validate_every
+        if self.held_out is None or not every or self.step % every:
+            return None
+        n, total = min(HELD_OUT, len(self.held_out)), 0.0
+        objective = Objective(self.averaged, self.loss, self.conditional)
+        torch.manual_seed(step_seed(self.settings.seed, 0, -1))
+        for first in range(0, n, self.settings.batch_size):
+            last = min(n, first + self.settings.batch_size)
+            items = default_collate([self.held_out[i] for i in range(first, last)])
+            with torch.no_grad():
+                loss = objective(*self.fabric.to_device(split(items)))
+            total += float(loss) * (last - first) / n
+        return total
+
+    def batches(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
         """The batches from this step on, of this process, on its device."""
-        left = self.settings.steps - self.step
+        settings, left = self.settings, self.settings.steps - self.step
         if left <= 0:
             return
-        sampler = InfiniteBatches(
-            len(self.data),
-            self.settings.batch_size,
-            seed=self.settings.seed,
-            rank=self.fabric.global_rank,
-            world=self.fabric.world_size,
-            seen=self.seen,
-        )
-        loader = torch.utils.data.DataLoader(
-            SeededItems(self.data, self.settings.seed),
-            batch_sampler=sampler.visits(),  # type: ignore[arg-type]
-            num_workers=self.settings.workers,
-            generator=torch.Generator().manual_seed(self.settings.seed),  # of the workers' seeds
-        )
-        for _, (x0, y) in zip(range(left), loader, strict=False):
-            yield self.fabric.to_device(x0), self.fabric.to_device(y)
+        place = self.fabric.global_rank, self.fabric.world_size
+        loader: Any
+        if isinstance(self.data, IterableDataset):
+            loader = streamed(self.data, settings.batch_size, *place, self.seen)
+        else:
+            n, size, seed = len(self.data), settings.batch_size, settings.seed
+            loader = torch.utils.data.DataLoader(
+                SeededItems(self.data, seed),
+                batch_sampler=InfiniteBatches(n, size, seed, *place, seen=self.seen).visits(),  # type: ignore[arg-type]
+                num_workers=settings.workers,
+                generator=torch.Generator().manual_seed(seed),  # of the workers' seeds
+            )
+        for _, batch in zip(range(left), loader, strict=False):
+            yield self.fabric.to_device(split(batch))
 
-    def update(self, x0: Tensor, y: Tensor) -> Tensor:
+    def update(self, x0: Tensor, given: dict[str, Any]) -> Tensor:
         """One optimiser step on a batch: its loss and gradient norm, (2,), still on the device."""
         settings = self.settings
         torch.manual_seed(step_seed(settings.seed, self.fabric.global_rank, self.step))
-        warm = min(1.0, (self.step + 1) / max(settings.warmup, 1))
+        factor = rate(settings.schedule, self.step, settings.warmup, settings.steps)
         for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
-            group["lr"] = lr * warm
+            group["lr"] = lr * factor
         self.objective.train()
-        loss = self.objective(x0, y)
-        self.fabric.backward(loss)
+        loss = x0.new_zeros(())
+        parts = cut(x0, given, settings.accumulate)
+        for i, (x, conditions) in enumerate(parts, 1):
+            # Gradients are summed between processes with the last part alone.
+            waits = self.fabric.world_size > 1 and i < len(parts)
+            with self.fabric.no_backward_sync(self.objective) if waits else nullcontext():
+                part = self.objective(x, conditions) * (len(x) / len(x0))
+                self.fabric.backward(part)
+            loss = loss + part.detach()
         norm = self.fabric.clip_gradients(
             self.objective, self.optimizer, max_norm=settings.clip, error_if_nonfinite=False
         )
@@ -236,7 +273,7 @@ class Trainer:
         self.ema.update_parameters(self.model)
         self.step += 1
         self.seen += settings.batch_size * self.fabric.world_size
-        return torch.stack([loss.detach().float(), torch.as_tensor(norm).to(loss).float()])
+        return torch.stack([loss.float(), torch.as_tensor(norm).to(loss).float()])
 
     def record(self, record: Record) -> None:
         """Append a record to the run's metrics, on the first process."""
@@ -314,41 +351,15 @@ class Trainer:
             write_text(path, "".join(f"{line}\n" for line in kept))
 
 
-def is_until(line: str, step: int) -> bool:
-    """Is this a whole record, of a step up to the one given?"""
-    try:
-        return bool(json.loads(line)["step"] <= step)
-    except ValueError:  # a line that a kill cut short
-        return False
-
-
-def refuse_other(path: Path, saved: dict[str, Any], asked: dict[str, Any]) -> None:
-    """ValueError where a checkpoint was made by another configuration."""
-    old, new = ({k: named_now(v) for k, v in flatten(each).items()} for each in (saved, asked))
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            raise ValueError(
-                f"The checkpoint {path} was made with {key} = {old.get(key)!r}, but this run has "
-                f"{key} = {new.get(key)!r}: choose another run folder (name=...), or delete it."
-            )
-
-
-def named_now(value: Any) -> Any:
-    """A configuration's value; an SDE's ``_target_`` by the name that the SDE has today."""
-    if not isinstance(value, str) or not value.startswith("sdegen."):
-        return value
-    room, _, name = value.rpartition(".")
-    return f"{room}.{RENAMED.get(name, name)}"
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with dotted keys."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+def without_closure(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """An optimiser itself; ValueError for one that takes the loss again within a step."""
+    closure = signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is Parameter.empty:
+        raise ValueError(
+            f"{type(optimizer).__name__} takes the loss several times in a step, by a closure, "
+            "which this training does not have: use another, such as AdamW."
+        )
+    return optimizer
 
 
 def step_seed(seed: int, rank: int, step: int) -> int:

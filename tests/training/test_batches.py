@@ -1,0 +1,190 @@
+"""What data sets hand over, and how a step takes it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
+
+import sdegen as sg
+from sdegen.training import Trainer, TrainSettings
+from sdegen.training.batches import split
+from sdegen.training.rates import rate
+from sdegen.training.trainer import RECORDS
+from tests.cases import close, normal, refused
+from tests.trainers import trainer
+
+X, Y = normal(40, 2, dtype=torch.float32), torch.arange(40) % 3
+
+
+class Items(Dataset[Any]):
+    """A data set of anything, item by item."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.items[i]
+
+
+class Stream(IterableDataset[Any]):
+    """The same, read from its beginning alone."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(zip(X, Y, strict=True))
+
+
+class Net(nn.Module):
+    """Takes what it is given and remembers the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(2))
+        self.seen: dict[str, Any] = {}
+
+    def forward(self, x: Tensor, t: Tensor, **given: Any) -> Tensor:
+        self.seen = given
+        return self.scale * x
+
+
+KINDS: dict[str, tuple[Any, set[str]]] = {
+    "x": (Items(list(X)), set()),
+    "x in a tuple": (TensorDataset(X), set()),
+    "x and y": (TensorDataset(X, Y), {"y"}),
+    "x and names": (
+        Items([(x, {"y": int(y), "c": x}) for x, y in zip(X, Y, strict=True)]),
+        {"y", "c"},
+    ),
+    "as Hugging Face's": (
+        Items([{"image": x, "label": int(y)} for x, y in zip(X, Y, strict=True)]),
+        {"y"},
+    ),
+    "a stream": (Stream(), {"y"}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_items_of_any_kind_train(kind: str, tmp_path: Path) -> None:
+    data, names = KINDS[kind]
+    net = Net()
+    run = Trainer(
+        sg.ScoreModel(net, sg.VPSDE()),
+        data,
+        sg.dsm_loss,
+        lambda weights: torch.optim.AdamW(weights),
+        TrainSettings(steps=2, batch_size=8, log_every=1, device="cpu"),
+        tmp_path,
+        conditional=True,
+    )
+    assert [record.step for record in run.steps()] == [1, 2]
+    assert net.seen.keys() == names
+    assert all(len(value) == 8 for value in net.seen.values())
+
+
+def test_what_is_no_item_is_named() -> None:
+    for batch in ({"caption": ["a"], "size": X}, (X, Y, Y), ["a"], None):
+        with refused("An item of the data is x, .* but a batch of these is"):
+            split(batch)
+
+
+@pytest.mark.parametrize("data", [None, Stream()], ids=["items", "stream"])
+def test_a_stopped_run_goes_on_where_it_was(data: Any, tmp_path: Path) -> None:
+    whole = trainer(tmp_path / "whole", data=data, schedule="cosine", accumulate=3)
+    list(whole.steps())
+    part = trainer(tmp_path / "part", data=data, schedule="cosine", accumulate=3)
+    for record in part.steps():
+        if record.step == 8:
+            break
+    again = trainer(tmp_path / "part", data=data, schedule="cosine", accumulate=3)
+    assert again.step == 5
+    list(again.steps())
+    for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_parts_of_a_batch_have_the_gradient_of_the_whole(tmp_path: Path) -> None:
+    """With a loss without noise, in parts of unequal length too: 16 in five."""
+
+    def loss(model: sg.ScoreModel, x0: Tensor) -> Tensor:
+        return (model.net(x0, torch.full((len(x0),), 0.3)) - 1).square().mean(1)
+
+    runs = [trainer(tmp_path / str(n), loss, accumulate=n) for n in (1, 2, 5, 99)]
+    records = [[r.loss for r in run.steps()] for run in runs]
+    for run, record in zip(runs[1:], records[1:], strict=True):
+        close(torch.tensor(record), records[0], rtol=1e-5)
+        for a, b in zip(run.model.parameters(), runs[0].model.parameters(), strict=True):
+            close(a.detach(), b.detach(), rtol=1e-3, atol=1e-5)
+
+
+def test_the_learning_rate_goes_as_it_says(tmp_path: Path) -> None:
+    warm, steps = 10, 110
+    for name in ("constant", "cosine", "rsqrt"):
+        close([rate(name, k, warm, steps) for k in (0, 4, 9)], [0.1, 0.5, 1.0], rtol=1e-12)
+    close(rate("cosine", 60, warm, steps), 0.5)
+    close(rate("cosine", 110, warm, steps), 0.0, atol=1e-15)
+    close(rate("rsqrt", 39, warm, steps), math.sqrt(10 / 40))
+    assert rate("rsqrt", 5, 0, steps) == math.sqrt(1 / 6) and rate("cosine", 0, 0, 1) == 1.0
+    lr = [record.lr for record in trainer(tmp_path, schedule="cosine").steps()]
+    close(lr, [1e-2 * rate("cosine", k, 3, 12) for k in (3, 7, 11)])
+
+
+def test_held_out_data_tell_how_it_goes(tmp_path: Path) -> None:
+    held = TensorDataset(X)
+
+    def run(name: str, held: Any, every: int) -> list[float | None]:
+        folder = tmp_path / name
+        folder.mkdir()
+        torch.manual_seed(0)
+        settings = {"steps": 4, "batch_size": 16, "log_every": 1, "validate_every": every}
+        made = Trainer(
+            sg.ScoreModel(Net(), sg.VPSDE()),
+            TensorDataset(X),
+            sg.dsm_loss,
+            lambda weights: torch.optim.SGD(weights, lr=0.0),
+            TrainSettings(device="cpu", **settings),  # type: ignore[arg-type]
+            folder,
+            held_out=held,
+        )
+        return [record.held_out for record in made.steps()]
+
+    first, second, third, fourth = run("a", held, 2)
+    assert first is third is None
+    assert second is not None and second == fourth  # the same noise, and weights that stay
+    assert run("b", held, 0) == run("c", None, 2) == [None] * 4
+    kept = [json.loads(line) for line in (tmp_path / "a" / RECORDS).read_text().splitlines()]
+    assert kept[1]["held_out"] == second
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
+    with refused("LBFGS takes the loss several times in a step"):
+        Trainer(
+            sg.ScoreModel(Net(), sg.VPSDE()),
+            TensorDataset(X),
+            sg.dsm_loss,
+            lambda weights: torch.optim.LBFGS(weights),
+            TrainSettings(steps=1, device="cpu"),
+            tmp_path,
+        )
+    with refused("schedule must be one of constant, cosine, rsqrt"):
+        TrainSettings(schedule="linear")
+    with refused("accumulate must be a whole number >= 1"):
+        TrainSettings(accumulate=0)
+    with refused("validate_every = 30 must be a multiple of train.log_every = 20"):
+        TrainSettings(validate_every=30)
+
+    class Empty(IterableDataset[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            return iter(())
+
+    with refused("stream of data has no items"):
+        list(trainer(tmp_path / "empty", data=Empty()).steps())
