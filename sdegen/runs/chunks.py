@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sdegen.files import read_tensors, write_tensors
-from sdegen.training.trainer import flatten
+from sdegen.training.identity import flatten
 
 SAMPLES = "samples.safetensors"
 PARTS = "parts"

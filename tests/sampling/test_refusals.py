@@ -58,9 +58,9 @@ def sampling(**how: Any) -> Callable[[], Tensor]:
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "no steps": (sampling(), "exactly one of steps and nfe"),
     "steps and nfe": (sampling(steps=2, nfe=2), "exactly one of steps and nfe"),
-    "zero steps": (sampling(steps=0), "steps >= 1, but steps = 0"),
-    "negative steps": (sampling(steps=-3), "steps >= 1, but steps = -3"),
-    "half a step": (sampling(steps=2.5), "whole number of steps"),
+    "zero steps": (sampling(steps=0), "steps must be a whole number >= 1, but it is 0"),
+    "negative steps": (sampling(steps=-3), "steps must be a whole number >= 1, but it is -3"),
+    "half a step": (sampling(steps=2.5), "steps must be a whole number >= 1, but it is 2.5"),
     "too small a budget": (sampling(solver=sg.Heun(), nfe=1), "at least 2 network calls"),
     "no budget left": (sampling(nfe=1, denoise=True), "at least 2 network calls"),
     "budget of an adaptive": (sampling(solver=sg.solvers.TorchDiffEq(), nfe=9), "takes no nfe"),
@@ -145,9 +145,15 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "nodes that coincide": (lambda: sg.solvers.Singlestep(3, nodes=(0.5, 0.5)), "rise strictly"),
     "a node at the end": (lambda: sg.solvers.Singlestep(2, nodes=(1.0,)), "rise strictly"),
     "too many nodes": (lambda: sg.solvers.Singlestep(2, nodes=(0.3, 0.6)), "has 1 nodes"),
-    "budget of none": (lambda: sg.AdaptiveRK(max_nfe=0), "at least 1, but it is 0"),
+    "budget of none": (
+        lambda: sg.AdaptiveRK(max_nfe=0),
+        "max_nfe must be a whole number >= 1, but it is 0",
+    ),
     "tolerance of none": (lambda: sg.solvers.GottaGoFast(atol=-1.0), "must be positive"),
-    "NaN for a tolerance": (lambda: sg.solvers.AdaptiveDPM(rtol=math.nan), "must be positive"),
+    "NaN for a tolerance": (
+        lambda: sg.solvers.AdaptiveDPM(rtol=math.nan),
+        "rtol must be a number",
+    ),
     "norms": (lambda: sg.Langevin(norms="all"), "'sample' or 'batch', but"),  # type: ignore[arg-type]
     "annealed snr": (lambda: sg.solvers.AnnealedLangevin(-1.0), "snr > 0"),
     "annealed steps": (lambda: sg.solvers.AnnealedLangevin(n=0), "n must be a whole number >= 1"),
@@ -242,7 +248,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "sigmas": (lambda: sg.VESDE(5.0, 1.0), "0 < sigma_min <= sigma_max"),
     "interval": (lambda: sg.VPSDE(t_min=2.0), "t_min < T"),
     "flow beyond one": (lambda: sg.FlowSDE(T=1.5), "T <= 1"),
-    "offset": (lambda: sg.CosineSDE(s=-1.0), "s >= 0"),
+    "offset": (lambda: sg.CosineSDE(s=-1.0), "s must be a number >= 0, but it is -1"),
     "a beta above one": (lambda: sg.DiscreteVPSDE([0.1, 1.2]), r"\(0, 1\)"),
     "no betas": (lambda: sg.DiscreteVPSDE([]), "at least one beta"),
     "curves that fall": (
