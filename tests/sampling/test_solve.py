@@ -10,14 +10,7 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.exact.distributions import exact_model
-from tests.cases import (
-    MIXTURE,
-    Smooth,
-    close,
-    normal,
-    run,
-    sdes,
-)
+from tests.cases import MIXTURE, Smooth, close, normal, run, sdes
 
 
 def model_of(sde: sg.SDE) -> sg.ScoreModel:

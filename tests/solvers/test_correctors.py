@@ -9,13 +9,7 @@ import torch
 from torch import Tensor
 
 import sdegen as sg
-from tests.cases import (
-    Replay,
-    Smooth,
-    close,
-    normal,
-    run,
-)
+from tests.cases import Replay, Smooth, close, normal, run
 
 NET = Smooth()
 
