@@ -6,9 +6,10 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ import torch
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.exact.distributions import Mixture, exact_model
+from sdegen import walks
+from sdegen.exact.distributions import Mixture
 from sdegen.noise.source import Noise
 from sdegen.walks.grids import Grid
 
@@ -69,6 +71,14 @@ FIXED: dict[str, sg.Solver] = {
     "multistep_t_eps": sg.Multistep(2, prediction="eps", clock="t", corrector=3),
 }
 """Our own that step from level to level without choosing their own steps, and combinations."""
+
+TIGHT = [
+    sg.AdaptiveRK(rtol=1e-7, atol=1e-9, per_sample=True),
+    sg.solvers.AdaptiveDPM(rtol=1e-5, atol=1e-7, per_sample=True),
+    sg.solvers.AdaptiveMultistep(rtol=1e-7, atol=1e-9, per_sample=True),
+    sg.solvers.SciPy(rtol=1e-7, atol=1e-9),
+]
+"""Adaptive ones that give each sample steps of its own, near the exact flow."""
 
 OWN_SCALE = (
     sg.solvers.ReverseDiffusion,
@@ -136,6 +146,19 @@ def summed(
             for name, sde in names
         ],
     )
+
+
+CLIMBING: dict[str, walks.Climb] = {
+    "ancestral": walks.ancestral,
+    "ancestral_half": partial(walks.ancestral, eta=0.5),
+    "ancestral_two": partial(walks.ancestral, eta=2.0),
+    "churn": partial(walks.churn, S_churn=3.0),
+    "churn_hop": partial(walks.churn, S_churn=3.0, S_min=0.1, hop=True),
+    "restart": partial(walks.restart, intervals=[(0.1, 0.6, 2, 3), (0.03, 0.2, 1, 2)]),
+    "repaint": partial(walks.repaint, jump_length=3, resamplings=3),
+}
+"""Every way to climb, with settings that climb often."""
+climbing = pytest.mark.parametrize("by", CLIMBING.values(), ids=CLIMBING)
 
 
 def refused(message: str) -> pytest.RaisesExc[ValueError]:
@@ -313,58 +336,23 @@ def slopes(errors: Sequence[float], ratio: float = 2.0) -> list[float]:
     return [math.log(a / b, ratio) for a, b in pairwise(errors)]
 
 
-# ---------------------------------------------------- a solution that knows nothing of sdegen
+def climbs(walk: Tensor) -> int:
+    """How many steps of a walk go up."""
+    return int((walk.diff() > 0).sum())
 
 
-def mixture_x0(x: np.ndarray, alpha: float, sigma: float) -> np.ndarray:
-    """E[x0 | x_t] of MIXTURE in numpy: posterior weights times posterior means."""
-    means, stds, weights = (np.asarray(v) for v in (MIXTURE.means, MIXTURE.stds, MIXTURE.weights))
-    var = alpha**2 * stds**2 + sigma**2
-    off = x[:, None, :] - alpha * means
-    log_p = np.log(weights) - (off**2).sum(-1) / (2 * var) - np.log(2 * np.pi * var)
-    p = np.exp(log_p - log_p.max(1, keepdims=True))
-    p /= p.sum(1, keepdims=True)
-    each = (sigma**2 * means + alpha * stds[:, None] ** 2 * x[:, None, :]) / var[:, None]
-    return (p[..., None] * each).sum(1)
+def at_rho(sde: sg.LinearSDE, rho: float) -> float:
+    """The time at which sigma / alpha is rho."""
+    return float(sde.time(-torch.tensor(rho, dtype=torch.float64).log()))
 
 
-def mixture_flow(x: Tensor, t: sg.Level, s: sg.Level) -> Tensor:
-    """MIXTURE's probability flow from level t to level s, by SciPy at 1e-12.
+def seen(how: dict[str, Any], sde: sg.SDE, **more: Any) -> tuple[list[float], sg.Solution]:
+    """The times at which a network is asked, and the solution."""
+    at: list[float] = []
 
-    In y = x / alpha and u = log rho every linear SDE has the same flow, dy/du = y - x0(y, rho).
-    """
-    from scipy.integrate import solve_ivp
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        at.append(float(t[0]))
+        return 0.1 * x
 
-    def slope(u: float, y: np.ndarray) -> np.ndarray:
-        y = y.reshape(-1, 2)
-        return (y - mixture_x0(y, 1.0, math.exp(u))).ravel()
-
-    span = -float(t.lam), -float(s.lam)
-    y = (x / t.alpha).numpy().ravel()
-    # The state starts at rho ~ 1,000 and ends near 1: its scale is carried by rtol alone.
-    end = solve_ivp(slope, span, y, method="DOP853", rtol=1e-12, atol=1e-12).y[:, -1]
-    return s.alpha * torch.as_tensor(end).reshape(x.shape)
-
-
-@cache
-def exact_end(sde: sg.LinearSDE) -> tuple[Tensor, Tensor]:
-    """16 states at T and where MIXTURE's probability flow takes them at t_min."""
-    top, bottom = ends(sde)
-    x = top.alpha * MIXTURE.sample(16, torch.Generator().manual_seed(1)) + top.sigma * normal(
-        16, 2
-    )
-    return x, mixture_flow(x, top, bottom)
-
-
-def flow_errors(
-    solver: sg.Solver,
-    sde: sg.LinearSDE,
-    steps: Sequence[int],
-    grid: Grid = sg.walks.log_snr,
-    eta: float | None = None,
-) -> list[float]:
-    """Root-mean-square errors of a deterministic solver on MIXTURE's probability flow."""
-    x, exact = exact_end(sde)
-    model = exact_model(MIXTURE, sde)
-    ends = [run(solver, model, x, n, grid=grid, eta=eta) for n in steps]
-    return [float((end - exact).square().mean().sqrt()) for end in ends]
+    model = sg.ScoreModel(net, sde, "x0")
+    return at, sg.solve(model, normal(2, 1), **{"seed": 0, **how, **more})

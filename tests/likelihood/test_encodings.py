@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 
@@ -11,12 +10,17 @@ import sdegen as sg
 from sdegen.exact.distributions import Gaussian, exact_model
 from sdegen.likelihood.flow import decode, encode, slerp
 from sdegen.likelihood.ground import level_at_t_min
-from tests.cases import MIXTURE, AsGeneral, Smooth, close, closed_form, normal, refused, sdes
-
-
-def ends(sde: sg.SDE) -> tuple[sg.Level, sg.Level]:
-    at: Any = sde(torch.tensor([sde.T, sde.t_min], dtype=torch.float64)).unbind()
-    return at
+from tests.cases import (
+    MIXTURE,
+    AsGeneral,
+    Smooth,
+    close,
+    closed_form,
+    ends,
+    normal,
+    refused,
+    sdes,
+)
 
 
 @sdes

@@ -16,33 +16,9 @@ from sdegen.likelihood.density import log_prob
 from sdegen.likelihood.divergence import Divergence
 from sdegen.likelihood.flow import decode, encode
 from tests.cases import MIXTURE, Smooth, close, normal, refused
+from tests.solutions import gaussian, model_density
 
 FINE = {"solver": sg.AdaptiveRK(clock="lam", rtol=1e-8, atol=1e-8), "divergence": "exact"}
-USUAL: dict[str, Any] = {"divergence": "exact"}
-"""The default solver, of whose error 1e-4 nats is promised where the divergence is exact."""
-
-
-def gaussian(d: int) -> Gaussian:
-    """Correlated, in d dimensions."""
-    half = normal(d, d, seed=3) / d**0.5
-    return Gaussian(normal(d, seed=4) / 2, half @ half.T + 0.1 * torch.eye(d, dtype=torch.float64))
-
-
-def ends(sde: sg.SDE) -> tuple[sg.Level, sg.Level]:
-    at: Any = sde(torch.tensor([sde.T, sde.t_min], dtype=torch.float64)).unbind()
-    return at
-
-
-def model_density(data: Gaussian, sde: sg.LinearSDE, x: Tensor) -> Tensor:
-    """log p of the model with this exact score: the flow of a Gaussian is linear, its end known.
-
-    The prior is not the data's own law at T, and this is the density that it leads to.
-    """
-    top, at = ends(sde)
-    z = data.flow(at.alpha * x, at, top)
-    d = x.shape[1]
-    gain = data.log_prob(at.alpha * x, at) - data.log_prob(z, top)
-    return sde.prior.log_prob(z) + gain + d * at.alpha.log()
 
 
 # ------------------------------------------------------------------------------------ estimators
@@ -242,7 +218,11 @@ def test_a_failed_sample_leaves_the_others_alone() -> None:
     assert found.error.isfinite().tolist() == [True, False, True]
     close(found.value[[0, 2]], alone.value, rtol=0, atol=1e-3)
     with pytest.warns(UserWarning, match=r"likelihoods of samples \[1\]") as seen:
-        assert log_prob(model, x[:3], **USUAL).error.isnan().tolist() == [False, True, False]
+        assert log_prob(model, x[:3], divergence="exact").error.isnan().tolist() == [
+            False,
+            True,
+            False,
+        ]
     assert seen[0].filename == __file__
 
 

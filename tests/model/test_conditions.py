@@ -11,16 +11,10 @@ from torch import Tensor, nn
 
 import sdegen as sg
 from sdegen.programs.remembered import programmed
-from tests.cases import EVERY_SOLVER, close, normal, refused
+from tests.cases import EVERY_SOLVER, TIGHT, close, normal, refused
 
 SDE = sg.VPSDE()
 x_T = normal(4, 2)
-ADAPTIVE = [
-    sg.AdaptiveRK(rtol=1e-7, atol=1e-9, per_sample=True),
-    sg.solvers.AdaptiveDPM(rtol=1e-5, atol=1e-7, per_sample=True),
-    sg.solvers.AdaptiveMultistep(rtol=1e-7, atol=1e-9, per_sample=True),
-    sg.solvers.SciPy(rtol=1e-7, atol=1e-9),
-]
 
 
 # ------------------------------------------------------------------ conditions say their axis
@@ -42,8 +36,8 @@ def test_a_shared_condition_is_not_cut_by_coincidence() -> None:
     assert part.conditions["context"] is context and part.conditions["y"].tolist() == [2.0]
     assert model.conditions["y"] is y and model.conditions["context"] is context
     x = x_T.float()
-    got = sg.sample(model, x, solver=ADAPTIVE[0])
-    alone = sg.sample(part, x[2:3], solver=ADAPTIVE[0])
+    got = sg.sample(model, x, solver=TIGHT[0])
+    alone = sg.sample(part, x[2:3], solver=TIGHT[0])
     close(got[2:3], alone, rtol=1e-6)
 
 

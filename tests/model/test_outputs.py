@@ -12,16 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import sdegen as sg
-from tests.cases import close, normal, refused
+from tests.cases import TIGHT, close, normal, refused
 
 SDE = sg.VPSDE()
 x_T = normal(4, 2)
-ADAPTIVE = [
-    sg.AdaptiveRK(rtol=1e-7, atol=1e-9, per_sample=True),
-    sg.solvers.AdaptiveDPM(rtol=1e-5, atol=1e-7, per_sample=True),
-    sg.solvers.AdaptiveMultistep(rtol=1e-7, atol=1e-9, per_sample=True),
-    sg.solvers.SciPy(rtol=1e-7, atol=1e-9),
-]
 
 
 class Sampled:
@@ -116,7 +110,7 @@ def test_a_second_head() -> None:
         seen = model(x, 0.5)
         assert torch.equal(seen.more, x + 1) and torch.equal(seen.eps, torch.tanh(x))
         assert plain(x, 0.5).more is None
-        for solver in (sg.DDIM(), sg.Heun(), ADAPTIVE[0]):
+        for solver in (sg.DDIM(), sg.Heun(), TIGHT[0]):
             how: dict[str, Any] = {} if solver.traits.adaptive else {"steps": 4}
             assert torch.equal(
                 sg.sample(model, x, solver=solver, **how),

@@ -19,12 +19,12 @@ from tests.cases import (
     FIXED,
     MIXTURE,
     SDES,
-    exact_end,
     fixed_solvers,
     normal,
     pointwise,
     summed,
 )
+from tests.solutions import exact_end
 
 
 class Ops(TorchDispatchMode):

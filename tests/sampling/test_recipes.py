@@ -7,12 +7,7 @@ import torch
 
 import sdegen as sg
 from sdegen.sampling import recipes
-from tests.cases import (
-    Plain,
-    Smooth,
-    normal,
-    refused,
-)
+from tests.cases import Plain, Smooth, normal, refused
 
 NET = Smooth()
 

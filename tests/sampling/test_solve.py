@@ -13,15 +13,7 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.exact.distributions import Gaussian, exact_model
-from tests.cases import (
-    MIXTURE,
-    Smooth,
-    close,
-    normal,
-    refused,
-    run,
-    sdes,
-)
+from tests.cases import MIXTURE, Smooth, close, normal, refused, run, sdes
 
 
 def model_of(sde: sg.SDE) -> sg.ScoreModel:

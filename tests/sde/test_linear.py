@@ -342,22 +342,9 @@ def test_prior_of_two_curves_is_their_last_sigma() -> None:
 
 
 def test_an_sde_without_a_kernel_says_what_to_define() -> None:
-    class Free(sg.SDE):
-        T, t_min = 1.0, 0.0
-
-        def drift(self, x: Tensor, t: Tensor) -> Tensor:
-            return -(x**3)
-
-        def diffusion(self, x: Tensor, t: Tensor) -> Tensor:
-            return torch.tensor(0.5)
-
-        @property
-        def prior(self) -> Prior:
-            return Prior()
-
-    assert torch.equal(Free()(0.25).t, torch.tensor(0.25, dtype=torch.float64))
+    assert torch.equal(Plain()(0.25).t, torch.tensor(0.25, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"define perturb\(x0, t, z\)"):
-        Free().perturb(torch.zeros(2, 1), torch.ones(2), torch.zeros(2, 1))
+        Plain().perturb(torch.zeros(2, 1), torch.ones(2), torch.zeros(2, 1))
 
 
 def test_sdes_are_values() -> None:

@@ -13,7 +13,8 @@ import sdegen as sg
 from sdegen.exact.distributions import exact_model
 from sdegen.solvers.adaptive import Adaptive
 from sdegen.solvers.pairs import PAIRS
-from tests.cases import EVERY_SOLVER, MIXTURE, SDES, close, exact_end, normal, pointwise, summed
+from tests.cases import EVERY_SOLVER, MIXTURE, SDES, close, normal, pointwise, summed
+from tests.solutions import exact_end
 
 OWN = {name: solver for name, solver in EVERY_SOLVER.items() if isinstance(solver, Adaptive)}
 FLOW = {name: solver for name, solver in OWN.items() if solver.eta == 0}

@@ -12,19 +12,8 @@ from torch import Tensor
 import sdegen as sg
 from sdegen.exact.distributions import exact_model
 from sdegen.solvers.backends import SCIPY, TORCHDIFFEQ, TORCHSDE
-from tests.cases import (
-    MIXTURE,
-    Ornstein,
-    Smooth,
-    close,
-    exact_end,
-    flow_errors,
-    normal,
-    pointwise,
-    refused,
-    run,
-    slopes,
-)
+from tests.cases import MIXTURE, Ornstein, Smooth, close, normal, pointwise, refused, run, slopes
+from tests.solutions import exact_end, flow_errors
 
 VP = sg.VPSDE()
 FIXED = [name for name, method in TORCHDIFFEQ.items() if method.calls]

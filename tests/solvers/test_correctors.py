@@ -10,13 +10,7 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.exact.distributions import Gaussian, Mixture, Problem, exact_model
-from tests.cases import (
-    Replay,
-    Smooth,
-    close,
-    normal,
-    run,
-)
+from tests.cases import Replay, Smooth, close, normal, run
 
 NET = Smooth()
 

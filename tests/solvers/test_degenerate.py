@@ -9,15 +9,7 @@ import torch
 
 import sdegen as sg
 from sdegen.exact.distributions import Gaussian, exact_model
-from tests.cases import (
-    MIXTURE,
-    Replay,
-    close,
-    ends,
-    every_sde,
-    normal,
-    run,
-)
+from tests.cases import MIXTURE, Replay, close, ends, every_sde, normal, run
 
 POINT = Gaussian([0.3, -0.7], [0.0, 0.0])
 

@@ -9,16 +9,7 @@ import torch
 
 import sdegen as sg
 from sdegen.exact.distributions import exact_model
-from tests.cases import (
-    MIXTURE,
-    Smooth,
-    close,
-    every_sde,
-    fixed_solvers,
-    normal,
-    run,
-    sdes,
-)
+from tests.cases import MIXTURE, Smooth, close, every_sde, fixed_solvers, normal, run, sdes
 
 NET = Smooth()
 

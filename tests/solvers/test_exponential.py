@@ -27,18 +27,8 @@ from sdegen.solvers.exponential import (
     lagrange,
 )
 from sdegen.solvers.quadrature import integrate, legendre
-from tests.cases import (
-    FIXED,
-    MIXTURE,
-    Smooth,
-    close,
-    exact_end,
-    flow_errors,
-    normal,
-    run,
-    sdes,
-    slopes,
-)
+from tests.cases import FIXED, MIXTURE, Smooth, close, normal, run, sdes, slopes
+from tests.solutions import exact_end, flow_errors
 
 NET = Smooth()
 FORMS: dict[str, Form] = {

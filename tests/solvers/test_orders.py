@@ -19,17 +19,14 @@ from tests.cases import (
     Smooth,
     close,
     ends,
-    exact_end,
-    flow_errors,
     half_of_the_way,
     measured,
-    mixture_flow,
-    mixture_x0,
     normal,
     run,
     sdes,
     slopes,
 )
+from tests.solutions import exact_end, flow_errors, mixture_flow, mixture_x0
 
 # ------------------------------------------------------------------------ the reference itself
 

@@ -11,15 +11,7 @@ import torch
 from torch import Tensor
 
 import sdegen as sg
-from tests.cases import (
-    Replay,
-    Smooth,
-    close,
-    every_sde,
-    normal,
-    run,
-    sdes,
-)
+from tests.cases import Replay, Smooth, close, every_sde, normal, run, sdes
 
 NET = Smooth()
 

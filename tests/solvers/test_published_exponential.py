@@ -14,14 +14,7 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.exact.distributions import exact_model
-from tests.cases import (
-    MIXTURE,
-    Replay,
-    Smooth,
-    close,
-    normal,
-    run,
-)
+from tests.cases import MIXTURE, Replay, Smooth, close, normal, run
 
 NET = Smooth()
 

@@ -8,11 +8,7 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.exact.distributions import exact_model
-from tests.cases import (
-    MIXTURE,
-    close,
-    normal,
-)
+from tests.cases import MIXTURE, close, normal
 
 
 @pytest.mark.parametrize("method", ["dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"])

@@ -15,36 +15,10 @@ from sdegen import walks
 from sdegen.exact.distributions import exact_model
 from sdegen.noise.source import Inflated, Noise
 from sdegen.sampling import recipes
-from tests.cases import (
-    MIXTURE,
-    SDES,
-    Replay,
-    Smooth,
-    close,
-    normal,
-    refused,
-)
+from tests.cases import MIXTURE, SDES, Replay, Smooth, at_rho, close, normal, refused
+from tests.solutions import edm_heun
 
 NET = Smooth()
-
-
-def at_rho(sde: sg.LinearSDE, rho: float) -> float:
-    return float(sde.time(-torch.tensor(rho, dtype=torch.float64).log()))
-
-
-def D(x: Tensor, sigma: Tensor, sigma_data: float = 0.5) -> Tensor:
-    """EDM's denoiser of NET.  Karras et al. (2022), eq. 7 and table 1."""
-    total = sigma**2 + sigma_data**2
-    c_skip, c_out = sigma_data**2 / total, sigma * sigma_data / total**0.5
-    F = NET(x / total**0.5, (sigma.log() / 4).expand(len(x)))
-    return c_skip * x + c_out * F
-
-
-def heun(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """Karras et al. (2022), alg. 1, lines 4-8."""
-    d = (x - D(x, t)) / t
-    x_s = x + (s - t) * d
-    return x_s if s == 0 else x + (s - t) * (d + (x_s - D(x_s, s)) / s) / 2
 
 
 @pytest.mark.parametrize(
@@ -70,7 +44,7 @@ def test_edm_is_algorithm_2(S: dict[str, float]) -> None:
         t_hat = (t_i + gamma * t_i).clamp(max=80.0)
         if t_hat > t_i:
             x = x + (t_hat**2 - t_i**2).sqrt() * S.get("S_noise", 1.0) * next(draws)
-        x = heun(x, t_hat, t_next)
+        x = edm_heun(x, t_hat, t_next)
     noise = Replay(list(z))
     out = sg.solve(
         sg.ScoreModel(NET, sg.EDMSDE(), "edm"), start, **recipes.edm(n, noise=noise, **S)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -23,6 +22,8 @@ from tests.cases import (
     SDES,
     Replay,
     Smooth,
+    climbing,
+    climbs,
     close,
     every_sde,
     normal,
@@ -69,10 +70,6 @@ def at_rho(sde: sg.LinearSDE, rho: float) -> float:
     return float(sde.time(-torch.tensor(rho, dtype=torch.float64).log()))
 
 
-def climbs(walk: Tensor) -> int:
-    return int((walk.diff() > 0).sum())
-
-
 # ------------------------------------------------------------------------------------- climbing
 
 
@@ -93,18 +90,6 @@ def test_climbing_keeps_the_marginal(sde: sg.LinearSDE, variance: float) -> None
             x = climb(p, x, low, high)
         close(x[0, 0], s.alpha * 0.7, 1e-12)
         close((x[1:] - x[0]).square().sum(), s.alpha**2 * variance + s.sigma**2, 1e-12)
-
-
-CLIMBING: dict[str, walks.Climb] = {
-    "ancestral": walks.ancestral,
-    "ancestral_half": partial(walks.ancestral, eta=0.5),
-    "ancestral_two": partial(walks.ancestral, eta=2.0),
-    "churn": partial(walks.churn, S_churn=3.0),
-    "churn_hop": partial(walks.churn, S_churn=3.0, S_min=0.1, hop=True),
-    "restart": partial(walks.restart, intervals=[(0.1, 0.6, 2, 3), (0.03, 0.2, 1, 2)]),
-    "repaint": partial(walks.repaint, jump_length=3, resamplings=3),
-}
-climbing = pytest.mark.parametrize("by", CLIMBING.values(), ids=CLIMBING)
 
 
 @every_sde

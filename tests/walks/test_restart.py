@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 import sdegen as sg
 from sdegen import walks
@@ -16,47 +14,11 @@ from sdegen.exact.distributions import Gaussian, exact_model
 from sdegen.sampling import recipes
 from sdegen.solvers.classical import RK4
 from sdegen.walks import grids
-from tests.cases import (
-    SDES,
-    Replay,
-    Smooth,
-    close,
-    normal,
-)
+from tests.cases import SDES, Replay, Smooth, at_rho, close, normal, seen
+from tests.solutions import edm_heun
 
 NET = Smooth()
 DDPM = sg.DiscreteVPSDE()
-
-
-def seen(how: dict[str, Any], sde: sg.SDE, **more: Any) -> tuple[list[float], sg.Solution]:
-    """The times at which a network is asked, and the solution."""
-    at: list[float] = []
-
-    def net(x: Tensor, t: Tensor) -> Tensor:
-        at.append(float(t[0]))
-        return 0.1 * x
-
-    model = sg.ScoreModel(net, sde, "x0")
-    return at, sg.solve(model, normal(2, 1), **{"seed": 0, **how, **more})
-
-
-def at_rho(sde: sg.LinearSDE, rho: float) -> float:
-    return float(sde.time(-torch.tensor(rho, dtype=torch.float64).log()))
-
-
-def D(x: Tensor, sigma: Tensor, sigma_data: float = 0.5) -> Tensor:
-    """EDM's denoiser of NET.  Karras et al. (2022), eq. 7 and table 1."""
-    total = sigma**2 + sigma_data**2
-    c_skip, c_out = sigma_data**2 / total, sigma * sigma_data / total**0.5
-    F = NET(x / total**0.5, (sigma.log() / 4).expand(len(x)))
-    return c_skip * x + c_out * F
-
-
-def heun(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """Karras et al. (2022), alg. 1, lines 4-8."""
-    d = (x - D(x, t)) / t
-    x_s = x + (s - t) * d
-    return x_s if s == 0 else x + (s - t) * (d + (x_s - D(x_s, s)) / s) / 2
 
 
 # --------------------------------------------------------------------------- restart and RePaint
@@ -116,14 +78,14 @@ def test_restart_is_the_same_heun() -> None:
     x = start = 80 * normal(4, 2)
     i = int((sigma - 0.06).abs().argmin())
     for t, s in pairwise(sigma[: i + 1]):
-        x = heun(x, t, s)
+        x = edm_heun(x, t, s)
     for k in range(2):
         again = sg.walks.karras(sg.EDMSDE(), 3, start=1.5, stop=float(sigma[i]))
         x = x + 1.1 * (again[0] ** 2 - again[-1] ** 2).sqrt() * z[k]
         for t, s in pairwise(again):
-            x = heun(x, t, s)
+            x = edm_heun(x, t, s)
     for t, s in pairwise([*sigma[i:], torch.zeros(()).double()]):
-        x = heun(x, t, s)
+        x = edm_heun(x, t, s)
     how = recipes.restart(n, [(4, 2, 0.06, 1.5)], S_noise=1.1, noise=Replay(list(z)))
     close(sg.sample(sg.ScoreModel(NET, sg.EDMSDE(), "edm"), start, **how), x, 1e-11)
 

@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 import sdegen as sg
 from sdegen.sampling import recipes
 from sdegen.walks import grids
 from sdegen.walks.grids import GRIDS
-from tests.cases import (
-    SDES,
-    Smooth,
-    close,
-    normal,
-    refused,
-)
+from tests.cases import SDES, Smooth, close, normal, refused, seen
 
 NET = Smooth()
 DDPM = sg.DiscreteVPSDE()
-
-
-def seen(how: dict[str, Any], sde: sg.SDE, **more: Any) -> tuple[list[float], sg.Solution]:
-    """The times at which a network is asked, and the solution."""
-    at: list[float] = []
-
-    def net(x: Tensor, t: Tensor) -> Tensor:
-        at.append(float(t[0]))
-        return 0.1 * x
-
-    model = sg.ScoreModel(net, sde, "x0")
-    return at, sg.solve(model, normal(2, 1), **{"seed": 0, **how, **more})
 
 
 @pytest.mark.parametrize("n", [50, 1000])

@@ -17,29 +17,9 @@ from sdegen.exact.distributions import exact_model
 from sdegen.sampling import recipes
 from sdegen.solvers.classical import Heun
 from sdegen.walks.grids import GRIDS, Grid
-from tests.cases import (
-    MIXTURE,
-    close,
-    refused,
-)
+from tests.cases import MIXTURE, climbing, climbs, close, refused
 
 DDPM = sg.DiscreteVPSDE()
-
-
-def climbs(walk: Tensor) -> int:
-    return int((walk.diff() > 0).sum())
-
-
-CLIMBING: dict[str, walks.Climb] = {
-    "ancestral": walks.ancestral,
-    "ancestral_half": partial(walks.ancestral, eta=0.5),
-    "ancestral_two": partial(walks.ancestral, eta=2.0),
-    "churn": partial(walks.churn, S_churn=3.0),
-    "churn_hop": partial(walks.churn, S_churn=3.0, S_min=0.1, hop=True),
-    "restart": partial(walks.restart, intervals=[(0.1, 0.6, 2, 3), (0.03, 0.2, 1, 2)]),
-    "repaint": partial(walks.repaint, jump_length=3, resamplings=3),
-}
-climbing = pytest.mark.parametrize("by", CLIMBING.values(), ids=CLIMBING)
 
 
 @climbing
