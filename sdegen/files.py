@@ -1,4 +1,4 @@
-"""Files of a run: written whole or not at all, read back with care."""
+"""Files of a run: written whole or not at all, read back with care; folders of one process."""
 
 from __future__ import annotations
 

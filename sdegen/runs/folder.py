@@ -110,9 +110,11 @@ def device_of(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=name).device
+        on_device = torch.zeros(1, device=name)
+        on_device.cpu()
+        return on_device.device
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
         raise ValueError(f"device={name} cannot be used: {reason}. Use device=cpu.") from None
 
 
