@@ -49,7 +49,7 @@ class InfiniteBatches(Sampler[list[int]]):
         if start < 0:
             raise ValueError(f"start = {start}, but steps are counted from 0")
         self.n, self.batch_size, self.seed = n, batch_size, seed
-        self.rank, self.world, self.start = rank, world, start
+        self.rank, self.world = rank, world
         self.seen = start * world * batch_size if seen is None else seen
 
     def __iter__(self) -> Iterator[list[int]]:
