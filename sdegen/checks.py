@@ -10,6 +10,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from numbers import Integral, Real
+from pathlib import PurePath
 from types import FunctionType
 from typing import Any
 
@@ -53,6 +54,14 @@ def text(name: str, value: str) -> str:
     """The value itself, refused unless it is text, and some."""
     if not isinstance(value, str) or not value:
         raise ValueError(f"{name} must be a name, but it is {value!r}.")
+    return value
+
+
+def folder_name(name: str, value: str) -> str:
+    """The value itself, refused unless a folder inside another one can have it as its name."""
+    parts = PurePath(text(name, value)).parts
+    if not parts or ".." in parts or PurePath(value).is_absolute():
+        raise ValueError(f"{name} must be the name of a folder, but it is {value!r}.")
     return value
 
 

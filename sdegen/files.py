@@ -1,4 +1,4 @@
-"""Files of a run: written whole or not at all, read back with care."""
+"""Files of a run: written whole or not at all, read back with care; folders of one process."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import re
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,8 +145,7 @@ def locked(folder: Path) -> Iterator[None]:
     place = folder.resolve()
     if place not in HELD:
         HELD[place] = (hold(place / LOCK), 0)
-        for part in place.glob(f"{PART}*"):
-            part.unlink(missing_ok=True)
+        clear_parts(place)
     handle, times = HELD[place]
     HELD[place] = (handle, times + 1)
     try:
@@ -158,6 +158,15 @@ def locked(folder: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):  # where open files cannot be removed
                 (place / LOCK).unlink()
             os.close(handle)
+
+
+def clear_parts(folder: Path, age: float = 0.0) -> None:
+    """Remove what killed processes left half written in a folder; files of at least so many
+    seconds alone, where others may be at work."""
+    for part in folder.glob(f"{PART}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime >= age:
+                part.unlink()
 
 
 def hold(path: Path) -> int:

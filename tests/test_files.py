@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from sdegen.files import (
     LOCK,
     atomic,
     claim,
+    clear_parts,
     locked,
     read_tensors,
     short,
@@ -96,6 +99,16 @@ def test_what_a_killed_save_left_goes_with_the_next_lock(tmp_path: Path) -> None
     (tmp_path / ".mine").write_text("not a part")
     with locked(tmp_path):
         assert not left.exists() and (tmp_path / ".mine").exists()
+
+
+def test_parts_of_others_are_left_while_they_are_young(tmp_path: Path) -> None:
+    for name, age in (("young", 10), ("old", 4000)):
+        path = tmp_path / f".part-{name}"
+        path.write_text("half")
+        os.utime(path, (time.time() - age,) * 2)
+    clear_parts(tmp_path, age=3600)
+    assert [path.name for path in tmp_path.iterdir()] == [".part-young"]
+    clear_parts(tmp_path / "nowhere")
 
 
 def test_long_names_are_cut_and_stay_different() -> None:

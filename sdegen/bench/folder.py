@@ -10,7 +10,7 @@ from typing import Any
 from sdegen.bench.peers import Peer
 from sdegen.bench.point import VERSION, Settings, about, key_of, library_of, measure
 from sdegen.checks import text, texts
-from sdegen.files import read_json, write_json
+from sdegen.files import clear_parts, read_json, write_json
 from sdegen.runs.build import build
 from sdegen.runs.settings import Node
 from sdegen.sampling.choice import Chooser, Recommended
@@ -115,6 +115,7 @@ def claim_version(folder: Path, version: int) -> None:
     """A folder of results of this version; ValueError if it holds those of another."""
     path = folder / "bench.json"
     folder.mkdir(parents=True, exist_ok=True)
+    clear_parts(folder / "points", age=3600)  # others may be writing theirs
     held = read_json(path) if path.is_file() else None
     if held is None:
         write_json(path, {"version": version})

@@ -12,8 +12,10 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from sdegen.checks import folder_name
 from sdegen.files import short
 
 
@@ -42,6 +44,7 @@ def hydra_main(task: Callable[[dict[str, Any]], Any], config_name: str) -> None:
 
     store_groups()
     OmegaConf.register_new_resolver("file_name", short, replace=True)
+    OmegaConf.register_new_resolver("folder", partial(folder_name, "name"), replace=True)
     # Hydra then raises instead of printing, and the sentence is ours to write.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     wrong = (HydraException, OmegaConfBaseException, ValueError, OSError)
@@ -51,6 +54,7 @@ def hydra_main(task: Callable[[dict[str, Any]], Any], config_name: str) -> None:
     def spoken(cfg: Any) -> Any:
         jobs.done += 1
         try:
+            refuse_empty()
             config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
             return task(config)
         except wrong as error:
@@ -94,6 +98,19 @@ def overrides() -> str:
     from hydra.core.hydra_config import HydraConfig
 
     return " ".join(HydraConfig.get().overrides.task)
+
+
+def refuse_empty() -> None:
+    """ValueError for settings that are given as {}, which Hydra merges into what there is."""
+    from hydra.core.hydra_config import HydraConfig
+
+    for each in HydraConfig.get().overrides.task:
+        key, _, value = each.partition("=")
+        if re.fullmatch(r"\{\s*\}", value) and not key.startswith("+"):
+            raise ValueError(
+                f"{each} takes nothing away, since settings are merged: leave them out with "
+                f"~{key}, or some of them with ~{key}.NAME."
+            )
 
 
 @contextlib.contextmanager

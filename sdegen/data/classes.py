@@ -11,6 +11,9 @@ from torch import Tensor
 
 from sdegen.data.arrays import ArrayData
 
+ENOUGH = 5000
+"""Items that stand for a data set where all of them would take too long."""
+
 
 def stratified(y: Tensor, seed: int = 0) -> Tensor:
     """An order (n,) of data with labels y (n,), whose every beginning has the classes' shares.
@@ -39,22 +42,14 @@ def class_labels(n: int, counts: Sequence[int]) -> Tensor:
     return y[stratified(y)][torch.arange(n) % len(y)]
 
 
-def labels_of(data: Any, most: int = 5000, seed: int = 0) -> Tensor | None:
-    """All labels (n,) of a data set, those of ``most`` items where it has no ``y`` to tell them.
-
-    None for a data set without classes.
-    """
-    if not data.classes:
-        return None
-    known = getattr(data, "y", None)
-    return gather(data, most, seed).y if known is None else torch.as_tensor(known)
-
-
 def class_counts(data: Any) -> list[int]:
-    """How often each of the classes 0, 1, ... comes in a data set, as far as ``labels_of`` tells;
-    empty without classes."""
-    y = labels_of(data)
-    return [] if y is None else y.cpu().bincount(minlength=data.classes).tolist()
+    """How often each of the classes 0, 1, ... comes in a data set, empty without classes; of one
+    that has no ``y`` to tell them, in a part of it."""
+    if not data.classes:
+        return []
+    known = getattr(data, "y", None)
+    y = gather(data, ENOUGH).y if known is None else torch.as_tensor(known)
+    return y.cpu().bincount(minlength=data.classes).tolist()
 
 
 def gather(data: Any, most: int | None = None, seed: int = 0) -> ArrayData:

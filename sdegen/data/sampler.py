@@ -1,5 +1,4 @@
-"""The order of the data: endless batches that can be resumed at any step, and items that are
-random but no less resumable."""
+"""The order of the data: endless batches that resume at any step, and random items that do."""
 
 from __future__ import annotations
 
@@ -49,7 +48,7 @@ class InfiniteBatches(Sampler[list[int]]):
         if start < 0:
             raise ValueError(f"start = {start}, but steps are counted from 0")
         self.n, self.batch_size, self.seed = n, batch_size, seed
-        self.rank, self.world, self.start = rank, world, start
+        self.rank, self.world = rank, world
         self.seen = start * world * batch_size if seen is None else seen
 
     def __iter__(self) -> Iterator[list[int]]:

@@ -24,8 +24,8 @@ class Row:
     """One line of the table: a solver at a budget, or the floor (real against real).
 
     frechet: between features of a classifier trained on the spot; None for data without classes
-    and for a single sample.  sliced: sliced Wasserstein distance; both None where nothing was
-    measured.  failed: samples that are not finite.
+    and where one side is a single sample.  sliced: sliced Wasserstein distance; both None where
+    nothing was measured.  failed: samples that are not finite.
     """
 
     solver: str
@@ -50,16 +50,9 @@ class Quality:
     Labelled images are also compared in the features of a small classifier, trained on the
     training data. Of training and held-out data a part is taken, ``most`` of each, in which the
     classes have their shares (``gather``, with the seed).
-
-    Raises ValueError for fewer than 2 data on either side.
     """
 
     def __init__(self, train: ArrayData, test: ArrayData, most: int = 2000, seed: int = 0) -> None:
-        if min(len(train), len(test)) < 2:
-            raise ValueError(
-                f"There are {len(train)} training and {len(test)} held-out data: distances need "
-                "2 of each at least."
-            )
         images = train.x.ndim == 4 and len(train.y.unique()) > 1
         self.classifier = fit_classifier(train.x, train.y) if images else None
         self.train = self.look(gather(train, most, seed).x)
@@ -80,9 +73,9 @@ class Quality:
 
     def between(self, seen: Seen) -> tuple[float | None, float]:
         """The same of samples that were looked at."""
-        frechet = None
-        if seen.features is not None and self.real.features is not None and len(seen.features) > 1:
-            frechet = frechet_distance(seen.features, self.real.features)
+        frechet, a, b = None, seen.features, self.real.features
+        if a is not None and b is not None and min(len(a), len(b)) > 1:
+            frechet = frechet_distance(a, b)
         pair = seen.projections.double(), self.real.projections.double()
         return frechet, distance_of_projections(*pair)
 

@@ -91,7 +91,10 @@ def build_model(config: dict[str, Any], shape: Sequence[int], classes: int) -> S
     size = {"dim" if len(shape) == 1 else "channels": shape[0], "classes": conditional}
     net = build(config["net"], packages, **size)
     sde = build(config["sde"], packages)
-    return ScoreModel(net, sde, **config["model"])
+    try:
+        return ScoreModel(net, sde, **config["model"])
+    except TypeError as error:
+        raise ValueError(f"The model {config['model']} cannot be built: {error}.") from error
 
 
 def build_data(config: dict[str, Any]) -> tuple[Any, Any]:

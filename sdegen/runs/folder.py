@@ -11,6 +11,7 @@ import torch
 
 from sdegen.checks import one_of, warn
 from sdegen.data import ArrayData, class_counts, class_labels, gather
+from sdegen.data.classes import ENOUGH
 from sdegen.files import load_weights, read_header, read_tensors, write_tensors
 from sdegen.model.score import ScoreModel
 from sdegen.runs.settings import WEIGHTS_OF
@@ -18,9 +19,6 @@ from sdegen.training.trainer import CHECKPOINT
 
 WEIGHTS = "model.safetensors"
 REFERENCE = "reference.safetensors"
-
-IN_MEMORY = 5000
-"""Items of a data set that are looked at where it is no array."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +108,11 @@ def device_of(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=name).device
+        on_device = torch.zeros(1, device=name)
+        on_device.cpu()
+        return on_device.device
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
         raise ValueError(f"device={name} cannot be used: {reason}. Use device=cpu.") from None
 
 
@@ -124,7 +124,7 @@ def given_labels(model: Any, n: int, counts: list[int]) -> Any:
 
 def in_memory(data: Any) -> ArrayData:
     """A data set that is an array, or a fair part of another one, as an array."""
-    return data if isinstance(data, ArrayData) else gather(data, IN_MEMORY)
+    return data if isinstance(data, ArrayData) else gather(data, ENOUGH)
 
 
 def quality_of(folder: Path, config: dict[str, Any], pair: Any = None) -> Any:

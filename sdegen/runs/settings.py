@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
-from sdegen.checks import flag, number, one_of, optional, text, texts, whole
+from sdegen.checks import flag, folder_name, number, one_of, optional, text, texts, whole
 from sdegen.files import short
 from sdegen.training.settings import TrainSettings
 
@@ -31,7 +31,7 @@ def read(kind: type[T], config: Mapping[str, Any]) -> T:
             raise ValueError(f"There is no setting {name}: it must be one of {keys}.")
     values = dict(config)
     for name, each in known.items():
-        if name not in config and each.default is MISSING:
+        if name not in config and each.default is MISSING and each.default_factory is MISSING:
             raise ValueError(f"The setting {name} has no value: give {name}=...")
         value = values.get(name)
         if each.type == "str" and isinstance(value, int | float) and not isinstance(value, bool):
@@ -90,7 +90,7 @@ class SampleSettings:
     walk: Node | None = None
 
     def __post_init__(self) -> None:
-        text("run", self.run), text("name", self.name), text("device", self.device)
+        text("run", self.run), folder_name("name", self.name), text("device", self.device)
         whole("n", self.n), whole("batch_size", self.batch_size)
         for name in ("nfe", "steps"):
             optional(whole, name, getattr(self, name))
@@ -137,7 +137,7 @@ class TuneSettings:
     packages: list[str]
 
     def __post_init__(self) -> None:
-        text("run", self.run), text("name", self.name), text("device", self.device)
+        text("run", self.run), folder_name("name", self.name), text("device", self.device)
         for name in ("nfe", "seeds", "iterations", "fine", "batch"):
             whole(name, getattr(self, name))
         whole("seed", self.seed, None)
@@ -179,8 +179,7 @@ class EvaluateSettings:
     walk: Node | None = None
 
     def __post_init__(self) -> None:
-        for name in ("run", "name", "device"):
-            text(name, getattr(self, name))
+        text("run", self.run), folder_name("name", self.name), text("device", self.device)
         for name in ("batch", "importance"):
             whole(name, getattr(self, name))
         for name in ("n", "steps", "nfe", "probes", "repeats"):
@@ -239,6 +238,6 @@ class Experiment:
     def of(cls, config: Mapping[str, Any]) -> Experiment:
         """From a composed configuration."""
         known = {each.name: config[each.name] for each in fields(cls) if each.name in config}
-        parts = {"train": TrainSettings(**config["train"])}
-        compared = {"solvers": {}, **config["evaluate"]}
+        parts = {"train": read(TrainSettings, config.get("train") or {})}
+        compared = {"solvers": {}, **(config.get("evaluate") or {})}
         return read(cls, {**known, **parts, "evaluate": read(Comparison, compared)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     Everything that can be wrong is refused before the first step.
     """
     experiment = Experiment.of(config)
+    config = {**config, "train": asdict(experiment.train)}
     packages, settings, compared = experiment.packages, experiment.train, experiment.evaluate
     data, test = build_data(config)
     torch.manual_seed(settings.seed)

@@ -177,7 +177,8 @@ class Trainer:
                 yield record
             stop = self.agreed(wish)
             if stop or self.step % settings.save_every == 0 or self.step == settings.steps:
-                self.refuse_broken(float(self.fabric.all_reduce(total, reduce_op="sum")[0]))
+                sums = self.fabric.all_reduce(total.clone(), reduce_op="sum")  # in place, it may
+                self.refuse_broken(float(sums[0]))
                 self.save()
             if stop:
                 return

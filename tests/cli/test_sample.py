@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
 from safetensors.torch import load_file
 
 from tests.processes import TINY, another_at_work, run, typed
@@ -132,6 +134,26 @@ def test_classes_and_weights_are_of_choice(plane: Path) -> None:
     ):
         code, _, err = typed("sample", *how, *wrong, cwd=plane)
         assert code == 1 and reason in err, err
+
+
+class Returned(Callback):
+    """What Hydra hands to sweepers."""
+
+    values: ClassVar[list[Any]] = []
+
+    def on_job_end(self, config: Any, job_return: JobReturn, **more: Any) -> None:
+        self.values.append(job_return.return_value)
+
+
+def test_a_sweeper_gets_the_number_that_is_asked_for(plane: Path) -> None:
+    how = ["run=outputs/toy2d", "n=6", "nfe=2", "solver=ddim,heun", "objective=sliced"]
+    watched = f"+hydra.callbacks.returned._target_={__name__}.Returned"
+    how = ["-m", *how, "name=s-${hydra:runtime.choices.solver}", "device=cpu", watched]
+    code, _, err = typed("sample", *how, cwd=plane)
+    assert code == 0, err
+    folder = plane / "outputs" / "toy2d" / "samples"
+    results = [folder / f"s-{solver}-nfe2-seed0" / "result.json" for solver in ("ddim", "heun")]
+    assert Returned.values == [row(path)["sliced"] for path in results]
 
 
 def test_a_command_returns_the_number_that_is_asked_for(plane: Path) -> None:

@@ -69,6 +69,14 @@ WRONG = {
     "data=image_folder": ["data.root"],
     "evaluate.budgets=[1]": ["Heun needs at least 2 network calls", "nfe = 1"],
     "hydra.run.dir=/proc/nowhere": ["/proc/nowhere"],
+    "name=../../x": ["name must be the name of a folder, but it is '../../x'"],
+    "name=": ["name must be a name, but it is ''"],
+    "+train.compile=true": ["no setting compile", "batch_size, clip"],
+    "evaluate.solvers={}": ["evaluate.solvers={} takes nothing away", "~evaluate.solvers"],
+    "~evaluate": ["setting budgets has no value"],
+    "device=mps": ["train.device must be 'auto', 'cpu' or 'cuda', not 'mps'"],
+    "sigma_data=abc": ["The model", "cannot be built", "abc"],
+    "objective=fid": ["objective must be one of frechet, sliced, but it is 'fid'"],
 }
 
 

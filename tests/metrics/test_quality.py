@@ -86,5 +86,5 @@ def test_one_sample_and_none() -> None:
     assert row_of("a", 3, solution, 0.1, None).sliced is None
     failed = Solution(train.x[:1], nfe=torch.tensor([3]), status=status + 1)
     assert row_of("a", 3, failed, 0.1, quality).sliced is None
-    with refused("1 training and 40 held-out data: distances need 2"):
-        Quality(ArrayData(train.x[:1]), test)
+    alone = Quality(ArrayData(train.x[:1], train.y[:1]), ArrayData(test.x[:1], test.y[:1]))
+    assert alone.floor(9).frechet is None and alone.distances(train.x)[1] > 0

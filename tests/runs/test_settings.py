@@ -93,6 +93,10 @@ WRONG = {
     "sample packages=mine": "packages must be a list of names, packages=",
     "sample run=null": "run must be a name, but it is None",
     "sample +nfx=3": "no setting nfx: it must be one of batch_size, classes, denoise, device, eta",
+    "sample name=../x": "name must be the name of a folder, but it is '../x'",
+    "evaluate name=/x": "name must be the name of a folder, but it is '/x'",
+    "evaluate objective=x": "objective must be one of flow, elbo, ddpm, but it is 'x'",
+    "evaluate objective=ddpm": "objective=ddpm is measured with ddpm_steps >= 1",
     "sample batch_size=0": "batch_size must be a whole number >= 1, but it is 0",
     "sample classes=3": "classes must be a list, classes=[...], but it is 3",
     "sample weights=ema": "Unknown weights 'ema': it must be one of averaged, finished, raw",
@@ -133,6 +137,6 @@ def test_what_may_be_left_open_may() -> None:
 
 def test_a_device_that_is_not_there_is_refused() -> None:
     assert device_of("cpu").type == "cpu" and device_of("auto").type in ("cpu", "cuda")
-    for name in ("tpu", "cuda:99"):
-        with refused(f"device={name} cannot be used"):
+    for name in ("tpu", "cuda:99", "mps:99", "meta"):
+        with refused(rf"device={name} cannot be used: .*[^.]\. Use device=cpu"):
             device_of(name)
