@@ -23,6 +23,8 @@ from tests.cases import (
     refused,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:ancestral turns at t_min")  # eta = 2 does
+
 DDPM = sg.DiscreteVPSDE()
 
 
