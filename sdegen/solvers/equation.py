@@ -38,6 +38,11 @@ class Reverse:
     left: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.noise, Noise):
+            raise ValueError(
+                "noise is a source, such as Seeded(0) or Brownian(0, T), or a class of yours that "
+                f"is a sg.Noise and draws when called with (x, t, s), but it is {self.noise!r}."
+            )
         if hasattr(self.eta, "tolist"):  # an array or a tensor, of one number or one per step
             object.__setattr__(self, "eta", self.eta.tolist())
         if callable(self.eta):

@@ -23,6 +23,7 @@ from sdegen.programs.registers import Call
 from sdegen.programs.table import combined, dense
 from sdegen.programs.trace import trace
 from sdegen.sampling.march import sample
+from sdegen.sampling.recipes import recommended
 from sdegen.sde.level import Level
 from sdegen.sde.process import LinearSDE
 from sdegen.solvers.equation import Reverse
@@ -39,7 +40,7 @@ LEAST = 1e-3
 BAD = 1e30
 """The loss where there is none: large, and yet a number that a line search can work with."""
 RIVALS = 2
-"""Untuned solvers that tuning begins from; the better of their ends is kept."""
+"""Untuned solvers that tuning begins from; the best that was seen on the way is kept."""
 
 
 class Learner:
@@ -123,7 +124,8 @@ def tune(
     coefficients: learn the weights too, and not the walk alone.
     seeds:        starts to learn from; as many again decide when to stop, and another as many
                   measure the gain.
-    iterations:   of the optimiser: a quarter of Adam from the best standard walk, then L-BFGS.
+    iterations:   of the optimiser: a quarter of Adam from the recommended solver and from the best
+                  other of ``choose``'s probes, each on its best walk, then L-BFGS.
     fine:         steps of UniPC-3 that the exact flow is taken from.
     batch:        starts whose gradient is taken at once, all nfe calls kept: what bounds memory.
     watch:        called now and then with the iterations done, their total, and the median error
@@ -166,11 +168,11 @@ def tune(
 
 
 def rivals(model: Denoiser, choice: Choice, coefficients: bool) -> list[Learner]:
-    """The best of the untuned that call the network once a step, on their best walks."""
+    """The recommended solver and the best of the others, on their best walks."""
     found: dict[Solver, Probe] = {}
-    for probe in choice.probes:
-        if probe.solver.traits.calls == 1:
-            found.setdefault(probe.solver, probe)
+    usual = recommended(choice.nfe)["solver"]
+    for probe in sorted(choice.probes, key=lambda probe: probe.solver != usual):
+        found.setdefault(probe.solver, probe)
     return [
         Learner(model, solver, GRIDS[probe.walk](model.sde, choice.nfe), coefficients)
         for solver, probe in list(found.items())[:RIVALS]

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, sqrt
 
-from sdegen.checks import number, whole
+from sdegen.checks import number, warn, whole
 from sdegen.sde.process import SDE, LinearSDE, linear
 from sdegen.walks.grids import Grid, karras
 from sdegen.walks.walk import check_walk
@@ -37,8 +37,8 @@ def ancestral(sde: SDE, times: Tensor, eta: float = 1.0) -> Tensor:
     rho_up = min(rho_s, eta rho_s sqrt(1 - (rho_s / rho_t)^2)), rho = sigma / alpha. DDIM along it
     is DDIM(eta), and DDPM with the small variance at eta = 1; with any other solver it is
     k-diffusion's "ancestral". No network is called down there, but none is trained below t_min
-    either: a step that would pass t_min turns there, with less noise; one to t_min adds none. End
-    the grid above t_min where eta must hold to the end.
+    either: a step that would pass t_min turns there, with less noise, and a warning; one to t_min
+    adds none. End the grid above t_min where eta must hold to the end.
     """
     sde, times = check_falling(sde, times, "ancestral")
     if not 0 <= number("eta", eta) < math.inf:
@@ -47,6 +47,13 @@ def ancestral(sde: SDE, times: Tensor, eta: float = 1.0) -> Tensor:
     t, s = rho[:-1], rho[1:]
     keep2 = ((1 - eta**2) + (eta * s / t) ** 2).clamp(0, 1)  # of the variance, on the way down
     down = time_at(sde, s * sqrt(keep2))
+    lost = (rho_min(sde) / s) ** 2 - keep2 > 1e-3 * (1 - keep2)
+    if short := int((lost & (times[1:] > sde.t_min)).sum()):
+        warn(
+            f"ancestral turns at t_min = {sde.t_min:g} on {short} of {len(s)} steps that would go "
+            f"below it with eta = {eta:g}, and adds less noise than asked: end the grid earlier, "
+            "or the SDE later (a smaller t_min)."
+        )
     turns = (down < times[1:]) & (1 - keep2 > ROUNDING)
     after = {i: [down[i : i + 1]] for i in turns.nonzero().flatten().tolist()}
     return insert(times, after)
@@ -133,6 +140,11 @@ def check_falling(sde: SDE, times: Tensor, name: str) -> tuple[LinearSDE, Tensor
     if not bool((times.diff() < 0).all()):
         raise ValueError(f"{name} makes a walk climb whose times fall; these climb already.")
     return sde, times
+
+
+def rho_min(sde: LinearSDE) -> float:
+    """sigma / alpha at t_min."""
+    return float(sde(sde.t_min).rho)
 
 
 def time_at(sde: LinearSDE, rho: Tensor) -> Tensor:

@@ -157,6 +157,10 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "norms": (lambda: sg.Langevin(norms="all"), "'sample' or 'batch', but"),  # type: ignore[arg-type]
     "annealed snr": (lambda: sg.solvers.AnnealedLangevin(-1.0), "snr > 0"),
     "annealed steps": (lambda: sg.solvers.AnnealedLangevin(n=0), "n must be a whole number >= 1"),
+    "noise that is a function": (
+        sampling(solver=sg.DDIM(1.0), steps=2, noise=lambda x, t, s: torch.randn_like(x)),
+        r"noise is a source, such as Seeded\(0\).*is a sg.Noise and draws when called",
+    ),
     "corrector as a solver": (
         sampling(solver=sg.Langevin(), steps=3),
         r"PredictorCorrector\(corrector=Langevin\(\)\), or AnnealedLangevin\(\)",

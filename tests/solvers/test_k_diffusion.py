@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -19,7 +20,7 @@ from sdegen.sde.level import Level
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.exponential import DataForm, lagrange
 from sdegen.walks.climbs import ancestral, churn
-from tests.cases import MIXTURE, Replay, run
+from tests.cases import MIXTURE, ROOT, Replay, run
 from tests.peers import DRAWS, HEUN, START, N, one_path, same, stack
 
 WIDE = sg.EDMSDE(T=200.0, t_min=1e-6)
@@ -79,6 +80,20 @@ def test_samplers_of_k_diffusion(
     model = exact_model(MIXTURE, WIDE)
     end = k_run(name, 80 * START, DRAWS, **how)
     same(run(ours, model, 80 * START, SIGMAS, eta=eta, noise=Replay(DRAWS)), end)
+
+
+@pytest.mark.parametrize("nfe", [9, 10, 11])
+def test_mixed_orders_as_the_page_has_them_are_dpm_fast(nfe: int) -> None:
+    """docs/sampling.md, one solver after another: DPM-Solver-fast."""
+    page = (ROOT / "docs" / "sampling.md").read_text()
+    known: dict[str, Any] = {"sg": sg}
+    exec(re.search(r"def fast.*?return x\n", page, re.S)[0], known)  # type: ignore[index]
+    model = exact_model(MIXTURE, sg.EDMSDE())
+    with float64():
+        end = k_sampling().sample_dpm_fast(
+            denoiser(model), 80 * START, 0.002, 80.0, nfe, disable=True
+        )
+    same(known["fast"](model, 80 * START, nfe), end)
 
 
 ZIGZAG = {

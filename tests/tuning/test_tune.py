@@ -223,7 +223,11 @@ def test_auto_takes_the_best_of_its_probes_and_says_so(
     model = exact_model(MIXTURE, sde)
     solution = sg.solve(model, (5, 2), solver="auto", nfe=nfe, seed=3)
     said = str(solution.choice)
+    before = model.nfe
     choice = sg.tuning.choose(model, (2,), nfe=nfe)
+    assert model.nfe - before <= 20 * nfe
+    usual = sg.recipes.recommended(nfe)
+    assert any((p.solver, p.walk) == (usual["solver"], usual["walk"]) for p in choice.probes)
     assert said == str(choice) and capsys.readouterr().out == ""
     assert solution.solver == choice.solver
     assert str(choice.solver) in said and choice.walk in said and f"at {nfe} calls" in said
@@ -233,11 +237,15 @@ def test_auto_takes_the_best_of_its_probes_and_says_so(
     # It is good on other seeds too: no plain choice is much better.
     x = starts(model, (2,), 200, seed=5)
     exact = reference(model, x, 200)
-    mine, plain = (
+    mine, plain, default = (
         float(errors(sg.sample(model, x, solver=each, nfe=nfe, walk=walk), exact).median())
-        for each, walk in ((choice.solver, choice.walk), (sg.DPMSolverPP(2), "log_snr"))
+        for each, walk in (
+            (choice.solver, choice.walk),
+            (sg.DPMSolverPP(2), "log_snr"),
+            (usual["solver"], usual["walk"]),
+        )
     )
-    assert mine < 1.2 * plain
+    assert mine < 1.2 * plain and mine < 1.05 * default
 
 
 def test_auto_with_conditions_of_any_number() -> None:

@@ -19,6 +19,8 @@ from sdegen.solvers.classical import Heun
 from sdegen.walks.grids import GRIDS, Grid
 from tests.cases import MIXTURE, climbing, climbs, close, refused
 
+pytestmark = pytest.mark.filterwarnings("ignore:ancestral turns at t_min")  # eta = 2 does
+
 DDPM = sg.DiscreteVPSDE()
 
 
