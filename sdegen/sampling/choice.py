@@ -81,7 +81,7 @@ def chosen(
         return chooser, walk, None
     if isinstance(chooser, Recommended):
         budget = once_a_step(steps, nfe, walk, spare)
-    elif nfe is None or not (steps is walk is t is None):
+    elif nfe is None or any(each is not None for each in (steps, walk, t)):
         name = f'"{solver}"' if isinstance(solver, str) else type(chooser).__name__
         raise ValueError(f"{name} finds a solver and a walk for a budget: give nfe alone.")
     else:

@@ -30,8 +30,9 @@ def split(batch: Any) -> tuple[Tensor, dict[str, Any]]:
     if isinstance(batch, Mapping):
         name = next((name for name in DATA if isinstance(batch.get(name), Tensor)), None)
         if name is not None:
-            rest = {key: value for key, value in batch.items() if key != name}
-            return batch[name], {"y" if key in LABELS else key: v for key, v in rest.items()}
+            return batch[name], {
+                "y" if key in LABELS else key: value for key, value in batch.items() if key != name
+            }
     if isinstance(batch, tuple | list) and batch and isinstance(batch[0], Tensor):
         x0, *rest = batch
         if not rest:
