@@ -26,8 +26,9 @@ PART = ".part-"
 LOCK = "lock"
 """The file in a folder that says who is at work there."""
 
-HELD: dict[Path, tuple[int, int]] = {}
-"""Folders that this process has locked: the open file, and how often."""
+HELD: dict[tuple[int, Path], tuple[int, int]] = {}
+"""Folders that a process has locked, by its number, which what it forks has not: the open file,
+and how often."""
 
 
 @contextlib.contextmanager
@@ -67,20 +68,39 @@ def read_json(path: Path) -> Any:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Named tensors as safetensors, with JSON in its header: one file, so one moment in time."""
+    """Named tensors as safetensors, with JSON in its header: one file, so one moment in time.
+
+    A sum of all bytes is in the header too, by which ``read_tensors`` knows a damaged file.
+    """
     from safetensors.torch import save
 
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(about)
+    header = {"sdegen": text, "sum": checksum(whole, text)}
     with atomic(path) as temporary:
         # Written by Python, whose error on a full disk is an OSError like any other.
-        temporary.write_bytes(save(whole, metadata={"sdegen": json.dumps(about)}))
+        temporary.write_bytes(save(whole, metadata=header))
+
+
+def checksum(tensors: dict[str, Tensor], text: str) -> str:
+    """Of names, types, shapes and bytes of contiguous tensors in the host's memory, and a text."""
+    total = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        total.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return total.hexdigest()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What ``write_tensors`` wrote; ValueError if the file is missing or damaged."""
     with opened(path) as file:
-        about = json.loads((file.metadata() or {})["sdegen"])
-        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+        header = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # Files of earlier versions have no sum.
+        if header.get("sum") not in (None, checksum(tensors, header["sdegen"])):
+            raise ValueError("its bytes are not those that were written")
+        return tensors, json.loads(header["sdegen"])
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -143,17 +163,18 @@ def locked(folder: Path) -> Iterator[None]:
     Raises ValueError where another process has it.
     """
     place = folder.resolve()
-    if place not in HELD:
-        HELD[place] = (hold(place / LOCK), 0)
+    mine = os.getpid(), place
+    if mine not in HELD:
+        HELD[mine] = (hold(place / LOCK), 0)
         clear_parts(place)
-    handle, times = HELD[place]
-    HELD[place] = (handle, times + 1)
+    handle, times = HELD[mine]
+    HELD[mine] = (handle, times + 1)
     try:
         yield
     finally:
-        handle, times = HELD.pop(place)
+        handle, times = HELD.pop(mine)
         if times > 1:
-            HELD[place] = (handle, times - 1)
+            HELD[mine] = (handle, times - 1)
         else:
             with contextlib.suppress(OSError):  # where open files cannot be removed
                 (place / LOCK).unlink()

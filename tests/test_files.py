@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from sdegen.files import (
     HELD,
@@ -119,3 +120,38 @@ def test_long_names_are_cut_and_stay_different() -> None:
     assert len(set(names)) == len(long) and names == [short(name) for name in long]
     assert all(len(name.encode()) <= 120 and "/" not in name for name in names)
     assert names[0].startswith("data.root=_a_b,xxx")
+
+
+@pytest.mark.parametrize("place", [9, -1, -200])
+def test_one_bit_of_a_file_tells(place: int, tmp_path: Path) -> None:
+    """In the header, in the numbers: weights that are not those that were saved are not read."""
+    path = tmp_path / "a.safetensors"
+    tensors = {"w": torch.arange(60.0), "half": torch.ones(3, dtype=torch.bfloat16)}
+    write_tensors(path, {**tensors, "none": torch.zeros(0, 4), "one": torch.tensor(2)}, {"a": 1})
+    assert read_tensors(path)[1] == {"a": 1}
+    data = bytearray(path.read_bytes())
+    data[place] ^= 4
+    path.write_bytes(data)
+    with refused("is damaged or not sdegen's"):
+        read_tensors(path)
+
+
+def test_a_file_without_a_sum_is_read(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "old.safetensors", {"sdegen": "{}"})
+    assert torch.equal(read_tensors(tmp_path / "old.safetensors")[0]["w"], torch.ones(2))
+
+
+def test_what_a_process_forks_has_no_lock(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                with locked(tmp_path):
+                    pass
+            except ValueError:
+                status = 0
+            os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+    with locked(tmp_path):
+        pass

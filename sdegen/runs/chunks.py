@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sdegen.files import read_tensors, write_tensors
+from sdegen.files import clear_parts, read_tensors, write_tensors
 from sdegen.training.identity import flatten
 
 SAMPLES = "samples.safetensors"
@@ -44,6 +44,7 @@ def gathered(
     path, parts = folder / SAMPLES, folder / PARTS
     about: dict[str, Any] = {"config": dict(config), "same": dict(same)}
     chunks, count = list[Chunk](), 0
+    clear_parts(parts)  # what a killed process was writing there
     for file in [path, *sorted(parts.glob("*.safetensors"))]:
         if file.is_file() and (file == path or int(file.stem) == count):
             tensors, found = read_tensors(file)

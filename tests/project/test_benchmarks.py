@@ -15,6 +15,7 @@ import torch
 
 from sdegen.bench.watch import Memory, Watch
 from tests.cases import ROOT
+from tests.processes import python
 
 BENCHMARKS = ROOT / "benchmarks"
 
@@ -148,3 +149,14 @@ def test_euler_grid(tmp_path: Path) -> None:
     for walk in ("score_sde", "uniform", "quadratic", "log_snr"):
         assert abs(found[0.5, 1000, walk] - 1) < 0.005
     assert found[0.001, 20, "score_sde"] > 1000 and found[0.001, 20, "log_snr"] < 2
+
+
+@pytest.mark.slow
+def test_faults(tmp_path: Path) -> None:
+    """In a process of its own: it forks."""
+    said = python(BENCHMARKS / "faults.py", "--quick", "--out", tmp_path, cwd=ROOT)
+    record = json.loads((tmp_path / "faults.json").read_text())
+    tried = [found for found in record.values() if isinstance(found, dict) and "tried" in found]
+    assert len(tried) == 8 and all(found["tried"] > 1 for found in tried)
+    assert [found["wrong"] for found in tried] == [[]] * 8, said
+    assert record["growth"]["MB of solves"] < 20 and record["growth"]["MB of steps"] < 20

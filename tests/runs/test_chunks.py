@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from sdegen.data import from_uint8
-from sdegen.files import read_tensors
+from sdegen.files import PART, read_tensors
 from sdegen.runs.chunks import PARTS, SAMPLES, Chunk, gathered
 from sdegen.runs.exports import refuse_export, save_npz, save_png
 from tests.cases import refused
@@ -53,6 +53,15 @@ def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
     fewer = Maker()
     assert len(made(tmp_path, 4, 10, fewer).tensors["x"]) == 4 and not fewer.asked
     assert read_tensors(tmp_path / SAMPLES)[1]["config"] == {"n": 4}
+
+
+def test_a_chunk_that_a_killed_process_was_writing_goes(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        made(tmp_path, 10, 3, Maker(2))
+    half = tmp_path / PARTS / f"{PART}000000006-x.safetensors"
+    half.write_bytes(b"half")
+    assert made(tmp_path, 10, 3, Maker()).tensors["x"].flatten().tolist() == list(range(10))
+    assert {path.name for path in tmp_path.iterdir()} == {SAMPLES}
 
 
 def test_samples_of_other_settings_are_not_mixed_in(tmp_path: Path) -> None:
