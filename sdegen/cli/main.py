@@ -44,6 +44,7 @@ def hydra_main(task: Callable[[dict[str, Any]], Any], config_name: str) -> None:
 
     store_groups()
     OmegaConf.register_new_resolver("file_name", short, replace=True)
+    OmegaConf.register_new_resolver("and", lambda text: text and f"-{text}", replace=True)
     OmegaConf.register_new_resolver("folder", partial(folder_name, "name"), replace=True)
     # Hydra then raises instead of printing, and the sentence is ours to write.
     os.environ["HYDRA_FULL_ERROR"] = "1"

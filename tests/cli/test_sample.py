@@ -101,9 +101,14 @@ def test_samples_are_the_same_in_any_chunks(plane: Path) -> None:
         some, whole = (made(plane, f"{solver}{size}-steps3-seed0") for size in (4, 100))
         assert (some["x"] - whole["x"]).abs().max() < 1e-4 * whole["x"].abs().max()
         assert (some["y"] == whole["y"]).all() and len(some["x"]) == 11
-    # One of them made with other settings is not written over.
+    # What was made with other settings is not written over, and has a folder where none is named.
     code, _, err = typed("sample", *how, *more, "solver.order=1", cwd=plane)
     assert code == 1 and "holds samples with solver.order = " in err and "name=" in err
+    sweep = ["-m", *how, "solver=dpmpp", "solver.order=1,2", "steps=3"]
+    code, _, err = typed("sample", *sweep, cwd=plane)
+    assert code == 0, err
+    one, two = (made(plane, f"dpmpp-default-solver.order={k}-steps3-seed0")["x"] for k in (1, 2))
+    assert (one != two).any()
 
 
 def made(cwd: Path, name: str) -> dict[str, Any]:
