@@ -62,7 +62,8 @@ def attempted(
         return None
 
 
-remembered = lru_cache(maxsize=64)(attempted)
+remembered = lru_cache(maxsize=128)(attempted)
+"""Some 10 KiB a step, tensors and all: a MiB for 100 steps of a multistep method."""
 
 
 def listed(eta: Eta) -> Eta:

@@ -55,9 +55,9 @@ NOT_FOR_SYMBOLS = (ArithmeticError, AssertionError, RuntimeError, TypeError, Val
 plain loop then has the last word. A name that does not exist is a mistake, whatever the state."""
 
 
-LONG = 8
-"""A state that the network is asked at within a step is made of what the step began with. Of more
-registers than these it is one itself, as after many corrections, which would keep all of them."""
+UNIT, LONG = 1.0, 8
+"""A register's own coefficient. Of how many registers a state within a step is made; of more it is
+a register too, as after many corrections, which would keep all that they drew."""
 
 
 class Sym:
@@ -83,12 +83,14 @@ class Sym:
         def resolve(x: Sym) -> Terms:
             at = known.get(x, x.at)
             if at >= 0:
-                return {at: 1.0}
+                return {at: UNIT}
             if x not in done:
                 total: Terms = {}
                 for c, part in x.parts:
-                    for i, w in resolve(part).items():
-                        term = c if isinstance(w, float) and w == 1.0 else c * w
+                    at = known.get(part, part.at)
+                    inner = {at: UNIT} if at >= 0 else resolve(part)
+                    for i, w in inner.items():
+                        term = c if w is UNIT else c * w
                         total[i] = total[i] + term if i in total else term
                 done[x] = total
             return done[x]

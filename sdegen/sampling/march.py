@@ -107,7 +107,7 @@ def solve(
 
     start:   a shape (b, *) to draw from the SDE's prior, or the states x_T (b, *) to start from.
     t:       the time at which those states are, default T: a walk that is a grid begins there, one
-             of times has to (SDEdit, Meng et al. 2022: x_t of an image, perturbed to t).
+             of times has to (as SDEdit, Meng et al. (2022), perturbs an image to t).
     solver:  a Solver, a Chooser, or the name of one ("dpmpp", "auto", which probes some for this
              model and this nfe); default "recommended". A chooser's own calls are not counted.
     steps:   solver steps; or ``nfe``: as many steps as that many network calls allow.

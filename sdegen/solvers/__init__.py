@@ -16,8 +16,6 @@ from sdegen.solvers.multistep import (
     DPMSolverPP,
     LinearMultistep,
     Multistep,
-    SASolver,
-    UniPC,
 )
 from sdegen.solvers.pairs import AdaptiveDPM, AdaptiveRK, GottaGoFast
 from sdegen.solvers.registry import Entry, catalogue, choosers, named, register
@@ -33,6 +31,7 @@ from sdegen.solvers.stochastic import (
 )
 from sdegen.solvers.traits import Traits
 from sdegen.solvers.tuned import Gain, Tuned
+from sdegen.solvers.unipc import SASolver, UniPC
 
 __all__ = [
     "DDIM",

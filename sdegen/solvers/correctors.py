@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, where
 
 from sdegen.checks import whole
@@ -52,16 +53,18 @@ class Corrector(ABC):
         """The step size e of score and noise (b, *) at a level, broadcasting against both."""
 
     def stay(self, p: Reverse, x: Tensor, at: Instant, a: Tensor | float = 1.0) -> Tensor:
-        """One Langevin step of states x (b, *) at a level: one network call; none, and no step,
-        where there is no noise.
+        """One Langevin step of states x (b, *) at a level: one network call.  Of no length where
+        there is no noise.
 
         a: (alpha_t / alpha_s)^2 of the step from t to s that is corrected, the 1 - beta_i of DDPM.
         """
-        if isinstance(at, Level) and not bool(at.sigma.any()):
-            return x
         score, z = p.model(x, at).score, p.noise.stream("corrector")(x, at, at)
         e = self.size(score, z, at, expand(a, x))
-        return x + e * score + (2 * e) ** 0.5 * z
+        moved = x + e * score + (2 * e) ** 0.5 * z
+        if not self.why_not_linear or not isinstance(at, Level):
+            return moved  # by the level e is 0 there, and no score is asked: see ``walked``
+        noisy = (at.sigma > 0).reshape(-1, *[1] * (x.ndim - 1))
+        return torch.where(noisy.to(x.device), moved, x)
 
 
 @dataclass(frozen=True)

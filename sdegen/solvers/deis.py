@@ -12,7 +12,7 @@ from sdegen.checks import whole
 from sdegen.sde.level import Level
 from sdegen.solvers.equation import Eta, Reverse
 from sdegen.solvers.exponential import DataForm, NoiseForm, advance, clock_at, lagrange
-from sdegen.solvers.multistep import LinearMultistep, check_published
+from sdegen.solvers.multistep import LinearMultistep, at_final, check_final, check_published
 from sdegen.solvers.quadrature import points
 from sdegen.solvers.solver import Preset, Solver, Step
 from sdegen.solvers.traits import Traits, exponential
@@ -24,10 +24,13 @@ class DEIS(LinearMultistep):
 
     order counts values, which is the order of convergence; the paper's tAB-r has polynomials of
     degree r, hence order r + 1. Its weights, there by a Riemann sum, are exact here.
+    lower_order_final: see ``UniPC``. diffusers' DEIS is a polynomial in lam, not one of these:
+    ``Multistep(k, prediction="eps")``.
     """
 
     order: int = 3
     clock: Literal["t", "rho"] = "t"
+    lower_order_final: int = 0
     form = NoiseForm()
     presets: ClassVar = {
         **{
@@ -44,13 +47,14 @@ class DEIS(LinearMultistep):
 
     def __post_init__(self) -> None:
         whole("DEIS's order", self.order, 1)
+        check_final(self.lower_order_final)
         if self.clock not in ("t", "rho"):
             raise ValueError(f"DEIS's clock must be 't' or 'rho', but it is {self.clock!r}.")
 
     @property
     def traits(self) -> Traits:
         """As many as there are values."""
-        return exponential(self.order)
+        return exponential(at_final(self.order, self.lower_order_final))
 
     def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
         """The polynomial's exact integral."""

@@ -93,9 +93,9 @@ class Reverse:
         """eta at a level."""
         return self.eta_of(with_marginals(t).lam) if callable(self.eta) else self.eta  # type: ignore[return-value]
 
-    def eta2(self, lam: Tensor) -> Tensor:
-        """eta^2 at every lam, of its shape."""
-        return self.eta_of(lam).square()
+    def eta2(self, lam: Tensor) -> Tensor | float:
+        """eta^2 at every lam, of its shape, or the number that it is everywhere."""
+        return self.eta_of(lam).square() if callable(self.eta) else self.eta**2  # type: ignore[operator]
 
     def eta_of(self, lam: Tensor) -> Tensor:
         """eta at every lam, of its shape."""
@@ -105,7 +105,7 @@ class Reverse:
     def decay(self, t: Tensor, s: Tensor) -> Tensor:
         """INT eta^2 d lam from lam = t to lam = s, () or any shape."""
         if callable(self.eta):
-            return integrate(self.eta2, t, s)
+            return integrate(lambda lam: self.eta_of(lam).square(), t, s)
         # Without noise nothing decays, from lam = -inf (pure noise) neither.
         return self.eta**2 * (s - t) if self.eta else 0 * s  # type: ignore[operator]
 

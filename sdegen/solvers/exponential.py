@@ -217,15 +217,14 @@ def form_of(name: str, sigma_data: float = 0.5) -> Form:
 
 def clock_at(p: Reverse, clock: PolynomialClock, lam: Tensor) -> Tensor:
     """A clock's reading wherever lam is."""
+    if clock == "lam":
+        return lam
     if clock == "t":
         assert isinstance(p.sde, LinearSDE)
         return p.sde.time(lam)
-    return {
-        "lam": lam,
-        "rho": exp(-lam),
-        "tau": sigmoid(-lam),
-        "wide": sigmoid(-lam / 1.5 - 1),
-    }[clock]
+    if clock == "rho":
+        return exp(-lam)
+    return sigmoid(-lam) if clock == "tau" else sigmoid(-lam / 1.5 - 1)
 
 
 def lagrange(
@@ -246,16 +245,16 @@ def lagrange(
         return [form.total(p, t, s)]
     lam, w = points(t.lam, s.lam)
     mass, at = w * form.density(p, lam, s), clock_at(p, clock, lam)
-    read = [node.t if clock == "t" else clock_at(p, clock, node.lam) for node in nodes]
-    knots = {i: k.unsqueeze(-1) for i, k in enumerate(read) if not bool(k.isinf().any())}
-    weights = [torch.zeros_like(s.lam) for _ in nodes]
-    for i, k in knots.items():
-        basis = mass
-        for j, m in knots.items():
-            if j != i:
-                basis = basis * (at - m) / (k - m)
-        weights[i] = basis.sum(-1)
-    return weights
+    if clock == "t":
+        knots = torch.stack([node.t for node in nodes], -1)
+    else:
+        knots = clock_at(p, clock, torch.stack([node.lam for node in nodes], -1))
+    same, far = torch.eye(len(nodes), dtype=torch.bool), knots.isinf()
+    gaps = (knots.unsqueeze(-1) - knots.unsqueeze(-2)).masked_fill(same, 1.0)
+    factor = (at.unsqueeze(-2) - knots.unsqueeze(-1)).unsqueeze(-3) / gaps.unsqueeze(-1)
+    none = same | far.unsqueeze(-2)  # the node itself, and what is too far off
+    basis = factor.masked_fill(none.unsqueeze(-1), 1.0).prod(-2)
+    return list((mass.unsqueeze(-2) * basis).sum(-1).masked_fill(far, 0.0).unbind(-1))
 
 
 def middle(p: Reverse, form: Form, node: Level, t: Level, s: Level) -> list[Tensor]:

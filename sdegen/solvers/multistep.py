@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 from torch import Tensor
 
 from sdegen.checks import whole
 from sdegen.sde.level import Level
-from sdegen.solvers.equation import Eta, Reverse
+from sdegen.solvers.equation import Reverse
 from sdegen.solvers.exponential import (
     DataForm,
     Form,
@@ -52,6 +52,11 @@ class LinearMultistep(Solver):
         return False
 
     @property
+    def lower_order_final(self) -> int:
+        """Values of the last step's predictor, one more in each step before; 0 keeps the order."""
+        return 0
+
+    @property
     @abstractmethod
     def form(self) -> Form:
         """The prediction that is taken for a polynomial."""
@@ -67,12 +72,19 @@ class LinearMultistep(Solver):
         if memory is not None:
             r, x_r, past, z_r = memory
             if self.corrector:
-                known = [past[0], (t, value), *past[1:]][: self.corrector]
+                known = [past[0], (t, value), *past[1:]][: self.corrector - self.lower(p, 1)]
                 x = self.leap(p, form, x_r, r, t, known, z_r)
         past = [(t, value), *past][: max(self.order, self.corrector - 1)]
         z = p.noise(x, t, s) if p.noisy else None
-        known = past[: 1 if self.euler_at_final and p.left == 0 else self.order]
+        euler = self.euler_at_final and p.left == 0
+        known = past[: 1 if euler else self.order - self.lower(p)]
         return Step(self.leap(p, form, x, t, s, known, z), (t, x, past, z))
+
+    def lower(self, p: Reverse, before: int = 0) -> int:
+        """By how many values this step, or so many before it, is below the order."""
+        if not self.lower_order_final or p.left is None:
+            return 0
+        return max(0, self.order - self.lower_order_final - p.left - before)
 
     def leap(
         self,
@@ -87,6 +99,17 @@ class LinearMultistep(Solver):
         """From x at t to s with these values."""
         nodes, values = [node for node, _ in known], [q for _, q in known]
         return advance(p, form, x, t, s, self.weights(p, nodes, t, s), values, z)
+
+
+def at_final(order: float, lowered: int) -> float:
+    """The order where the last step goes through so many values, 0 for all: one above its own."""
+    return min(order, lowered + 1) if lowered else order
+
+
+def check_final(lowered: int) -> None:
+    """Refuse what is no order of a last step."""
+    if not isinstance(lowered, bool):
+        whole("lower_order_final, the last step's order,", lowered, 0)
 
 
 def corrected(order: int, corrector: int) -> int:
@@ -122,6 +145,7 @@ class Multistep(LinearMultistep):
                 (alpha + sigma), or "wide", sigmoid(-lam / 1.5 - 1).
     euler_at_final: the last step's predictor goes through one value. A polynomial is at its worst
                 there, where nothing corrects it: better with up to some 12 steps, of order 2.
+    lower_order_final: see ``UniPC``.
     """
 
     order: int = 3
@@ -130,6 +154,7 @@ class Multistep(LinearMultistep):
     clock: PolynomialClock = "lam"
     sigma_data: float = 0.5
     euler_at_final: bool = False
+    lower_order_final: int = 0
     presets: ClassVar = {
         "multistep": Preset({}, "exponential Adams-Bashforth in x0"),
         "multistep_4": Preset({"order": 4}, "exponential Adams-Bashforth in x0"),
@@ -170,6 +195,7 @@ class Multistep(LinearMultistep):
         if self.clock not in get_args(PolynomialClock):
             known = ", ".join(map(repr, get_args(PolynomialClock)))
             raise ValueError(f"clock is one of {known}, but it is {self.clock!r}.")
+        check_final(self.lower_order_final)
         form_of(self.prediction, self.sigma_data)
 
     @property
@@ -180,7 +206,7 @@ class Multistep(LinearMultistep):
     @property
     def traits(self) -> Traits:
         """The last step of one value has an error of second order."""
-        order = corrected(self.order, self.corrector)
+        order = at_final(corrected(self.order, self.corrector), self.lower_order_final)
         return exponential(min(order, 2) if self.euler_at_final else order)
 
     def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
@@ -225,11 +251,13 @@ class DPMSolverPP(LinearMultistep):
 
     Order 2 takes x0 at the step's middle, extrapolated from the last two; its first step has only
     one and is of order 1. Order 3 is the exact integral of the parabola; ``published`` is the
-    formula in dpm-solver's code, diffusers and k-diffusion, of order 2.
+    formula in dpm-solver's code and diffusers, of order 2; k-diffusion's differs in its second
+    step, which is the exact integral of the line. lower_order_final: see ``UniPC``.
     """
 
     order: int = 2
     published: bool = False
+    lower_order_final: int = 0
     presets: ClassVar = {
         "dpmpp_1": Preset({"order": 1}, "DPM-Solver++(1), Lu et al. (2022b), eq. 8"),
         "dpmpp": Preset({}, "DPM-Solver++(2M), Lu et al. (2022b), alg. 2"),
@@ -240,12 +268,13 @@ class DPMSolverPP(LinearMultistep):
 
     def __post_init__(self) -> None:
         whole("DPMSolverPP's order", self.order, 1, 3)
+        check_final(self.lower_order_final)
         check_published(self.published, self.order)
 
     @property
     def traits(self) -> Traits:
         """The shipped third-order formula is of order 2."""
-        return exponential(2 if self.published else self.order)
+        return exponential(at_final(2 if self.published else self.order, self.lower_order_final))
 
     def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
         """As published."""
@@ -257,10 +286,12 @@ class DPMSolverMultistep(LinearMultistep):
     """DPM-Solver in eps, multistep: the formulas of ``DPMSolverPP`` with eps for x0.
 
     Lu et al. (2022b), app. B; eta = 1: SDE-DPM-Solver of Lu et al. (2022b), sec. 5.
+    lower_order_final: see ``UniPC``.
     """
 
     order: int = 2
     published: bool = False
+    lower_order_final: int = 0
     presets: ClassVar = {
         "dpm_2m": Preset({}, "DPM-Solver multistep 2, dpm-solver's code"),
         "dpm_multistep_3": Preset({"order": 3}, "DPM-Solver multistep 3, exact third order"),
@@ -270,110 +301,14 @@ class DPMSolverMultistep(LinearMultistep):
 
     def __post_init__(self) -> None:
         whole("DPMSolverMultistep's order", self.order, 1, 3)
+        check_final(self.lower_order_final)
         check_published(self.published, self.order)
 
     @property
     def traits(self) -> Traits:
         """The shipped third-order formula is of order 2."""
-        return exponential(2 if self.published else self.order)
+        return exponential(at_final(2 if self.published else self.order, self.lower_order_final))
 
     def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
         """As published."""
         return dpm_weights(p, self.form, nodes, t, s, self.published)
-
-
-def half_b_weights(
-    p: Reverse, form: Form, nodes: Sequence[Level], t: Level, s: Level, B: str
-) -> list[Tensor]:
-    """Two values are weighted by half of B(h), three and more exactly.
-
-    B is "bh2", the weight of a constant, or "bh1", the step times the density at its end.
-    Zhao et al. (2023), sec. 3: B_2 and B_1.
-    """
-    if len(nodes) != 2:
-        return lagrange(p, form, nodes, t, s)
-    if B == "bh2":
-        return middle(p, form, nodes[1], t, s)
-    h = s.lam - t.lam
-    value = form.density(p, s.lam.unsqueeze(-1), s).squeeze(-1) * h
-    slope = value * h / (2 * (nodes[1].lam - t.lam))
-    return [form.total(p, t, s) - slope, slope]
-
-
-@dataclass(frozen=True)
-class UniPC(LinearMultistep):
-    """UniP-p predicts, UniC-p corrects with the value that the next step needs anyway.
-
-    Zhao et al. (2023), algs. 1-2, for every eta. Of order p + 1 = order + 1, as long as
-    the last steps keep their order (shipped code lowers it). B: "bh1" or "bh2"; it matters where
-    the weight is 1/2 by definition: UniP-2 and UniC-1.
-    """
-
-    order: int = 3
-    B: Literal["bh1", "bh2"] = "bh2"
-    prediction: Literal["x0", "eps"] = "x0"
-    presets: ClassVar = {
-        "unipc": Preset({}, "UniPC-3, B2, x0; Zhao et al. (2023), algs. 1-2"),
-        "unipc_1": Preset({"order": 1}, "UniPC-1, B2, x0; Zhao et al. (2023), algs. 1-2"),
-        "unipc_2": Preset({"order": 2}, "UniPC-2, B2, x0; Zhao et al. (2023), algs. 1-2"),
-        "unipc_2_bh1": Preset({"order": 2, "B": "bh1"}, "UniPC-2, B1, x0; Zhao et al. (2023)"),
-        "unipc_2_eps": Preset(
-            {"order": 2, "prediction": "eps"}, "UniPC-2, B2, eps; Zhao et al. (2023), algs. 1-2"
-        ),
-        "unipc_eps": Preset({"prediction": "eps"}, "UniPC-3, B2, eps; Zhao et al. (2023)"),
-    }
-
-    def __post_init__(self) -> None:
-        whole("UniPC's order", self.order, 1)
-        if self.B not in ("bh1", "bh2"):
-            raise ValueError(f"B must be 'bh1' or 'bh2', but it is {self.B!r}.")
-        if self.prediction not in ("x0", "eps"):
-            raise ValueError(f"prediction must be 'x0' or 'eps', but it is {self.prediction!r}.")
-
-    @property
-    def traits(self) -> Traits:
-        """The corrector's order."""
-        return exponential(corrected(self.order, self.corrector))
-
-    @property
-    def corrector(self) -> int:
-        """One value more than the predictor."""
-        return self.order + 1
-
-    @property
-    def form(self) -> Form:
-        """That of the prediction."""
-        return form_of(self.prediction)
-
-    def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
-        """By B."""
-        return half_b_weights(p, self.form, nodes, t, s, self.B)
-
-
-@dataclass(frozen=True)
-class SASolver(LinearMultistep):
-    """Stochastic Adams: predictor and corrector share one noise.  Xue et al. (2023), alg. 1.
-
-    order: values of the predictor;  corrector: values of the corrector, the new one included, 0
-    for none;  eta: the paper's tau, a number or a function of lam. Two values are weighted as in
-    the authors' code, which is UniPC's B_1.
-    """
-
-    order: int = 3
-    corrector: int = 4
-    eta: Eta = 1.0
-    form = DataForm()
-    presets: ClassVar = {"sa": Preset({}, "SA-Solver(3, 4), Xue et al. (2023), alg. 1")}
-
-    def __post_init__(self) -> None:
-        whole("SASolver's order", self.order, 1)
-        check_corrector("SASolver", self.corrector)
-
-    @property
-    def traits(self) -> Traits:
-        """The corrector's order."""
-        return exponential(corrected(self.order, self.corrector))
-
-    def weights(self, p: Reverse, nodes: Sequence[Level], t: Level, s: Level) -> list[Tensor]:
-        """By the authors' B."""
-        return half_b_weights(p, self.form, nodes, t, s, "bh1")

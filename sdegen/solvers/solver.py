@@ -137,12 +137,14 @@ def walked(
     """
     stops = list(pairwise(walk))
     times = torch.stack([level.t for level in walk]).reshape(len(walk), -1)[:, 0].tolist()
-    arrives = solver.traits.needs_marginals and not solver.traits.adaptive
+    clean = noiseless(walk) if solver.traits.needs_marginals and not solver.traits.adaptive else ()
     memory = None
-    for q, (t, s), (a, b) in zip(p.each(len(stops)), stops, pairwise(times), strict=True):
+    for i, (q, (t, s), (a, b)) in enumerate(
+        zip(p.each(len(stops)), stops, pairwise(times), strict=True)
+    ):
         if b > a and not upward:
             step = Step(climb(q, x, t, s))  # type: ignore[arg-type]
-        elif arrives and b < a and isinstance(s, Level) and not bool(s.sigma.any()):
+        elif b < a and i + 1 in clean:
             step = Step(arrive(q, x, t, s))
         else:
             step = solver.step(q, x, t, s, memory)
@@ -152,6 +154,13 @@ def walked(
         x, memory = step.x, step.memory
         if version(x) != before:  # what is remembered led elsewhere
             memory = None
+
+
+def noiseless(walk: Sequence[Instant]) -> frozenset[int]:
+    """Which levels have no noise, looked at all together."""
+    sigmas = [level.sigma.max() for level in walk if isinstance(level, Level)]
+    least = torch.stack(sigmas).tolist() if len(sigmas) == len(walk) else []
+    return frozenset(i for i, sigma in enumerate(least) if sigma == 0)
 
 
 def version(x: Any) -> int | None:

@@ -30,6 +30,7 @@ from tests.peers import (
     walk_of,
 )
 
+LOWER = {"lower_order_final": True}
 VP, FLOW = sg.DiscreteVPSDE(), sg.FlowSDE()
 
 
@@ -102,6 +103,35 @@ MULTISTEP = {
         f"sa_{order}_{corrector}_{tau:g}": sa(order, corrector, tau)
         for order, corrector in ((1, 2), (2, 2), (2, 4), (3, 3), (3, 4), (4, 4))
         for tau in (0.0, 0.5, 1.0)
+    },
+    # Orders that fall at the end: below 15 steps where lower_order_final is shipped.
+    "++3_lower": dpm(sg.DPMSolverPP(3, published=True, lower_order_final=True), 0.0, 3, **LOWER),
+    "++2_lower": dpm(sg.DPMSolverPP(2, lower_order_final=True), 0.0, 2, **LOWER),
+    "dpm_3_lower": dpm(
+        sg.solvers.DPMSolverMultistep(3, published=True, lower_order_final=True),
+        0.0,
+        3,
+        "dpmsolver",
+        **LOWER,
+    ),
+    **{
+        f"deis_{k}_lower": Case(
+            sg.Multistep(k, prediction="eps", lower_order_final=True),
+            0.0,
+            "DEISMultistep",
+            {"solver_order": k},
+        )
+        for k in (2, 3)
+    },
+    **{
+        f"unipc_{order}_{prediction}_lower": Case(
+            sg.UniPC(order, prediction=prediction, lower_order_final=True),  # type: ignore[arg-type]
+            0.0,
+            "UniPCMultistep",
+            {**END, **LOWER, "solver_order": order, "predict_x0": prediction == "x0"},
+        )
+        for order in (2, 3, 4)
+        for prediction in ("x0", "eps")
     },
     "sa_eps": sa(
         3,

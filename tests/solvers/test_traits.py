@@ -16,7 +16,15 @@ import sdegen.solvers
 from sdegen.solvers.registry import RENAMED
 from tests.cases import EVERY_SOLVER
 
-SETTINGS = {"eta", "presets", "check", "corrector", "euler_at_final", "longest"}
+SETTINGS = {
+    "eta",
+    "presets",
+    "check",
+    "corrector",
+    "euler_at_final",
+    "lower_order_final",
+    "longest",
+}
 """What has a default that a class may replace: values, and the refusal of a very equation."""
 
 
