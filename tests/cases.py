@@ -6,6 +6,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -277,6 +278,24 @@ class AsGeneral(sg.SDE):
     @property
     def prior(self) -> sg.Prior:
         return self.sde.prior
+
+
+@dataclass(frozen=True)
+class Pendulum(sg.SDE):
+    """dx = -sin(x) dt + dw: neither linear nor with a kernel in closed form."""
+
+    T: float = 1.0
+    t_min: float = 1e-3
+
+    def drift(self, x: Tensor, t: Tensor) -> Tensor:
+        return -torch.sin(x)
+
+    def diffusion(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.ones((), dtype=x.dtype)
+
+    @property
+    def prior(self) -> sg.Prior:
+        return sg.Prior(1.0)
 
 
 class Recorder(torch.nn.Module):

@@ -134,7 +134,8 @@ def test_langevin_alone_anneals_to_the_data(
     x = sg.sample(
         exact_model(problem, sde), (4096, 1), solver="annealed_langevin", steps=100, seed=0
     )
-    assert abs(float(x.mean()) - mean) < 0.03 and abs(float(x.std()) / std - 1) < 0.03
+    # Of 4,096 samples the mean is known to 0.015, and the bias is 1 to 2 %.
+    assert abs(float(x.mean()) - mean) < 0.05 and abs(float(x.std()) / std - 1) < 0.05
 
 
 def test_annealed_langevin_by_hand() -> None:
