@@ -85,10 +85,12 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "test_diffusers.py",
         "test_k_diffusion.py",
         "test_degenerate.py",
+        "test_diffusers_one_step.py",
     ),
     "deis": (
         "test_exponential.py::er_sde",
         "test_parity.py::pndm",
+        "test_diffusers_one_step.py::pndm",
         "test_exponential.py::published",
         orders("deis_tab2", "deis_rhoab2", "ipndm", "plms", "er_sde", "er_sde_3"),
         "test_invariance.py",
@@ -106,6 +108,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "test_published.py",
         "test_k_diffusion.py",
         "test_invariance.py",
+        "test_diffusers_one_step.py",
     ),
     "stochastic": (
         "test_equalities.py::(?!.*(pure_noise|words|schedule|point_mass))",
@@ -125,6 +128,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "test_equalities.py",
         "test_correctors.py",
         "test_published.py",
+        "test_diffusers_one_step.py",
     ),
     "adaptive": (
         "test_adaptive.py::by_hand|papers|budget|stalls|nfe",
