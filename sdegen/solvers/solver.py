@@ -145,7 +145,7 @@ def walked(
         if b > a and not upward:
             step = Step(climb(q, x, t, s))  # type: ignore[arg-type]
         elif b < a and i + 1 in clean:
-            step = Step(arrive(q, x, t, s))
+            step = Step(arrive(q, x, t, s))  # type: ignore[arg-type]
         else:
             step = solver.step(q, x, t, s, memory)
         step = keep(step)
