@@ -107,7 +107,7 @@ def solve(
 
     start:   a shape (b, *) to draw from the SDE's prior, or the states x_T (b, *) to start from.
     t:       the time at which those states are, default T: a walk that is a grid begins there, one
-             of times has to (as SDEdit, Meng et al. (2022), perturbs an image to t).
+             of times has to. Meng et al. (2022) perturb an image to t.
     solver:  a Solver, a Chooser, or the name of one ("dpmpp", "auto", which probes some for this
              model and this nfe); default "recommended". A chooser's own calls are not counted.
     steps:   solver steps; or ``nfe``: as many steps as that many network calls allow.
@@ -168,7 +168,7 @@ def sample(
         plan = Plan.of(model, start, **how)
         if plan.noisy and callable(how.get("walk")):
             warn(
-                f"This grid ends at t = {float(plan.walk.times[-1]):g}, above t_min = "
+                f"This grid ends at t = {plan.walk.last:g}, above t_min = "
                 f"{model.sde.t_min:g}: samples have the noise of that level. Give denoise=True."
             )
         if plan.program is not None and watch is None:

@@ -168,7 +168,7 @@ class Plan:
     def noisy(self) -> bool:
         """True where states end above t_min, with the noise of that level."""
         sde = self.equation.sde
-        return not self.denoise and float(self.walk.times[-1]) > sde.t_min + 1e-6 * sde.T
+        return not self.denoise and self.walk.last > sde.t_min + 1e-6 * sde.T
 
     def __str__(self) -> str:
         """What is done, in a line."""

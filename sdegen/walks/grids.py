@@ -205,7 +205,8 @@ def finite(sde: SDE, lam: Tensor) -> Tensor:
     if not bool(lam.isfinite().all() and (lam > NO_SIGNAL).all()):
         raise ValueError(
             f"log(alpha / sigma) of {type(sde).__name__} is infinite at an end of the grid: use "
-            "walk='uniform', or end it earlier (as FlowSDE(T=0.999) does)."
+            "walk='uniform', or an SDE that ends earlier and begins later, as FlowSDE(T=0.999, "
+            "t_min=1e-3) does."
         )
     return lam
 

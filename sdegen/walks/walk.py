@@ -46,6 +46,11 @@ class Walk(Sequence[Instant]):
         with torch.inference_mode(False):
             return tuple(self.sde(self.times).unbind())
 
+    @cached_property
+    def last(self) -> float:
+        """The time that it ends at."""
+        return float(self.times[-1])
+
     @property
     def steps(self) -> int:
         """From one time to the next, up or down."""

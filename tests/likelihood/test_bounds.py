@@ -206,10 +206,11 @@ def test_a_wrong_model_has_a_lower_bound() -> None:
     sde, data = sg.VPSDE(), Gaussian([0.3, -0.2], [0.5, 0.7])
     wrong = Gaussian([0.6, -0.2], [0.5, 0.3])
     x = data.sample(400, torch.Generator().manual_seed(0))
-    true, false = (elbo(exact_model(each, sde), x, draws=40) for each in (data, wrong))
+    true, false = (elbo(exact_model(each, sde), x, draws=400) for each in (data, wrong))
     lower = log_prob(exact_model(wrong, sde), x, divergence="exact").value
     assert true.value.mean() > false.value.mean() + 0.1
-    assert false.value.mean() < lower.mean() + 0.05
+    known = float(false.error.square().mean().sqrt()) / len(x) ** 0.5
+    assert false.value.mean() < lower.mean() + 4 * known
 
 
 def test_a_bound_on_probabilities_of_values() -> None:
@@ -219,7 +220,7 @@ def test_a_bound_on_probabilities_of_values() -> None:
     x = torch.tensor([[0, 1], [2, 2], [1, 1]], dtype=torch.uint8)
     sde = sg.EDMSDE(T=1e3, t_min=0.05)
     found = elbo(exact_model(data, sde), x, draws=1000, levels=3)
-    assert ((found.value + math.log(4)).abs() < 3.5 * found.error).all()
+    assert ((found.value + math.log(4)).abs() < 4.5 * found.error).all()
     assert found.error.max() < 0.5
     assert found.reconstruction.abs().max() < 1e-6  # the values are far apart
 
@@ -294,8 +295,9 @@ def test_the_reconstruction_is_part_of_the_error() -> None:
     )
     claimed = elbo(model, IMAGES, draws=16, levels=levels).error
     assert (seen.std(0) < 1.4 * claimed).all()
-    more = elbo(model, IMAGES, draws=256, levels=levels).error
-    assert ((more / claimed - 0.25).abs() < 0.12).all()
+    # Errors of 16 draws are rough, of 256 and of 16 times as many less so.
+    few, many = (elbo(model, IMAGES, draws=n, levels=levels).error for n in (256, 4096))
+    assert ((many / few - 0.25).abs() < 0.12).all()
 
 
 def test_bounds_without_marginals_are_refused() -> None:

@@ -155,6 +155,7 @@ def test_dequantised_bounds_go_beyond_the_range_of_the_values() -> None:
         protocol=None,
         elbo_draws=4,
         ddpm_steps=3,
+        objective=None,
         bounds_on="dequantised",
         seed=0,
         device="cpu",

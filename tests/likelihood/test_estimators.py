@@ -43,7 +43,8 @@ def test_estimators_are_right_and_know_their_error(kind: Any) -> None:
     true = off.square().mean().sqrt()
     assert off.mean().abs() < 3.5 * true / many**0.5
     assert found.error.square().mean().sqrt() / true == pytest.approx(1, abs=0.15)
-    assert (off.abs() < 3 * found.error).double().mean() > 0.85  # few probes: heavy tails
+    # Of three probes it is Student's t of 2 degrees: 90 % within three errors, of normal values.
+    assert (off.abs() < 3 * found.error).double().mean() > 0.8
     one = log_prob(model, x, divergence=kind, probes=1)
     assert one.error.isnan().all() and one.value.isfinite().all()
 
@@ -289,9 +290,13 @@ def test_what_has_no_likelihood_is_refused() -> None:
     with refused("At t = 1 no signal is left"):
         log_prob(whole, x)
     still = exact_model(MIXTURE, sg.VPSDE(t_min=0.0))
-    for go in (log_prob, encode, decode):
-        with refused("At t_min = 0 no noise is left.*VPSDE\\(t_min=1e-5\\)"):
+    with refused(r"At t_min = 0 no noise is left.*VPSDE\(t_min=1e-5\)"):
+        log_prob(still, x)
+    for go in (encode, decode):
+        with refused("log.* of VPSDE is infinite at an end.*begins later"):
             go(still, x)  # type: ignore[operator]
+    with refused("UniPC with a network that predicts x0 has no value at t = 0"):
+        encode(still, x, walk="uniform", steps=5)
 
 
 def test_data_out_of_range_is_refused() -> None:

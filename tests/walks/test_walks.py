@@ -101,7 +101,10 @@ def restarting(*interval: float) -> Callable[[], Tensor]:
 GRID = sg.walks.karras(sg.EDMSDE(), 17)
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "eta": (lambda: walks.ancestral(sg.EDMSDE(), GRID, -0.1), "eta >= 0, but eta = -0.1"),
-    "eta is nan": (lambda: walks.ancestral(sg.EDMSDE(), GRID, math.nan), "but eta = nan"),
+    "eta is nan": (
+        lambda: walks.ancestral(sg.EDMSDE(), GRID, math.nan),
+        "eta must be a number",
+    ),
     "S_churn": (lambda: walks.churn(sg.EDMSDE(), GRID, -1.0), "S_churn >= 0, but S_churn = -1.0"),
     "above T": (restarting(0.06, 81.0, 1, 2), r"at most 80 = rho\(T\), but rho_max = 81"),
     "not up": (restarting(0.3, 0.06, 1, 2), "to a rho above it .* but rho_max = 0.06"),
