@@ -59,6 +59,11 @@ def load_run(folder: Path, packages: list[str], device: str, weights: str = "fin
     path = folder / (WEIGHTS if weights == "finished" else CHECKPOINT)
     tensors, header = read_tensors(path)
     if begin := WEIGHTS_OF[weights]:
+        if "run" not in header:
+            raise ValueError(
+                f"The checkpoint {path} does not say what run it is of: train a step further with "
+                "sdegen-train, or take weights=finished."
+            )
         tensors = {k.removeprefix(begin): v for k, v in tensors.items() if k.startswith(begin)}
         header = {**header["run"], "step": header["step"]}
     config, shape, classes = header["config"], header["shape"], header["classes"]
@@ -98,9 +103,12 @@ def load(
 
 
 def trained_until(folder: Path) -> int | None:
-    """The step of a folder's checkpoint, None where there is none."""
-    path = folder / CHECKPOINT
-    return int(read_header(path)["step"]) if path.is_file() else None
+    """The step of a folder's checkpoint, None where there is none that can be read: a finished
+    run's weights do not need it."""
+    try:
+        return int(read_header(folder / CHECKPOINT)["step"])
+    except ValueError:
+        return None
 
 
 def device_of(name: str) -> torch.device:

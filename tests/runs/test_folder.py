@@ -9,6 +9,7 @@ import pytest
 from sdegen.files import read_header, read_tensors, write_tensors
 from sdegen.runs.folder import WEIGHTS, load_run
 from sdegen.training.trainer import CHECKPOINT
+from tests.cases import refused
 from tests.processes import TINY, typed
 
 
@@ -38,6 +39,21 @@ def test_weights_of_an_earlier_step_are_said_to_be(folder: Path) -> None:
     assert run.step == 2
     write_tensors(folder / CHECKPOINT, tensors, about)
     load_run(folder, [], "cpu")
+
+
+def test_finished_weights_need_no_checkpoint(folder: Path) -> None:
+    path = folder / CHECKPOINT
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    assert load_run(folder, [], "cpu").step == 2
+    with refused("is damaged"):
+        load_run(folder, [], "cpu", "averaged")
+    path.write_bytes(whole)
+    tensors, about = read_tensors(path)
+    write_tensors(path, tensors, {k: v for k, v in about.items() if k != "run"})
+    with refused("does not say what run it is of"):
+        load_run(folder, [], "cpu", "raw")
+    path.write_bytes(whole)
 
 
 def test_weights_that_say_less_are_read(folder: Path) -> None:
