@@ -15,7 +15,7 @@ from sdegen.checks import one_of
 from sdegen.losses.times import Draw, Times, independent, uniform_time
 from sdegen.losses.weightings import WEIGHTINGS, Weighting
 from sdegen.model.denoiser import Denoiser
-from sdegen.sde.level import expand
+from sdegen.sde.level import TINY, expand
 from sdegen.sde.process import LinearSDE, check_given, diffusion_of
 
 # ------------------------------------------------------------------------------- the loss
@@ -65,19 +65,21 @@ def dsm_loss(
         else weighting
     )
     level = model.sde(t)
-    a, b = model.target(level)
-    target = expand(a, x0) * x0 + expand(b, x0) * z
-    error = (
-        (model.output(model.sde.mix(x0, level, z), level) - target)
-        .square()
-        .reshape(len(x0), -1)
-        .mean(1)
-    )
-    # d eps / d F at fixed x, see model/prediction.py; finite beside its weight at either end.
+    # At an end a weight and a target are 0 and infinite: the level just inside has both.
     inside = level.inside()
-    a, b = model.target(inside)
-    slope = inside.alpha / (inside.alpha * b - inside.sigma * a)
+    a, b = (finite(c) for c in model.target(inside))
+    size = torch.maximum(a.abs(), b.abs()).detach().clamp(min=1.0)  # a large target's own unit
+    F = model.output(model.sde.mix(x0, level, z), level)
+    off = expand(1 / size, x0) * F - expand(a / size, x0) * x0 - expand(b / size, x0) * z
+    # d eps / d F at fixed x, see model/prediction.py.
+    slope = size * inside.alpha / (inside.alpha * b - inside.sigma * a)
+    error = off.square().reshape(len(x0), -1).mean(1)
     return (ratio * weigh(inside) * slope**2).to(x0) * error
+
+
+def finite(c: Tensor | float) -> Tensor:
+    """A target's coefficient, no larger than the inverse of the least sigma."""
+    return torch.as_tensor(c, dtype=torch.float64).clamp(-1 / TINY, 1 / TINY)
 
 
 def general_error(model: Denoiser, x0: Tensor, t: Tensor, z: Tensor) -> Tensor:

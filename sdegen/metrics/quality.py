@@ -14,6 +14,7 @@ from sdegen.metrics.classifier import ImageClassifier, fit_classifier
 from sdegen.metrics.frechet import frechet_distance
 from sdegen.metrics.sliced import distance_of_projections, project
 from sdegen.sampling.march import Solution
+from sdegen.solvers.solver import arrived
 
 AT_ONCE = 1000
 """Images that the classifier looks at together."""
@@ -121,7 +122,7 @@ def row_of(
 ) -> Row:
     """The line of a solved batch; samples that failed are counted and left out. Without a
     ``quality`` nothing is measured."""
-    good = solution.x[solution.status == 0]
+    good = solution.x[arrived(solution.status)]
     frechet, sliced = quality.distances(good) if quality and len(good) else (None, None)
     failed = len(solution.x) - len(good)
     return Row(name, budget, int(solution.nfe.max()), seconds, frechet, sliced, failed)

@@ -187,7 +187,10 @@ class ScorePrediction(Prediction):
             half = (G @ (G.mT @ score.unsqueeze(-1))).squeeze(-1) / 2
         else:
             half = G**2 * score / 2
-        return self.sde.drift(self.x, self.t) - (1 + eta**2) * half
+        forward = self.sde.drift(self.x, self.t)
+        if isinstance(self.x, Tensor):
+            forward = forward.to(self.x)  # a drift of float64 times would promote the state
+        return forward - (1 + eta**2) * half
 
 
 def predicted(

@@ -110,12 +110,26 @@ class Seeded(Noise):
                 # By numpy, in the host's memory: this reads nothing back from a device. Times that
                 # lie on one are not looked at, and their moves share a count.
                 ends = move(t.detach().numpy(), s.detach().numpy())
+                if t.ndim or s.ndim:
+                    return placed_all(t, s, x.device) + self._counted(t, s, x.device)
             place = placed(ends) if t.ndim == s.ndim == 0 and ends else placed_all(t, s, x.device)
         k = self._drawn[ends]
         self._drawn[ends] += 1
         if isinstance(place, int):
             return signed(place + GOLDEN * (2 * k + 1))
         return place + signed(GOLDEN * (2 * k + 1))
+
+    def _counted(self, t: Tensor, s: Tensor, device: torch.device) -> Tensor:
+        """What is added to the numbers of moves of each sample's own, (b, 1), by how often it
+        has made its move."""
+        counts = []
+        for i, (a, b) in enumerate(zip(*torch.broadcast_tensors(t, s), strict=True)):
+            ends = move(a.detach().numpy(), b.detach().numpy())
+            own = ends + i.to_bytes(8, "little")
+            k = self._drawn[ends] + self._drawn[own]  # with all samples, and by itself
+            counts.append(signed(GOLDEN * (2 * k + 1)))
+            self._drawn[own] += 1
+        return torch.tensor(counts, device=device)[:, None]
 
     @property
     def drawn(self) -> int:

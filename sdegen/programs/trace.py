@@ -382,5 +382,8 @@ def check_values(solver: Solver, p: Reverse, tape: Tape, walk: Sequence[Instant]
     for i, register in enumerate(tape.registers):
         for c in terms_of(register).values():
             if not math.isfinite(value(c) if isinstance(c, Tensor) else c):
-                at = walk[0] if i <= tape.states[0] else walk[-1]
-                raise ValueError(no_value(solver, p, with_marginals(at)))
+                first, last = with_marginals(walk[0]), with_marginals(walk[-1])
+                # The end of the last step, or what began the walk and is remembered.
+                before = tape.states[-2] if len(tape.states) > 1 else tape.states[0]
+                ends = float(last.sigma) == 0 and (i > before or float(first.alpha) > 0)
+                raise ValueError(no_value(solver, p, last if ends else first))

@@ -64,11 +64,12 @@ def gathered(
             count += m
             bar.update(m)
     names = chunks[0].tensors
-    tensors = {k: torch.cat([each.tensors[k] for each in chunks])[:n] for k in names}
+    tensors = {k: torch.cat([each.tensors[k] for each in chunks]) for k in names}
     about = about_with(about, chunks)
-    write_tensors(path, tensors, about)
+    if len(chunks) > 1 or not path.is_file():  # what is there stays, where it is enough
+        write_tensors(path, tensors, about)
     shutil.rmtree(parts, ignore_errors=True)
-    return Chunk(tensors, about["seconds"])
+    return Chunk({k: v[:n] for k, v in tensors.items()}, about["seconds"] * n / count)
 
 
 def about_with(about: dict[str, Any], chunks: list[Chunk]) -> dict[str, Any]:

@@ -139,13 +139,13 @@ def quality_of(folder: Path, config: dict[str, Any], pair: Any = None) -> Any:
     """The Quality that samples of a run are measured by: made once, of its training and held-out
     data, and kept in its folder.
 
-    pair: the two data sets, where they are at hand.
+    pair: the two data sets, where they are at hand: what was kept of others is then replaced.
     """
     from sdegen.metrics.quality import Quality
     from sdegen.runs.build import build_data
 
     path = folder / REFERENCE
-    if path.is_file():
+    if path.is_file() and pair is None:
         return Quality.of(read_tensors(path)[0])
     train, test = pair or build_data(config)
     quality = Quality(in_memory(train), in_memory(test))

@@ -22,7 +22,8 @@ from sdegen.runs.pictures import picture
 from sdegen.runs.settings import SampleSettings, record
 from sdegen.sampling.march import Solution
 from sdegen.sampling.plan import Plan
-from sdegen.solvers.solver import Solver
+from sdegen.solvers.backends import TorchDiffEq
+from sdegen.solvers.solver import Solver, arrived
 
 HOW_MANY = ("run", "name", "n", "batch_size", "quality", "formats", "objective", "device")
 """Settings in which samples of one folder may differ."""
@@ -56,15 +57,18 @@ def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled:
         same = {k: v for k, v in config.items() if k not in HOW_MANY}
         if settings.seed is None:  # none of them could be made again
             (folder / SAMPLES).unlink(missing_ok=True)
+        if couples(maker.how["solver"]):
+            same["batch_size"] = settings.batch_size
         same["weights"] = f"{settings.weights}, {digest(run)}"
         n = settings.n
         made, seconds = gathered(folder, config, same, n, settings.batch_size, maker)
         solution = Solution(made["x"], made["nfe"], made["status"])
         calls = int(solution.nfe.max())
         picture(solution.x, folder / "samples.png", f"{settings.title}, {calls} NFE")
-        good = solution.status == 0
+        good = arrived(solution.status)
+        y = made["y"][good] if run.counts else None
         for name in settings.formats:
-            EXPORTS[name](solution.x[good], made["y"][good] if run.counts else None, folder)
+            EXPORTS[name](solution.x[good], y, good.nonzero().flatten().tolist(), folder)
         quality = reference(settings, run, say) if settings.quality else None
         row = row_of(settings.title, settings.nfe, solution, seconds, quality)
         rows = [quality.floor(n), row] if quality else [row]
@@ -72,6 +76,14 @@ def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled:
             folder / "result.json", {"config": config, "step": run.step, "rows": as_json(rows)}
         )
     return Sampled(rows, folder, maker.choice, value_of(rows, settings.objective))
+
+
+def couples(solver: Any) -> bool:
+    """Whether a solver's samples depend on the batch around them: steps or norms of all."""
+    shared = getattr(solver, "per_sample", None) is False
+    norms = getattr(getattr(solver, "corrector", None), "norms", None) == "batch"
+    theirs = isinstance(solver, TorchDiffEq) and solver.traits.adaptive
+    return shared or norms or theirs
 
 
 def digest(run: Run) -> str:

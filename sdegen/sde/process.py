@@ -152,8 +152,12 @@ def diffusion_of(sde: SDE, x: Tensor, t: Tensor) -> Tensor:
     """``sde.diffusion`` at states x (b, *) and times () or (b,); ValueError for a shape that does
     not broadcast against them: a number for each sample, (b,), would fall on the last axis."""
     G = torch.as_tensor(sde.diffusion(x, t))
-    if sde.matrix or isinstance(sde, LinearSDE) or not isinstance(x, Tensor):
+    if not isinstance(x, Tensor):
         return G  # a symbol of programs/ has no shape
+    if G.ndim:  # made of times in float64, it would promote a state
+        G = G.to(x)
+    if sde.matrix or isinstance(sde, LinearSDE):
+        return G
     fits = G.ndim <= x.ndim and all(
         n in (1, m) for n, m in zip(reversed(G.shape), reversed(x.shape), strict=False)
     )

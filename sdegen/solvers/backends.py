@@ -122,11 +122,12 @@ class TorchDiffEq(Solver):
         before, sick = p.model.nfe, lost(x)
 
         def field(time: Tensor, y: Tensor) -> Tensor:
+            nonlocal sick
             if p.model.nfe - before >= self.max_nfe:
                 raise Spent
             inside = within_step(time.detach().cpu().double(), t, s)
             drift = p.drift(y, p.sde(inside))
-            sick.logical_or_(lost(drift))
+            sick = sick | lost(drift)  # not in place: a graph of gradients keeps each
             return drift.masked_fill(sick, 0.0)  # who is lost stays where it was
 
         x, ends = x.masked_fill(sick, 0.0), torch.stack([t.t, s.t]).to(x.device)

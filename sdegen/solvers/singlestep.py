@@ -6,11 +6,12 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
+import torch
 from torch import Tensor
 
-from sdegen.checks import whole
+from sdegen.checks import one_of, whole
 from sdegen.sde.level import Level, expand
 from sdegen.sde.process import LinearSDE
 from sdegen.solvers.equation import Reverse
@@ -27,6 +28,23 @@ from sdegen.solvers.exponential import (
 from sdegen.solvers.solver import Preset, Solver, Step
 from sdegen.solvers.traits import Traits, exponential
 
+SkipType = Literal["logSNR", "time_uniform", "time_quadratic"]
+"""Equal distances of lam, t or sqrt t, by the names that they have in dpm-solver's code."""
+
+
+def between(sde: LinearSDE, t: Level, s: Level, c: float, skip: SkipType) -> Level:
+    """The level at the part c of the way from t to s in lam, t or sqrt t."""
+    if skip == "logSNR":
+        return sde(sde.time(t.lam + c * (s.lam - t.lam)))
+    if skip == "time_uniform":
+        return sde(torch.lerp(t.t, s.t, c))
+    return sde(torch.lerp(t.t.sqrt(), s.t.sqrt(), c) ** 2)
+
+
+def check_skip(skip: str) -> None:
+    """Refuse an unknown one."""
+    one_of(skip, "skip_type", dict.fromkeys(get_args(SkipType)))
+
 
 class ExponentialRK(Solver):
     """Exponential Runge-Kutta: stages at lam_t + c h, each reached with the values before it.
@@ -41,6 +59,11 @@ class ExponentialRK(Solver):
         """Where in lam the stages lie, as parts of the step, the first at 0 left out."""
 
     @property
+    def skip_type(self) -> SkipType:
+        """What the nodes are parts of in lam's place."""
+        return "logSNR"
+
+    @property
     @abstractmethod
     def form(self) -> Form:
         """The prediction that is taken for a polynomial."""
@@ -52,8 +75,8 @@ class ExponentialRK(Solver):
     def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
         """One step."""
         assert isinstance(p.sde, LinearSDE)
-        form, sde, h = self.form, p.sde, s.lam - t.lam
-        stops = [t, *(sde(sde.time(t.lam + c * h)) for c in self.nodes), s]
+        form = self.form
+        stops = [t, *(between(p.sde, t, s, c, self.skip_type) for c in self.nodes), s]
         values: list[Tensor] = []
         noise: Tensor | float = 0.0
         x_m = x
@@ -152,9 +175,14 @@ def dpm_tableau(p: Reverse, form: Form, stops: Sequence[Level]) -> list[list[Ten
 
 @dataclass(frozen=True)
 class DPMSolver(ExponentialRK):
-    """DPM-Solver-1, -2 and -3, in eps.  Lu et al. (2022a), eq. 3.7, algs. 1 and 2; any eta."""
+    """DPM-Solver-1, -2 and -3, in eps.  Lu et al. (2022a), eq. 3.7, algs. 1 and 2; any eta.
+
+    skip_type: what the stages divide evenly: "logSNR", lam as in the paper; "time_uniform", t;
+    "time_quadratic", sqrt t. dpm-solver's code takes the walk's, for fast sampling too.
+    """
 
     order: int = 3
+    skip_type: SkipType = "logSNR"
     form = NoiseForm()
     presets: ClassVar = {
         f"dpm_{k}": Preset({"order": k}, f"DPM-Solver-{k}, Lu et al. (2022a), {where}")
@@ -163,6 +191,7 @@ class DPMSolver(ExponentialRK):
 
     def __post_init__(self) -> None:
         whole("DPMSolver's order", self.order, 1, 3)
+        check_skip(self.skip_type)
 
     @property
     def traits(self) -> Traits:
@@ -181,9 +210,13 @@ class DPMSolver(ExponentialRK):
 
 @dataclass(frozen=True)
 class DPMSolverPPSinglestep(ExponentialRK):
-    """DPM-Solver++(2S) and its third-order sibling, in x0; any eta.  Lu et al. (2022b), alg. 1."""
+    """DPM-Solver++(2S) and its third-order sibling, in x0; any eta.  Lu et al. (2022b), alg. 1.
+
+    skip_type: see ``DPMSolver``.
+    """
 
     order: int = 2
+    skip_type: SkipType = "logSNR"
     form = DataForm()
     presets: ClassVar = {
         "dpmpp_2s": Preset({"order": 2}, "DPM-Solver++(2S), Lu et al. (2022b), alg. 1"),
@@ -192,6 +225,7 @@ class DPMSolverPPSinglestep(ExponentialRK):
 
     def __post_init__(self) -> None:
         whole("DPMSolverPPSinglestep's order", self.order, 1, 3)
+        check_skip(self.skip_type)
 
     @property
     def traits(self) -> Traits:

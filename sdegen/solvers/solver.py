@@ -33,6 +33,11 @@ class Status(IntEnum):
     """The walk ended above t_min, and nothing denoised: a state on the way, not a sample."""
 
 
+def arrived(status: Tensor) -> Tensor:
+    """True for each sample (b,) that reached the walk's end, at t_min or above it."""
+    return (status == int(Status.OK)) | (status == int(Status.NOISY))
+
+
 class Tally(NamedTuple):
     """What a solver that chooses its own steps says of each sample.
 

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from sdegen.data import (
     ArrayData,
     InfiniteBatches,
+    SeededItems,
 )
 from tests.cases import refused_with
 
@@ -110,3 +111,16 @@ def test_a_data_loader_resumes() -> None:
 def test_samplers_refuse_bad_arguments(arguments: Any, message: str) -> None:
     with refused_with(message):
         InfiniteBatches(**{"n": 10, "batch_size": 2, "world": 2} | arguments)
+
+
+def test_random_items_of_a_subclass_are_seeded() -> None:
+    """The nearest way to augment: one's own __getitem__ over the data set that there is."""
+
+    class Shaken(ArrayData):
+        def __getitem__(self, i: int) -> Any:
+            x, y = super().__getitem__(i)
+            return x + torch.randn(()), y
+
+    items = SeededItems(Shaken(torch.zeros(4, 2)), 0)
+    assert torch.equal(items[1, 0][0], items[1, 0][0])
+    assert not torch.equal(items[1, 0][0], items[1, 1][0])

@@ -21,6 +21,7 @@ import sdegen as sg
 from sdegen.bench.watch import Memory
 from sdegen.noise import hashing
 from sdegen.noise.hashing import mix, signed
+from sdegen.sde.level import Instant
 from tests.cases import close, refused
 
 LEVEL = 1e-5
@@ -377,3 +378,18 @@ def test_as_many_seeds_as_samples() -> None:
     for number in (0, 2, 4):
         with refused(f"{number} seeds were given for a batch of 3 samples"):
             draw(sg.Seeded(range(number)), 3, 2)
+
+
+def test_a_sample_s_move_is_counted_by_itself() -> None:
+    """Who makes a move again draws anew, whatever the times of its neighbours are meanwhile."""
+
+    def at(*times: float) -> Instant:
+        return Instant(torch.tensor(times, dtype=torch.float64))
+
+    x, noise = torch.zeros(2, 3), sg.Seeded(0)
+    first = noise(x, at(0.5, 0.3), at(0.4, 0.2))
+    again = noise(x, at(0.5, 0.2), at(0.4, 0.1))
+    assert not torch.equal(first[0], again[0])
+    alone = sg.Seeded(0)
+    one = [alone(x[:1], at(0.5), at(0.4)) for _ in range(2)]
+    assert torch.equal(first[:1], one[0]) and torch.equal(again[:1], one[1])

@@ -240,3 +240,26 @@ def test_one_step_with_matrix_noise_by_hand() -> None:
     for i in range(4):
         drift = -sde.A @ x[i] - (1 + 0.7**2) / 2 * sde.G @ sde.G.T @ score[i]
         close(got[i], x[i] - h * drift + 0.7 * math.sqrt(h) * sde.G @ z[i], 1e-11)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("solver", [sg.AdaptiveRK(), sg.solvers.GottaGoFast(), sg.Heun()])
+def test_slopes_made_of_float64_times_keep_the_state_s_type(
+    solver: sg.Solver, dtype: torch.dtype
+) -> None:
+    class Growing(sg.SDE):
+        T, t_min = 1.0, 1e-3
+        prior = sg.Prior(1.0)
+
+        def drift(self, x: Tensor, t: Tensor) -> Tensor:
+            return -x * (1 + t.reshape(-1, *[1] * (x.ndim - 1)))
+
+        def diffusion(self, x: Tensor, t: Tensor) -> Tensor:
+            g = (2 + 2 * t).sqrt()
+            return g.reshape(-1, *[1] * (x.ndim - 1)) if g.ndim else g
+
+    model = sg.ScoreModel(lambda x, t: -x, Growing(), "score")  # of data N(0, 1), which stay so
+    steps = {} if solver.traits.adaptive else {"steps": 5}
+    x = normal(4, 2, dtype=torch.float32).to(dtype)
+    y = sg.sample(model, x, solver=solver, seed=0, **steps)
+    assert y.dtype == dtype and y.isfinite().all()

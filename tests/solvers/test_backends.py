@@ -187,6 +187,20 @@ def test_a_lost_sample_stops_no_other(solver: sg.Solver) -> None:
     close(found.x[[0, 3]], alone, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+def test_a_graph_of_torchdiffeq_has_the_flow_s_gradient(method: str) -> None:
+    model, start = exact_model(MIXTURE, VP), normal(3, 2)
+
+    def slope(solver: sg.Solver) -> Tensor:
+        x = start.clone().requires_grad_()
+        walk = torch.linspace(1.0, 0.05, 60)
+        y = sg.sample(model, x, solver=solver, walk=walk, graph=True)
+        (found,) = torch.autograd.grad(y.sum(), x)
+        return found
+
+    close(slope(sg.solvers.TorchDiffEq(method)), slope(sg.RK4()), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("cls", [sg.solvers.TorchDiffEq, sg.solvers.SciPy])
 def test_calls_are_limited(cls: Any) -> None:
     model = exact_model(MIXTURE, VP)

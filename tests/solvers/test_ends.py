@@ -234,3 +234,30 @@ def test_times_by_likelihood_need_finite_ends() -> None:
         with refused("draws lam between its ends.*use uniform_time"):
             likelihood_time(sde, u)
     assert likelihood_time(sg.FlowSDE(), u)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("weighting", ["sigma2", "min_snr"])
+@pytest.mark.parametrize("sde", ["VP from 0", "EDM from 0", "flow from 0"])
+@every_net
+def test_a_loss_without_noise_is_its_limit(predicts: str, sde: str, weighting: str) -> None:
+    """At t = 0 an infinite target, as a score's, has a weight of 0: their product is finite."""
+    x, process = normal(4, 2), SDES[sde]
+    model = sg.ScoreModel(lambda x, t: torch.full_like(x, 0.3), process, predicts=predicts)
+
+    def loss(t: float) -> Tensor:
+        draw = torch.Generator().manual_seed(1)
+        at = lambda sde, u: (torch.full_like(u, t), torch.ones_like(u))  # noqa: E731
+        return sg.dsm_loss(model, x, weighting=weighting, times=at, generator=draw)
+
+    near, end = loss(1e-16), loss(0.0)
+    if float(near.max()) > 1e5:  # an x0 network's error in eps grows without bound
+        assert (end > near).all()
+    else:
+        close(end, near, rtol=1e-4, atol=1e-4)
+
+
+def test_the_end_that_is_named_is_the_one_that_has_no_value() -> None:
+    for t_min in (0.0, 1e-3):
+        sde = sg.FlowSDE(T=1.0, t_min=t_min)
+        with refused("UniPC.* has no value at t = 1, where FlowSDE has no signal left"):
+            sg.sample(exact(sde, "v"), (3, 2), solver=sg.UniPC(), steps=5, walk="uniform")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -262,3 +263,58 @@ def test_runge_kutta_steps_are_their_tableaux(sde: sg.LinearSDE) -> None:
     k3 = NET(x + h / 2 * k2, half)
     k4 = NET(x + h * k3, s.expand(4))
     close(run(sg.RK4(), model, x, walk), x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4), 1e-11)
+
+
+@pytest.mark.parametrize("skip", ["logSNR", "time_uniform", "time_quadratic"])
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("pp", [False, True], ids=["eps", "x0"])
+def test_stages_divide_a_step_as_the_shipped_code_says(pp: bool, order: int, skip: Any) -> None:
+    """dpm-solver's singlestep updates for any r_1 and r_2, which skip_type gives: i / order of the
+    way in lam, t or sqrt t.  Lu et al. (2022a), algs. 1-2; Lu et al. (2022b), alg. 1."""
+    sde = sg.VPSDE()
+    model, x = sg.ScoreModel(NET, sde, "x0" if pp else "eps"), normal(4, 2)
+    walk = torch.tensor([0.9, 0.4], dtype=torch.float64)
+    cls = sg.solvers.DPMSolverPPSinglestep if pp else sg.DPMSolver
+    got = run(cls(order, skip_type=skip), model, x, walk)
+    parts = torch.arange(order + 1, dtype=torch.float64) / order
+    if skip == "logSNR":
+        lam = sde(walk).lam
+        times = sde.time(torch.lerp(lam[0], lam[1], parts))
+    elif skip == "time_uniform":
+        times = 0.9 - 0.5 * parts
+    else:
+        times = (0.9**0.5 + (0.4**0.5 - 0.9**0.5) * parts) ** 2
+    at = sde(times).unbind()
+    s, e = at[0], at[-1]
+    h = e.lam - s.lam
+    r = [(level.lam - s.lam) / h for level in at]
+    sign = -1 if pp else 1
+
+    def carry(m: sg.Level) -> Tensor:
+        return m.sigma / s.sigma if pp else m.alpha / s.alpha
+
+    def scale(m: sg.Level) -> Tensor:
+        return m.alpha if pp else m.sigma
+
+    def out(y: Tensor, m: sg.Level) -> Tensor:
+        return model(y, m).x0 if pp else model(y, m).eps
+
+    def phi_1(c: Tensor | float) -> Tensor:
+        return torch.expm1(sign * c * h)
+
+    def phi_2(c: Tensor | float) -> Tensor:
+        return phi_1(c) / (c * h) - sign
+
+    first = out(x, s)
+    x_1 = carry(at[1]) * x - scale(at[1]) * phi_1(r[1]) * first
+    more = out(x_1, at[1]) - first
+    if order == 2:
+        want = carry(e) * x - scale(e) * phi_1(1.0) * first
+        want = want - 0.5 / r[1] * scale(e) * phi_1(1.0) * more
+    else:
+        x_2 = carry(at[2]) * x - scale(at[2]) * phi_1(r[2]) * first
+        x_2 = x_2 - sign * r[2] / r[1] * scale(at[2]) * phi_2(r[2]) * more
+        last = out(x_2, at[2]) - first
+        want = carry(e) * x - scale(e) * phi_1(1.0) * first
+        want = want - sign * scale(e) * phi_2(1.0) / r[2] * last
+    close(got, want, 1e-10)

@@ -23,6 +23,7 @@ SETTINGS = {
     "corrector",
     "euler_at_final",
     "lower_order_final",
+    "skip_type",
     "longest",
 }
 """What has a default that a class may replace: values, and the refusal of a very equation."""
