@@ -172,7 +172,7 @@ def default_solver(sde: SDE, trace: Divergence) -> Solver:
 def standard_error(values: Tensor, trace: Divergence) -> Tensor:
     """Of the mean of a sample's estimates (b, k), (b,); NaN where one of them is."""
     if trace.kind == "exact":
-        return 0 * values.detach()[:, 0]
+        return (0 * values.detach()[:, 0]).abs()  # NaN where a value is
     if values.shape[1] == 1:
         return torch.full_like(values.detach()[:, 0], math.nan)
     spread, size = values.detach().std(1), values.detach().abs().amax(1).clamp(min=1.0)

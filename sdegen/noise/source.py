@@ -173,6 +173,8 @@ def whole_seed(seed: int | Sequence[int]) -> int | list[int]:
     if isinstance(seed, int | Integral):
         return int(seed)
     listed = seed.tolist() if hasattr(seed, "tolist") else seed
+    if isinstance(listed, int):
+        return listed
     if isinstance(listed, str | bytes) or not isinstance(listed, Sequence | range):
         raise ValueError(f"A seed is a whole number, or one for each sample, not {seed!r}.")
     for each in listed:

@@ -46,6 +46,8 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     walk = build(experiment.walk, packages) or None
     optimizer = build_optimizer(config)
     refuse_early(model, solvers, compared.budgets, walk)
+    if not hasattr(data, "__len__"):
+        raise ValueError("sdegen-train takes data with a length; Trainer takes streams too.")
     # A loss that cannot be taken says so now; of two, for norms over a batch.
     few = default_collate([data[0], data[len(data) - 1]])
     Objective(model, loss, experiment.conditional)(*split(few))

@@ -83,7 +83,9 @@ def chosen(
         budget = once_a_step(steps, nfe, walk, spare)
     elif nfe is None or any(each is not None for each in (steps, walk, t)):
         name = f'"{solver}"' if isinstance(solver, str) else type(chooser).__name__
-        raise ValueError(f"{name} finds a solver and a walk for a budget: give nfe alone.")
+        raise ValueError(
+            f"{name} finds a solver and a walk for a budget: give nfe alone, no steps, walk or t."
+        )
     else:
         budget = whole("nfe, less what denoise takes,", nfe - spare, 1)
     said = chooser.choose(model, shape, budget)

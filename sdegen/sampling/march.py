@@ -196,6 +196,8 @@ def trajectory(
     Each is overwritten on the way to the next where the solver runs as a program. For a caller who
     has switched gradients off or on: a generator that does so itself pays for it at every step.
     """
+    if watch is not None and not callable(watch):
+        raise ValueError(f"watch is called as watch(step, of, states), but it is {watch!r}.")
     model, levels = plan.equation.model, plan.levels
     x = begin(plan.equation, start, levels[0])
     yield State(levels[0], x)

@@ -21,7 +21,15 @@ from sdegen.sde.level import Instant, Level
 from sdegen.sde.process import SDE, LinearSDE, linear
 from sdegen.solvers.budget import walk_for
 from sdegen.solvers.equation import Eta, Reverse
-from sdegen.solvers.solver import Solver, Status, Tally, check, check_levels, check_path
+from sdegen.solvers.solver import (
+    Solver,
+    Status,
+    Tally,
+    check,
+    check_levels,
+    check_path,
+    noiseless,
+)
 from sdegen.walks.grids import WalkLike, as_times
 from sdegen.walks.walk import Walk
 
@@ -109,22 +117,11 @@ class Plan:
                 "A model is a ScoreModel or another Denoiser, which has output(x, level), but it "
                 f"is of {type(model).__name__}: ScoreModel(net, sde) makes one of a network."
             )
-        sde, denoise, graph = (
-            model.sde,
-            flag("denoise", how.get("denoise", False)),
-            how.get("graph") or False,
-        )
+        sde, graph = model.sde, how.get("graph") or False
+        denoise = flag("denoise", how.get("denoise") or False)
         steps, nfe, spare = how.get("steps"), how.get("nfe"), int(denoise)
-        solver, walk, choice = chosen(
-            model,
-            shape_of(start),
-            how.get("solver"),
-            steps,
-            nfe,
-            as_times(how.get("walk")),
-            spare,
-            how.get("t"),
-        )
+        given, t, asked = as_times(how.get("walk")), plain(how.get("t")), how.get("solver")
+        solver, walk, choice = chosen(model, shape_of(start), asked, steps, nfe, given, spare, t)
         if (
             choice is not None
             and isinstance(walk, Tensor | Sequence)
@@ -138,7 +135,7 @@ class Plan:
             linear(sde, "denoise", "leave it out")
         if graph not in (True, False, "checkpoint"):
             raise ValueError(f'graph is True, False or "checkpoint", but it is {graph!r}.')
-        route = walk_for(solver, sde, steps=steps, nfe=nfe, walk=walk, spare=spare, t=how.get("t"))
+        route = walk_for(solver, sde, steps=steps, nfe=nfe, walk=walk, spare=spare, t=t)
         check_path(equation, route.times.tolist())
         program = programmed(solver, model, equation.eta, route.times)
         if program is None:
@@ -162,7 +159,10 @@ class Plan:
         """Network calls on each sample; None where the solver decides that on the way."""
         if self.solver.traits.adaptive:
             return None
-        return self.solver.calls(self.walk.descents) + int(self.denoise)
+        steps, arrives = self.walk.descents, 0
+        if self.solver.traits.needs_marginals and noiseless(self.walk[-1:]):
+            steps, arrives = steps - 1, 1  # whatever a step takes, the last one is one call
+        return (self.solver.calls(steps) if steps else 0) + arrives + int(self.denoise)
 
     @property
     def noisy(self) -> bool:
@@ -196,6 +196,11 @@ def source(
 MISSED = 0.1
 """The part of the variance that a prior scaled to a smaller sigma may lack more than at T: few of
 DDPM's steps, counted from 0, start about as low."""
+
+
+def plain(value: Any) -> Any:
+    """A tensor or an array of one number as that number."""
+    return value.item() if hasattr(value, "item") and not getattr(value, "ndim", 1) else value
 
 
 def shape_of(start: Sequence[int] | Tensor) -> tuple[int, ...]:
@@ -245,7 +250,8 @@ def begin(p: Reverse, start: Sequence[int] | Tensor, top: Instant) -> Tensor:
                 "sde.perturb makes of data, in place of a shape, or start nearer to "
                 f"T = {p.sde.T:g}."
             )
-        x = x * (top.sigma / end.sigma)
+        mean, _ = p.sde.prior.like(x)
+        x = mean + (x - mean) * (top.sigma / end.sigma)
     return x
 
 

@@ -237,7 +237,10 @@ class MarginalSDE(LinearSDE):
         ValueError for what is no pair of curves that torch can differentiate.
         """
         try:
-            alpha, sigma = (c if isinstance(c, Tensor) else c + 0 * t for c in self.marginal(t))
+            alpha, sigma = (
+                c if isinstance(c, Tensor) and c.shape == t.shape else c + 0 * t
+                for c in self.marginal(t)
+            )
             if not isinstance(alpha + sigma, Tensor):
                 raise TypeError(f"it returned {type(alpha + sigma).__name__}")
         except (TypeError, ValueError, RuntimeError) as error:

@@ -230,7 +230,8 @@ class PredictorCorrector(Solver):
         """Refuse a corrector that asks for more than the SDE gives."""
         self.predictor.check(p)
         if self.n and self.corrector.needs_marginals:
-            linear(p.sde, f"{self.corrector}", 'use Langevin(norms="batch")')
+            instead = 'use PredictorCorrector(EulerMaruyama(), Langevin(norms="batch"))'
+            linear(p.sde, f"{self.corrector}", instead)
 
     def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
         """Predict, then correct; or the other way round."""

@@ -15,7 +15,7 @@ def constant(step: int, warmup: int, steps: int) -> float:
 
 
 def cosine(step: int, warmup: int, steps: int) -> float:
-    """Down to 0 at the last step, along half a cosine.  Loshchilov & Hutter (2017), eq. 5."""
+    """Down to 0 after the last step, by half a cosine.  Loshchilov & Hutter (2017), eq. 5."""
     way = (step - warmup) / max(steps - warmup, 1)
     return 0.5 * (1 + math.cos(math.pi * min(max(way, 0.0), 1.0)))
 

@@ -17,7 +17,7 @@ class TrainSettings:
     batch_size: samples per step and process.
     optimizer:  a torch.optim class by ``_target_`` and its arguments (Hydra builds it).
     warmup:     steps over which the learning rate rises linearly from zero.
-    schedule:   of the learning rate after that: "constant", "cosine" to 0 at the last step, or
+    schedule:   of the learning rate after that: "constant", "cosine" to 0 after the last step, or
                 "rsqrt", sqrt(warmup / step).
     accumulate: parts that a batch is cut into, one after another, for the memory of one alone.
     validate_every: steps between losses of the averaged model on held-out data, at records; 0:

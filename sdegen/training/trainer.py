@@ -111,6 +111,8 @@ class Trainer:
         identity: dict[str, Any] | None = None,
         about: dict[str, Any] | None = None,
     ) -> None:
+        if held_out is not None and not hasattr(held_out, "__len__"):
+            raise ValueError("Held-out data are a data set with a length, not a stream.")
         self.settings, self.folder, self.data, self.held_out = settings, folder, data, held_out
         self.identity, self.about = identity or {}, about or {}
         self.fabric = launch(settings)
@@ -191,8 +193,8 @@ class Trainer:
         """
         broken = f"loss is {loss}"
         if math.isfinite(loss):
-            weights = [*self.model.parameters(), *self.ema.parameters()]
-            if bool(torch.stack([each.detach().isfinite().all() for each in weights]).all()):
+            states = [*self.model.state_dict().values(), *self.ema.state_dict().values()]
+            if bool(torch.stack([each.isfinite().all() for each in states]).all()):
                 return
             broken = "weights are not finite"
         kept = "There is no checkpoint yet."

@@ -29,11 +29,19 @@ def test_arrays_and_numbers_of_other_libraries_are_taken() -> None:
     times = np.linspace(1.0, 0.1, 5)
     close(run(walk=times), run(walk=torch.tensor(times)))
     close(run(seed=np.array([4, 5, 6])), run(seed=[4, 5, 6]))
+    close(run(seed=torch.tensor(0)), usual), close(run(denoise=None), usual)
+    x = torch.ones(3, 2)
+    (
+        close(run(x, t=torch.tensor(0.5)), run(x, t=0.5)),
+        close(run(x, t=np.float32(0.5)), run(x, t=0.5)),
+    )
     betas = np.linspace(1e-3, 0.1, 50)
     for given in (betas, torch.tensor(betas), list(betas)):
         assert sg.DiscreteVPSDE(given) == sg.DiscreteVPSDE(tuple(betas.tolist()))
     level = sg.MarginalSDE(lambda t: (1.0, t), t_min=0.1)(0.5)
     close(torch.stack([level.alpha, level.sigma, level.d_alpha, level.d_var]), [1.0, 0.5, 0, 1.0])
+    level = sg.MarginalSDE(lambda t: (torch.tensor(1.0), t), t_min=0.1)(torch.ones(3))
+    assert level.alpha.shape == level.lam.shape == (3,)
 
 
 MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
@@ -51,6 +59,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "half an nfe": (lambda: run(nfe=3.5), "nfe must be a whole number >= 1.*3.5"),
     "text as eta": (lambda: run(solver=sg.Heun(), eta="1"), "eta must be a number >= 0.*'1'"),
     "text as times": (lambda: run(walk=["1", "0.5"]), "A walk's times are numbers"),
+    "a number as a watch": (lambda: run(watch=5), "watch is called as watch.*but it is 5"),
     "text as a switch": (lambda: run(denoise="yes"), "denoise must be true or false.*'yes'"),
     "text as T": (lambda: sg.VPSDE(T="1"), "VPSDE's T must be a number.*'1'"),  # type: ignore[arg-type]
     "text as beta": (lambda: sg.VPSDE(beta_min="0.1"), "beta_min must be a number"),  # type: ignore[arg-type]

@@ -261,3 +261,24 @@ def test_the_end_that_is_named_is_the_one_that_has_no_value() -> None:
         sde = sg.FlowSDE(T=1.0, t_min=t_min)
         with refused("UniPC.* has no value at t = 1, where FlowSDE has no signal left"):
             sg.sample(exact(sde, "v"), (3, 2), solver=sg.UniPC(), steps=5, walk="uniform")
+
+
+@pytest.mark.parametrize("name", ["singlestep", "predictor_corrector", "unipc", "ddim", "heun"])
+def test_the_calls_to_a_level_without_noise_are_counted(name: str) -> None:
+    sde, solver = SDES["flow from 0"], FIXED[name]
+    for steps in (1, 4):
+        how = {"solver": solver, "steps": steps, "walk": "uniform"}
+        plan = sg.sampling.Plan.of(exact(sde, "velocity"), (2, 2), **how)
+        assert plan.nfe == int(sg.solve(exact(sde, "velocity"), (2, 2), **how).nfe[0])
+
+
+def test_a_start_below_T_keeps_the_prior_s_mean() -> None:
+    class Shifted(sg.EDMSDE):
+        @property
+        def prior(self) -> sg.Prior:
+            return sg.Prior(self.T, mean=4.0)
+
+    sde = Shifted(T=20.0)
+    model = sg.ScoreModel(lambda x, t: torch.zeros_like(x), sde)  # eps = 0: nothing moves
+    x = sg.sample(model, (4000, 1), solver=sg.DDIM(), walk=[10.0, 5.0], seed=0)
+    assert abs(float(x.mean()) - 4) < 0.6 and abs(float(x.std()) / 10 - 1) < 0.05
