@@ -14,6 +14,7 @@ pytestmark = pytest.mark.xdist_group("finished")
 """One run is made for all."""
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_and_goes_on_where_it_stopped(finished: Path) -> None:
     few = ["run=outputs/digits", "n=7", "solver=unipc", "steps=4", "batch=3", "device=cpu"]
     more = ["elbo_draws=2", "ddpm_steps=3"]

@@ -128,6 +128,7 @@ def test_example_learns(cld: ModuleType) -> None:
     assert max(trained.values()) - min(trained.values()) < floor
 
 
+@pytest.mark.slow
 def test_digits_are_told_from_what_is_none() -> None:
     path = PATH.parent / "out_of_distribution.py"
     spec = importlib.util.spec_from_file_location("out_of_distribution", path)

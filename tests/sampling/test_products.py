@@ -51,7 +51,17 @@ KINDS = ("vp", "discrete", "pendulum")
             )
             for name in (*EVERY, "pendulum")
         ),
-        *(pytest.param(name, BROAD, id=f"{name}-three") for name in EVERY if name not in KINDS),
+        *(
+            # A level of two curves is made by differentiation, and takes a millisecond.
+            pytest.param(
+                name,
+                BROAD,
+                id=f"{name}-three",
+                marks=pytest.mark.slow if name == "marginal" else (),
+            )
+            for name in EVERY
+            if name not in KINDS
+        ),
     ],
 )
 def test_the_whole_product(name: str, fixed: tuple[str, ...]) -> None:

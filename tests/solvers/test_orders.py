@@ -290,6 +290,7 @@ def test_strong_order_on_a_mixture_and_one_limit_for_all() -> None:
         assert abs(slope - 1) < 0.25 and errors[1] < 0.05, (name, slope, errors)
 
 
+@pytest.mark.slow
 def test_strong_order_three_halves() -> None:
     """With the area of every step SRA1 follows the path at order 3/2; without, at order 1."""
     sde, finest = sg.VPSDE(t_min=0.05), 2048

@@ -119,7 +119,7 @@ def test_the_same_call_gives_the_same_solver() -> None:
 # --------------------------------------------------------------------------- as any other solver
 
 
-@pytest.mark.parametrize("coefficients", [False, True])
+@pytest.mark.parametrize("coefficients", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_it_is_saved_and_loaded(tmp_path: Path, coefficients: bool) -> None:
     solver = tuned(coefficients)
     again = load(solver.save(tmp_path / "five.json"))
