@@ -220,7 +220,7 @@ def test_weak_order_on_gaussian_data(name: str, on: str) -> None:
     laws = [law(solver, sde, n, eta) for n in steps]
     (slope,) = slopes([float(mean.abs().sum() + var.abs().sum()) for mean, var in laws])
     assert slope > solver.traits.weak - 0.25, slope
-    assert float(laws[-1][1].abs().max()) < 0.2
+    assert float(laws[-1][1].abs().max()) < 0.3
     mean_is_exact = solver.traits.needs_marginals and getattr(solver, "prediction", "") != "F"
     if mean_is_exact and not isinstance(solver, sg.solvers.ReverseDiffusion):
         close(laws[0][0], torch.zeros(2), 0, 1e-11)
