@@ -121,8 +121,8 @@ def test_what_is_recorded_is_complete(name: str) -> None:
 
 @pytest.mark.slow
 def test_claims(tmp_path: Path) -> None:
-    """Analytic-DPM's variance in few steps beats DDPM's large one on exact scores; beside the small
-    one 64 samples do not tell."""
+    """Analytic-DPM's variance in few steps beats DDPM's large one on exact scores; beside the
+    small one 64 samples do not tell."""
     out = tmp_path / "claims.json"
     assert "Analytic-DDPM" in bench("claims", "--quick", "--out", str(out))
     (found,) = json.loads(out.read_text())["results"].values()
