@@ -83,7 +83,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
             solver=sg.PredictorCorrector(sg.EulerMaruyama()),
             steps=2,
         ),
-        r'Pendulum gives only drift .*PredictorCorrector\(EulerMaruyama\(\), Langevin\(norms="batch"\)',
+        r'Pendulum gives only drift .*EulerMaruyama\(\), Langevin\(norms="batch"\)',
     ),
     "unknown prediction": (lambda: sg.ScoreModel(never, VP, "epsilon"), "edm, eps, score"),
     "unknown label": (lambda: sg.ScoreModel(never, VP, time="steps"), "1000t-1, 999t"),
