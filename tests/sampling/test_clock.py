@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sdegen as sg
 from sdegen.exact.distributions import exact_model
-from sdegen.walks.grids import remembered
+from sdegen.programs import remembered as programs
+from sdegen.walks import grids as walks
 from tests.cases import (
     EVERY_SOLVER,
     FIXED,
@@ -70,7 +71,8 @@ def test_reads_of_a_solve_do_not_grow_with_its_steps(solver: sg.Solver) -> None:
     model = sg.ScoreModel(pointwise, sg.VPSDE())
     counts = []
     for steps in (2, 20):
-        remembered.cache_clear()  # a walk that another test has made was looked at there
+        for memory in (walks.remembered, programs.remembered):
+            memory.cache_clear()  # what another test has made was looked at there
         with Ops() as ops:
             sg.solve(model, normal(3, 2), solver=solver, steps=steps, seed=0, walk=None)
         counts.append(sum(ops.seen[name] for name in READS))
