@@ -15,6 +15,9 @@ from sdegen.solvers.solver import Solver
 from sdegen.walks.grids import GRIDS, Grid, WalkLike, as_times, gridded
 from sdegen.walks.walk import Walk
 
+MOST = 10_000_000
+"""Steps of a walk, whose levels are all made beforehand."""
+
 
 def walk_for(
     solver: Solver,
@@ -38,6 +41,8 @@ def walk_for(
     """
     for name, count in (("steps", steps), ("nfe", nfe)):
         optional(whole, name, count)
+        if count is not None and count > MOST:
+            raise ValueError(f"{name} = {count:g} is more than the {MOST:,} that a walk may have.")
     walk = as_times(walk)
     if solver.traits.own_walk is not None:
         return check_start(own_walk(solver, sde, steps, nfe, walk, spare), t)

@@ -55,6 +55,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "a part of a seed": (lambda: run(seed=[1.5, 2, 3]), "A seed is a whole number.*not 1.5"),
     "text as steps": (lambda: run(steps="3"), "steps must be a whole number >= 1.*'3'"),
     "a float as steps": (lambda: run(steps=3.0), "steps must be a whole number >= 1.*3.0"),
+    "too many steps": (lambda: run(steps=10**30), r"steps = 1e\+30 is more than the 10,000,000"),
     "text as nfe": (lambda: run(nfe="3"), "nfe must be a whole number >= 1.*'3'"),
     "half an nfe": (lambda: run(nfe=3.5), "nfe must be a whole number >= 1.*3.5"),
     "text as eta": (lambda: run(solver=sg.Heun(), eta="1"), "eta must be a number >= 0.*'1'"),
