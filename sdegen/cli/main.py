@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sdegen.checks import folder_name
@@ -84,6 +85,19 @@ def hydra_main(task: Callable[[dict[str, Any]], Any], config_name: str) -> None:
                 number = f"{len(jobs.failed)} of {jobs.done} jobs failed"
                 sys.exit("\n  ".join([f"sdegen: {number}:", *jobs.failed]))
             sys.exit(f"sdegen: {explain(error)}")
+        except TypeError as error:
+            if not in_hydra(error):
+                raise
+            sys.exit(
+                "sdegen: Hydra cannot read the overrides: a group takes one name, as in "
+                f"walk=uniform, or a list of names ({error})."
+            )
+
+
+def in_hydra(error: BaseException) -> bool:
+    """Whether an error came up in Hydra's own code, as of a list of numbers for a group."""
+    last = traceback.extract_tb(error.__traceback__)[-1].filename
+    return "hydra" in Path(last).parts
 
 
 def sweeping() -> bool:

@@ -74,6 +74,7 @@ WRONG = {
     "+train.compile=true": ["no setting compile", "batch_size, clip"],
     "evaluate.solvers={}": ["evaluate.solvers={} takes nothing away", "~evaluate.solvers"],
     "~evaluate": ["setting budgets has no value"],
+    "walk=[1,2]": ["a group takes one name, as in walk=uniform"],
     "device=mps": ["train.device must be 'auto', 'cpu' or 'cuda', not 'mps'"],
     "sigma_data=abc": ["The model", "cannot be built", "abc"],
     "objective=fid": ["objective must be one of frechet, sliced, but it is 'fid'"],
