@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 FEW = 2
 """Up to so many dimensions a probe the divergence is exact by default: in up to four, for two
-probes, it took 0.9 to 1.5 times as long (an MLP, batches of 16 and 512, two CPU cores)."""
+probes, it took 0.9 to 1.5 times as long (an MLP, batches of 16 and 512, one CPU thread)."""
 ALIKE = 1e-7
 """Estimates of a log-density that differ by less, beside it, are the same to rounding."""
 OWN = frozenset({"divergence", "probes", "chunk", "seed", "noise", "scaled"})
