@@ -18,6 +18,7 @@ pytestmark = pytest.mark.xdist_group("plane")
 """One run is made for all."""
 
 
+@pytest.mark.slow
 def test_a_sweep_over_solvers_and_budgets(plane: Path) -> None:
     sweep = ["-m", "run=outputs/toy2d", "solver=ddim,heun", "nfe=2,4", "n=12", "device=cpu"]
     code, _, err = run("sample", *sweep, cwd=plane)

@@ -183,6 +183,7 @@ def test_a_folder_is_of_one_run_at_a_time(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["lock"]
 
 
+@pytest.mark.slow
 def test_one_damaged_image_of_forty_ends_nothing(tmp_path: Path) -> None:
     import numpy as np
     from PIL import Image

@@ -117,6 +117,7 @@ def test_solvers_reach_gaussian_data_from_the_prior(cld: ModuleType) -> None:
     assert float((x.T.cov() - wanted).abs().max()) < 0.06  # four of the estimate's own deviations
 
 
+@pytest.mark.slow
 def test_example_learns(cld: ModuleType) -> None:
     """Samples come much closer to data than the Gaussian that no training amounts to."""
     none, trained = cld.main(steps=0, n=500), cld.main(steps=200, n=500)

@@ -48,6 +48,7 @@ def test_uniform_dequantisation_by_quadrature() -> None:
     assert found.mean_error == pytest.approx(float(found.value.std()) / 3**0.5)
 
 
+@pytest.mark.slow
 def test_importance_weights_tighten_the_bound() -> None:
     """Towards the probability of the bin itself."""
     model, levels, width = exact_model(LINE, SHARP), 11, 2 / 10

@@ -35,7 +35,9 @@ def tuned(coefficients: bool = False) -> sg.solvers.Tuned:
 # ------------------------------------------------------------------------------------ the gain
 
 
-@pytest.mark.parametrize(("coefficients", "most"), [(False, 0.8), (True, 0.35)])
+@pytest.mark.parametrize(
+    ("coefficients", "most"), [(False, 0.8), pytest.param(True, 0.35, marks=pytest.mark.slow)]
+)
 def test_a_tuned_solver_beats_the_best_untuned_on_fresh_seeds(
     coefficients: bool, most: float
 ) -> None:
@@ -61,6 +63,7 @@ def test_a_tuned_solver_beats_the_best_untuned_on_fresh_seeds(
     assert mine < most * best * 1.1
 
 
+@pytest.mark.slow
 def test_on_images() -> None:
     model = exact_model(Empirical(digits("train").x[:200]), sg.EDMSDE())
     solver = sg.tune(
@@ -147,6 +150,7 @@ def test_program_plain_loop_and_solution() -> None:
 # ------------------------------------------------------------------------------------- refusals
 
 
+@pytest.mark.slow
 def test_it_is_for_one_sde_one_end_and_one_walk() -> None:
     solver, x = tuned(), normal(3, 2)
     for sde in (sg.VPSDE(beta_max=15.0), sg.VPSDE(t_min=1e-4), sg.EDMSDE(), sg.FlowSDE()):
