@@ -85,14 +85,15 @@ AT_ONCE = 2**20
 """Labels that are kept ready; more than so many numbers are made one by one when asked for."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Prepared:
     """The labels of n levels made at once, and what states there are multiplied by, if anything.
 
     own, dtype, device, b: the states (b, *) and the network's type that they are for.
     label, scale: what they were made by.  numbers: the labels.
-    table: a row (b,) for each, which a network may hold; None on a GPU, where nobody could look
-             whether one was written into, and where they would take much memory.  clean: a copy.
+    table: a row (b,) for each, which a network may hold; None where they would take much memory,
+             and in a CUDA graph, which may outlive them.  clean: a copy.  version: how often torch
+             saw the table written into, by whom it should be.
     scales:  of the states; None where the network sees them as they are.
     """
 
@@ -106,9 +107,10 @@ class Prepared:
     kind: torch.dtype
     numbers: list[float]
     table: Tensor | None
-    clean: np.ndarray | None
+    clean: np.ndarray | Tensor | None
     rows: tuple[Tensor, ...] | None
     scales: list[float] | None
+    version: int = 0
 
     @cached_property
     def ends(self) -> tuple[int, int]:
@@ -119,11 +121,30 @@ class Prepared:
         """The label (b,) of level i, of a number in a kernel: nothing is copied, nothing waits."""
         return x.new_full((self.b,), self.numbers[i], dtype=self.kind)
 
-    @property
-    def untouched(self) -> bool:
-        """False where somebody has written into a label, by whatever way."""
-        # By numpy, in the host's memory: this reads nothing back from a device.
+    def still(self, x: Tensor) -> bool:
+        """Whether the labels are what they were, for a walk of states x; nothing waits.
+
+        In the host's memory they are looked at, whoever wrote into them by whatever way; on a
+        device, where nobody can look without waiting, they are written anew.
+        """
+        if (self.table is None) != without_table(x, len(self.numbers)):
+            return False
+        if isinstance(self.clean, Tensor):
+            self.renew()
+            return True
         return self.table is None or np.array_equal(self.table.numpy(), self.clean)  # type: ignore[arg-type]
+
+    def renew(self) -> None:
+        """Write the labels anew, into which a network may have written."""
+        assert self.table is not None
+        self.table.copy_(torch.as_tensor(self.clean))
+        self.version = self.table._version
+
+
+def without_table(x: Tensor, n: int) -> bool:
+    """Whether n labels for states x (b, *) are made one by one when they are asked for."""
+    captured = x.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    return captured or n * x.shape[0] > AT_ONCE
 
 
 def prepare(
@@ -134,9 +155,17 @@ def prepare(
     kind, b, numbers = label_dtype(made, dtype), x.shape[0], made.tolist()
     scales = None if c_in is None else c_in.expand(levels.t.shape).tolist()
     table = clean = rows = None
-    if x.device.type == "cpu" and len(numbers) * b <= AT_ONCE:
+    if not without_table(x, len(numbers)):
         with torch.inference_mode(False):
-            table = torch.tensor(numbers, dtype=kind)[:, None].repeat(1, b)
-            rows, clean = table.unbind(), table.numpy().copy()
+            if x.device.type == "cpu":
+                table = torch.tensor(numbers, dtype=kind)[:, None].repeat(1, b)
+                clean = table.numpy().copy()
+            else:  # by kernels that know their number: a copy from the host would wait
+                table = torch.empty(len(numbers), b, dtype=kind, device=x.device)
+                for row, number in zip(table.unbind(), numbers, strict=True):
+                    row.fill_(number)
+                clean = table.clone()
+            rows = table.unbind()
     made_of = (levels, label, scale, x.dtype, dtype, x.device, b, kind, numbers)
-    return Prepared(*made_of, table, clean, rows, scales)
+    version = 0 if table is None else table._version
+    return Prepared(*made_of, table, clean, rows, scales, version)

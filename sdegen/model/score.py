@@ -219,7 +219,7 @@ class ScoreModel(nn.Module):
             inputs = x if ready.scales is None else x * ready.scales[i]
         else:
             self.check_state(x)
-            rows, dtype = None, self.dtype or x.dtype
+            ready, rows, dtype = None, None, self.dtype or x.dtype
             label, c_in = self.label_at(level, x, dtype), self.c_in(level)
             inputs = x if c_in is None else expand(c_in, x) * x
         if inputs.dtype is not dtype:
@@ -230,8 +230,8 @@ class ScoreModel(nn.Module):
             F = self.net(inputs, label, **self.conditions)
         else:
             F = self.net(inputs, label)
-        if rows is not None and label._version:
-            self._prepared = None  # the network has written into its label
+        if rows is not None and ready is not None and label._version != ready.version:
+            ready.renew()  # the network has written into its label
         if type(F) is not Tensor:
             F = tensor_of(F)
         if self.heads == 2 or F.shape != x.shape:
@@ -254,7 +254,7 @@ class ScoreModel(nn.Module):
             or ready.label is not self.label
             or ready.scale is not self.preconditioner
             or ready.dtype is not dtype
-            or not ready.untouched
+            or not ready.still(x)
         ):
             self.check_state(x)
             c_in = self.c_in(levels)
@@ -280,7 +280,8 @@ class ScoreModel(nn.Module):
         label = self.label(level)
         kind = label_dtype(label, dtype)
         # Adding a 0-d CPU tensor hands its value to the kernel: no copy, no synchronisation.
-        return x.new_zeros(len(x), dtype=kind) + label.to(kind)
+        label = label.to(kind) if label.ndim == 0 else label.to(x.device, kind)
+        return x.new_zeros(len(x), dtype=kind) + label
 
     def c_in(self, level: Instant) -> Tensor | None:
         """What a state is multiplied by before the network sees it; None: nothing."""
