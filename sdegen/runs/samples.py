@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from sdegen.data import class_labels
@@ -14,10 +17,10 @@ from sdegen.files import claim, locked, write_json
 from sdegen.metrics.quality import Quality, Row, row_of
 from sdegen.noise import Brownian, Noise, Seeded
 from sdegen.runs.build import build
-from sdegen.runs.chunks import SAMPLES, Chunk, gathered
+from sdegen.runs.chunks import SAMPLES, Chunk, Job, Shelf, gathered
 from sdegen.runs.compare import as_json, timed_solve, value_of
 from sdegen.runs.exports import EXPORTS, refuse_export
-from sdegen.runs.folder import Run, load_run, quality_of
+from sdegen.runs.folder import Run, device_of, load_run, quality_of
 from sdegen.runs.pictures import picture
 from sdegen.runs.settings import SampleSettings, record
 from sdegen.sampling.march import Solution
@@ -25,7 +28,17 @@ from sdegen.sampling.plan import Plan
 from sdegen.solvers.backends import TorchDiffEq
 from sdegen.solvers.solver import Solver, arrived
 
-HOW_MANY = ("run", "name", "n", "batch_size", "quality", "formats", "objective", "device")
+HOW_MANY = (
+    "run",
+    "name",
+    "n",
+    "batch_size",
+    "quality",
+    "formats",
+    "objective",
+    "device",
+    "devices",
+)
 """Settings in which samples of one folder may differ."""
 
 
@@ -47,6 +60,7 @@ def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled:
     not made again. They are measured if ``quality`` says so; where that cannot be, a sentence
     says why.
     """
+    device_number(settings.device, settings.devices - 1)
     run = load_run(Path(settings.run), settings.packages, settings.device, settings.weights)
     refuse_export(settings.formats, run.shape)
     folder = run.folder / "samples" / settings.title
@@ -57,11 +71,15 @@ def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled:
         same = {k: v for k, v in config.items() if k not in HOW_MANY}
         if settings.seed is None:  # none of them could be made again
             (folder / SAMPLES).unlink(missing_ok=True)
+        n, size, devices = settings.n, settings.batch_size, settings.devices
         if couples(maker.how["solver"]):
-            same["batch_size"] = settings.batch_size
+            same["batch_size"] = size
+        else:
+            size = min(size, math.ceil(n / devices))
         same["weights"] = f"{settings.weights}, {digest(run)}"
-        n = settings.n
-        made, seconds = gathered(folder, config, same, n, settings.batch_size, maker)
+        shelf = Shelf(folder, config, same)
+        other = partial(fill, settings, maker.how, shelf)
+        made, seconds = gathered(shelf, n, size, maker, devices=devices, other=other)
         solution = Solution(made["x"], made["nfe"], made["status"])
         calls = int(solution.nfe.max())
         picture(solution.x, folder / "samples.png", f"{settings.title}, {calls} NFE")
@@ -98,11 +116,21 @@ class Maker:
     """Makes samples of a run, some at a time: sample i has its own stream and label, whatever
     the chunk it is in.
 
-    A chooser is asked once, for the first of them.
+    A chooser is asked once, for the first of them.  how: what another maker found, its ``how``.
     """
 
-    def __init__(self, settings: SampleSettings, run: Run) -> None:
+    def __init__(
+        self, settings: SampleSettings, run: Run, how: dict[str, Any] | None = None
+    ) -> None:
         self.settings, self.run, self.choice = settings, run, None
+        self.labels = None
+        if chosen := numbers_of(settings.classes, run):
+            self.labels = class_labels(settings.n, chosen)
+        if settings.seed is None:  # a new process's generator begins as every other's
+            torch.seed()
+        if how is not None:
+            self.how = how
+            return
         solver, packages = build(settings.solver, settings.packages), settings.packages
         self.how = {
             "solver": solver,
@@ -112,9 +140,6 @@ class Maker:
             "eta": settings.eta,
             "denoise": settings.denoise,
         }
-        self.labels = None
-        if chosen := numbers_of(settings.classes, run):
-            self.labels = class_labels(settings.n, chosen)
         size = min(settings.n, settings.batch_size)
         start, noise = (size, *run.shape), self.noise(0, size)
         # What cannot be solved is refused here, before there is a folder.
@@ -153,6 +178,30 @@ class Maker:
         if needs_path:
             noise = Brownian(seed, self.run.model.sde.T, first)
         return {"noise": noise}
+
+
+def fill(
+    settings: SampleSettings, how: dict[str, Any], shelf: Shelf, k: int, part: list[Job]
+) -> None:
+    """Of process k beside the first: make its jobs and put them on the shelf."""
+    device = device_number(settings.device, k)
+    run = load_run(Path(settings.run), settings.packages, device, settings.weights)
+    maker = Maker(settings, run, how)
+    for first, m in part:
+        shelf.put(first, maker(first, m))
+
+
+def device_number(device: str, k: int) -> str:
+    """The device of process k; ValueError where there is none."""
+    kind = device_of(device)
+    if kind.type == "cpu":
+        return "cpu"
+    number, count = (kind.index or 0) + k, torch.cuda.device_count()
+    if number >= count:
+        raise ValueError(
+            f"devices={k + 1} from {kind} on would be up to cuda:{number}, but there are {count}."
+        )
+    return f"{kind.type}:{number}"
 
 
 def numbers_of(classes: list[int | str] | None, run: Run) -> list[int]:

@@ -64,10 +64,10 @@ class SampleSettings:
 
     run: the folder of a finished run.  name: of the samples' folder.  n: samples.  nfe or steps,
     eta, seed and denoise as ``solve`` has them; eta and seed may be lists.  batch_size: samples at
-    once.  classes: names or numbers, None for the training data's shares.  weights: "finished",
-    or of the last checkpoint, "averaged" or "raw".  quality: whether the samples are measured.
-    formats: files beside the .safetensors, of "png" and "npz".  objective: the number that the
-    command returns, "frechet" or "sliced", None for none.
+    once.  devices: processes, one per device.  classes: names or numbers, None for the training
+    data's shares.  weights: "finished", or of the last checkpoint, "averaged" or "raw".  quality:
+    whether the samples are measured.  formats: files beside the .safetensors, of "png" and "npz".
+    objective: the number that the command returns, "frechet" or "sliced", None for none.
     """
 
     run: str
@@ -88,10 +88,12 @@ class SampleSettings:
     packages: list[str]
     solver: Node | None = None
     walk: Node | None = None
+    devices: int = 1
 
     def __post_init__(self) -> None:
         text("run", self.run), folder_name("name", self.name), text("device", self.device)
-        whole("n", self.n), whole("batch_size", self.batch_size)
+        for name in ("n", "batch_size", "devices"):
+            whole(name, getattr(self, name))
         for name in ("nfe", "steps"):
             optional(whole, name, getattr(self, name))
         for eta in self.eta if isinstance(self.eta, list) else [self.eta]:

@@ -31,6 +31,10 @@ from sdegen.solvers.traits import Traits, exponential
 SkipType = Literal["logSNR", "time_uniform", "time_quadratic"]
 """Equal distances of lam, t or sqrt t, by the names that they have in dpm-solver's code."""
 
+StageNoise = Literal["path", "independent"]
+"""What stages see of a step's noise: one Brownian path, or each a draw of its own from the step's
+beginning on."""
+
 
 def between(sde: LinearSDE, t: Level, s: Level, c: float, skip: SkipType) -> Level:
     """The level at the part c of the way from t to s in lam, t or sqrt t."""
@@ -52,6 +56,8 @@ class ExponentialRK(Solver):
     Where eta > 0 every piece between two stages has a noise of its own, and a later stage carries
     that of the earlier: one path, from any source of noise.
     """
+
+    stage_noise: StageNoise = "path"
 
     @property
     @abstractmethod
@@ -82,7 +88,10 @@ class ExponentialRK(Solver):
         x_m = x
         for (r, m), weights in zip(pairwise(stops), self.tableau(p, stops), strict=True):
             values.append(form.view(p.model(x_m, r)))
-            if p.noisy:
+            if p.noisy and self.stage_noise == "independent":
+                source = p.noise if m is s else p.noise.stream(f"stage {len(values)}")
+                noise = expand(form.std(p, t, m), x) * source(x, t, m)
+            elif p.noisy:
                 fresh = expand(form.std(p, r, m), x) * p.noise(x, r, m)
                 noise = expand(form.carry(p, r, m), x) * noise + fresh
             x_m = advance(p, form, x, t, m, weights, values) + noise
@@ -213,10 +222,14 @@ class DPMSolverPPSinglestep(ExponentialRK):
     """DPM-Solver++(2S) and its third-order sibling, in x0; any eta.  Lu et al. (2022b), alg. 1.
 
     skip_type: see ``DPMSolver``.
+    stage_noise: "path", one Brownian path for the stages and the step, or "independent", draws
+                 that know nothing of each other, as k-diffusion's dpmpp_sde with a
+                 ``noise_sampler`` that is no Brownian tree.
     """
 
     order: int = 2
     skip_type: SkipType = "logSNR"
+    stage_noise: StageNoise = "path"
     form = DataForm()
     presets: ClassVar = {
         "dpmpp_2s": Preset({"order": 2}, "DPM-Solver++(2S), Lu et al. (2022b), alg. 1"),
@@ -226,6 +239,7 @@ class DPMSolverPPSinglestep(ExponentialRK):
     def __post_init__(self) -> None:
         whole("DPMSolverPPSinglestep's order", self.order, 1, 3)
         check_skip(self.skip_type)
+        one_of(self.stage_noise, "stage_noise", dict.fromkeys(get_args(StageNoise)))
 
     @property
     def traits(self) -> Traits:

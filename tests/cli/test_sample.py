@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from safetensors.torch import load_file
@@ -29,6 +30,20 @@ def test_a_sweep_over_solvers_and_budgets(plane: Path) -> None:
     assert seen == {("ddim", 2), ("ddim", 4), ("heun", 2), ("heun", 4)}
     assert all((path.parent / "samples.safetensors").is_file() for path in results)
     assert {path.name for path in plane.iterdir()} == {"outputs"}
+
+
+@pytest.mark.slow
+def test_several_processes_make_the_samples_of_one(plane: Path) -> None:
+    for devices in (1, 2):
+        arguments = ["nfe=4", "eta=1", "n=7", f"name=d{devices}", f"devices={devices}"]
+        code, _, err = run("sample", "run=outputs/toy2d", *arguments, "device=cpu", cwd=plane)
+        assert code == 0, err
+    folder = plane / "outputs" / "toy2d" / "samples"
+    one, two = (
+        load_file(folder / f"d{k}-nfe4-eta1-seed0" / "samples.safetensors") for k in (1, 2)
+    )
+    assert torch.allclose(one["x"], two["x"], atol=1e-5)
+    assert not any((folder / "d2-nfe4-eta1-seed0").glob("parts"))
 
 
 def row(path: Path, number: int = 1) -> dict[str, Any]:

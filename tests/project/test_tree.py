@@ -11,7 +11,7 @@ import sdegen as sg
 from tests.cases import ROOT
 
 FLOORS = (
-    ("checks", "files", "sde", "networks", "data", "plots"),
+    ("checks", "files", "sde", "networks", "data", "plots", "workers"),
     ("noise", "model", "walks"),
     ("solvers",),
     ("programs",),

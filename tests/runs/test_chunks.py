@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from PIL import Image
 
 from sdegen.data import from_uint8
 from sdegen.files import PART, read_tensors
-from sdegen.runs.chunks import PARTS, SAMPLES, Chunk, gathered
+from sdegen.runs.chunks import PARTS, SAMPLES, Chunk, Shelf, gathered, jobs
 from sdegen.runs.exports import refuse_export, save_npz, save_png
 from tests.cases import refused
 
@@ -35,7 +37,7 @@ class Maker:
 
 
 def made(folder: Path, n: int, size: int, make: Any, **same: Any) -> Chunk:
-    return gathered(folder, {"n": n}, same, n, size, make)
+    return gathered(Shelf(folder, {"n": n}, same), n, size, make)
 
 
 def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
@@ -83,6 +85,47 @@ def test_a_chunk_after_a_gap_is_not_taken(tmp_path: Path) -> None:
     chunk = made(tmp_path, 10, 2, again)
     assert again.asked[0] == (2, 2)
     assert chunk.tensors["x"].flatten().tolist() == list(range(10))
+
+
+def test_what_is_missing() -> None:
+    def there(*pairs: tuple[int, int]) -> dict[int, Chunk]:
+        return {a: Chunk({"x": torch.zeros(b - a)}, 1.0) for a, b in pairs}
+
+    assert jobs({}, 5, 2) == [(0, 2), (2, 2), (4, 1)]
+    assert jobs(there((0, 2), (4, 5), (7, 9)), 12, 2) == [(2, 2), (5, 2), (9, 2), (11, 1)]
+    assert jobs(there((2, 5)), 3, 9) == [(0, 2)]
+    assert jobs(there((0, 1), (6, 9)), 4, 9) == [(1, 3)]
+    assert jobs(there((0, 9)), 9, 2) == jobs(there((0, 9)), 4, 2) == []
+
+
+def half(shelf: Shelf, k: int, part: list[tuple[int, int]]) -> None:
+    make = Maker()
+    for first, m in part:
+        shelf.put(first, make(first, m))
+
+
+def at_fault(shelf: Shelf, k: int, part: list[tuple[int, int]]) -> None:
+    raise ValueError(f"no room for {part}")
+
+
+def leaving(shelf: Shelf, k: int, part: list[tuple[int, int]]) -> None:
+    os._exit(7)
+
+
+def test_chunks_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
+    shelf, mine = Shelf(tmp_path, {}, {}), Maker()
+    chunk = gathered(shelf, 9, 2, mine, devices=2, other=partial(half, shelf))
+    assert mine.asked == [(0, 2), (4, 2), (8, 1)]
+    assert chunk.tensors["x"].flatten().tolist() == list(range(9)) and chunk.seconds == 5
+    assert {path.name for path in tmp_path.iterdir()} == {SAMPLES}
+
+
+@pytest.mark.parametrize(("other", "says"), [(at_fault, "no room for "), (leaving, "code 7")])
+def test_a_process_that_fails_is_heard(tmp_path: Path, other: Any, says: str) -> None:
+    shelf = Shelf(tmp_path, {}, {})
+    with refused(says):
+        gathered(shelf, 4, 2, Maker(), devices=2, other=partial(other, shelf))
+    assert len(gathered(shelf, 4, 2, Maker()).tensors["x"]) == 4
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -157,6 +157,16 @@ def test_dpmpp_sde_of_k_diffusion() -> None:
     same(end, k_run("dpmpp_sde", 80 * START, draws))
 
 
+def test_dpmpp_sde_of_k_diffusion_without_a_tree() -> None:
+    """++(2S) at eta = 1 whose stage and end have draws of their own."""
+    model = exact_model(MIXTURE, WIDE)
+    ours = sg.solvers.DPMSolverPPSinglestep(2, stage_noise="independent")
+    end = run(ours, model, 80 * START, SIGMAS, eta=1.0, noise=Replay(DRAWS))
+    same(end, k_run("dpmpp_sde", 80 * START, DRAWS))
+    with pytest.raises(ValueError, match="stage_noise"):
+        sg.solvers.DPMSolverPPSinglestep(2, stage_noise="both")  # type: ignore[arg-type]
+
+
 def inner(levels: Sequence[Any]) -> Tensor:
     """lam halfway through each step."""
     lam = stack(levels, "lam")

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -21,26 +19,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from sdegen.workers import prepare
+
 SETTINGS = {"_target_": "hydra_plugins._sdegen.Processes", "processes": None}
 """Of ``hydra/launcher=processes``; null: one process for each core."""
-
-
-def prepare() -> None:
-    """Of a worker: the processes share the cores; Ctrl-C is the launcher's affair, and where that
-    one was killed nobody waits for this one."""
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def follow() -> None:
-    """End with the launcher."""
-    launcher = multiprocessing.parent_process()
-    assert launcher is not None
-    launcher.join()
-    os._exit(1)
 
 
 def attempt(task: Callable[[dict[str, Any]], None], config: dict[str, Any]) -> str | None:
