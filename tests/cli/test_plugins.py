@@ -37,7 +37,10 @@ def test_optuna_finds_the_best_of_what_it_tried(plane: Path) -> None:
 
 @pytest.mark.parametrize(
     ("launcher", "settings"),
-    [("joblib", ["hydra.launcher.n_jobs=2"]), ("submitit_local", ["hydra.launcher.cpus_per_task=1"])],
+    [
+        ("joblib", ["hydra.launcher.n_jobs=2"]),
+        ("submitit_local", ["hydra.launcher.cpus_per_task=1"]),
+    ],
 )
 def test_a_launcher_does_every_job_but_the_bad_one(
     plane: Path, launcher: str, settings: list[str]
