@@ -41,7 +41,7 @@ from torch.utils.data import TensorDataset
 import sdegen as sg
 from sdegen.files import PART, locked, read_json, read_tensors, write_json, write_tensors
 from sdegen.networks import MLP
-from sdegen.runs.chunks import SAMPLES, Chunk, gathered
+from sdegen.runs.chunks import SAMPLES, Chunk, Shelf, gathered
 from sdegen.training import Trainer, TrainSettings
 from sdegen.training.trainer import CHECKPOINT, RECORDS
 
@@ -80,7 +80,7 @@ def sample(folder: Path) -> None:
         return Chunk({"x": x}, 0.0)
 
     with locked(folder), contextlib.redirect_stderr(io.StringIO()):  # no bar
-        gathered(folder, {}, {"seed": 0}, 40, 4, make)
+        gathered(Shelf(folder, {}, {"seed": 0}), 40, 4, make)
 
 
 def save(folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sdegen import (
     exact,
+    guidance,
     likelihood,
     losses,
     model,
@@ -72,6 +73,7 @@ ROOMS = (
     model,
     walks,
     solvers,
+    guidance,
     programs,
     sampling,
     likelihood,

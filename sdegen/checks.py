@@ -20,7 +20,7 @@ INSIDE = ("sdegen", "torch", "importlib")
 
 def one_of(name: str, what: str, table: dict[str, Any]) -> Any:
     """The table's entry of that name, or an error that lists the names."""
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise ValueError(f"Unknown {what} {name!r}: it must be one of {', '.join(sorted(table))}.")
     return table[name]
 

@@ -30,6 +30,9 @@ class Denoiser(Protocol):
     vjps:    products with the network's transposed Jacobian so far, counted alike. Models that
              ``take`` returns share both counters.
     data_range: (low, high) of the data it is a model of, None where nothing is known.
+
+    A wrapper of which one call is more than one evaluation says so as ``cost``, by which budgets
+    are divided (``cost_of``).
     """
 
     @property
@@ -78,3 +81,8 @@ class Denoiser(Protocol):
 
     def count(self, calls: int = 0, vjps: int = 0) -> None:
         """Count what was spent where nobody else counts it, as by a CUDA graph."""
+
+
+def cost_of(model: Denoiser) -> int:
+    """Network evaluations on a sample of one call of a model, at most."""
+    return int(getattr(model, "cost", 1))

@@ -159,6 +159,31 @@ class LinearPrediction(Prediction):
         q = level.d_sigma + eta**2 * (level.d_sigma - level.f * level.sigma)
         return self.view(level.d_alpha, q)
 
+    # Outputs of other models, made of this one's: they are F of the same target.
+
+    def moved(self, score: Tensor) -> Tensor:
+        """F where the score is moved by so much: eps by -sigma, x0 by sigma^2 / alpha of it."""
+        alpha, sigma = self.level.alpha, self.level.sigma
+        c = sigma * (self.a * sigma / alpha - self.b)
+        return self.F + expand(c, self.x) * score
+
+    def pushed(self, x0: Tensor) -> Tensor:
+        """F where x0 is moved by so much, and eps so that x stays: nothing cancels."""
+        return self.F + expand(self.of_x0, self.x) * x0
+
+    def replaced(self, x0: Tensor) -> Tensor:
+        """F where x0 is another one, and eps so that x stays; its very bits for a model of x0."""
+        if same(self.a, 1.0) and same(self.b, 0.0):
+            return x0
+        return expand(self.b / self.level.sigma, self.x) * self.x + expand(self.of_x0, self.x) * x0
+
+    @property
+    def of_x0(self) -> Coefficient:
+        """dF / dx0 at a given x, a - b alpha / sigma."""
+        if same(self.b, 0.0):
+            return self.a
+        return self.a - self.b * self.level.alpha / self.level.sigma
+
 
 def same(p: Coefficient, a: Coefficient) -> bool:
     """True where two coefficients are known to be one without a look at a tensor's values."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import torch
 from torch import Tensor
 
-from sdegen.checks import accepted, flag
-from sdegen.model.denoiser import Denoiser
+from sdegen.checks import accepted, flag, whole
+from sdegen.model.denoiser import Denoiser, cost_of
 from sdegen.noise.brownian import Brownian
 from sdegen.noise.source import Fresh, Noise, Seeded
 from sdegen.programs.program import Program
@@ -119,7 +119,7 @@ class Plan:
             )
         sde, graph = model.sde, how.get("graph") or False
         denoise = flag("denoise", how.get("denoise") or False)
-        steps, nfe, spare = how.get("steps"), how.get("nfe"), int(denoise)
+        steps, nfe, spare = how.get("steps"), calls_of(model, how.get("nfe")), int(denoise)
         given, t, asked = as_times(how.get("walk")), plain(how.get("t")), how.get("solver")
         solver, walk, choice = chosen(model, shape_of(start), asked, steps, nfe, given, spare, t)
         if (
@@ -156,13 +156,15 @@ class Plan:
 
     @property
     def nfe(self) -> int | None:
-        """Network calls on each sample; None where the solver decides that on the way."""
+        """Network evaluations on each sample, at most where a wrapper may leave one out; None
+        where the solver decides that on the way."""
         if self.solver.traits.adaptive:
             return None
         steps, arrives = self.walk.descents, 0
         if self.solver.traits.needs_marginals and noiseless(self.walk[-1:]):
             steps, arrives = steps - 1, 1  # whatever a step takes, the last one is one call
-        return (self.solver.calls(steps) if steps else 0) + arrives + int(self.denoise)
+        calls = (self.solver.calls(steps) if steps else 0) + arrives + int(self.denoise)
+        return calls * cost_of(self.equation.model)
 
     @property
     def noisy(self) -> bool:
@@ -253,6 +255,18 @@ def begin(p: Reverse, start: Sequence[int] | Tensor, top: Instant) -> Tensor:
         mean, _ = p.sde.prior.like(x)
         x = mean + (x - mean) * (top.sigma / end.sigma)
     return x
+
+
+def calls_of(model: Denoiser, nfe: Any) -> Any:
+    """A budget of network evaluations as calls of a model; ValueError for less than one."""
+    cost = cost_of(model)
+    if cost == 1 or nfe is None:
+        return nfe
+    if whole("nfe", nfe) < cost:
+        raise ValueError(
+            f"One call of {type(model).__name__} is {cost} network evaluations, but nfe = {nfe}."
+        )
+    return nfe // cost
 
 
 def calls_and_status(

@@ -17,12 +17,13 @@ from itertools import chain, pairwise
 import torch
 from torch import Tensor
 
-from sdegen.model.denoiser import Denoiser
+from sdegen.model.denoiser import Denoiser, cost_of
 from sdegen.model.prediction import predict_x0
 from sdegen.programs.registers import Call
 from sdegen.programs.table import combined, dense
 from sdegen.programs.trace import trace
 from sdegen.sampling.march import sample
+from sdegen.sampling.plan import calls_of
 from sdegen.sampling.recipes import recommended
 from sdegen.sde.level import Level
 from sdegen.sde.process import LinearSDE
@@ -137,6 +138,7 @@ def tune(
     ValueError for a model that returns NaN or gives no gradient, for nfe < 2, an SDE without
     marginals, and fewer seeds than ten times what is learned needs.
     """
+    nfe = calls_of(model, nfe)
     if nfe < 2:
         raise ValueError(f"A walk of {nfe} call has nothing to tune: give nfe >= 2.")
     if batch < 1 or iterations < 1:
@@ -252,9 +254,9 @@ def measure(model: Denoiser, tuned: Tuned, x: Tensor, fine: int) -> Gain:
     exact = reference(model, x, fine)
     coarse = reference(model, x, fine // 2)
     choice = compared(model, x, exact, len(tuned.weights))
-    best = choice.probes[0]
+    best, budget = choice.probes[0], choice.nfe * cost_of(model)
     mine = errors(sample(model, x, solver=tuned), exact)
-    other = errors(sample(model, x, solver=best.solver, nfe=choice.nfe, walk=best.walk), exact)
+    other = errors(sample(model, x, solver=best.solver, nfe=budget, walk=best.walk), exact)
     picks = torch.randint(len(x), (RESAMPLES, len(x)), generator=torch.Generator().manual_seed(0))
     ratios = mine[picks].median(1).values / other[picks].median(1).values
     low, high = ratios.quantile(torch.tensor([0.05, 0.95], dtype=ratios.dtype)).tolist()

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from sdegen.checks import whole
-from sdegen.model.denoiser import Denoiser
+from sdegen.model.denoiser import Denoiser, cost_of
 from sdegen.noise.source import Seeded
 from sdegen.sampling.march import sample
-from sdegen.sampling.plan import begin
+from sdegen.sampling.plan import begin, calls_of
 from sdegen.sampling.recipes import recommended
 from sdegen.sde.process import linear
 from sdegen.solvers import DEIS, DPMSolverPP, Multistep, UniPC
@@ -113,8 +113,9 @@ def choose(
     """
     check_model(model, seeds)
     x = starts(model, shape, seeds, seed)
-    steps = FINE_STEPS * whole("nfe", nfe) if fine is None else fine
-    return compared(model, x, reference(model, x, steps), nfe)
+    calls = calls_of(model, whole("nfe", nfe))
+    steps = FINE_STEPS * calls if fine is None else fine
+    return compared(model, x, reference(model, x, steps), calls)
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,10 @@ class Auto:
         """For states (b, *) whose conditions, if any, are the model's own (b, *)."""
         b = shape[0]
         probed = model.take(torch.arange(self.seeds) % b)
-        return choose(probed, shape[1:], nfe=nfe, seeds=self.seeds, fine=self.fine, seed=self.seed)
+        budget = nfe * cost_of(model)
+        return choose(
+            probed, shape[1:], nfe=budget, seeds=self.seeds, fine=self.fine, seed=self.seed
+        )
 
 
 register("auto", Auto)
@@ -142,13 +146,14 @@ register("auto", Auto)
 def compared(model: Denoiser, x: Tensor, exact: Tensor, nfe: int) -> Choice:
     """The recommended solver, the candidates on its walk, and the best of all on other walks.
 
-    From starts x (b, *), beside the exact ends (b, *).
+    nfe: calls of the model, whose cost may be several evaluations.  From starts x (b, *), beside
+    the exact ends (b, *).
     """
     how, probes = recommended(nfe), list[Probe]()
 
     def probe(solver: Solver, walk: str) -> None:
         try:
-            end = sample(model, x, solver=solver, nfe=nfe, walk=walk)
+            end = sample(model, x, solver=solver, nfe=nfe * cost_of(model), walk=walk)
         except ValueError:  # a solver that cannot take this walk
             return
         error = float(errors(end, exact).median())

@@ -13,7 +13,7 @@ from tests.cases import ROOT
 FLOORS = (
     ("checks", "files", "sde", "networks", "data", "plots", "workers"),
     ("noise", "model", "walks"),
-    ("solvers",),
+    ("solvers", "guidance"),
     ("programs",),
     ("sampling",),
     ("likelihood", "tuning", "exact", "metrics"),

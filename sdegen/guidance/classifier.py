@@ -1,0 +1,156 @@
+"""Guidance by a log-likelihood: a classifier's, an encoder's similarity, or any other's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdegen.checks import one_of
+from sdegen.guidance.wrapped import Strength, Wrapped, strength, with_x0
+from sdegen.model.denoiser import Denoiser
+from sdegen.model.labels import TIME_LABELS, Label, label_dtype
+from sdegen.model.network import take_values
+from sdegen.model.prediction import LinearPrediction, ScorePrediction
+from sdegen.sde.level import Instant, Level, expand
+from sdegen.sde.process import SDE, linear
+
+LogP = Callable[..., Tensor]
+"""(x (b, *), level, **given) -> log p of each sample (b,), which no other sample is seen by."""
+
+
+class Guided(Wrapped):
+    """score + scale grad log p(y | x_t), by a gradient.  Dhariwal & Nichol (2021), alg. 2.
+
+    log_p:   (x, level, **given) -> (b,): a noise-aware classifier's, a similarity (Liu et al.
+             2021), any differentiable function of a noisy state, normalised or not.
+    scale:   a number, one for each sample (b,), or a function of the level. 0 asks log_p nothing.
+    through: log_p is a function of E[x0 | x_t] and is differentiated through the network: one
+             forward graph, one product with its transposed Jacobian.
+    given:   log_p's own arguments with a value for each sample, cut with the batch.
+
+    A true p gives the score of the posterior, scale != 1 that of no density for all t: then every
+    eta ends in another law (docs/guidance.md).
+
+    Under gradients (``graph=True``, likelihoods) the gradient of log_p is kept differentiable.
+    ValueError for a log_p that is not one number for each sample.
+    """
+
+    own = ("scale",)
+
+    def __init__(
+        self,
+        model: Denoiser,
+        log_p: LogP,
+        scale: Strength = 1.0,
+        *,
+        through: bool = False,
+        given: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(model)
+        if through:
+            with_x0(model, "through=True")
+        self.log_p, self.scale, self.through = log_p, scale, through
+        self.about = dict(given or {})
+
+    def take(self, index: Tensor) -> Guided:
+        """The wrapper of some samples of the batch."""
+        other: Guided = super().take(index)
+        about = {name: take_values(value, index) for name, value in self.about.items()}
+        return other.changed(about=about)  # type: ignore[no-any-return]
+
+    def output(self, x: Tensor, level: Instant) -> Tensor:
+        """F of the guided model."""
+        s = strength(self.scale, level)
+        if isinstance(s, int | float) and s == 0:
+            return self.model.output(x, level)
+        if self.through:
+            p, score = self.through_the_network(x, level)
+        else:
+            p, score = self.model(x, level), gradient(self.log_p, x, level, self.about)
+        push = expand(s, x) * score
+        return p.F + push if isinstance(p, ScorePrediction) else p.moved(push)
+
+    def through_the_network(self, x: Tensor, level: Instant) -> tuple[LinearPrediction, Tensor]:
+        """The network's prediction, and the gradient of log_p(x0(x)) by x: one graph for both."""
+        outer = torch.is_grad_enabled()
+        with torch.inference_mode(False), torch.enable_grad():
+            y = leaf(x)
+            p = self.seen(y, level)
+            value = per_sample(self.log_p(p.x0, level, **self.about), x)
+            (score,) = torch.autograd.grad(value.sum(), y, create_graph=outer)
+        self.count(vjps=1)
+        return (p, score) if outer else (replace(p, x=x, F=p.F.detach()), score)
+
+
+def leaf(x: Tensor) -> Tensor:
+    """A state to differentiate by: itself within a graph, else a copy that no graph reaches (a
+    tensor of inference mode cannot be detached into one)."""
+    return x if x.requires_grad else x.clone().requires_grad_()
+
+
+def per_sample(value: Tensor, x: Tensor) -> Tensor:
+    """log_p's values, one for each sample; ValueError for others, which samples would share."""
+    if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
+        found = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
+        raise ValueError(
+            f"log_p returns one number for each of {len(x)} samples, ({len(x)},), but it returned "
+            f"{found}: sum over a sample's own axes alone."
+        )
+    return value
+
+
+def gradient(log_p: LogP, x: Tensor, level: Instant, given: Mapping[str, Any]) -> Tensor:
+    """grad_x log p (b, *), whatever mode is on outside; differentiable where gradients are."""
+    outer = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
+        y = leaf(x)
+        value = per_sample(log_p(y, level, **given), x)
+        (score,) = torch.autograd.grad(value.sum(), y, create_graph=outer)
+    return score
+
+
+class Judge(nn.Module):
+    """A network that classifies noisy states, told what a ``ScoreModel`` tells its own.
+
+    net:        (c_in x, label) -> logits (b, classes).
+    sde:        whose states it sees; ``time``: the label's name, or a function of the level.
+    sigma_data: std of the data, by which c_in scales a state to unit variance; None: as it is.
+
+    ``sg.losses.noisy_ce`` trains it; ``Guided(model, judge, given={"y": y})`` asks it.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        sde: SDE,
+        *,
+        time: str | Label = "c_noise",
+        sigma_data: float | None = 0.5,
+    ) -> None:
+        super().__init__()
+        linear(sde, "A judge of noisy states", "take a LinearSDE")
+        self.net, self.sde, self.sigma_data = net, sde, sigma_data
+        self.label: Label = (
+            one_of(time, "time label", TIME_LABELS)(sde) if isinstance(time, str) else time
+        )
+
+    def logits(self, x: Tensor, level: Level) -> Tensor:
+        """Of every class, (b, classes), at states x (b, *)."""
+        kind = next(self.net.parameters()).dtype
+        label = self.label(level)
+        label = label.to(x.device, label_dtype(label, kind)).expand(len(x))
+        if self.sigma_data is not None:
+            c_in = ((level.alpha * self.sigma_data) ** 2 + level.sigma**2).rsqrt()
+            x = expand(c_in, x) * x
+        logits: Tensor = self.net(x.to(kind), label)
+        return logits
+
+    def forward(self, x: Tensor, level: Level, y: Tensor) -> Tensor:
+        """log p(y | x_t), (b,), in float32 at least."""
+        logits = self.logits(x, level)
+        wide = logits.float() if logits.element_size() < 4 else logits
+        return wide.log_softmax(1).gather(1, y.to(x.device)[:, None])[:, 0]

@@ -1,0 +1,290 @@
+"""Guidance by models alone: two or more of them extrapolated, and where along the walk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdegen.guidance.wrapped import (
+    Strength,
+    Wrapped,
+    noise_of,
+    repeated,
+    strength,
+    with_x0,
+)
+from sdegen.model.denoiser import Denoiser, cost_of
+from sdegen.model.prediction import LinearPrediction
+from sdegen.model.score import ScoreModel
+from sdegen.sde.level import Instant, expand
+from sdegen.sde.process import LinearSDE
+
+
+class CFG(Wrapped):
+    """F_u + scale (F_c - F_u): classifier-free guidance.  Ho & Salimans (2022), w = scale - 1.
+
+    F_c is the model with its conditions, F_u the same with others in their place. The combination
+    is affine, so that eps, x0, v, score and EDM networks give the same guided model.
+
+    scale:    1 is the conditional model, 0 the other one, bit for bit and for one evaluation; else
+              two. A number, one for each sample (b,), or a function of the level, as ``Interval``.
+    without:  the conditions of F_u by name, the null that training dropped to: a number or a
+              tensor without the batch's axis, for all samples, or one with it, for each (as a
+              negative prompt). Conditions that are not named stay.
+    rescale:  x0 is scaled by 1 - rescale + rescale std(x0_c) / std(x0), a sample's own over all
+              its axes, against overexposure. Lin et al. (2024), eqs. 15-16, who rescale v or x0.
+    together: both in one call of a batch twice as long.
+
+    ValueError for a condition that the model was not given, and a value that is none for it.
+    """
+
+    models = ("model", "other")
+    own = ("scale",)
+
+    def __init__(
+        self,
+        model: Denoiser,
+        scale: Strength,
+        without: Mapping[str, Any],
+        *,
+        rescale: float = 0.0,
+        together: bool = False,
+    ) -> None:
+        super().__init__(model)
+        if not 0 <= rescale <= 1:
+            raise ValueError(f"rescale lies in [0, 1], but it is {rescale!r}.")
+        if rescale:
+            with_x0(model, "rescale")
+        self.scale, self.without, self.rescale, self.together = scale, without, rescale, together
+        nulls = {name: null_of(self.conditions, name, value) for name, value in without.items()}
+        if not nulls:
+            raise ValueError("CFG needs without={...}: what the model is told in place of what.")
+        self.other = model.given(**nulls)  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        return f"CFG({self.model!r}, {self.scale!r}, without={self.without!r})"
+
+    @property
+    def cost(self) -> int:
+        """Two, whether together or apart; one for the scales of one model."""
+        return cost_of(self.model) * (1 if of_one(self.scale) else 2)
+
+    def given(self, shared: Mapping[str, Any] | None = None, /, **conditions: Any) -> CFG:
+        """The same with other conditions; what stands in their place stays."""
+        model = self.model.given(shared, **conditions)  # type: ignore[attr-defined]
+        rescale, together = self.rescale, self.together
+        return CFG(model, self.scale, self.without, rescale=rescale, together=together)
+
+    def output(self, x: Tensor, level: Instant) -> Tensor:
+        """F of the guided model."""
+        s = strength(self.scale, level)
+        if of_one(s):
+            return (self.model if s == 1 else self.other).output(x, level)
+        if self.together:
+            c, u = pair(self.model, self.other, x, level)
+        else:
+            c, u = self.model.output(x, level), self.other.output(x, level)
+        F = u + expand(s, x) * (c - u)
+        return rescaled(self, x, F, c, level) if self.rescale else F
+
+
+def of_one(s: Strength) -> bool:
+    """Whether a scale leaves one of two models: 0 or 1, compared as it was given."""
+    return isinstance(s, int | float) and s in (0, 1)
+
+
+def null_of(conditions: Mapping[str, Any], name: str, value: Any) -> Any:
+    """A condition's other value, in the shape and type of the one that was given."""
+    if name not in conditions:
+        known = ", ".join(conditions) or "none"
+        raise ValueError(
+            f"CFG is told what stands in the place of {name}, but the model was given {known}: "
+            f"give it first, model.given({name}=...)."
+        )
+    old = conditions[name]
+    if not isinstance(old, Tensor):
+        return value
+    new = torch.as_tensor(value, dtype=old.dtype, device=old.device)
+    try:
+        return new.expand(old.shape)
+    except RuntimeError:
+        raise ValueError(
+            f"without: {name} has the shape {tuple(new.shape)}, but the model was given "
+            f"{tuple(old.shape)}: give a number, or one value that has its shape."
+        ) from None
+
+
+def pair(one: Any, two: Any, x: Tensor, level: Instant) -> tuple[Tensor, Tensor]:
+    """The outputs of a model with two sets of conditions, by one call of a batch twice as long.
+
+    ValueError where they cannot be put together.
+    """
+    if not isinstance(one, ScoreModel):
+        raise ValueError(
+            f"together=True puts the conditions of a ScoreModel together, but inside is {one!r}: "
+            "leave it out."
+        )
+    each = {name for name in one.conditions if name not in one.shared}
+    kinds = {type(two.conditions[name]) for name in each} | {
+        type(one.conditions[name]) for name in each
+    }
+    if not kinds <= {Tensor}:
+        raise ValueError(
+            "together=True takes conditions that are tensors with the batch's axis, or shared: "
+            "leave it out."
+        )
+    both = {name: torch.cat([one.conditions[name], two.conditions[name]]) for name in each}
+    F = one.given(**both).output(torch.cat([x, x]), repeated(level, 2))
+    one.count(1)
+    c, u = F.chunk(2)
+    return c, u
+
+
+def rescaled(cfg: CFG, x: Tensor, F: Tensor, c: Tensor, level: Instant) -> Tensor:
+    """F of the guided x0 with a part of the conditional one's standard deviation."""
+    a, b = cfg.target(level)  # type: ignore[arg-type]
+    guided = LinearPrediction(x, F, level, a, b)  # type: ignore[arg-type]
+    std = [
+        p.x0.reshape(len(x), -1).std(1)
+        for p in (LinearPrediction(x, c, level, a, b), guided)  # type: ignore[arg-type]
+    ]
+    ratio = torch.where(std[1] > 0, std[0] / std[1], 1.0)
+    factor = 1 - cfg.rescale + cfg.rescale * ratio
+    return guided.replaced(expand(factor, x) * guided.x0)
+
+
+class Contrast(Wrapped):
+    """F_0 + sum_k scale_k (F_k - F_{k-1}) of several models on one SDE, from the weakest up.
+
+    Two are autoguidance (Karras et al. 2024): ``Contrast([weak, strong], [2.0])``. Three, with no
+    condition, an image, and an image and a text, are InstructPix2Pix (Brooks et al. 2023, eq. 3).
+    The targets may differ: all are turned into the last one's. An evaluation of each.
+
+    ValueError for models of other SDEs, and numbers of models and scales that do not fit.
+    """
+
+    own = ("scales",)
+
+    def __init__(self, models: Sequence[Denoiser], scales: Sequence[Strength]) -> None:
+        if len(models) != len(scales) + 1 or not scales:
+            raise ValueError(
+                f"Contrast takes a scale for each step from one model to the next, but there are "
+                f"{len(models)} models and {len(scales)} scales."
+            )
+        super().__init__(models[-1])
+        for each in models:
+            if each.sde != self.sde:
+                raise ValueError(f"Contrast is of models on one SDE, not {each.sde}, {self.sde}.")
+        self.ladder, self.scales = tuple(models), tuple(scales)
+
+    def __repr__(self) -> str:
+        return f"Contrast({list(self.ladder)!r}, {list(self.scales)!r})"
+
+    @property
+    def cost(self) -> int:
+        """The models' together."""
+        return sum(map(cost_of, self.ladder))
+
+    def given(self, shared: Mapping[str, Any] | None = None, /, **conditions: Any) -> Contrast:
+        """The same with conditions for all models."""
+        given = [m.given(shared, **conditions) for m in self.ladder]  # type: ignore[attr-defined]
+        return Contrast(given, self.scales)
+
+    def take(self, index: Tensor) -> Contrast:
+        """The contrast of some samples of the batch."""
+        scales = [s[index.to(s.device)] if isinstance(s, Tensor) else s for s in self.scales]
+        return Contrast([m.take(index) for m in self.ladder], scales)
+
+    def output(self, x: Tensor, level: Instant) -> Tensor:
+        """F of the guided model, in the last one's target."""
+        outputs = [counted(self.model, each, x, level) for each in self.ladder]
+        F = outputs[0]
+        for s, (low, high) in zip(self.scales, pairwise(outputs), strict=True):
+            F = F + expand(strength(s, level), x) * (high - low)
+        return F
+
+
+def counted(model: Denoiser, other: Denoiser, x: Tensor, level: Instant) -> Tensor:
+    """Another model's output in a model's target, counted by that model too."""
+    before, others = (model.nfe, model.vjps), (other.nfe, other.vjps)
+    F = other.output(x, level)
+    if other is not model and (model.nfe, model.vjps) == before:  # they do not count together
+        model.count(other.nfe - others[0], other.vjps - others[1])
+    if other.target is model.target or not isinstance(model.sde, LinearSDE):
+        return F
+    seen = LinearPrediction(x, F, level, *other.target(level))  # type: ignore[arg-type]
+    return seen.view(*model.target(level))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A scale where low < rho <= high, and 1 elsewhere.  Kynkaanniemi et al. (2024).
+
+    rho = sigma / alpha is EDM's sigma. Its ends cost a multistep solver its order, unless they are
+    times of the walk.
+    """
+
+    scale: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high:
+            raise ValueError(
+                f"An interval of rho has 0 <= low < high, but they are {self.low}, {self.high}."
+            )
+
+    def __call__(self, level: Instant) -> float | Tensor:
+        """At a level."""
+        rho = noise_of(level)
+        inside = (self.low < rho) & (rho <= self.high)
+        if rho.ndim:
+            return torch.where(inside, self.scale, 1.0)
+        return self.scale if bool(inside) else 1.0
+
+
+@dataclass(frozen=True)
+class Stepwise:
+    """A scale for each step of a walk: scales[k] from times[k] on, down to times[k + 1].
+
+    times (n + 1,), falling, and scales (n,). Before the first and beyond the last it is theirs.
+    """
+
+    times: tuple[float, ...]
+    scales: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "times", tuple(map(float, self.times)))
+        object.__setattr__(self, "scales", tuple(map(float, self.scales)))
+        falling = all(a > b for a, b in pairwise(self.times))
+        if len(self.times) != len(self.scales) + 1 or not falling:
+            raise ValueError(
+                f"Stepwise takes n + 1 falling times and n scales, not {len(self.times)} times "
+                f"and {len(self.scales)} scales."
+            )
+
+    def __call__(self, level: Instant) -> float | Tensor:
+        """At a level; a step's end is the next one's beginning."""
+        inner = torch.tensor(self.times[1:-1], dtype=torch.float64)
+        t = level.t.detach().cpu()
+        if not t.ndim:
+            return self.scales[int((t <= inner).sum())]
+        return torch.tensor(self.scales)[(t[:, None] <= inner).sum(1)].to(level.t)
+
+
+def cfgpp(sde: LinearSDE, times: Tensor, lam: float) -> Stepwise:
+    """CFG++ of strength lam in [0, 1] along a walk of times (n + 1,), for DDIM.
+
+    x_s = alpha_s x0(eps_lam) + sigma_s eps_u is DDIM with the scale lam / (1 - e^-h) at a step of
+    h in log(alpha / sigma): it grows with the number of steps and has no limit.  Chung et al.
+    (2024).
+    """
+    if not 0 <= lam <= 1:
+        raise ValueError(f"CFG++ has lam in [0, 1], but it is {lam!r}.")
+    h = sde(times.double()).lam.diff()
+    return Stepwise(tuple(times.tolist()), tuple((lam / -torch.expm1(-h)).tolist()))

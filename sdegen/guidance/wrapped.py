@@ -1,0 +1,179 @@
+"""A model made of a model: guidance, thresholds and observations change its output alone.
+
+Solvers, programs, graphs, likelihoods and tuning ask the contract of a model (``Denoiser``), so
+that they take a wrapper as they take a network. The order of several, from the outside in:
+``Thresholded(Known(Guided(CFG(model))))``. Clipping inside CFG is undone by the extrapolation, and
+under a gradient it has no slope where it clips.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sdegen.model.denoiser import Denoiser, cost_of
+from sdegen.model.network import take_values
+from sdegen.model.prediction import LinearPrediction, Target, predicted
+from sdegen.sde.level import Instant, Level
+from sdegen.sde.process import SDE, LinearSDE
+
+Strength = float | Tensor | Callable[[Instant], float | Tensor]
+"""How strongly a model is guided: a number, one a sample (b,), or a function of the level."""
+
+
+class Wrapped(ABC):
+    """A model whose output is another model's, changed: a ``Denoiser`` itself.
+
+    ``models`` names the attributes that are models, ``own`` those that have a value for each
+    sample and are cut with the batch. A wrapper is never changed: ``given`` and ``take`` make
+    others.
+    """
+
+    models: ClassVar[tuple[str, ...]] = ("model",)
+    own: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, model: Denoiser) -> None:
+        if not isinstance(model, Denoiser):
+            raise ValueError(f"{type(self).__name__} takes a model first, but it is {model!r}.")
+        self.model = model
+
+    @abstractmethod
+    def output(self, x: Tensor, level: Instant) -> Tensor:
+        """F (b, *) in the target of the model inside."""
+
+    def __call__(self, x: Tensor, t: Tensor | float | Instant) -> Any:
+        """Every view of one output at state x (b, *) and a time or level."""
+        level = t if isinstance(t, Instant) else self.sde(t)
+        return predicted(self.sde, self.target, x, self.output(x, level), level)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model!r})"
+
+    @property
+    def sde(self) -> SDE:
+        """The forward process."""
+        return self.model.sde
+
+    @property
+    def target(self) -> Target:
+        """What ``output`` is."""
+        return self.model.target
+
+    @property
+    def device(self) -> torch.device:
+        """Where states begin."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Their floating type."""
+        return self.model.dtype
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations so far."""
+        return self.model.nfe
+
+    @property
+    def vjps(self) -> int:
+        """Products with the transposed Jacobian so far."""
+        return self.model.vjps
+
+    @property
+    def data_range(self) -> tuple[float, float] | None:
+        """Where data lies."""
+        return self.model.data_range
+
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        """What the model inside was given."""
+        known: Mapping[str, Any] = getattr(self.model, "conditions", {})
+        return known
+
+    @property
+    def cost(self) -> int:
+        """Network evaluations on a sample of one call, at most: what budgets are divided by."""
+        return cost_of(self.model)
+
+    def count(self, calls: int = 0, vjps: int = 0) -> None:
+        """Count what was spent elsewhere."""
+        self.model.count(calls, vjps)
+
+    def changed(self, **attributes: Any) -> Any:
+        """A copy with other attributes."""
+        other = copy.copy(self)
+        vars(other).update(attributes)
+        return other
+
+    def given(self, shared: Mapping[str, Any] | None = None, /, **conditions: Any) -> Any:
+        """The same around ``model.given``."""
+        given = {n: getattr(self, n).given(shared, **conditions) for n in self.models}
+        return self.changed(**given)
+
+    def take(self, index: Tensor) -> Any:
+        """The wrapper of some samples of the batch, by their places (k,)."""
+        cut: dict[str, Any] = {name: getattr(self, name).take(index) for name in self.models}
+        cut |= {name: rows(getattr(self, name), index) for name in self.own}
+        return self.changed(**cut)
+
+    def seen(self, x: Tensor, level: Instant) -> LinearPrediction:
+        """What the model inside says, which has an x0."""
+        p = self.model(x, level)
+        assert isinstance(p, LinearPrediction)  # ``with_x0`` has looked
+        return p
+
+
+def rows(value: Any, index: Tensor) -> Any:
+    """A wrapper's own value for some samples; one of a single row is for all of them."""
+    if not isinstance(value, Tensor) or not value.ndim or len(value) == 1:
+        return value
+    return take_values(value, index)
+
+
+def strength(s: Strength, level: Instant) -> float | Tensor:
+    """Its value at a level: a number, by which a branch can be left out, or a tensor."""
+    return s(level) if callable(s) else s
+
+
+def with_x0(model: Denoiser, what: str) -> None:
+    """ValueError for a model whose SDE has no marginals, so that there is no x0 to change."""
+    if not isinstance(model.sde, LinearSDE):
+        raise ValueError(
+            f"{what} changes E[x0 | x], which needs alpha and sigma, but "
+            f"{type(model.sde).__name__} gives only drift and diffusion: take a LinearSDE, or "
+            "guide the score with Guided(model, log_p)."
+        )
+
+
+def fits(value: Tensor, x: Tensor, what: str) -> Tensor:
+    """A wrapper's own value on a state's device; ValueError if it does not broadcast to it."""
+    try:
+        fine = torch.broadcast_shapes(value.shape, x.shape) == x.shape
+    except RuntimeError:
+        fine = False
+    if not fine:
+        raise ValueError(
+            f"{what} has the shape {tuple(value.shape)}, but states are {tuple(x.shape)}: give "
+            f"one of shape (1, ...) for all samples or ({len(x)}, ...) for each."
+        )
+    return value.to(x.device) if value.dtype is torch.bool else value.to(x)
+
+
+def repeated(level: Instant, k: int) -> Instant:
+    """A level of a time for each sample (b,), for k copies of the batch."""
+    if not level.t.ndim:
+        return level
+    parts = {each.name: getattr(level, each.name) for each in fields(level)}
+    return type(level)(**{n: c.repeat(k, *[1] * (c.ndim - 1)) for n, c in parts.items()})
+
+
+def noise_of(level: Instant) -> Tensor:
+    """rho = sigma / alpha, by which intervals are said."""
+    assert isinstance(level, Level)
+    return level.rho

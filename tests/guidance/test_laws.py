@@ -1,0 +1,204 @@
+"""What holds of a network holds of every wrapper: one law for all, and for all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import sdegen as sg
+from sdegen.exact.distributions import Gaussian, exact_model
+from sdegen.guidance import CFG, Contrast, Guided, Interval, Known, Thresholded
+from sdegen.programs.remembered import programmed
+from tests.cases import FIXED, close, normal, refused
+from tests.elsewhere import elsewhere
+from tests.labelled import NULL, labelled, log_class
+
+SDE = sg.VPSDE()
+B = 4
+Y = torch.tensor([0, 1, 2, 1])
+X = normal(B, 2)
+HALF = torch.tensor([True, False])
+
+
+def judged(x0: Tensor, level: sg.Level) -> Tensor:
+    return -(x0 - 0.3).square().sum(1)
+
+
+def every(inner: Any) -> Any:
+    """All kinds at once, in their order."""
+    free = CFG(inner, torch.linspace(0.5, 3, B).double(), {"y": NULL})
+    guided = Guided(free, log_class, Interval(0.7, 0.2, 5.0), given={"y": Y})
+    return Thresholded(Known(guided, 0.2 * X, HALF), 0.9, (-1.5, 1.5))
+
+
+def contrasted(inner: Any) -> Any:
+    return Contrast([labelled(SDE, "v").given(y=torch.full_like(Y, NULL)), inner], [1.7])
+
+
+KINDS: dict[str, Callable[[Any], Any]] = {
+    "cfg": lambda m: CFG(m, 3.0, {"y": NULL}),
+    "cfg together": lambda m: CFG(m, 3.0, {"y": NULL}, together=True),
+    "cfg rescaled": lambda m: CFG(m, 3.0, {"y": NULL}, rescale=0.7),
+    "cfg on an interval": lambda m: CFG(m, Interval(3.0, 0.2, 2.0), {"y": NULL}),
+    "contrast": contrasted,
+    "guided": lambda m: Guided(m, log_class, 2.0, given={"y": Y.flip(0)}),
+    "guided through": lambda m: Guided(m, judged, 0.5, through=True),
+    "clipped": lambda m: Thresholded(m, None, (-0.7, 0.7)),
+    "thresholded": lambda m: Thresholded(m, 0.8, (-0.7, 0.7)),
+    "known": lambda m: Known(m, 0.2 * X, HALF),
+    "all": every,
+}
+
+
+def made(kind: str) -> Any:
+    return KINDS[kind](labelled(SDE).given(y=Y))
+
+
+def source(solver: sg.Solver) -> Any:
+    return sg.Brownian(0) if solver.traits.needs_path else sg.Seeded(0)
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_the_program_is_the_plain_loop(name: str) -> None:
+    program_is_loop(FIXED[name], "all")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("solver", [sg.UniPC(3), sg.Heun(), sg.DDIM(1.0)], ids=str)
+def test_of_every_kind(solver: sg.Solver, kind: str) -> None:
+    program_is_loop(solver, kind)
+
+
+def program_is_loop(solver: sg.Solver, kind: str) -> None:
+    model, n = made(kind), 5
+    times = sg.walks.log_snr(SDE, n)
+    eta = 0.7 if solver.traits.any_eta else solver.eta
+    equation = sg.Reverse(model, eta, source(solver))
+    for state in sg.march(solver, equation, X, sg.walks.levels(SDE, times)):  # noqa: B007
+        pass
+    program = programmed(solver, model, eta, times)
+    if program is not None:
+        *_, end = (x.clone() for x in program.steps(model, X, source(solver)))
+        close(end, state.x, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sample_is_its_own(kind: str) -> None:
+    """Alone as in the batch, a NaN stays where it is, and no mode changes a bit."""
+    model, how = made(kind), {"solver": sg.DPMSolverPP(2), "steps": 5, "eta": 0.5}
+    whole = sg.sample(model, X, seed=[1, 2, 3, 4], **how)  # type: ignore[arg-type]
+    for i in range(B):
+        one = torch.tensor([i])
+        alone = sg.sample(model.take(one), X[one], seed=[i + 1], **how)  # type: ignore[arg-type]
+        close(alone, whole[one], rtol=1e-11, atol=1e-12)
+    sick = X.clone()
+    sick[2] = torch.nan
+    hurt = sg.sample(model, sick, seed=[1, 2, 3, 4], **how)  # type: ignore[arg-type]
+    kept = torch.tensor([0, 1, 3])
+    assert torch.equal(hurt[kept], whole[kept])
+    with torch.inference_mode():
+        again = sg.sample(model, X, seed=[1, 2, 3, 4], **how)  # type: ignore[arg-type]
+    assert torch.equal(again, whole) and not whole.requires_grad
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_another_device(kind: str) -> None:
+    model, how = made(kind), {"solver": sg.DPMSolverPP(2), "steps": 3, "eta": 0.5, "seed": 0}
+    here = sg.sample(model, X, **how)  # type: ignore[arg-type]
+    there = elsewhere(lambda move: sg.sample(model, move(X), **how))  # type: ignore[arg-type]
+    close(there, here, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adaptive_solvers_cut_it(kind: str) -> None:
+    model = made(kind)
+    solver = sg.AdaptiveRK("bosh3", rtol=1e-2, atol=1e-2)
+    whole = sg.solve(model, X, solver=solver)
+    for i in range(B):
+        one = torch.tensor([i])
+        close(sg.sample(model.take(one), X[one], solver=solver), whole.x[one], atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_original_stays_as_it_was(kind: str) -> None:
+    model = made(kind)
+    before = model.output(X, SDE(0.5))
+    model.take(torch.tensor([1])), model.given(y=Y.flip(0))
+    assert torch.equal(model.output(X, SDE(0.5)), before)
+    assert isinstance(model, sg.model.Denoiser) and type(model).__name__ in repr(model)
+    assert "y" in model.conditions
+
+
+def test_the_likelihood_of_a_guided_model_is_its_flows() -> None:
+    """CFG of N(0, v) and N(0, V) in the flow: N(0, v^s V^(1-s)) where sigma_T is large; the mass
+    is 1."""
+    sde, s, v, V = sg.VPSDE(), 2.0, 0.25, 1.0
+
+    def net(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        level = sde(t)
+        both = [Gaussian([0.0], [c]).denoise(x, level) for c in (v, V)]
+        return torch.where(y[:, None] == 0, *both)
+
+    def judge(x: Tensor, level: sg.Level) -> Tensor:
+        a, c = (level.alpha**2 * k + level.sigma**2 for k in (v, V))
+        return -0.5 * x.square().sum(1) * (1 / a - 1 / c)
+
+    x = torch.linspace(-1.6, 1.6, 65).double()[:, None]
+    plain = sg.ScoreModel(net, sde, "x0")
+    label = torch.zeros(65, dtype=torch.int64)
+    for model in (
+        CFG(plain.given(y=label), s, {"y": 1}),
+        Guided(plain.given(y=label), judge, s - 1),
+    ):
+        density = sg.log_prob(model, x, solver=sg.UniPC(3), steps=150).value.exp()
+        mass = torch.trapezoid(density, x[:, 0])
+        var = torch.trapezoid(density * x[:, 0] ** 2, x[:, 0])
+        assert abs(float(mass) - 1) < 1e-4
+        assert abs(float(var) - (v**s * V ** (1 - s) + float(sde(sde.t_min).sigma) ** 2)) < 1e-3
+
+
+def test_a_gradient_that_is_cut_is_another_density() -> None:
+    """The law above sees a judge whose own slope is lost: log p is then 1.39 off at s = 2."""
+    sde = sg.VPSDE()
+    model = exact_model(Gaussian([0.0], [0.25]), sde)
+
+    def judge(x: Tensor, level: sg.Level) -> Tensor:
+        a, c = (level.alpha**2 * k + level.sigma**2 for k in (0.25, 1.0))
+        return -0.5 * x.square().sum(1) * (1 / a - 1 / c)
+
+    class Cut(Guided):
+        def output(self, x: Tensor, level: Any) -> Tensor:
+            with torch.no_grad():
+                pushed = super().output(x.detach(), level) - self.model.output(x.detach(), level)
+            return self.model.output(x, level) + pushed
+
+    x = torch.zeros(1, 1).double()
+    how: dict[str, Any] = {"solver": sg.UniPC(3), "steps": 60}
+    right, wrong = (sg.log_prob(kind(model, judge), x, **how).value for kind in (Guided, Cut))
+    assert abs(float(right - wrong)) > 0.6
+
+
+def test_gradients_reach_through_every_wrapper() -> None:
+    """d end / d start by a graph is the difference quotient."""
+    model = made("all")
+    how: dict[str, Any] = {"solver": sg.DDIM(), "steps": 4}
+    x = X.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(sg.sample(model, x, graph=True, **how)[0, 1], x)
+    e = torch.zeros_like(X)
+    e[0, 1] = 1e-5
+    up, down = (sg.sample(model, X + k * e, **how)[0, 1] for k in (1, -1))
+    close(slope[0, 1], (up - down) / 2e-5, rtol=1e-5, atol=1e-8)
+
+
+def test_tuning_and_auto_take_guided_models() -> None:
+    cfg = CFG(labelled(SDE).given(y=torch.zeros(16, dtype=torch.int64)), 2.0, {"y": NULL})
+    choice = sg.tuning.choose(cfg, (2,), nfe=10, seeds=16)
+    assert choice.nfe == 5
+    done = sg.solve(cfg, (16, 2), solver="auto", nfe=10, seed=0)
+    assert int(done.nfe.max()) == 10
+    with refused("One call of CFG is 2 network evaluations, but nfe = 1."):
+        sg.tuning.choose(cfg, (2,), nfe=1, seeds=16)
