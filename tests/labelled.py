@@ -1,7 +1,9 @@
-"""A mixture with labels, whose conditional and unconditional scores are known."""
+"""A mixture with labels, whose conditional and unconditional scores are known, and guided models
+of it of every kind."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,8 +11,9 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.exact.distributions import Mixture
+from sdegen.guidance import CFG, Contrast, Guided, Interval, Known, Thresholded
 from sdegen.model.prediction import PREDICTIONS, PredictEDM
-from tests.cases import MIXTURE
+from tests.cases import MIXTURE, normal
 
 NULL = 3
 """The label of no class; 0 to 2 are the mixture's components."""
@@ -46,3 +49,44 @@ def log_class(x: Tensor, level: sg.Level, y: Tensor) -> Tensor:
     """log p(y | x_t), (b,)."""
     each = torch.stack([c.log_prob(x, level) for c in CLASSES], 1) + WEIGHTS.to(x).log()
     return each.log_softmax(1).gather(1, y.to(x.device)[:, None])[:, 0]
+
+
+SDE = sg.VPSDE()
+BATCH = 4
+Y = torch.tensor([0, 1, 2, 1])
+X = normal(BATCH, 2)
+HALF = torch.tensor([True, False])
+
+
+def judged(x0: Tensor, level: sg.Level) -> Tensor:
+    return -(x0 - 0.3).square().sum(1)
+
+
+def every(inner: Any) -> Any:
+    """All kinds at once, in their order."""
+    free = CFG(inner, torch.linspace(0.5, 3, BATCH).double(), {"y": NULL})
+    guided = Guided(free, log_class, Interval(0.7, 0.2, 5.0), given={"y": Y})
+    return Thresholded(Known(guided, 0.2 * X, HALF), 0.9, (-1.5, 1.5))
+
+
+def contrasted(inner: Any) -> Any:
+    return Contrast([labelled(SDE, "v").given(y=torch.full_like(Y, NULL)), inner], [1.7])
+
+
+KINDS: dict[str, Callable[[Any], Any]] = {
+    "cfg": lambda m: CFG(m, 3.0, {"y": NULL}),
+    "cfg together": lambda m: CFG(m, 3.0, {"y": NULL}, together=True),
+    "cfg rescaled": lambda m: CFG(m, 3.0, {"y": NULL}, rescale=0.7),
+    "cfg on an interval": lambda m: CFG(m, Interval(3.0, 0.2, 2.0), {"y": NULL}),
+    "contrast": contrasted,
+    "guided": lambda m: Guided(m, log_class, 2.0, given={"y": Y.flip(0)}),
+    "guided through": lambda m: Guided(m, judged, 0.5, through=True),
+    "clipped": lambda m: Thresholded(m, None, (-0.7, 0.7)),
+    "thresholded": lambda m: Thresholded(m, 0.8, (-0.7, 0.7)),
+    "known": lambda m: Known(m, 0.2 * X, HALF),
+    "all": every,
+}
+
+
+def made(kind: str) -> Any:
+    return KINDS[kind](labelled(SDE).given(y=Y))

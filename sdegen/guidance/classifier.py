@@ -13,7 +13,7 @@ from sdegen.checks import one_of
 from sdegen.guidance.wrapped import Strength, Wrapped, strength, with_x0
 from sdegen.model.denoiser import Denoiser
 from sdegen.model.labels import TIME_LABELS, Label, label_dtype
-from sdegen.model.network import take_values
+from sdegen.model.network import changed_values, take_values
 from sdegen.model.prediction import LinearPrediction, ScorePrediction
 from sdegen.sde.level import Instant, Level, expand
 from sdegen.sde.process import SDE, linear
@@ -61,6 +61,11 @@ class Guided(Wrapped):
         other: Guided = super().take(index)
         about = {name: take_values(value, index) for name, value in self.about.items()}
         return other.changed(about=about)  # type: ignore[no-any-return]
+
+    def with_values(self, change: Callable[[Tensor], Tensor]) -> Guided:
+        """The wrapper with other tensors."""
+        other: Guided = super().with_values(change)
+        return other.changed(about=changed_values(self.about, change))  # type: ignore[no-any-return]
 
     def output(self, x: Tensor, level: Instant) -> Tensor:
         """F of the guided model."""

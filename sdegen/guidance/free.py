@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -19,6 +19,7 @@ from sdegen.guidance.wrapped import (
     with_x0,
 )
 from sdegen.model.denoiser import Denoiser, cost_of
+from sdegen.model.network import changed_values
 from sdegen.model.prediction import LinearPrediction
 from sdegen.model.score import ScoreModel
 from sdegen.sde.level import Instant, expand
@@ -191,9 +192,20 @@ class Contrast(Wrapped):
         return sum(map(cost_of, self.ladder))
 
     def given(self, shared: Mapping[str, Any] | None = None, /, **conditions: Any) -> Contrast:
-        """The same with conditions for all models."""
-        given = [m.given(shared, **conditions) for m in self.ladder]  # type: ignore[attr-defined]
+        """The same with other conditions for the last model, and for those that were told the
+        same as it; what a weaker one was told otherwise, as no text, stays."""
+        mine, both = self.conditions, (dict(shared or {}), conditions)
+        given = []
+        for each in self.ladder:
+            told = getattr(each, "conditions", {})
+            same = [{n: c for n, c in d.items() if told.get(n) is mine.get(n)} for d in both]
+            given.append(each.given(same[0], **same[1]))  # type: ignore[attr-defined]
         return Contrast(given, self.scales)
+
+    def with_values(self, change: Callable[[Tensor], Tensor]) -> Contrast:
+        """The contrast with other tensors."""
+        models = [m.with_values(change) for m in self.ladder]  # type: ignore[attr-defined]
+        return Contrast(models, changed_values(self.scales, change))
 
     def take(self, index: Tensor) -> Contrast:
         """The contrast of some samples of the batch."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sdegen.model.denoiser import Denoiser, cost_of
-from sdegen.model.network import take_values
+from sdegen.model.network import changed_values, take_values
 from sdegen.model.prediction import LinearPrediction, Target, predicted
 from sdegen.sde.level import Instant, Level
 from sdegen.sde.process import SDE, LinearSDE
@@ -121,6 +121,12 @@ class Wrapped(ABC):
         cut: dict[str, Any] = {name: getattr(self, name).take(index) for name in self.models}
         cut |= {name: rows(getattr(self, name), index) for name in self.own}
         return self.changed(**cut)
+
+    def with_values(self, change: Callable[[Tensor], Tensor]) -> Any:
+        """The wrapper with other tensors as its own and as its models' conditions."""
+        new: dict[str, Any] = {n: getattr(self, n).with_values(change) for n in self.models}
+        new |= {name: changed_values(getattr(self, name), change) for name in self.own}
+        return self.changed(**new)
 
     def seen(self, x: Tensor, level: Instant) -> LinearPrediction:
         """What the model inside says, which has an x0."""

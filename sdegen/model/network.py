@@ -89,6 +89,18 @@ def take_values(value: Any, index: Tensor) -> Any:
     return value
 
 
+def changed_values(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A condition with its tensors changed, part by part."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: changed_values(part, change) for key, part in value.items()}
+    if isinstance(value, list | tuple) and not plain(value):
+        parts = [changed_values(part, change) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
+
+
 def plain(values: Sequence[Any]) -> bool:
     """True for numbers and words, one for each sample; not for parts that are cut themselves."""
     return all(isinstance(value, str | bool | int | float) for value in values)

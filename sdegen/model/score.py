@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from sdegen.checks import one_of, warn
 from sdegen.model.labels import TIME_LABELS, Label, Prepared, label_dtype, prepare
-from sdegen.model.network import hidden_modules, lengths, name_of, take_values, tensor_of
+from sdegen.model.network import (
+    changed_values,
+    hidden_modules,
+    lengths,
+    name_of,
+    take_values,
+    tensor_of,
+)
 from sdegen.model.prediction import PREDICTIONS, PredictEDM, Target, predicted
 from sdegen.sde.level import Instant, expand, with_marginals
 from sdegen.sde.process import SDE, LinearSDE
@@ -170,6 +177,12 @@ class ScoreModel(nn.Module):
             name: value if name in self.shared else take_values(value, index)
             for name, value in self.conditions.items()
         }
+        return model
+
+    def with_values(self, change: Callable[[Tensor], Tensor]) -> ScoreModel:
+        """This model with other tensors as its conditions: those that ``change`` makes of them."""
+        model = copy.copy(self)
+        model.conditions = {n: changed_values(c, change) for n, c in self.conditions.items()}
         return model
 
     def check_conditions(self, b: int) -> None:

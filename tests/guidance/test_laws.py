@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,51 +10,12 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.exact.distributions import Gaussian, exact_model
-from sdegen.guidance import CFG, Contrast, Guided, Interval, Known, Thresholded
+from sdegen.guidance import CFG, Guided
 from sdegen.programs.remembered import programmed
-from tests.cases import FIXED, close, normal, refused
+from tests.cases import FIXED, close, refused
 from tests.elsewhere import elsewhere
-from tests.labelled import NULL, labelled, log_class
-
-SDE = sg.VPSDE()
-B = 4
-Y = torch.tensor([0, 1, 2, 1])
-X = normal(B, 2)
-HALF = torch.tensor([True, False])
-
-
-def judged(x0: Tensor, level: sg.Level) -> Tensor:
-    return -(x0 - 0.3).square().sum(1)
-
-
-def every(inner: Any) -> Any:
-    """All kinds at once, in their order."""
-    free = CFG(inner, torch.linspace(0.5, 3, B).double(), {"y": NULL})
-    guided = Guided(free, log_class, Interval(0.7, 0.2, 5.0), given={"y": Y})
-    return Thresholded(Known(guided, 0.2 * X, HALF), 0.9, (-1.5, 1.5))
-
-
-def contrasted(inner: Any) -> Any:
-    return Contrast([labelled(SDE, "v").given(y=torch.full_like(Y, NULL)), inner], [1.7])
-
-
-KINDS: dict[str, Callable[[Any], Any]] = {
-    "cfg": lambda m: CFG(m, 3.0, {"y": NULL}),
-    "cfg together": lambda m: CFG(m, 3.0, {"y": NULL}, together=True),
-    "cfg rescaled": lambda m: CFG(m, 3.0, {"y": NULL}, rescale=0.7),
-    "cfg on an interval": lambda m: CFG(m, Interval(3.0, 0.2, 2.0), {"y": NULL}),
-    "contrast": contrasted,
-    "guided": lambda m: Guided(m, log_class, 2.0, given={"y": Y.flip(0)}),
-    "guided through": lambda m: Guided(m, judged, 0.5, through=True),
-    "clipped": lambda m: Thresholded(m, None, (-0.7, 0.7)),
-    "thresholded": lambda m: Thresholded(m, 0.8, (-0.7, 0.7)),
-    "known": lambda m: Known(m, 0.2 * X, HALF),
-    "all": every,
-}
-
-
-def made(kind: str) -> Any:
-    return KINDS[kind](labelled(SDE).given(y=Y))
+from tests.labelled import BATCH as B
+from tests.labelled import KINDS, NULL, SDE, X, Y, labelled, made
 
 
 def source(solver: sg.Solver) -> Any:

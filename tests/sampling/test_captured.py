@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import sdegen as sg
 from tests.cases import EVERY, EVERY_SOLVER, FIXED, Smooth, normal, pointwise, refused
+from tests.labelled import KINDS, labelled
 
 LINEAR = {name: solver for name, solver in FIXED.items() if not solver.traits.why_not_linear}
 
@@ -31,8 +33,9 @@ class Replayed(TorchDispatchMode):
     def replay(self) -> None:
         for func, args, kwargs, out in self.kernels:
             again = func(*args, **kwargs)
-            if isinstance(out, Tensor) and again.data_ptr() != out.data_ptr():
-                out.copy_(again)
+            for old, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
+                if isinstance(old, Tensor) and new.data_ptr() != old.data_ptr():
+                    old.copy_(new)
 
 
 @pytest.fixture
@@ -102,6 +105,31 @@ def test_a_captured_wrapper_is_the_wrapper(name: str) -> None:
     assert torch.equal(got, sg.sample(model, (3, 2), seed=7, **how))
     inner = sg.ScoreModel(model.net, model.sde, "edm")
     assert not torch.equal(got, sg.sample(inner, (3, 2), seed=7, **how))
+
+
+@pytest.mark.usefixtures("graphs")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_captured_guided_model_and_other_conditions(kind: str) -> None:
+    """Captured it is sampled as in the loop, under other labels too, which it keeps to itself."""
+    y, other = torch.tensor([0, 1, 2, 1]), torch.tensor([2, 2, 0, 1])
+    model, how = KINDS[kind](labelled(sg.VPSDE()).given(y=y)), {"solver": sg.UniPC(2), "steps": 4}
+    captured = sg.sampling.Captured(model, (4, 2), **how)  # type: ignore[arg-type]
+    before = model.nfe, model.vjps
+    got = captured(seed=7)
+    spent = model.nfe - before[0], model.vjps - before[1]
+    before = model.nfe, model.vjps
+    assert torch.equal(got, sg.sample(model, (4, 2), seed=7, **how))  # type: ignore[arg-type]
+    assert spent == (model.nfe - before[0], model.vjps - before[1])
+    again = captured(seed=7, given={"y": other})
+    want = sg.sample(model.given(y=other), (4, 2), seed=7, **how)
+    assert torch.equal(again, want) and not torch.equal(again, got)
+    assert torch.equal(captured(seed=8), sg.sample(model.given(y=other), (4, 2), seed=8, **how))
+    assert y.tolist() == [0, 1, 2, 1] and other.tolist() == [2, 2, 0, 1]
+    with refused("captured for the conditions y, of the network alone: capture another one for z"):
+        captured(seed=0, given={"z": other})
+    with refused("captured for conditions .*: give others like them"):
+        captured(seed=0, given={"y": other[:2]})
+    assert torch.equal(captured(seed=7), again)
 
 
 def test_a_capture_needs_a_device_and_a_program() -> None:
