@@ -1,7 +1,9 @@
 """What score models are trained on: denoising score matching, its weightings and times."""
 
+from sdegen.losses.conditions import dropped
 from sdegen.losses.dequantisation import dequantised
 from sdegen.losses.dsm import dsm_loss
+from sdegen.losses.judges import noisy_ce
 from sdegen.losses.times import (
     LogNormalTime,
     independent,
@@ -17,10 +19,12 @@ __all__ = [
     "LogNormalTime",
     "MinSNR",
     "dequantised",
+    "dropped",
     "dsm_loss",
     "independent",
     "likelihood_time",
     "low_discrepancy",
+    "noisy_ce",
     "uniform_time",
     "vdm_loss",
 ]

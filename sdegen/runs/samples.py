@@ -21,6 +21,7 @@ from sdegen.runs.chunks import SAMPLES, Chunk, Job, Shelf, gathered
 from sdegen.runs.compare import as_json, timed_solve, value_of
 from sdegen.runs.exports import EXPORTS, refuse_export
 from sdegen.runs.folder import Run, device_of, load_run, quality_of
+from sdegen.runs.guiding import guide_of
 from sdegen.runs.pictures import picture
 from sdegen.runs.settings import SampleSettings, record
 from sdegen.sampling.march import Solution
@@ -126,6 +127,7 @@ class Maker:
         self.labels = None
         if chosen := numbers_of(settings.classes, run):
             self.labels = class_labels(settings.n, chosen)
+        self.guide = guide_of(settings.guidance, run, settings.packages)
         if settings.seed is None:  # a new process's generator begins as every other's
             torch.seed()
         if how is not None:
@@ -162,9 +164,9 @@ class Maker:
     def model(self, first: int, m: int) -> Any:
         """The model, with the labels of these samples where it takes labels."""
         model = self.run.model
-        if self.labels is None:
-            return model
-        return model.given(y=self.labels[first : first + m].to(model.device))
+        if self.labels is not None:
+            model = model.given(y=self.labels[first : first + m].to(model.device))
+        return self.guide(model)
 
     def noise(self, first: int, m: int) -> dict[str, Any]:
         """The random numbers of these samples, as ``solve`` takes them."""

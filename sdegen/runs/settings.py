@@ -68,6 +68,7 @@ class SampleSettings:
     data's shares.  weights: "finished", or of the last checkpoint, "averaged" or "raw".  quality:
     whether the samples are measured.  formats: files beside the .safetensors, of "png" and "npz".
     objective: the number that the command returns, "frechet" or "sliced", None for none.
+    guidance: what is made of the model, a wrapper or several by name.
     """
 
     run: str
@@ -88,6 +89,7 @@ class SampleSettings:
     packages: list[str]
     solver: Node | None = None
     walk: Node | None = None
+    guidance: Node | None = None
     devices: int = 1
 
     def __post_init__(self) -> None:
