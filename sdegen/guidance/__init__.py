@@ -3,19 +3,34 @@
 from sdegen.guidance.classifier import Guided, Judge
 from sdegen.guidance.free import CFG, Contrast, Interval, Stepwise, cfgpp
 from sdegen.guidance.inpaint import Known
+from sdegen.guidance.inverse import Observed, ddnm, dps, mmps, pigdm, tmpd
+from sdegen.guidance.operators import Average, Blur, Fourier, Gray, Mask, Operator, Radon
 from sdegen.guidance.threshold import Thresholded
 from sdegen.guidance.wrapped import Strength, Wrapped
 
 __all__ = [
     "CFG",
+    "Average",
+    "Blur",
     "Contrast",
+    "Fourier",
+    "Gray",
     "Guided",
     "Interval",
     "Judge",
     "Known",
+    "Mask",
+    "Observed",
+    "Operator",
+    "Radon",
     "Stepwise",
     "Strength",
     "Thresholded",
     "Wrapped",
     "cfgpp",
+    "ddnm",
+    "dps",
+    "mmps",
+    "pigdm",
+    "tmpd",
 ]

@@ -1,0 +1,196 @@
+"""Inverse problems: operators' laws, and exact posteriors of Gaussians, point by point."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import sdegen as sg
+from sdegen.exact.distributions import Gaussian, exact_model
+from sdegen.guidance import Known, Observed, operators
+from sdegen.guidance.inverse import ddnm, dps, mmps, pigdm, tmpd
+from tests.cases import SDES, Plain, close, normal, refused
+
+G = torch.Generator().manual_seed(0)
+OPERATORS: dict[str, tuple[operators.Operator, tuple[int, ...]]] = {
+    "mask": (operators.Mask(torch.rand(8, 8, generator=G) < 0.4), (2, 3, 8, 8)),
+    "average": (operators.Average(4), (2, 3, 8, 12)),
+    "gray": (operators.Gray(), (2, 3, 8, 8)),
+    "blur": (operators.Blur(torch.rand(3, 5, generator=G).double()), (2, 1, 8, 9)),
+    "box": (operators.Blur(torch.ones(2, 2).double() / 4), (2, 1, 8, 8)),
+    "fourier": (operators.Fourier(torch.rand(8, 6, generator=G) < 0.3), (2, 2, 8, 6)),
+    "radon": (operators.Radon((0, 30, 75, 110)), (2, 1, 6, 6)),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_an_operator_its_adjoint_and_its_inverse(name: str) -> None:
+    A, shape = OPERATORS[name]
+    x, v = normal(*shape), normal(*shape).flip(0)
+    y = A(v)
+    u = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).double()
+    close((A(x) * u).sum(), (x * A.T(u)).sum(), rtol=1e-11, atol=1e-11)
+    close(A(A.pinv(y)), y, rtol=1e-8, atol=1e-8)
+    p = A.pinv(A(x))  # a projection along the null space, orthogonal to it
+    close(A.pinv(A(p)), p, rtol=1e-7, atol=1e-7)
+    close((p * (x - p)).sum(), torch.zeros(()).double(), atol=1e-6)
+
+
+def test_operators_of_images_by_hand() -> None:
+    x = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert operators.Average(2)(x).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    shift = torch.zeros(3, 3)
+    shift[1, 2] = 1
+    close(operators.Blur(shift)(x), x.roll(1, -1), atol=1e-5)
+    close(operators.Radon((0,))(x), x.sum(2, keepdim=True), atol=1e-5)
+    with refused(r"Average\(3\) takes sides that 3 divides, not 4 x 4"):
+        operators.Average(3)(x)
+
+
+D, RANK, STD = 4, 2, 0.3
+MEAN = torch.tensor([0.5, -0.3, 0.2, 0.1]).double()
+A2 = torch.tensor([[1.0, 0.5, 0.0, -0.3], [0.0, 1.0, 0.7, 0.2]]).double()
+Y = torch.tensor([[0.4, -0.8], [1.0, 0.2], [0.0, 0.0]]).double()
+
+
+def measure(x: Tensor) -> Tensor:
+    return x @ A2.T
+
+
+def covariance(kind: str) -> Tensor:
+    root = torch.randn(D, D, generator=torch.Generator().manual_seed(3)).double()
+    full = root @ root.T / 4 + 0.1 * torch.eye(D)
+    return {"full": full, "diagonal": full.diag().diag(), "unit": torch.eye(D).double()}[kind]
+
+
+def posterior(cov: Tensor, x: Tensor, level: sg.Level, std: float) -> Tensor:
+    """E[x0 | x_t, y] from the joint Gaussian, by linear algebra alone."""
+    a, s2 = float(level.alpha), float(level.sigma) ** 2
+    H = torch.cat([a * torch.eye(D).double(), A2])
+    noise = torch.diag(torch.cat([torch.full((D,), s2), torch.full((RANK,), std**2)])).double()
+    gain = cov @ H.T @ torch.linalg.inv(H @ cov @ H.T + noise)
+    return MEAN + (torch.cat([x, Y], 1) - MEAN @ H.T) @ gain.T
+
+
+METHODS: dict[str, tuple[Any, str]] = {
+    "mmps": (lambda m, std: mmps(m, Y, measure, std, iterations=RANK), "full"),
+    "tmpd": (lambda m, std: tmpd(m, Y, measure, std, iterations=RANK), "diagonal"),
+    "pigdm": (lambda m, std: pigdm(m, Y, measure, std, iterations=RANK), "unit"),
+    "ddnm": (
+        lambda m, std: Observed(
+            m, Y, measure, std, out="identity", within="identity", iterations=RANK
+        ),
+        "unit",
+    ),
+}
+
+
+@pytest.mark.parametrize("std", [0.3, 0.05])
+@pytest.mark.parametrize("sde", ["vp", "edm", "flow", "subvp", "ve"])
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_exact_is_the_posterior_mean(method: str, sde: str, std: float) -> None:
+    make, kind = METHODS[method]
+    cov, process = covariance(kind), SDES[sde]
+    model = make(exact_model(Gaussian(MEAN, cov), process), std)
+    with torch.no_grad():
+        for part in (0.05, 0.3, 0.7):
+            level = process(part * process.T)
+            x = level.alpha * normal(3, D) + level.sigma * normal(3, D).flip(0)
+            want = posterior(cov, x, level, std)
+            close(model(x, level).x0, want, rtol=1e-6, atol=1e-7)
+            assert float(model.residual(x, level).max()) < 1e-6
+
+
+def test_the_cost_is_counted() -> None:
+    """1 + 1 products for DPS, k + 1 for MMPS, 2 for TMPD, none for the identity."""
+    inner = exact_model(Gaussian(MEAN, covariance("full")), sg.VPSDE())
+    level, x = sg.VPSDE()(0.5), normal(3, D)
+    for make, vjps in ((dps, 1), (pigdm, 1), (tmpd, 2), (mmps, 3)):
+        before = inner.nfe, inner.vjps
+        with torch.no_grad():
+            make(inner, Y, measure, STD, iterations=RANK).output(x, level)
+        assert (inner.nfe - before[0], inner.vjps - before[1]) == (1, vjps), make
+
+
+def test_samples_of_a_gaussian_posterior() -> None:
+    """MMPS with as many iterations as A has rank: mean and covariance of the posterior."""
+    n, cov = 4000, covariance("full")
+    model = exact_model(Gaussian(MEAN, cov), sg.VPSDE())
+    known = mmps(model, Y[:1], measure, STD, iterations=RANK)
+    start = torch.randn(n, D, generator=torch.Generator().manual_seed(0)).double()
+    x = sg.sample(known, start, solver=sg.DPMSolverPP(2), steps=40, eta=1.0, seed=1)
+    gain = cov @ A2.T @ torch.linalg.inv(A2 @ cov @ A2.T + STD**2 * torch.eye(RANK).double())
+    mean, spread = MEAN + (Y[0] - MEAN @ A2.T) @ gain.T, cov - gain @ A2 @ cov
+    error = (spread.diag() / n).sqrt()
+    assert bool(((x.mean(0) - mean).abs() < 5 * error + 0.01).all())
+    close(x.T.cov(), spread, rtol=0.15, atol=0.03)
+
+
+@pytest.mark.parametrize("kind", ["mmps", "pigdm", "ddnm"])
+def test_laws_of_wrappers(kind: str) -> None:
+    model = METHODS[kind][0](exact_model(Gaussian(MEAN, covariance("full")), sg.VPSDE()), STD)
+    how: dict[str, Any] = {"solver": sg.UniPC(2), "steps": 4, "eta": 0.5}
+    x = normal(3, D)
+    whole = sg.sample(model, x, seed=[1, 2, 3], **how)
+    for i in range(3):
+        one = torch.tensor([i])
+        alone = sg.sample(model.take(one), x[one], seed=[i + 1], **how)
+        close(alone, whole[one], rtol=1e-9, atol=1e-10)
+    with torch.inference_mode():
+        assert torch.equal(sg.sample(model, x, seed=[1, 2, 3], **how), whole)
+    sick = x.clone()
+    sick[1] = torch.nan
+    hurt = sg.sample(model, sick, seed=[1, 2, 3], **how)
+    assert torch.equal(hurt[[0, 2]], whole[[0, 2]])
+
+
+def test_without_noise_it_projects() -> None:
+    """Known is the identity spread by a mask; greys end as they were given."""
+    mask = torch.tensor([True, False, True, False])
+    model = exact_model(Gaussian(MEAN, covariance("full")), sg.VPSDE())
+    y, x, level = normal(3, D), normal(3, D).flip(0), sg.VPSDE()(0.4)
+    seen = ddnm(model, y * mask, operators.Mask(mask))
+    close(seen(x, level).x0, Known(model, y, mask)(x, level).x0, rtol=1e-12, atol=1e-12)
+    colour = sg.ScoreModel(lambda x, t: x.tanh(), sg.VPSDE(), "x0")
+    grey = normal(2, 1, 4, 4)
+    end = sg.sample(
+        ddnm(colour, grey, operators.Gray()),
+        (2, 3, 4, 4),
+        solver=sg.DDIM(),
+        steps=5,
+        denoise=True,
+        seed=0,
+    )
+    close(end.double().mean(1, keepdim=True), grey, atol=1e-6)
+
+
+def test_the_likelihood_of_an_observed_model_has_its_slopes() -> None:
+    """Of a Gaussian the flow of MMPS is the posterior's: so is its density."""
+    cov = covariance("full")
+    model = mmps(exact_model(Gaussian(MEAN, cov), sg.VPSDE()), Y, measure, STD, iterations=RANK)
+    gain = cov @ A2.T @ torch.linalg.inv(A2 @ cov @ A2.T + STD**2 * torch.eye(RANK).double())
+    spread = cov - gain @ A2 @ cov + float(sg.VPSDE()(1e-3).sigma) ** 2 * torch.eye(D)
+    x = MEAN + (Y - MEAN @ A2.T) @ gain.T + 0.1 * normal(3, D)
+    got = sg.log_prob(model, x, solver=sg.UniPC(3), steps=60).value
+    for i in range(3):
+        mean = MEAN + (Y[i] - MEAN @ A2.T) @ gain.T
+        want = torch.distributions.MultivariateNormal(mean, spread).log_prob(x[i])
+        close(got[i], want, atol=0.02, rtol=0)
+
+
+def test_what_cannot_be_observed_is_refused() -> None:
+    model = exact_model(Gaussian(MEAN, covariance("full")), sg.VPSDE())
+    before = model.nfe
+    with refused(r"A makes \(3, 2\) of states \(3, 4\), but y is \(3, 5\)"):
+        Observed(model, normal(3, 5), measure, 0.1).output(normal(3, D), sg.VPSDE()(0.5))
+    assert model.nfe == before
+    for std in (0.0, -1.0):
+        with refused("std is the noise's, > 0, but it is"):
+            dps(model, Y, measure, std)
+    with refused("S_out is 'moments' or 'identity', but out = 'none'"):
+        Observed(model, Y, measure, 0.1, out="none")
+    with refused("Observed changes E.x0 . x., which needs alpha and sigma, but Plain"):
+        Observed(sg.ScoreModel(lambda x, t: x, Plain(), "score"), Y, measure, 0.1)
