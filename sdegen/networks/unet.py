@@ -55,8 +55,8 @@ class Residual(nn.Module):
         self.skip = nn.Identity() if enter == leave else conv(enter, leave, 1)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        per_channel = self.condition(c)[(..., *[None] * (x.ndim - 2))]
-        scale, shift = per_channel.chunk(2, dim=1)
+        per_channel: Tensor = self.condition(c)
+        scale, shift = per_channel.unflatten(1, (-1, *[1] * (x.ndim - 2))).chunk(2, dim=1)
         h: Tensor = self.conv1(F.silu(self.norm1(x)))
         h = self.norm2(h) * (1 + scale) + shift
         h = self.conv2(self.dropout(F.silu(h)))

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sdegen.data import numbered_as
-from sdegen.model.score import ScoreModel
 
 ALLOWED = ("sdegen", "torch.optim")
 """Packages whose names a configuration may call. A user's own are added by ``packages``; solvers
@@ -33,6 +32,18 @@ def registered() -> set[str]:
     return {target for entry in foreign() for target in targets(entry.config())}
 
 
+def refuse_strangers(plain: Any, packages: Sequence[str]) -> None:
+    """ValueError where a configuration names something that may not be called from it."""
+    allowed = (*ALLOWED, *packages)
+    for target in targets(plain):
+        known = any(target == name or target.startswith(f"{name}.") for name in allowed)
+        if not (known or target in registered()):
+            raise ValueError(
+                f"The configuration asks for {target}, but only {', '.join(allowed)} may be "
+                f"called from it: allow a package of yours with packages=[{target.split('.')[0]}]."
+            )
+
+
 def build(node: Any, packages: Sequence[str] = (), **extra: Any) -> Any:
     """The object that a configuration node describes.
 
@@ -44,14 +55,7 @@ def build(node: Any, packages: Sequence[str] = (), **extra: Any) -> Any:
     from omegaconf import OmegaConf
 
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    allowed = (*ALLOWED, *packages)
-    for target in targets(plain):
-        known = any(target == name or target.startswith(f"{name}.") for name in allowed)
-        if not (known or target in registered()):
-            raise ValueError(
-                f"The configuration asks for {target}, but only {', '.join(allowed)} may be "
-                f"called from it: allow a package of yours with packages=[{target.split('.')[0]}]."
-            )
+    refuse_strangers(plain, packages)
     try:
         return instantiate(plain, _convert_="all", **extra)
     except InstantiationException as error:
@@ -62,7 +66,9 @@ def build(node: Any, packages: Sequence[str] = (), **extra: Any) -> Any:
         hint = ""
         if isinstance(cause, TypeError):
             hint = f" It takes {inspect.signature(get_object(target))}."
-        reason = str(cause).splitlines()[0].rstrip(".")
+        first, *more = str(cause).splitlines()
+        # Hydra says what it could not load in the first line, and why in the second.
+        reason = (" ".join([first, *more[:1]]) if first.endswith(":") else first).rstrip(".")
         raise ValueError(f"{target} cannot be built: {reason}.{hint}") from error
 
 
@@ -82,19 +88,6 @@ def build_optimizer(config: dict[str, Any]) -> Any:
         known = ", ".join(inspect.signature(make.func).parameters)
         raise ValueError(f"train.optimizer: {error}; it takes {known}.") from error
     return make
-
-
-def build_model(config: dict[str, Any], shape: Sequence[int], classes: int) -> ScoreModel:
-    """The score model of a resolved configuration, for data of a shape and number of classes."""
-    packages = config["packages"]
-    conditional = classes if config["conditional"] else 0
-    size = {"dim" if len(shape) == 1 else "channels": shape[0], "classes": conditional}
-    net = build(config["net"], packages, **size)
-    sde = build(config["sde"], packages)
-    try:
-        return ScoreModel(net, sde, **config["model"])
-    except TypeError as error:
-        raise ValueError(f"The model {config['model']} cannot be built: {error}.") from error
 
 
 def build_data(config: dict[str, Any]) -> tuple[Any, Any]:

@@ -13,10 +13,11 @@ from torch.utils.data import default_collate
 
 from sdegen.files import claim, locked, write_json
 from sdegen.metrics.quality import Row
-from sdegen.runs.build import build, build_data, build_model, build_optimizer
+from sdegen.runs.build import build, build_data, build_optimizer
 from sdegen.runs.compare import refuse_early
 from sdegen.runs.finish import finish
 from sdegen.runs.folder import description
+from sdegen.runs.network import build_model
 from sdegen.runs.settings import Experiment
 from sdegen.training import Objective, Trainer, TrainSettings, stopping
 from sdegen.training.batches import split

@@ -219,7 +219,8 @@ def test_every_setting_composes_and_builds() -> None:
 
     import sdegen as sg
     from sdegen.cli.main import store_groups
-    from sdegen.runs.build import build, build_model, build_optimizer, build_walk
+    from sdegen.runs.build import build, build_optimizer, build_walk
+    from sdegen.runs.network import build_model
 
     store_groups()
     root = ROOT / "conf"
