@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sdegen.data import numbered_as
+from sdegen.data import ArrayData, ImageFolder, hold_out, numbered_as
+from sdegen.data.classes import plain
 
 ALLOWED = ("sdegen", "torch.optim")
 """Packages whose names a configuration may call. A user's own are added by ``packages``; solvers
@@ -90,9 +91,29 @@ def build_optimizer(config: dict[str, Any]) -> Any:
     return make
 
 
+def share_held_out(data: dict[str, Any]) -> float | None:
+    """The share of the training data that is held out of training: ``held_out``, where ``test``
+    names no other data than ``train`` does; a tenth where there is no ``test``."""
+    train, test = data["train"], data.get("test")
+    if isinstance(test, dict) and any(train.get(name) != value for name, value in test.items()):
+        return None
+    share: float | None = data.get("held_out", None if test else 0.1)
+    return share
+
+
 def build_data(config: dict[str, Any]) -> tuple[Any, Any]:
-    """The training and the held-out data set, whose classes have the training data's numbers."""
+    """The training and the held-out data set, whose classes have the training data's numbers.
+
+    ValueError for streams, and where a conditional model is to learn from data without classes.
+    """
     train = build_split(config, "train")
+    if not hasattr(train, "__len__"):
+        raise ValueError("sdegen-train takes data with a length; Trainer takes streams too.")
+    if config["conditional"] and isinstance(train, ArrayData | ImageFolder) and not train.classes:
+        raise ValueError(
+            "conditional=true, but the data have no classes: say conditional=false, or name their "
+            "labels, data.labels of an array file and sub-folders of images."
+        )
     return train, build_split(config, "test", getattr(train, "names", ()))
 
 
@@ -101,5 +122,18 @@ def build_split(config: dict[str, Any], split: str, names: Sequence[str] = ()) -
 
     ValueError where a class is not among them that a model is given.
     """
-    data = build(config["data"][split], config["packages"])
+    described, packages = config["data"], config["packages"]
+    share = share_held_out(described)
+    node = described.get(split) if share is None else None
+    data = build(node or described["train"], packages)
+    if share is not None and hasattr(data, "__len__"):
+        try:
+            data = hold_out(data, share)[("train", "test").index(split)]
+        except ValueError as error:
+            raise ValueError(
+                f"data.held_out={share}: {error} Name held-out data by data.test, or say "
+                "data.held_out=null, and samples are measured by what is trained on."
+            ) from error
+    elif split == "test":
+        data = plain(data)
     return numbered_as(data, names, known_alone=config["conditional"])

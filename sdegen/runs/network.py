@@ -68,8 +68,8 @@ def build_network(
         sayings = ", ".join(f"+net.{name}=..." for name in missing)
         raise ValueError(
             f"{target} asks for {', '.join(missing)}, but samples of shape {tuple(shape)} only "
-            f"have {', '.join(known)} to give: say {sayings}, "
-            "or take another network (net=mlp is for vectors, net=unet for series and images)."
+            f"have {', '.join(known)} to give: take another network (net=mlp is for vectors, "
+            f"net=unet for series and images), or say {sayings}."
         )
     unnamed = {}
     if any(each.kind is Parameter.VAR_KEYWORD for each in asked.values()):

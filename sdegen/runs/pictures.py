@@ -29,8 +29,8 @@ def picture(x: torch.Tensor, path: Path, title: str) -> None:
 
 
 def drawable(x: torch.Tensor) -> bool:
-    """Images of one or three channels, or points of the plane."""
-    return (x.ndim == 4 and x.shape[1] in (1, 3)) or (x.ndim == 2 and x.shape[1] == 2)
+    """Images of one or three channels, series, points and tables."""
+    return x.ndim in (2, 3) or (x.ndim == 4 and x.shape[1] in (1, 3))
 
 
 def curve(folder: Path) -> None:
@@ -63,7 +63,7 @@ def trajectory(
     if not stepping:
         return
     name, solver = list(stepping.items())[-1]
-    n = 10 if len(shape) == 3 else 2000
+    n = 2000 if len(shape) == 1 else 10
     model = given_labels(model, n, counts)
     budget, seed = max(compared.budgets), compared.seed
     solution = solve(

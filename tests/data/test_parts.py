@@ -1,4 +1,4 @@
-"""What is held out: a draw by data and seed, never trained on, with the classes in their shares."""
+"""What is held out: a draw by data and seed, never trained on, classes in their shares."""
 
 from __future__ import annotations
 
