@@ -84,7 +84,7 @@ def test_the_u_net_fits_series_images_and_volumes(shape: tuple[int, ...]) -> Non
 def test_a_network_of_ones_own_gets_what_it_names_and_no_more() -> None:
     assert made("Asks", (3, 8, 8), 4).got == ([3, 8, 8], 4, 8, 2)
     assert made("Asks", (3, 8, 4), 4, depth=5).got == ([3, 8, 4], 4, 0, 5)
-    assert made("Asks", (5,), 3, size=7, shape=[9]).got == ([9], 3, 7, 2)  # what is said stays
+    assert made("Asks", (5,), 3, size=7, depth=4).got == ([5], 3, 7, 4)  # what is said stays
     assert made("Plain", (5,)).width == 8
     assert made("Hands", (1, 8, 8), 2).conditioning.classes == 2
 
@@ -92,7 +92,7 @@ def test_a_network_of_ones_own_gets_what_it_names_and_no_more() -> None:
 def test_what_is_wrong_is_one_sentence_of_what_was_typed() -> None:
     with refused(r"UNet asks for channels, but samples of shape \(2,\) only have shape, classes"):
         made("UNet", (2,))
-    with refused(r"MLP asks for dim, but .* \(1, 8, 8\) .* say \+net.dim=.*net=unet for series"):
+    with refused(r"MLP asks for dim, but .* \(1, 8, 8\) .*net=unet for series.* say \+net.dim="):
         made("MLP", (1, 8, 8))
     with refused(r"Needs asks for context, but .* say \+net.context="):
         made("Needs", (5,))
