@@ -30,7 +30,13 @@ SAMPLES, COLUMNS = 12, 12  # series, and columns of a table, that a picture has 
 WIDE, NARROW, HIGH = 300, 150, 130  # a panel, in pixels
 
 
-def save_samples(x: Tensor, path: str | Path, title: str = "", columns: int | None = None) -> Path:
+def save_samples(
+    x: Tensor,
+    path: str | Path,
+    title: str = "",
+    columns: int | None = None,
+    classes: Sequence[str] = (),
+) -> Path:
     """Samples as a picture, in the way of their shape.
 
     Images x (B, C, H, W) in [-1, 1], C = 1 or 3, are a mosaic; points x (B, 2) a scatter; series
@@ -38,17 +44,24 @@ def save_samples(x: Tensor, path: str | Path, title: str = "", columns: int | No
     histogram for each of their first 12 columns. ``columns`` is the width of the mosaic; by
     default it is about square.
 
-    Raises ValueError for an x of another shape, an empty one, or columns < 1.
+    ``classes`` are the names of each sample's class: images then have a row for each of the first
+    ten classes, points a colour, series their name.
+
+    Raises ValueError for an x of another shape, an empty one, columns < 1, or other than B names.
     """
     kind = _kind(x)
+    if len(classes) not in (0, len(x)):
+        raise ValueError(f"{len(classes)} classes for {len(x)} samples, expected one of each.")
     if kind == "points":
         figure = _figure(504, 504)
-        _scatter(figure.add_axes((0.1, 0.08, 0.85, 0.85)), x, ticks=True)
+        _scatter(figure.add_axes((0.1, 0.08, 0.85, 0.85)), x, ticks=True, classes=classes)
         figure.text(0.525, 0.965, title, size=TITLE, color=INK, ha="center", va="center")
         return _write(figure, path)
     if kind != "images":
         shown = x[:SAMPLES] if kind == "series" else x.T[:COLUMNS]
         names = [f"{'sample' if kind == 'series' else 'column'} {k}" for k in range(len(shown))]
+        if kind == "series" and classes:
+            names = list(classes[:SAMPLES])
         cells = list(zip(shown, names, strict=True))
         rows = [cells[k : k + 3] for k in range(0, len(cells), 3)]
         reach = _reach(shown, 1.0) if kind == "series" else None
@@ -56,7 +69,14 @@ def save_samples(x: Tensor, path: str | Path, title: str = "", columns: int | No
     columns = math.ceil(math.sqrt(len(x))) if columns is None else columns
     if columns < 1:
         raise ValueError(f"columns = {columns}, expected 1 or more.")
-    return _write(_mosaic(_grid(_pixels(x), columns), title), path)
+    if not classes:
+        return _write(_mosaic(_grid(_pixels(x), columns), title), path)
+    import numpy as np
+
+    named = list(dict.fromkeys(classes))[:10]
+    picks = [[k for k, name in enumerate(classes) if name == each][:columns] for each in named]
+    images = np.concatenate([_grid(_pixels(x[some]), columns) for some in picks])
+    return _write(_mosaic(images, title, names=named), path)
 
 
 def save_trajectory(
@@ -196,14 +216,22 @@ def _reach(x: Tensor, quantile: float) -> float:
     return float(np.quantile(size, quantile)) if size.size else 1.0
 
 
-def _scatter(axes: Axes, x: Tensor, ticks: bool) -> float:
-    """Draw the points (B, 2) in a square around the origin, and return half its side."""
+def _scatter(axes: Axes, x: Tensor, ticks: bool, classes: Sequence[str] = ()) -> float:
+    """Draw the points (B, 2) in a square around the origin, and return half its side; those of
+    each class in a colour of its own."""
+    import numpy as np
+
     half = 1.08 * _reach(x, 1.0) or 1.0
     points = x.detach().double().cpu().numpy()
     size = min(12.0, max(1.0, 6000 / len(points))) * (1.0 if ticks else 0.3)
-    axes.scatter(
-        points[:, 0], points[:, 1], s=size, color=ACCENT, alpha=0.5, linewidths=0, rasterized=True
-    )
+    of = np.asarray(classes or [""] * len(points))
+    for k, name in enumerate(dict.fromkeys(of.tolist())):
+        colour, (h, v) = CHANNELS[k % len(CHANNELS)], points[of == name].T
+        axes.scatter(
+            h, v, s=size, color=colour, alpha=0.5, linewidths=0, rasterized=True, label=name
+        )
+    if 1 < len(set(classes)) <= len(CHANNELS):
+        axes.legend(fontsize=LABEL, frameon=False, loc="upper right", markerscale=2)
     axes.set(xlim=(-half, half), ylim=(-half, half))
     _frame(axes, ("left", "right", "top", "bottom"))
     if not ticks:
@@ -300,8 +328,11 @@ def _grid(images: NDArray[Any], columns: int) -> NDArray[Any]:
     return cells.reshape(rows, columns, *images.shape[1:])
 
 
-def _mosaic(cells: NDArray[Any], title: str, labels: Sequence[str] = ()) -> Figure:
-    """The cells (rows, columns, H, W, 3) with small gaps, each pixel a square of whole pixels."""
+def _mosaic(
+    cells: NDArray[Any], title: str, labels: Sequence[str] = (), names: Sequence[str] = ()
+) -> Figure:
+    """The cells (rows, columns, H, W, 3) with small gaps, each pixel a square of whole pixels;
+    labels of columns above, names of rows to the left."""
     import numpy as np
 
     scale = max(1, round(CELL / max(cells.shape[2:4])))
@@ -310,13 +341,18 @@ def _mosaic(cells: NDArray[Any], title: str, labels: Sequence[str] = ()) -> Figu
     rows, columns, high, wide, _ = cells.shape
     picture = cells.swapaxes(1, 2).reshape(rows * high, columns * wide, 3)[GAP:, GAP:]
 
-    width = 2 * MARGIN + max(picture.shape[1], math.ceil(_text_width(title, TITLE)))
+    side = math.ceil(max([_text_width(name, LABEL) + 2 * GAP for name in names], default=0))
+    width = 2 * MARGIN + max(side + picture.shape[1], math.ceil(_text_width(title, TITLE)))
     head = (36 if title else MARGIN) + (24 if labels else 0)
     height = head + picture.shape[0] + MARGIN
-    left = (width - picture.shape[1]) // 2
+    left = (width + side - picture.shape[1]) // 2
     figure = _figure(width, height)
     figure.figimage(picture, xo=left, yo=MARGIN, origin="upper")
     figure.text(0.5, 1 - 19 / height, title, size=TITLE, color=INK, ha="center", va="center")
+    for k, name in enumerate(names):
+        middle = 1 - (head + (k + 0.5) * high) / height
+        at = (left - 2 * GAP) / width
+        figure.text(at, middle, name, size=LABEL, color=INK, ha="right", va="center")
     room = 0.92 * (wide - GAP) / max([_text_width(label, LABEL) for label in labels], default=1.0)
     for k, label in enumerate(labels):
         centre = left + k * wide + (wide - GAP) / 2

@@ -147,6 +147,34 @@ def test_running_mean() -> None:
             assert mean == pytest.approx(near.mean()) if len(near) else np.isnan(mean)
 
 
+def test_classes_have_rows_with_their_names(tmp_path: Path) -> None:
+    """Three images of one class and one of another, as they come: two rows, the second filled up
+    with white, and a name to the left of each."""
+    x = torch.linspace(-1, 1, 4)[:, None, None, None].expand(4, 1, 8, 8)
+    of = ["a", "a", "another class", "a"]
+    picture = read(save_samples(x, tmp_path / "x.png", columns=3, classes=of))
+    side = picture.shape[1] - MARGIN - 3 * 68 + GAP
+    assert side > MARGIN + 60  # the longer name has room
+    cells = [
+        [picture[MARGIN + 32 + 68 * i, side + 32 + 68 * j, 0] for j in range(3)] for i in (0, 1)
+    ]
+    assert cells == [[0, 85, 255], [170, 255, 255]]
+    for row in (0, 1):
+        name = picture[MARGIN + 68 * row : MARGIN + 64 + 68 * row, : side - 1]
+        assert (name < 128).any()
+    with pytest.raises(ValueError, match="3 classes for 4 samples"):
+        save_samples(x, tmp_path / "x.png", classes=of[:3])
+
+
+def test_classes_of_points_have_colours(tmp_path: Path) -> None:
+    x = torch.cat([normal(200, 2) - 4, normal(200, 2) + 4])
+    picture = read(save_samples(x, tmp_path / "x.png", classes=["l"] * 200 + ["r"] * 200))
+    red, blue = (picture[..., k].astype(int) for k in (0, 2))
+    ours, theirs = np.nonzero(blue - red > 60)[1], np.nonzero(red - blue > 60)[1]
+    middle = picture.shape[1] / 2
+    assert (ours < middle).mean() > 0.95 and np.median(theirs) > middle
+
+
 def panels_of(picture: Any, across: int, down: int) -> list[Any]:
     """A picture of small panels in so many equal parts, row by row, its title cut off."""
     rows = np.array_split(picture[40:], down)

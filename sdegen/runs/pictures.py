@@ -17,15 +17,27 @@ from sdegen.sampling.choice import Chooser
 from sdegen.solvers.solver import Solver
 
 
-def picture(x: torch.Tensor, path: Path, title: str) -> None:
-    """Samples as a picture, where they can be drawn."""
+def picture(
+    x: torch.Tensor,
+    path: Path,
+    title: str,
+    y: torch.Tensor | None = None,
+    names: Sequence[str] = (),
+) -> None:
+    """Samples as a picture, where they can be drawn; by class where they have labels y, named by
+    their numbers where they have no ``names``."""
     from sdegen.plots import save_samples
 
-    if drawable(x):
-        most = 100 if x.ndim == 4 else 5000
-        save_samples(
-            x[:most].float().cpu(), path, title, **({"columns": 10} if x.ndim == 4 else {})
-        )
+    if not drawable(x):
+        return
+    shown, classes = x, list[str]()
+    if y is not None:
+        order = y.cpu().argsort(stable=True) if x.ndim == 4 else torch.arange(len(y))
+        shown = x[order.to(x.device)]
+        classes = [names[k] if names else str(k) for k in y.cpu()[order].tolist()]
+    most = len(x) if x.ndim == 4 and classes else 100 if x.ndim == 4 else 5000
+    columns = 10 if x.ndim == 4 else None
+    save_samples(shown[:most].float().cpu(), path, title, columns, classes[:most])
 
 
 def drawable(x: torch.Tensor) -> bool:

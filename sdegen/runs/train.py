@@ -83,6 +83,8 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
                 + f", {settings.steps:,} steps"
                 + (f", {world} processes" if world > 1 else "")
             )
+            if about["counts"]:
+                say(f"Classes: {listed(about['counts'], about['names'])}")
         with stopping() as wish:
             stopped = watch(trainer, wish)
         averaged, step = trainer.averaged, trainer.step
@@ -94,6 +96,14 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
         header = {**about, "step": step}
         rows = finish(averaged, config, compared, folder, data, test, solvers, walk, header)
         return Trained(0, rows)
+
+
+def listed(counts: list[int], names: list[str], most: int = 20) -> str:
+    """How often each class comes, by name or number, as far as a line goes."""
+    named = names or [str(k) for k in range(len(counts))]
+    known = [f"{name} ({count:,})" for name, count in zip(named, counts, strict=True)]
+    more = [f"and {len(known) - most} more"] if len(known) > most else []
+    return ", ".join([*known[:most], *more])
 
 
 def first_process() -> bool:

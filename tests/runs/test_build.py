@@ -16,6 +16,7 @@ from sdegen.files import write_tensors
 from sdegen.networks import UNet
 from sdegen.runs.begun import as_begun
 from sdegen.runs.build import build_data, build_split, share_held_out
+from sdegen.runs.train import listed
 from sdegen.training import Trainer, TrainSettings
 from sdegen.training.trainer import CHECKPOINT
 from tests.cases import refused
@@ -140,6 +141,12 @@ def test_a_run_from_before_goes_on_with_all_of_its_data(images: Path, tmp_path: 
     assert flipped["train"]["flip"] is True
     write_tensors(path, {"x": torch.zeros(1)}, {"identity": {"data": config["data"]}})
     assert as_begun(config, tmp_path) is config
+
+
+def test_classes_are_said_by_name() -> None:
+    assert listed([1200, 3], ["cat", "dog"]) == "cat (1,200), dog (3)"
+    assert listed([5, 0, 2], []) == "0 (5), 1 (0), 2 (2)"
+    assert listed([1] * 5, [], most=2) == "0 (1), 1 (1), and 3 more"
 
 
 def test_training_on_flips_and_crops_resumes_bit_for_bit(images: Path, tmp_path: Path) -> None:
