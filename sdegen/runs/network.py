@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 from pkgutil import resolve_name
 from typing import Any
 
 from torch import nn
 
+from sdegen.checks import warn
 from sdegen.model.score import ScoreModel
+from sdegen.networks import MLP, UNet
 from sdegen.runs.build import build, refuse_strangers
 
 USUAL = ("dim", "channels", "classes")
@@ -57,6 +59,7 @@ def build_network(
     """
     known, target = facts(shape, classes), str(node.get("_target_"))
     asked = parameters(node, packages)
+    node = without_ours(node, asked, target)
     given = {name: value for name, value in known.items() if name in asked and name not in node}
     needed = [
         name
@@ -86,6 +89,23 @@ def build_network(
     if classes:
         refuse_deaf(net, target)
     return net
+
+
+def without_ours(
+    node: dict[str, Any], asked: Mapping[str, Parameter], target: str
+) -> dict[str, Any]:
+    """The node of a network of one's own without those settings of net=unet or net=mlp, whose file
+    it was written over, that it does not take; a warning names them."""
+    if not asked or target.startswith("sdegen.") or set(OPEN) & {e.kind for e in asked.values()}:
+        return node
+    ours = {*inspect.signature(UNet).parameters, *inspect.signature(MLP).parameters}
+    left = [name for name in node if name in ours and name not in asked]
+    if left:
+        warn(
+            f"{target} does not take {', '.join(left)}, set for sdegen's networks by net=unet, "
+            "net=mlp or an experiment: left out (net=own brings none)."
+        )
+    return {name: value for name, value in node.items() if name not in left}
 
 
 OPEN = (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)

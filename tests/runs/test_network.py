@@ -89,6 +89,17 @@ def test_a_network_of_ones_own_gets_what_it_names_and_no_more() -> None:
     assert made("Hands", (1, 8, 8), 2).conditioning.classes == 2
 
 
+def test_settings_of_our_networks_are_not_those_of_ones_own() -> None:
+    """What net=unet says stands in the configuration where only the target was typed."""
+    with pytest.warns(UserWarning, match=r"Plain does not take mults, heads, set for sdegen"):
+        net = made("Plain", (2, 8), width=5, mults=[1, 2], heads=4)
+    assert net.width == 5
+    with refused("unexpected keyword argument 'widht'"):
+        made("Plain", (5,), widht=3)
+    with refused("UNet cannot be built: .* unexpected keyword argument 'depth'"):
+        made("UNet", (2, 8), depth=3)
+
+
 def test_what_is_wrong_is_one_sentence_of_what_was_typed() -> None:
     with refused(r"UNet asks for channels, but samples of shape \(2,\) only have shape, classes"):
         made("UNet", (2,))
