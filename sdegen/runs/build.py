@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sdegen.data import numbered_as
-from sdegen.model.score import ScoreModel
+from sdegen.data import ArrayData, ImageFolder, hold_out, numbered_as
+from sdegen.data.classes import plain
 
 ALLOWED = ("sdegen", "torch.optim")
 """Packages whose names a configuration may call. A user's own are added by ``packages``; solvers
@@ -33,6 +33,18 @@ def registered() -> set[str]:
     return {target for entry in foreign() for target in targets(entry.config())}
 
 
+def refuse_strangers(plain: Any, packages: Sequence[str]) -> None:
+    """ValueError where a configuration names something that may not be called from it."""
+    allowed = (*ALLOWED, *packages)
+    for target in targets(plain):
+        known = any(target == name or target.startswith(f"{name}.") for name in allowed)
+        if not (known or target in registered()):
+            raise ValueError(
+                f"The configuration asks for {target}, but only {', '.join(allowed)} may be "
+                f"called from it: allow a package of yours with packages=[{target.split('.')[0]}]."
+            )
+
+
 def build(node: Any, packages: Sequence[str] = (), **extra: Any) -> Any:
     """The object that a configuration node describes.
 
@@ -44,14 +56,7 @@ def build(node: Any, packages: Sequence[str] = (), **extra: Any) -> Any:
     from omegaconf import OmegaConf
 
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    allowed = (*ALLOWED, *packages)
-    for target in targets(plain):
-        known = any(target == name or target.startswith(f"{name}.") for name in allowed)
-        if not (known or target in registered()):
-            raise ValueError(
-                f"The configuration asks for {target}, but only {', '.join(allowed)} may be "
-                f"called from it: allow a package of yours with packages=[{target.split('.')[0]}]."
-            )
+    refuse_strangers(plain, packages)
     try:
         return instantiate(plain, _convert_="all", **extra)
     except InstantiationException as error:
@@ -62,7 +67,9 @@ def build(node: Any, packages: Sequence[str] = (), **extra: Any) -> Any:
         hint = ""
         if isinstance(cause, TypeError):
             hint = f" It takes {inspect.signature(get_object(target))}."
-        reason = str(cause).splitlines()[0].rstrip(".")
+        first, *more = str(cause).splitlines()
+        # Hydra says what it could not load in the first line, and why in the second.
+        reason = (" ".join([first, *more[:1]]) if first.endswith(":") else first).rstrip(".")
         raise ValueError(f"{target} cannot be built: {reason}.{hint}") from error
 
 
@@ -84,22 +91,29 @@ def build_optimizer(config: dict[str, Any]) -> Any:
     return make
 
 
-def build_model(config: dict[str, Any], shape: Sequence[int], classes: int) -> ScoreModel:
-    """The score model of a resolved configuration, for data of a shape and number of classes."""
-    packages = config["packages"]
-    conditional = classes if config["conditional"] else 0
-    size = {"dim" if len(shape) == 1 else "channels": shape[0], "classes": conditional}
-    net = build(config["net"], packages, **size)
-    sde = build(config["sde"], packages)
-    try:
-        return ScoreModel(net, sde, **config["model"])
-    except TypeError as error:
-        raise ValueError(f"The model {config['model']} cannot be built: {error}.") from error
+def share_held_out(data: dict[str, Any]) -> float | None:
+    """The share of the training data that is held out of training: ``held_out``, where ``test``
+    names no other data than ``train`` does; a tenth where there is no ``test``."""
+    train, test = data["train"], data.get("test")
+    if isinstance(test, dict) and any(train.get(name) != value for name, value in test.items()):
+        return None
+    share: float | None = data.get("held_out", None if test else 0.1)
+    return share
 
 
 def build_data(config: dict[str, Any]) -> tuple[Any, Any]:
-    """The training and the held-out data set, whose classes have the training data's numbers."""
+    """The training and the held-out data set, whose classes have the training data's numbers.
+
+    ValueError for streams, and where a conditional model is to learn from data without classes.
+    """
     train = build_split(config, "train")
+    if not hasattr(train, "__len__"):
+        raise ValueError("sdegen-train takes data with a length; Trainer takes streams too.")
+    if config["conditional"] and isinstance(train, ArrayData | ImageFolder) and not train.classes:
+        raise ValueError(
+            "conditional=true, but the data have no classes: say conditional=false, or name their "
+            "labels, data.labels of an array file and sub-folders of images."
+        )
     return train, build_split(config, "test", getattr(train, "names", ()))
 
 
@@ -108,5 +122,18 @@ def build_split(config: dict[str, Any], split: str, names: Sequence[str] = ()) -
 
     ValueError where a class is not among them that a model is given.
     """
-    data = build(config["data"][split], config["packages"])
+    described, packages = config["data"], config["packages"]
+    share = share_held_out(described)
+    node = described.get(split) if share is None else None
+    data = build(node or described["train"], packages)
+    if share is not None and hasattr(data, "__len__"):
+        try:
+            data = hold_out(data, share)[("train", "test").index(split)]
+        except ValueError as error:
+            raise ValueError(
+                f"data.held_out={share}: {error} Name held-out data by data.test, or say "
+                "data.held_out=null, and samples are measured by what is trained on."
+            ) from error
+    elif split == "test":
+        data = plain(data)
     return numbered_as(data, names, known_alone=config["conditional"])

@@ -54,7 +54,7 @@ def load_run(folder: Path, packages: list[str], device: str, weights: str = "fin
 
     Raises ValueError where the weights are missing, damaged, or of another network.
     """
-    from sdegen.runs.build import build_model
+    from sdegen.runs.network import build_model
 
     path = folder / (WEIGHTS if weights == "finished" else CHECKPOINT)
     tensors, header = read_tensors(path)

@@ -83,7 +83,8 @@ def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled:
         made, seconds = gathered(shelf, n, size, maker, devices=devices, other=other)
         solution = Solution(made["x"], made["nfe"], made["status"])
         calls = int(solution.nfe.max())
-        picture(solution.x, folder / "samples.png", f"{settings.title}, {calls} NFE")
+        drawn = folder / "samples.png", f"{settings.title}, {calls} NFE"
+        picture(solution.x, *drawn, made["y"] if run.counts else None, run.names)
         good = arrived(solution.status)
         y = made["y"][good] if run.counts else None
         for name in settings.formats:

@@ -13,10 +13,13 @@ from torch.utils.data import default_collate
 
 from sdegen.files import claim, locked, write_json
 from sdegen.metrics.quality import Row
-from sdegen.runs.build import build, build_data, build_model, build_optimizer
+from sdegen.runs.begun import as_begun
+from sdegen.runs.build import build, build_data, build_optimizer, share_held_out
 from sdegen.runs.compare import refuse_early
 from sdegen.runs.finish import finish
 from sdegen.runs.folder import description
+from sdegen.runs.network import build_model
+from sdegen.runs.scale import warn_of_scale, with_sigma
 from sdegen.runs.settings import Experiment
 from sdegen.training import Objective, Trainer, TrainSettings, stopping
 from sdegen.training.batches import split
@@ -36,9 +39,11 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     Everything that can be wrong is refused before the first step.
     """
     experiment = Experiment.of(config)
-    config = {**config, "train": asdict(experiment.train)}
-    packages, settings, compared = experiment.packages, experiment.train, experiment.evaluate
+    config = as_begun({**config, "train": asdict(experiment.train)}, folder)
     data, test = build_data(config)
+    config = with_sigma(config, data, folder)
+    experiment = Experiment.of(config)
+    packages, settings, compared = experiment.packages, experiment.train, experiment.evaluate
     torch.manual_seed(settings.seed)
     model = build_model(config, data.shape, data.classes)
     loss = build(experiment.loss, packages)
@@ -46,11 +51,11 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     walk = build(experiment.walk, packages) or None
     optimizer = build_optimizer(config)
     refuse_early(model, solvers, compared.budgets, walk)
-    if not hasattr(data, "__len__"):
-        raise ValueError("sdegen-train takes data with a length; Trainer takes streams too.")
     # A loss that cannot be taken says so now; of two, for norms over a batch.
     few = default_collate([data[0], data[len(data) - 1]])
     Objective(model, loss, experiment.conditional)(*split(few))
+    if first_process():
+        warn_of_scale(model.sde, data)
     about = description(config, data)
     claim(folder)
     with locked(folder) if first_process() else contextlib.nullcontext():
@@ -70,10 +75,16 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
         if first:
             write_json(folder / "config.json", config)
             count = sum(p.numel() for p in model.parameters())
+            held = share_held_out(config["data"])
             say(
-                f"{folder}: {count:,} parameters, {len(data):,} samples, {settings.steps:,} steps"
+                f"{folder}: {count:,} parameters, {len(data):,} samples"
+                + (f" and {len(test):,} held out of the same data" if held is not None else "")
+                + (f", sigma_data {config['sigma_data']}" if "sigma_data" in config else "")
+                + f", {settings.steps:,} steps"
                 + (f", {world} processes" if world > 1 else "")
             )
+            if about["counts"]:
+                say(f"Classes: {listed(about['counts'], about['names'])}")
         with stopping() as wish:
             stopped = watch(trainer, wish)
         averaged, step = trainer.averaged, trainer.step
@@ -85,6 +96,14 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
         header = {**about, "step": step}
         rows = finish(averaged, config, compared, folder, data, test, solvers, walk, header)
         return Trained(0, rows)
+
+
+def listed(counts: list[int], names: list[str], most: int = 20) -> str:
+    """How often each class comes, by name or number, as far as a line goes."""
+    named = names or [str(k) for k in range(len(counts))]
+    known = [f"{name} ({count:,})" for name, count in zip(named, counts, strict=True)]
+    more = [f"and {len(known) - most} more"] if len(known) > most else []
+    return ", ".join([*known[:most], *more])
 
 
 def first_process() -> bool:
