@@ -15,7 +15,7 @@ from sdegen.data.classes import ENOUGH
 from sdegen.files import load_weights, read_header, read_tensors, write_tensors
 from sdegen.model.score import ScoreModel
 from sdegen.runs.settings import WEIGHTS_OF
-from sdegen.training.trainer import CHECKPOINT
+from sdegen.training.checkpoint import CHECKPOINT
 
 WEIGHTS = "model.safetensors"
 REFERENCE = "reference.safetensors"
