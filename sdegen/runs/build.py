@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from torch.utils.data import IterableDataset
+
 from sdegen.data import numbered_as
 from sdegen.model.score import ScoreModel
 
@@ -98,15 +100,22 @@ def build_model(config: dict[str, Any], shape: Sequence[int], classes: int) -> S
 
 
 def build_data(config: dict[str, Any]) -> tuple[Any, Any]:
-    """The training and the held-out data set, whose classes have the training data's numbers."""
+    """The training and the held-out data set, whose classes have the training data's numbers;
+    None for the second where a stream is trained on without one."""
     train = build_split(config, "train")
+    if isinstance(train, IterableDataset) and not config["data"].get("test"):
+        return train, None  # nothing can be held out of a stream
     return train, build_split(config, "test", getattr(train, "names", ()))
 
 
 def build_split(config: dict[str, Any], split: str, names: Sequence[str] = ()) -> Any:
     """One of the data sets, its classes numbered as in ``names`` where they are named.
 
-    ValueError where a class is not among them that a model is given.
+    ValueError where a class is not among them that a model is given, and where there is no such
+    data set.
     """
-    data = build(config["data"][split], config["packages"])
+    node = config["data"].get(split)
+    if not node:
+        raise ValueError(f"The configuration has no data.{split}: give data.{split}=...")
+    data = build(node, config["packages"])
     return numbered_as(data, names, known_alone=config["conditional"])

@@ -28,6 +28,9 @@ from sdegen.solvers.solver import Solver, arrived
 HOW_MANY = ("run", "name", "n", "batch_size", "quality", "formats", "objective", "device")
 """Settings in which samples of one folder may differ."""
 
+WHICH = ("step", "ema")
+"""Settings that say which weights are meant: what they are is compared, by their digest."""
+
 
 class Sampled(NamedTuple):
     """The table's rows, the folder that holds everything, why the solver was chosen where one
@@ -47,14 +50,15 @@ def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled:
     not made again. They are measured if ``quality`` says so; where that cannot be, a sentence
     says why.
     """
-    run = load_run(Path(settings.run), settings.packages, settings.device, settings.weights)
+    which = settings.weights, settings.step, settings.ema
+    run = load_run(Path(settings.run), settings.packages, settings.device, *which)
     refuse_export(settings.formats, run.shape)
     folder = run.folder / "samples" / settings.title
     maker = Maker(settings, run)
     claim(folder)
     with locked(folder):
         config = record(settings)
-        same = {k: v for k, v in config.items() if k not in HOW_MANY}
+        same = {k: v for k, v in config.items() if k not in HOW_MANY and k not in WHICH}
         if settings.seed is None:  # none of them could be made again
             (folder / SAMPLES).unlink(missing_ok=True)
         if couples(maker.how["solver"]):

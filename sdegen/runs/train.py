@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import default_collate
+from torch.utils.data import IterableDataset, default_collate
 
 from sdegen.files import claim, locked, write_json
 from sdegen.metrics.quality import Row
 from sdegen.runs.build import build, build_data, build_model, build_optimizer
 from sdegen.runs.compare import refuse_early
 from sdegen.runs.finish import finish
-from sdegen.runs.folder import description
+from sdegen.runs.folder import description, in_memory
+from sdegen.runs.progress import Progress
 from sdegen.runs.settings import Experiment
 from sdegen.training import Objective, Trainer, TrainSettings, stopping
 from sdegen.training.batches import split
@@ -39,6 +41,9 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     config = {**config, "train": asdict(experiment.train)}
     packages, settings, compared = experiment.packages, experiment.train, experiment.evaluate
     data, test = build_data(config)
+    refuse_data(data, test, experiment)
+    if isinstance(test, IterableDataset):
+        test = in_memory(test)
     torch.manual_seed(settings.seed)
     model = build_model(config, data.shape, data.classes)
     loss = build(experiment.loss, packages)
@@ -46,12 +51,14 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     walk = build(experiment.walk, packages) or None
     optimizer = build_optimizer(config)
     refuse_early(model, solvers, compared.budgets, walk)
-    if not hasattr(data, "__len__"):
-        raise ValueError("sdegen-train takes data with a length; Trainer takes streams too.")
     # A loss that cannot be taken says so now; of two, for norms over a batch.
-    few = default_collate([data[0], data[len(data) - 1]])
-    Objective(model, loss, experiment.conditional)(*split(few))
+    Objective(model, loss, experiment.conditional)(*split(default_collate(two_of(data))))
     about = description(config, data)
+    counts = about["counts"] if experiment.conditional else []
+    progress = Progress(
+        folder, data.shape, counts, compared.seed, settings.sample_every, settings.batch_size
+    )
+    progress.refuse_early(model)
     claim(folder)
     with locked(folder) if first_process() else contextlib.nullcontext():
         trainer = Trainer(
@@ -70,12 +77,15 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
         if first:
             write_json(folder / "config.json", config)
             count = sum(p.numel() for p in model.parameters())
+            many = "a stream" if isinstance(data, IterableDataset) else f"{len(data):,} samples"
             say(
-                f"{folder}: {count:,} parameters, {len(data):,} samples, {settings.steps:,} steps"
+                f"{folder}: {count:,} parameters, {many}, {settings.steps:,} steps"
                 + (f", {world} processes" if world > 1 else "")
             )
+            if test is None:
+                say("No data are held out (data.test): samples are not measured.")
         with stopping() as wish:
-            stopped = watch(trainer, wish)
+            stopped = watch(trainer, wish, progress)
         averaged, step = trainer.averaged, trainer.step
         trainer.close()
         if stopped and first:
@@ -95,8 +105,35 @@ def first_process() -> bool:
     return bool(vars(rank_zero_only)["rank"] == 0)
 
 
-def watch(trainer: Trainer, wish: Any) -> int:
-    """Train to the end with a progress bar, or until a signal; its number or 0."""
+def refuse_data(data: Any, test: Any, experiment: Experiment) -> None:
+    """ValueError for data that do not say what they are, and for what needs held-out data where
+    there are none."""
+    for name in ("shape", "classes"):
+        if not hasattr(data, name):
+            raise ValueError(
+                f"data.train is a {type(data).__name__} without {name}: it must say the shape of "
+                "an item's data and the number of its classes, 0 for none."
+            )
+    needed = {"train.validate_every": experiment.train.validate_every}
+    for name, value in {**needed, "objective": experiment.objective}.items():
+        if value and test is None:
+            raise ValueError(f"{name} = {value} needs held-out data: give data.test.")
+
+
+def two_of(data: Any) -> list[Any]:
+    """Two items of a data set: the first and the last, or a stream's first; ValueError for a
+    stream without any."""
+    if not isinstance(data, IterableDataset):
+        return [data[0], data[len(data) - 1]]
+    items = list(islice(data, 2))
+    if not items:
+        raise ValueError("The stream of data has no items.")
+    return items
+
+
+def watch(trainer: Trainer, wish: Any, progress: Progress) -> int:
+    """Train to the end with a progress bar and samples on the way, or until a signal; its number
+    or 0."""
     from tqdm import tqdm
 
     total, first = trainer.settings.steps, trainer.fabric.is_global_zero
@@ -104,6 +141,8 @@ def watch(trainer: Trainer, wish: Any) -> int:
         for record in trainer.steps(wish):
             bar.update(record.step - bar.n)
             bar.set_postfix(loss=f"{record.loss:.4f}")
+            if first:
+                progress.draw(trainer.averaged, record.step)
     return int(wish.signum) if trainer.step < total else 0
 
 
@@ -114,7 +153,7 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     usual = TrainSettings()
     # Settings that came later count where they are not what was before them.
     later = [n for n in ("schedule", "accumulate") if config["train"][n] != getattr(usual, n)]
-    return {
-        **{name: config[name] for name in names},
-        "train": {name: config["train"][name] for name in (*fixed, *later)},
-    }
+    train = {name: config["train"][name] for name in (*fixed, *later)}
+    if isinstance(train["ema"], list) and len(train["ema"]) == 1:
+        train["ema"] = train["ema"][0]
+    return {**{name: config[name] for name in names}, "train": train}

@@ -3,10 +3,12 @@ back.  Chen et al. (2016)"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -16,28 +18,34 @@ LISTS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 """What holds blocks, and is none itself."""
 
 
-def checkpoint_blocks(net: nn.Module) -> list[nn.Module]:
+def checkpoint_blocks(net: Any) -> list[nn.Module]:
     """Let the blocks of a network forget what they compute, and compute it again for gradients.
 
     In place; outputs, gradients and buffers are those of before to the last bit, noise such as
     dropout's included. The blocks. ValueError for a network without blocks.
     """
-    found = blocks(net)
+    found = blocks(net) if isinstance(net, nn.Module) else []
     if not found or (len(found) == 1 and size(found[0]) > size(net) / 2):
         raise ValueError(
             f"train.checkpointing: {name_of(net)} has no blocks, modules made of modules, that "
             "could be computed one after another: leave it out."
         )
     for block in found:
-        if getattr(block.forward, "func", None) is not checkpoint:  # done before
-            how = partial(contexts, block) if any(True for _ in block.buffers()) else None
-            block.forward = partial(  # type: ignore[method-assign]
-                checkpoint,
-                block.forward,
-                use_reentrant=False,
-                **({} if how is None else {"context_fn": how}),
-            )
+        if getattr(block.forward, "func", None) is twice:
+            continue  # it was done before
+        block.forward = partial(twice, block, block.forward)  # type: ignore[method-assign]
     return found
+
+
+def twice(block: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What a block's forward gives, kept by its inputs alone and computed again when it is needed.
+
+    (A compiler traces the block once, and knows no contexts.)
+    """
+    if torch.compiler.is_compiling():
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+    how: dict[str, Any] = {"use_reentrant": False, "context_fn": partial(contexts, block)}
+    return checkpoint(forward, *args, **how, **kwargs)
 
 
 def blocks(net: nn.Module) -> list[nn.Module]:

@@ -41,7 +41,7 @@ class Averages:
         ]
         # A function is copied by reference, and what it has closed over stays the original.
         own = {id(weight) for weight in model.parameters()}
-        for module in hidden_modules(getattr(self.copies[0].module, "net", None)):
+        for module in hidden_modules(self.model().net):
             if any(id(weight) in own for weight in module.parameters()):
                 raise ValueError(
                     "The network is a function that holds its module, so a copy of it with "

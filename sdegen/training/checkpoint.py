@@ -110,7 +110,9 @@ def checkpoint_of(folder: Path, step: int | None) -> Path:
     )
 
 
-def weights_in(path: Path, raw: bool, ema: float | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def weights_in(
+    path: Path, raw: bool, ema: float | None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A model's weights in a checkpoint, and its header: averaged by a decay, the first by
     default, or raw; ValueError where there is no average of that decay."""
     tensors, about = read_tensors(path)

@@ -84,7 +84,10 @@ class TrainSettings:
             raise ValueError(
                 f"train.schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}."
             )
-        for name, what in {"validate_every": "the loss is noted", "sample_every": "it is done"}.items():
+        for name, what in {
+            "validate_every": "the loss is noted",
+            "sample_every": "it is done",
+        }.items():
             if getattr(self, name) % self.log_every:
                 raise ValueError(
                     f"train.{name} = {getattr(self, name)} must be a multiple of "

@@ -74,8 +74,8 @@ class Objective(nn.Module):
 class Trainer:
     """A model in training, in a folder that holds its checkpoint, those to keep, and its records.
 
-    model:     the score model; ``averaged`` is the averaged copy to sample from, ``averages`` holds
-               those of every decay.
+    model:     the score model; ``averaged`` is the copy to sample from, ``averages`` has those of
+               every decay.
     data:      a data set, map-style or a stream (``IterableDataset``), of x, (x, y), (x, {name:
                condition}) or dictionaries: see ``split``. A stream's items are read again up to
                where a run goes on.
@@ -108,9 +108,8 @@ class Trainer:
         self.fabric = launch(settings)
         # Copied before the network is changed: the averaged ones stay as they are.
         self.averages = Averages(model, settings.decays, self.fabric.device)
-        network = model.net if model.module is None else model.module
         if settings.checkpointing:
-            checkpoint_blocks(network)
+            checkpoint_blocks(model.net if model.module is None else model.module)
         if settings.compile:
             compile_network(model.net, self.fabric.device)
         self.objective, self.optimizer = self.fabric.setup(
