@@ -74,6 +74,9 @@ def part(i: int) -> str:
 def place(decay: float, decays: Sequence[float]) -> int:
     """Where a decay is among those there are; ValueError, with their names, where it is not."""
     if decay not in decays:
-        known = ", ".join(f"{each:g}" for each in decays) or "none is known"
-        raise ValueError(f"There is no average of ema={decay!r}: there are {known}.")
+        known = f"there are {', '.join(map(str, decays))}." if decays else ""
+        raise ValueError(
+            f"There is no average of ema={decay!r}: "
+            + (known or "the checkpoint does not say which it has.")
+        )
     return decays.index(decay)

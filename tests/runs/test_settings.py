@@ -100,6 +100,8 @@ WRONG = {
     "sample batch_size=0": "batch_size must be a whole number >= 1, but it is 0",
     "sample classes=3": "classes must be a list, classes=[...], but it is 3",
     "sample weights=ema": "Unknown weights 'ema': it must be one of averaged, finished, raw",
+    "sample step=0": "step must be a whole number >= 1, but it is 0",
+    "sample ema=x": "ema must be a number >= 0, but it is 'x'",
     "sample formats=png": "formats must be a list of names, formats=",
     "sample formats=[gif]": "Unknown format 'gif': it must be one of npz, png",
     "sample objective=fid": "objective must be one of frechet, sliced, but it is 'fid'",

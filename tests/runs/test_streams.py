@@ -1,0 +1,138 @@
+"""Streams through the command: trained, counted and measured by what they begin with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from sdegen.data.classes import ENOUGH
+from sdegen.runs.folder import description, in_memory
+from sdegen.training.checkpoint import CHECKPOINT
+from tests.cases import refused
+from tests.processes import TINY, typed
+
+
+class Stream(IterableDataset[Any]):
+    """Points of two classes, three to one, the n-th a function of n: without an end, or with."""
+
+    shape = (2,)
+
+    def __init__(self, n: int | None = None, classes: int = 2, start: int = 0) -> None:
+        self.n, self.classes, self.start = n, classes, start
+
+    def __iter__(self) -> Iterator[Any]:
+        for i in islice(count(self.start), self.n):
+            y = int(i % 4 == 3)
+            x = torch.tensor([i * 0.618 % 1 - 0.5, i * 0.414 % 1 + y])
+            yield (x, y) if self.classes else x
+
+
+class Unnamed(IterableDataset[Any]):
+    """A stream that does not say what it is of."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        yield torch.zeros(2)
+
+
+def command(*more: str, train: str = "Stream", test: str | None = None) -> list[str]:
+    """A tiny run of a stream, held out or not."""
+    data = ["~data.train", f"+data.train._target_={__name__}.{train}", "~data.test"]
+    data += [] if test is None else [f"+data.test={test}"]
+    few = [f"~evaluate.solvers.{name}" for name in ("ddpm", "ddim", "heun")]
+    some = ["packages=[tests]", "train.steps=6", "train.save_every=2", "evaluate.budgets=[2]"]
+    return [*TINY, *data, *few, *some, *more]
+
+
+@pytest.mark.parametrize(
+    ("n", "labels"),
+    [(None, [6, 2]), pytest.param(7, [7, 1], marks=pytest.mark.slow)],
+    ids=["endless", "of seven"],
+)
+def test_a_stream_trains_and_goes_on_bit_for_bit(
+    n: int | None, labels: list[int], tmp_path: Path
+) -> None:
+    end = [] if n is None else [f"+data.train.n={n}"]
+    code, out, err = typed("train", *command(*end, "conditional=true"), cwd=tmp_path)
+    assert code == 0, err
+    assert "a stream, 6 steps" in out and "samples are not measured" in out
+    assert "real data" not in out
+    part = command(*end, "conditional=true", "name=part")
+    code, _, err = typed("train", *part, "train.steps=3", cwd=tmp_path)
+    assert code == 0, err
+    code, _, err = typed("train", *part, cwd=tmp_path)
+    assert code == 0, err
+    one, two = (load_file(tmp_path / "outputs" / k / CHECKPOINT) for k in ("toy2d", "part"))
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    table = json.loads((tmp_path / "outputs" / "toy2d" / "table.json").read_text())
+    assert len(table) == 2 and all(row["sliced"] is None for row in table)
+    code, out, err = typed(
+        "sample", "run=outputs/toy2d", "n=8", "nfe=2", "device=cpu", "packages=[tests]",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert code == 0 and "The samples are not measured: the run has no held-out data" in out, err
+    (made,) = (tmp_path / "outputs" / "toy2d" / "samples").glob("*/samples.safetensors")
+    assert load_file(made)["y"].bincount().tolist() == labels
+
+
+def test_with_held_out_data_it_is_measured(tmp_path: Path) -> None:
+    """Which may be a stream as well: its beginning is held out."""
+    held = f"{{_target_: {__name__}.Stream, start: 1000000, n: 50}}"
+    how = command("train.validate_every=3", "objective=sliced", test=held)
+    code, out, err = typed("train", *how, cwd=tmp_path)
+    assert code == 0, err
+    floor, *rows = json.loads((tmp_path / "outputs" / "toy2d" / "table.json").read_text())
+    assert floor["solver"] == "real data (floor)" and "not measured" not in out
+    assert 0 < floor["sliced"] < min(row["sliced"] for row in rows)
+    records = (tmp_path / "outputs" / "toy2d" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(each)["held_out"] is not None for each in records] == [0, 0, 1, 0, 0, 1]
+
+
+def test_what_needs_held_out_data_says_so_before_the_training(tmp_path: Path) -> None:
+    cases = {
+        "train.validate_every=2": "train.validate_every = 2 needs held-out data: give data.test",
+        "objective=sliced": "objective = sliced needs held-out data",
+    }
+    for more, reason in cases.items():
+        code, _, err = typed("train", *command(more), cwd=tmp_path)
+        assert code == 1 and reason in err, err
+    code, _, err = typed("train", *command(train="Unnamed"), cwd=tmp_path)
+    assert code == 1 and "data.train is a Unnamed without shape: it must say" in err
+    code, _, err = typed("train", *command("+data.train.n=0"), cwd=tmp_path)
+    assert code == 1 and "The stream of data has no items" in err
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_classes_are_counted_in_the_beginning() -> None:
+    said = description({}, Stream())
+    assert said["counts"] == [ENOUGH - ENOUGH // 4, ENOUGH // 4] and said["classes"] == 2
+    assert description({}, Stream(5, classes=4))["counts"] == [4, 1, 0, 0]
+    assert description({}, Stream(classes=0))["counts"] == []
+    whole = in_memory(Stream(7))
+    assert whole.x.shape == (7, 2) and whole.y.tolist() == [0, 0, 0, 1, 0, 0, 0]
+    assert len(in_memory(Stream())) == ENOUGH
+    with refused("says that it has 1 classes, but an item of it has no label y from 0 to 0"):
+        in_memory(Stream(classes=1))
+
+    class Unlabelled(Stream):
+        def __iter__(self) -> Iterator[Any]:
+            return (x for x, _ in super().__iter__())
+
+    with refused("says that it has 2 classes, but an item of it has no label"):
+        in_memory(Unlabelled())
+
+
+def test_a_stream_is_not_read_that_is_not_asked_for_its_classes(tmp_path: Path) -> None:
+    class Silent(Stream):
+        def __iter__(self) -> Iterator[Any]:
+            raise AssertionError
+
+    assert description({}, Silent(classes=0))["classes"] == 0
