@@ -94,6 +94,8 @@ class SampleSettings:
     batch_size: int
     classes: list[int | str] | None
     weights: str
+    step: int | None
+    ema: float | None
     quality: bool
     formats: list[str]
     objective: str | None
@@ -101,8 +103,6 @@ class SampleSettings:
     packages: list[str]
     solver: Node | None = None
     walk: Node | None = None
-    step: int | None = None
-    ema: float | None = None
 
     def __post_init__(self) -> None:
         text("run", self.run), folder_name("name", self.name), text("device", self.device)

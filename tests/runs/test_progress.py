@@ -120,23 +120,16 @@ def test_the_command_draws_samples_with_labels_and_keeps_steps(tmp_path: Path) -
     shares = [round(2000 * k / sum(counts)) for k in counts]
     assert len(found["x"]) == 2000 and found["y"].bincount().tolist() == shares
 
-    models = {
-        (step, ema): sg.load(run, step=step, ema=ema).given(y=found["y"][:4])
-        for step in (None, 2, 4)
-        for ema in (None, 0.9, 0.1)
-    }
-    assert torch.equal(sg.sample(sg.load(run, step=2).given(y=found["y"]), (2000, 2), nfe=NFE,
-                                 seed=0), found["x"])  # fmt: skip
-    x = {key: sg.sample(model, (4, 2), nfe=2, seed=0) for key, model in models.items()}
-    assert len({tuple(each.flatten().tolist()) for each in x.values()}) == 4
-    for ema in (None, 0.9, 0.1):
-        assert torch.equal(x[None, ema], x[4, ema])
-        assert torch.equal(x[2, None], x[2, 0.9])
-    finished = sg.sample(sg.load(run).given(y=found["y"][:4]), (4, 2), nfe=2, seed=0)
-    assert torch.equal(finished, x[4, 0.9])
-    raw = sg.sample(sg.load(run, "cpu", "raw", step=2).given(y=found["y"][:4]), (4, 2), nfe=2,
-                    seed=0)  # fmt: skip
-    assert not any(torch.equal(raw, each) for each in x.values())
+    def made(n: int = 4, weights: str = "finished", **which: Any) -> Tensor:
+        model = sg.load(run, weights=weights, **which).given(y=found["y"][:n])
+        return sg.sample(model, (n, 2), nfe=NFE, seed=0)
+
+    assert torch.equal(made(2000, step=2), found["x"])
+    assert torch.equal(made(step=2), made(step=2, ema=0.9))
+    assert torch.equal(made(), made(step=4)) and torch.equal(made(ema=0.1), made(step=4, ema=0.1))
+    different = [made(step=s, ema=e) for s in (2, 4) for e in (0.9, 0.1)]
+    different += [made(weights="raw", step=s) for s in (2, 4)]
+    assert len({tuple(x.flatten().tolist()) for x in different}) == 6
 
     with refused("no checkpoint of step 3 in .*: there are 2, 4"):
         sg.load(run, step=3)
@@ -145,22 +138,14 @@ def test_the_command_draws_samples_with_labels_and_keeps_steps(tmp_path: Path) -
     with refused("ema=0.9 is the decay of an average, but weights=raw are not averaged"):
         sg.load(run, weights="raw", ema=0.9)
 
-    sampled = ["run=outputs/toy2d", "n=4", "nfe=2", "device=cpu", "quality=false"]
-    for more in (["-m", "step=2,4"], ["step=2", "ema=0.1"], ["step=2", "weights=raw"], []):
-        code, _, err = typed("sample", *sampled, *more, cwd=tmp_path)
-        assert code == 0, err
-    titles = {path.name: path for path in (run / "samples").iterdir()}
-    begin = "dpmpp-default"
-    assert titles.keys() == {
-        f"{begin}-at2-nfe2-seed0",
-        f"{begin}-at4-nfe2-seed0",
-        f"{begin}-at2-ema0.1-nfe2-seed0",
-        f"{begin}-weights=raw-at2-nfe2-seed0",
-        f"{begin}-nfe2-seed0",
-    }
-    steps = {k: json.loads((v / "result.json").read_text())["step"] for k, v in titles.items()}
-    assert [steps[k] for k in sorted(titles)] == [2, 2, 4, 4, 2]
-    all_x = {k: load_file(v / "samples.safetensors")["x"] for k, v in titles.items()}
-    assert torch.equal(all_x[f"{begin}-at4-nfe2-seed0"], all_x[f"{begin}-nfe2-seed0"])
+    sampled = ["run=outputs/toy2d", "n=4", "nfe=2", "device=cpu", "quality=false", "ema=0.1"]
+    code, _, err = typed("sample", "-m", *sampled, "step=2,4", cwd=tmp_path)
+    assert code == 0, err
+    for step in (2, 4):
+        folder = run / "samples" / f"dpmpp-default-at{step}-ema0.1-nfe2-seed0"
+        assert json.loads((folder / "result.json").read_text())["step"] == step
+        made = load_file(folder / "samples.safetensors")
+        model = sg.load(run, step=step, ema=0.1).given(y=made["y"])
+        assert torch.equal(made["x"], sg.sample(model, (4, 2), solver="dpmpp", nfe=2, seed=0))
     code, _, err = typed("sample", *sampled, "step=7", cwd=tmp_path)
     assert code == 1 and "no checkpoint of step 7" in err and "there are 2, 4." in err

@@ -52,35 +52,32 @@ def command(*more: str, train: str = "Stream", test: str | None = None) -> list[
     return [*TINY, *data, *few, *some, *more]
 
 
-@pytest.mark.parametrize(
-    ("n", "labels"),
-    [(None, [6, 2]), pytest.param(7, [7, 1], marks=pytest.mark.slow)],
-    ids=["endless", "of seven"],
-)
-def test_a_stream_trains_and_goes_on_bit_for_bit(
-    n: int | None, labels: list[int], tmp_path: Path
-) -> None:
-    end = [] if n is None else [f"+data.train.n={n}"]
-    code, out, err = typed("train", *command(*end, "conditional=true"), cwd=tmp_path)
+def test_a_stream_trains_and_is_sampled(tmp_path: Path) -> None:
+    """Without held-out data nothing is measured, and it is said."""
+    code, out, err = typed("train", *command("conditional=true"), cwd=tmp_path)
     assert code == 0, err
     assert "a stream, 6 steps" in out and "samples are not measured" in out
     assert "real data" not in out
-    part = command(*end, "conditional=true", "name=part")
-    code, _, err = typed("train", *part, "train.steps=3", cwd=tmp_path)
-    assert code == 0, err
-    code, _, err = typed("train", *part, cwd=tmp_path)
-    assert code == 0, err
-    one, two = (load_file(tmp_path / "outputs" / k / CHECKPOINT) for k in ("toy2d", "part"))
-    assert all(torch.equal(one[k], two[k]) for k in one)
     table = json.loads((tmp_path / "outputs" / "toy2d" / "table.json").read_text())
     assert len(table) == 2 and all(row["sliced"] is None for row in table)
-    code, out, err = typed(
-        "sample", "run=outputs/toy2d", "n=8", "nfe=2", "device=cpu", "packages=[tests]",
-        cwd=tmp_path,
-    )  # fmt: skip
-    assert code == 0 and "The samples are not measured: the run has no held-out data" in out, err
+    how = ["run=outputs/toy2d", "n=8", "nfe=2", "device=cpu", "packages=[tests]"]
+    code, out, err = typed("sample", *how, cwd=tmp_path)
+    assert code == 0, err
+    assert "The samples are not measured: the run has no held-out data" in out
     (made,) = (tmp_path / "outputs" / "toy2d" / "samples").glob("*/samples.safetensors")
-    assert load_file(made)["y"].bincount().tolist() == labels
+    assert load_file(made)["y"].bincount().tolist() == [6, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [None, 7], ids=["endless", "of seven"])
+def test_a_stopped_stream_goes_on_bit_for_bit(n: int | None, tmp_path: Path) -> None:
+    """In the middle, or where it has begun again."""
+    end = [] if n is None else [f"+data.train.n={n}"]
+    for more in (["name=whole"], ["name=part", "train.steps=3"], ["name=part"]):
+        code, _, err = typed("train", *command(*end, *more), cwd=tmp_path)
+        assert code == 0, err
+    one, two = (load_file(tmp_path / "outputs" / k / CHECKPOINT) for k in ("whole", "part"))
+    assert all(torch.equal(one[k], two[k]) for k in one)
 
 
 def test_with_held_out_data_it_is_measured(tmp_path: Path) -> None:
