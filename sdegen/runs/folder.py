@@ -44,10 +44,9 @@ class Run:
 
 def description(config: dict[str, Any], data: Any) -> dict[str, Any]:
     """What weights say of themselves: enough to build their model again, and to sample it without
-    the data. Of a stream the classes are counted in its beginning, as ``in_memory`` takes it."""
+    the data. Of a stream the classes are counted in its beginning, ``with_length``."""
     about = {"config": config, "shape": list(data.shape), "classes": data.classes}
-    streams = isinstance(data, IterableDataset)
-    counts = class_counts(in_memory(data) if streams and about["classes"] else data)
+    counts = class_counts(with_length(data) if data.classes else data)
     counts += [0] * (about["classes"] - len(counts))  # classes that a stream's beginning has not
     return about | {"counts": counts, "names": list(getattr(data, "names", ()))}
 
@@ -154,16 +153,13 @@ def given_labels(model: Any, n: int, counts: list[int]) -> Any:
     return model.given(y=class_labels(n, counts).to(model.device)) if counts else model
 
 
-def in_memory(data: Any) -> ArrayData:
-    """A data set that is an array, or a fair part of another one, as an array; of a stream its
-    first ``ENOUGH`` items.
+def with_length(data: Any) -> Any:
+    """A data set itself, or the first ``ENOUGH`` items of a stream as an array.
 
     Raises ValueError for a stream without items, or whose labels are not of its classes.
     """
-    if isinstance(data, ArrayData):
-        return data
     if not isinstance(data, IterableDataset):
-        return gather(data, ENOUGH)
+        return data
     items, classes = list(islice(data, ENOUGH)), getattr(data, "classes", 0)
     if not items:
         raise ValueError("The stream of data has no items.")
@@ -175,6 +171,12 @@ def in_memory(data: Any) -> ArrayData:
             f"y from 0 to {classes - 1}."
         )
     return ArrayData(x, y, getattr(data, "levels", 0), getattr(data, "names", ()))
+
+
+def in_memory(data: Any) -> ArrayData:
+    """A data set that is an array, or a fair part of another one, as an array."""
+    known = with_length(data)
+    return known if isinstance(known, ArrayData) else gather(known, ENOUGH)
 
 
 def quality_of(folder: Path, config: dict[str, Any], pair: Any = None) -> Any:

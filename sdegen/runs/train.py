@@ -17,7 +17,7 @@ from sdegen.metrics.quality import Row
 from sdegen.runs.build import build, build_data, build_model, build_optimizer
 from sdegen.runs.compare import refuse_early
 from sdegen.runs.finish import finish
-from sdegen.runs.folder import description, in_memory
+from sdegen.runs.folder import description, with_length
 from sdegen.runs.progress import Progress
 from sdegen.runs.settings import Experiment
 from sdegen.training import Objective, Trainer, TrainSettings, stopping
@@ -42,8 +42,7 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     packages, settings, compared = experiment.packages, experiment.train, experiment.evaluate
     data, test = build_data(config)
     refuse_data(data, test, experiment)
-    if isinstance(test, IterableDataset):
-        test = in_memory(test)
+    test = with_length(test)
     torch.manual_seed(settings.seed)
     model = build_model(config, data.shape, data.classes)
     loss = build(experiment.loss, packages)

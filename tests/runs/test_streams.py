@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from torch.utils.data import IterableDataset
 
 from sdegen.data.classes import ENOUGH
 from sdegen.runs.folder import description, in_memory
+from sdegen.runs.train import refuse_data, two_of
+from sdegen.training import TrainSettings
 from sdegen.training.checkpoint import CHECKPOINT
 from tests.cases import refused
 from tests.processes import TINY, typed
@@ -78,6 +81,11 @@ def test_a_stopped_stream_goes_on_bit_for_bit(n: int | None, tmp_path: Path) -> 
         assert code == 0, err
     one, two = (load_file(tmp_path / "outputs" / k / CHECKPOINT) for k in ("whole", "part"))
     assert all(torch.equal(one[k], two[k]) for k in one)
+    some = ["run=outputs/part", "n=4", "solver=heun", "nfe=8", "packages=[tests]"]
+    code, _, err = typed("evaluate", *some, "split=train", cwd=tmp_path)
+    assert code == 0, err
+    code, _, err = typed("evaluate", *some, cwd=tmp_path)
+    assert code == 1 and "The configuration has no data.test: give data.test" in err
 
 
 def test_with_held_out_data_it_is_measured(tmp_path: Path) -> None:
@@ -94,18 +102,18 @@ def test_with_held_out_data_it_is_measured(tmp_path: Path) -> None:
 
 
 def test_what_needs_held_out_data_says_so_before_the_training(tmp_path: Path) -> None:
-    cases = {
-        "train.validate_every=2": "train.validate_every = 2 needs held-out data: give data.test",
-        "objective=sliced": "objective = sliced needs held-out data",
-    }
-    for more, reason in cases.items():
-        code, _, err = typed("train", *command(more), cwd=tmp_path)
-        assert code == 1 and reason in err, err
-    code, _, err = typed("train", *command(train="Unnamed"), cwd=tmp_path)
-    assert code == 1 and "data.train is a Unnamed without shape: it must say" in err
-    code, _, err = typed("train", *command("+data.train.n=0"), cwd=tmp_path)
-    assert code == 1 and "The stream of data has no items" in err
+    code, _, err = typed("train", *command("objective=sliced"), cwd=tmp_path)
+    assert code == 1 and "objective = sliced needs held-out data: give data.test" in err
     assert not list(tmp_path.rglob("*.safetensors"))
+    often: Any = SimpleNamespace(train=TrainSettings(validate_every=20), objective=None)
+    with refused("train.validate_every = 20 needs held-out data"):
+        refuse_data(Stream(), None, often)
+    refuse_data(Stream(), Stream(), often)
+    with refused("data.train is a Unnamed without shape: it must say the shape"):
+        refuse_data(Unnamed(), Stream(), often)
+    with refused("The stream of data has no items"):
+        two_of(Stream(0))
+    assert len(two_of(Stream(1))) == 1 and len(two_of(Stream())) == 2
 
 
 def test_classes_are_counted_in_the_beginning() -> None:
@@ -127,7 +135,7 @@ def test_classes_are_counted_in_the_beginning() -> None:
         in_memory(Unlabelled())
 
 
-def test_a_stream_is_not_read_that_is_not_asked_for_its_classes(tmp_path: Path) -> None:
+def test_a_stream_is_not_read_that_is_not_asked_for_its_classes() -> None:
     class Silent(Stream):
         def __iter__(self) -> Iterator[Any]:
             raise AssertionError
