@@ -31,7 +31,7 @@ class TrainSettings:
                 mixed precision on a GPU that has it, float32 elsewhere.
     compile:    the network is compiled by torch.compile, in training alone.
     checkpointing: the network's blocks keep their inputs alone, and are computed once more for
-                the gradient: less memory for about a third more time.
+                the gradient: less memory for a quarter to a third more time.
     log_every, save_every: steps between records and between checkpoints.
     keep_every: steps between checkpoints that stay, each in a file of its own; 0: never.
     sample_every: steps between pictures of the averaged model's samples, at records, that

@@ -35,11 +35,18 @@ class Noisy(IterableDataset[Tensor]):
             yield torch.randn(2)
 
 
+def draws(*call: Any) -> None:
+    """What a network may do that is random whenever it is called."""
+    torch.rand(3)
+
+
 def run_with(folder: Path, every: int, data: Any = None) -> dict[str, Tensor]:
-    """Twelve steps as the command would take them, and what is saved."""
+    """Twelve steps as the command would take them, and what is saved; the averaged network draws
+    from torch's generator."""
     from sdegen.runs.train import watch
 
     run = trainer(folder, data=data, log_every=2)
+    run.averaged.net.register_forward_hook(draws)
     with stopping() as wish:
         watch(run, wish, Progress(folder, (2,), [], 0, every, 16))
     return load_file(folder / CHECKPOINT)
