@@ -25,23 +25,58 @@ MARGIN, GAP = 14, 4  # around a mosaic and between its cells, in pixels
 CELL = 64  # an image of a mosaic is enlarged, by a whole number, to about so many pixels
 TITLE, LABEL = 10.0, 8.0  # font sizes, in points
 INK, GREY, FAINT, ACCENT = "#1f2933", "#7b8794", "#cbd2d9", "#2563a8"
+CHANNELS = (ACCENT, "#c2571a", "#3c8d40", "#8552a1", "#b3952a", "#5b6b7b")  # of series, in turn
+SAMPLES, COLUMNS = 12, 12  # series, and columns of a table, that a picture has at most
+WIDE, NARROW, HIGH = 300, 150, 130  # a panel, in pixels
 
 
-def save_samples(x: Tensor, path: str | Path, title: str = "", columns: int | None = None) -> Path:
-    """Images x (B, C, H, W) in [-1, 1], C = 1 or 3, as a mosaic; points x (B, 2) as a scatter.
+def save_samples(
+    x: Tensor,
+    path: str | Path,
+    title: str = "",
+    columns: int | None = None,
+    classes: Sequence[str] = (),
+) -> Path:
+    """Samples as a picture, in the way of their shape.
 
-    ``columns`` is the width of the mosaic; by default it is about square.
-    Raises ValueError for an x of another shape, an empty one, or columns < 1.
+    Images x (B, C, H, W) in [-1, 1], C = 1 or 3, are a mosaic; points x (B, 2) a scatter; series
+    x (B, C, L) a panel each, of the first 12, with a line for each channel; tables x (B, D) a
+    histogram for each of their first 12 columns. ``columns`` is the width of the mosaic; by
+    default it is about square.
+
+    ``classes`` are the names of each sample's class: images then have a row for each of the first
+    ten classes, points a colour, series their name.
+
+    Raises ValueError for an x of another shape, an empty one, columns < 1, or other than B names.
     """
-    if _is_points(x):
+    kind = _kind(x)
+    if len(classes) not in (0, len(x)):
+        raise ValueError(f"{len(classes)} classes for {len(x)} samples, expected one of each.")
+    if kind == "points":
         figure = _figure(504, 504)
-        _scatter(figure.add_axes((0.1, 0.08, 0.85, 0.85)), x, ticks=True)
+        _scatter(figure.add_axes((0.1, 0.08, 0.85, 0.85)), x, ticks=True, classes=classes)
         figure.text(0.525, 0.965, title, size=TITLE, color=INK, ha="center", va="center")
         return _write(figure, path)
+    if kind != "images":
+        shown = x[:SAMPLES] if kind == "series" else x.T[:COLUMNS]
+        names = [f"{'sample' if kind == 'series' else 'column'} {k}" for k in range(len(shown))]
+        if kind == "series" and classes:
+            names = list(classes[:SAMPLES])
+        cells = list(zip(shown, names, strict=True))
+        rows = [cells[k : k + 3] for k in range(0, len(cells), 3)]
+        reach = _reach(shown, 1.0) if kind == "series" else None
+        return _write(_small_panels(rows, title, WIDE, reach), path)
     columns = math.ceil(math.sqrt(len(x))) if columns is None else columns
     if columns < 1:
         raise ValueError(f"columns = {columns}, expected 1 or more.")
-    return _write(_mosaic(_grid(_pixels(x), columns), title), path)
+    if not classes:
+        return _write(_mosaic(_grid(_pixels(x), columns), title), path)
+    import numpy as np
+
+    named = list(dict.fromkeys(classes))[:10]
+    picks = [[k for k, name in enumerate(classes) if name == each][:columns] for each in named]
+    images = np.concatenate([_grid(_pixels(x[some]), columns) for some in picks])
+    return _write(_mosaic(images, title, names=named), path)
 
 
 def save_trajectory(
@@ -52,6 +87,8 @@ def save_trajectory(
     Images, (K, B, C, H, W): one column a state, one row a sample. Black and white are -1 and 1,
     or further apart where 1 % of a column's values lie beyond, as they do in noise.
     Points, (K, B, 2): one panel a state, as wide as its points, half the width written below.
+    Series, (K, B, C, L), and tables, (K, B, D): one column a state, one row a sample or a column
+    of the table, of the first three.
 
     Raises ValueError for states of another shape, or if there are not K labels.
     """
@@ -60,8 +97,13 @@ def save_trajectory(
             f"{len(labels)} labels for {len(states)} states, expected one label for each state, "
             "and one state at least."
         )
-    if _is_points(states[0]):
+    kind = _kind(states[0])
+    if kind == "points":
         return _write(_panels(states, labels, title), path)
+    if kind != "images":
+        each = states[:, :3] if kind == "series" else states.movedim(2, 1)[:, :3]
+        rows = [list(zip(each[:, k], labels, strict=True)) for k in range(each.shape[1])]
+        return _write(_small_panels(rows, title, NARROW), path)
     import numpy as np
 
     cells = np.stack([_pixels(x / max(1.0, _reach(x, 0.99))) for x in states], axis=1)
@@ -150,15 +192,18 @@ def _frame(axes: Axes, shown: Sequence[str]) -> None:
 # ------------------------------------------------------------------------------------- points
 
 
-def _is_points(x: Tensor) -> bool:
-    """Whether x is points (B, 2), and not images; ValueError if it is neither."""
-    if x.ndim == 2 and x.shape[1] == 2 and len(x):
-        return True
-    if x.ndim == 4 and x.shape[1] in (1, 3) and x.numel():
-        return False
+def _kind(x: Tensor) -> str:
+    """What samples are: points (B, 2), images, series or tables; ValueError if nothing of it."""
+    if x.numel():
+        if x.ndim == 2:
+            return "points" if x.shape[1] == 2 else "table"
+        if x.ndim == 3:
+            return "series"
+        if x.ndim == 4 and x.shape[1] in (1, 3):
+            return "images"
     raise ValueError(
         f"samples of shape {tuple(x.shape)} cannot be drawn: expected images (B, C, H, W) with "
-        "C = 1 or 3, or points (B, 2), and one sample at least."
+        "C = 1 or 3, series (B, C, L), points (B, 2) or tables (B, D), and one sample at least."
     )
 
 
@@ -171,14 +216,22 @@ def _reach(x: Tensor, quantile: float) -> float:
     return float(np.quantile(size, quantile)) if size.size else 1.0
 
 
-def _scatter(axes: Axes, x: Tensor, ticks: bool) -> float:
-    """Draw the points (B, 2) in a square around the origin, and return half its side."""
+def _scatter(axes: Axes, x: Tensor, ticks: bool, classes: Sequence[str] = ()) -> float:
+    """Draw the points (B, 2) in a square around the origin, and return half its side; those of
+    each class in a colour of its own."""
+    import numpy as np
+
     half = 1.08 * _reach(x, 1.0) or 1.0
     points = x.detach().double().cpu().numpy()
     size = min(12.0, max(1.0, 6000 / len(points))) * (1.0 if ticks else 0.3)
-    axes.scatter(
-        points[:, 0], points[:, 1], s=size, color=ACCENT, alpha=0.5, linewidths=0, rasterized=True
-    )
+    of = np.asarray(classes or [""] * len(points))
+    for k, name in enumerate(dict.fromkeys(of.tolist())):
+        colour, (h, v) = CHANNELS[k % len(CHANNELS)], points[of == name].T
+        axes.scatter(
+            h, v, s=size, color=colour, alpha=0.5, linewidths=0, rasterized=True, label=name
+        )
+    if 1 < len(set(classes)) <= len(CHANNELS):
+        axes.legend(fontsize=LABEL, frameon=False, loc="upper right", markerscale=2)
     axes.set(xlim=(-half, half), ylim=(-half, half))
     _frame(axes, ("left", "right", "top", "bottom"))
     if not ticks:
@@ -204,6 +257,57 @@ def _panels(states: Tensor, labels: Sequence[str], title: str) -> Figure:
     return figure
 
 
+# ------------------------------------------------------------------------------ series, tables
+
+
+def _small_panels(
+    rows: Sequence[Sequence[tuple[Tensor, str]]],
+    title: str,
+    wide: int,
+    reach: float | None = None,
+) -> Figure:
+    """Panels in rows, with their names: a series (C, L) as lines, numbers (B,) as a histogram.
+
+    ``reach`` is the height of all series alike; without it each has its own.
+    """
+    most, between, foot = max(map(len, rows)), 26, 26
+    width = 2 * MARGIN + max(most * (wide + 44), math.ceil(_text_width(title, TITLE)))
+    height = (40 if title else 12) + len(rows) * (HIGH + between + foot)
+    figure = _figure(width, height)
+    top = height - (40 if title else 12)
+    for i, row in enumerate(rows):
+        for j, (values, name) in enumerate(row):
+            left, low = (
+                MARGIN + 40 + j * (wide + 44),
+                top - (i + 1) * (HIGH + between + foot) + foot,
+            )
+            axes = figure.add_axes((left / width, low / height, wide / width, HIGH / height))
+            _frame(axes, ("left", "bottom"))
+            axes.set_title(name, size=LABEL, color=INK, pad=4)
+            if values.ndim == 2:
+                _lines(axes, values, reach or _reach(values, 1.0))
+            else:
+                _bars(axes, values)
+    figure.text(0.5, 1 - 19 / height, title, size=TITLE, color=INK, ha="center", va="center")
+    return figure
+
+
+def _lines(axes: Axes, x: Tensor, reach: float) -> None:
+    """A series (C, L), a line for each channel."""
+    for k, channel in enumerate(x.detach().double().cpu().numpy()):
+        axes.plot(channel, color=CHANNELS[k % len(CHANNELS)], linewidth=1.0)
+    axes.set(xlim=(0, max(1, x.shape[1] - 1)), ylim=(-1.08 * reach, 1.08 * reach))
+
+
+def _bars(axes: Axes, x: Tensor) -> None:
+    """A histogram of the numbers (B,) that are finite."""
+    import numpy as np
+
+    values = x.detach().double().cpu().numpy()
+    values = values[np.isfinite(values)]
+    axes.hist(values, bins=min(60, max(10, len(values) // 15)), color=ACCENT)
+
+
 # ------------------------------------------------------------------------------------- images
 
 
@@ -224,8 +328,11 @@ def _grid(images: NDArray[Any], columns: int) -> NDArray[Any]:
     return cells.reshape(rows, columns, *images.shape[1:])
 
 
-def _mosaic(cells: NDArray[Any], title: str, labels: Sequence[str] = ()) -> Figure:
-    """The cells (rows, columns, H, W, 3) with small gaps, each pixel a square of whole pixels."""
+def _mosaic(
+    cells: NDArray[Any], title: str, labels: Sequence[str] = (), names: Sequence[str] = ()
+) -> Figure:
+    """The cells (rows, columns, H, W, 3) with small gaps, each pixel a square of whole pixels;
+    labels of columns above, names of rows to the left."""
     import numpy as np
 
     scale = max(1, round(CELL / max(cells.shape[2:4])))
@@ -234,13 +341,18 @@ def _mosaic(cells: NDArray[Any], title: str, labels: Sequence[str] = ()) -> Figu
     rows, columns, high, wide, _ = cells.shape
     picture = cells.swapaxes(1, 2).reshape(rows * high, columns * wide, 3)[GAP:, GAP:]
 
-    width = 2 * MARGIN + max(picture.shape[1], math.ceil(_text_width(title, TITLE)))
+    side = math.ceil(max([_text_width(name, LABEL) + 2 * GAP for name in names], default=0))
+    width = 2 * MARGIN + max(side + picture.shape[1], math.ceil(_text_width(title, TITLE)))
     head = (36 if title else MARGIN) + (24 if labels else 0)
     height = head + picture.shape[0] + MARGIN
-    left = (width - picture.shape[1]) // 2
+    left = (width + side - picture.shape[1]) // 2
     figure = _figure(width, height)
     figure.figimage(picture, xo=left, yo=MARGIN, origin="upper")
     figure.text(0.5, 1 - 19 / height, title, size=TITLE, color=INK, ha="center", va="center")
+    for k, name in enumerate(names):
+        middle = 1 - (head + (k + 0.5) * high) / height
+        at = (left - 2 * GAP) / width
+        figure.text(at, middle, name, size=LABEL, color=INK, ha="right", va="center")
     room = 0.92 * (wide - GAP) / max([_text_width(label, LABEL) for label in labels], default=1.0)
     for k, label in enumerate(labels):
         centre = left + k * wide + (wide - GAP) / 2

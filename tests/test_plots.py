@@ -147,9 +147,96 @@ def test_running_mean() -> None:
             assert mean == pytest.approx(near.mean()) if len(near) else np.isnan(mean)
 
 
+def test_classes_have_rows_with_their_names(tmp_path: Path) -> None:
+    """Three images of one class and one of another, as they come: two rows, the second filled up
+    with white, and a name to the left of each."""
+    x = torch.linspace(-1, 1, 4)[:, None, None, None].expand(4, 1, 8, 8)
+    of = ["a", "a", "another class", "a"]
+    picture = read(save_samples(x, tmp_path / "x.png", columns=3, classes=of))
+    side = picture.shape[1] - MARGIN - 3 * 68 + GAP
+    assert side > MARGIN + 60  # the longer name has room
+    cells = [
+        [picture[MARGIN + 32 + 68 * i, side + 32 + 68 * j, 0] for j in range(3)] for i in (0, 1)
+    ]
+    assert cells == [[0, 85, 255], [170, 255, 255]]
+    for row in (0, 1):
+        name = picture[MARGIN + 68 * row : MARGIN + 64 + 68 * row, : side - 1]
+        assert (name < 128).any()
+    with pytest.raises(ValueError, match="3 classes for 4 samples"):
+        save_samples(x, tmp_path / "x.png", classes=of[:3])
+
+
+def test_classes_of_points_have_colours(tmp_path: Path) -> None:
+    x = torch.cat([normal(200, 2) - 4, normal(200, 2) + 4])
+    picture = read(save_samples(x, tmp_path / "x.png", classes=["l"] * 200 + ["r"] * 200))
+    red, blue = (picture[..., k].astype(int) for k in (0, 2))
+    ours, theirs = np.nonzero(blue - red > 60)[1], np.nonzero(red - blue > 60)[1]
+    middle = picture.shape[1] / 2
+    assert (ours < middle).mean() > 0.95 and np.median(theirs) > middle
+
+
+def panels_of(picture: Any, across: int, down: int) -> list[Any]:
+    """A picture of small panels in so many equal parts, row by row, its title cut off."""
+    rows = np.array_split(picture[40:], down)
+    return [cell for row in rows for cell in np.array_split(row, across, axis=1)]
+
+
+def test_series_are_lines_one_a_channel(tmp_path: Path) -> None:
+    """A ramp and a constant: where the first is drawn rises along the panel, the second is level,
+    and a sample without values has an empty panel."""
+    x = torch.zeros(3, 2, 50)
+    x[:, 0] = torch.linspace(-1, 1, 50)
+    x[:, 1] = 0.5
+    x[1] = torch.nan
+    picture = read(save_samples(x, tmp_path / "x.png", "series")).astype(int)
+    red, _, blue = (picture[..., k] for k in range(3))
+    first, second = blue - red > 60, red - blue > 60
+    for k, (ramp, level) in enumerate(
+        zip(panels_of(first, 3, 1), panels_of(second, 3, 1), strict=True)
+    ):
+        if k == 1:
+            assert not ramp.any() and not level.any()
+            continue
+        rows, columns = np.nonzero(ramp)
+        slope, offset = np.polyfit(columns, rows, 1)
+        assert slope < -0.2 and abs(rows - (slope * columns + offset)).max() < 4
+        assert np.ptp(np.nonzero(level)[0]) <= 3
+        # 0.5 is three quarters of the way up from -1 to 1.
+        share = (rows.max() - np.nonzero(level)[0].mean()) / np.ptp(rows)
+        assert share == pytest.approx(0.75, abs=0.03)
+
+
+def test_tables_are_a_histogram_for_each_column(tmp_path: Path) -> None:
+    """A column of two equal values has one bar, and one of two values as often two, of equal
+    height; what is no number is left out."""
+    x = torch.zeros(100, 3)
+    x[:50, 1] = 1
+    x[0, 2] = torch.inf
+    picture = tinted(read(save_samples(x, tmp_path / "x.png", "table")))
+    one, two, three = panels_of(picture, 3, 1)
+    gaps = [np.diff(np.nonzero(each.any(0))[0]).max() for each in (one, two, three)]
+    assert gaps[0] == 1 and gaps[1] > 50 and gaps[2] == 1
+    heights = two.sum(0)[two.any(0)]
+    assert np.ptp(heights) <= 2
+    numbers = read(save_samples(normal(200, 1), tmp_path / "y.png"))
+    assert tinted(numbers).any()
+
+
+def test_series_and_tables_have_trajectories(tmp_path: Path) -> None:
+    x = normal(5, 1, 20)
+    states = torch.stack([9 * x, x])
+    picture = tinted(read(save_trajectory(states, ["noise", "data"], tmp_path / "x.png", "t")))
+    noise, data = panels_of(picture, 2, 1)
+    # Each panel is as high as what it shows: the first is the second in another unit.
+    assert noise.sum() > 500 and abs(noise.sum() - data.sum()) < 0.05 * data.sum()
+    save_trajectory(torch.stack([normal(50, 1)] * 2), ["a", "b"], tmp_path / "y.png")
+
+
 SAVE: dict[str, Callable[[Path], Path]] = {
     "images": lambda path: save_samples(normal(3, 1, 8, 8), path, "images"),
     "points": lambda path: save_samples(normal(9, 2), path, "points"),
+    "series": lambda path: save_samples(normal(2, 2, 16), path, "series"),
+    "table": lambda path: save_samples(normal(30, 1), path, "table"),
     "columns": lambda path: save_trajectory(normal(2, 3, 1, 8, 8), ["a", ""], path, "columns"),
     "panels": lambda path: save_trajectory(normal(2, 9, 2), ["a", ""], path, "panels"),
     "curve": lambda path: save_curve([1, 2, 3], [3.0, 2.0, 1.0], path, "loss", "curve"),
@@ -210,7 +297,18 @@ assert after == states
 
 
 @pytest.mark.parametrize(
-    "shape", [(3, 2, 8, 8), (3, 3), (3, 1, 8), (0, 2), (0, 1, 8, 8), (3, 1, 0, 8), (2,), ()]
+    "shape",
+    [
+        (3, 2, 8, 8),
+        (0, 2),
+        (0, 3),
+        (3, 2, 0),
+        (0, 1, 8, 8),
+        (3, 1, 0, 8),
+        (3, 1, 4, 4, 4),
+        (2,),
+        (),
+    ],
 )
 def test_samples_that_cannot_be_drawn_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="expected images"):

@@ -57,10 +57,11 @@ def gather(data: Any, most: int | None = None, seed: int = 0) -> ArrayData:
 
     These are drawn with the seed and are in the order of ``stratified``, so that a smaller part
     is the beginning of a larger one. Of a data set that has labels but no ``y`` to tell them
-    beforehand the draw is uniform.
+    beforehand the draw is uniform. Items that are random are taken without it (``plain``).
     """
     if most is None and isinstance(data, ArrayData):
         return data
+    data = plain(data)
     n, known = len(data), getattr(data, "y", None)
     y = torch.zeros(n, dtype=torch.int64) if known is None else torch.as_tensor(known).cpu()
     picks = torch.arange(n) if most is None else stratified(y, seed)[:most]
@@ -72,6 +73,12 @@ def gather(data: Any, most: int | None = None, seed: int = 0) -> ArrayData:
         x = torch.stack([x for x, _ in pairs])
         y = torch.stack([torch.as_tensor(y) for _, y in pairs])
     return ArrayData(x, y if data.classes else None, levels, names)
+
+
+def plain(data: Any) -> Any:
+    """A data set without what is drawn for each epoch anew, flips and crops, where it can say so
+    by ``plain``; another one as it is."""
+    return getattr(data, "plain", data)
 
 
 def numbered_as(data: Any, names: Sequence[str], known_alone: bool = True) -> Any:

@@ -1,4 +1,4 @@
-"""A compact U-Net, for states that are images."""
+"""A compact U-Net, for states that are images, series or volumes."""
 
 from __future__ import annotations
 
@@ -24,25 +24,39 @@ def zeroed(layer: nn.Module) -> nn.Module:
     return layer
 
 
-class Residual(nn.Module):
-    """Two 3 x 3 convolutions beside a skip; (t, y) scales and shifts the second normalisation.
+CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
+    1: nn.Conv1d,
+    2: nn.Conv2d,
+    3: nn.Conv3d,
+}
+"""A convolution by its number of spatial dimensions."""
 
-    (B, enter, H, W), (B, width) -> (B, leave, H, W). Adaptive group normalisation as in Dhariwal
-    and Nichol (2021), section 3.1.
+AXES = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
+"""The letters of the spatial dimensions."""
+
+
+class Residual(nn.Module):
+    """Two convolutions of width 3 beside a skip; (t, y) scales and shifts the second
+    normalisation.
+
+    (B, enter, *space), (B, width) -> (B, leave, *space). Adaptive group normalisation as in
+    Dhariwal and Nichol (2021), section 3.1.
     """
 
-    def __init__(self, enter: int, leave: int, width: int, dropout: float) -> None:
+    def __init__(self, enter: int, leave: int, width: int, dropout: float, dims: int = 2) -> None:
         super().__init__()
+        conv = CONV[dims]
         self.norm1 = group_norm(enter)
-        self.conv1 = nn.Conv2d(enter, leave, 3, padding=1)
+        self.conv1 = conv(enter, leave, 3, padding=1)
         self.condition = nn.Linear(width, 2 * leave)
         self.norm2 = group_norm(leave)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = zeroed(nn.Conv2d(leave, leave, 3, padding=1))
-        self.skip = nn.Identity() if enter == leave else nn.Conv2d(enter, leave, 1)
+        self.conv2 = zeroed(conv(leave, leave, 3, padding=1))
+        self.skip = nn.Identity() if enter == leave else conv(enter, leave, 1)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        scale, shift = self.condition(c)[:, :, None, None].chunk(2, dim=1)
+        per_channel: Tensor = self.condition(c)
+        scale, shift = per_channel.unflatten(1, (-1, *[1] * (x.ndim - 2))).chunk(2, dim=1)
         h: Tensor = self.conv1(F.silu(self.norm1(x)))
         h = self.norm2(h) * (1 + scale) + shift
         h = self.conv2(self.dropout(F.silu(h)))
@@ -51,7 +65,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every pixel attends to every pixel: (B, C, H, W) -> (B, C, H, W), with a skip around it.
+    """Every pixel attends to every pixel: (B, C, *space) -> (B, C, *space), a skip around it.
 
     The fused kernels have no forward mode and no second derivatives; who needs them calls the
     network inside ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
@@ -67,9 +81,9 @@ class Attention(nn.Module):
         self.leave = zeroed(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        pixels = self.norm(x).flatten(2).transpose(1, 2)  # (B, H W, C)
+        pixels = self.norm(x).flatten(2).transpose(1, 2)  # (B, pixels, C)
         q, k, v = self.qkv(pixels).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        h = F.scaled_dot_product_attention(q, k, v)  # (B, heads, H W, C / heads)
+        h = F.scaled_dot_product_attention(q, k, v)  # (B, heads, pixels, C / heads)
         h = self.leave(h.transpose(1, 2).flatten(2))
         return x + h.transpose(1, 2).unflatten(2, x.shape[2:])
 
@@ -88,13 +102,17 @@ class Stage(nn.Module):
 
 
 class UNet(nn.Module):
-    """A network for images x (B, channels, H, W); its output starts at zero.
+    """A network for states x (B, channels, *space): images, or series and volumes by ``dims``; its
+    output starts at zero.
 
-    Level i has width * mults[i] channels and 1 / 2**i of the resolution, so H and W must be
-    multiples of 2**(len(mults) - 1). On its way down and on its way up each level runs ``blocks``
-    residual blocks, with attention where ``attention`` lists i; one more block with attention
-    stands at the bottom. Every block on the way up also sees what its counterpart on the way
-    down has made. Ho et al. (2020), appendix B.
+    ``dims`` is the number of spatial dimensions: 1 for series (B, channels, L), 2 for images
+    (B, channels, H, W), 3 for volumes (B, channels, D, H, W). Level i has width * mults[i]
+    channels and 1 / 2**i of the resolution, so each of L, H, W, D must be a multiple of
+    2**(len(mults) - 1): nothing is padded, since what is made up at an edge would be learned.
+    On its way down and on its way up each level runs ``blocks`` residual blocks, with attention
+    where ``attention`` lists i; one more block with attention stands at the bottom. Every block
+    on the way up also sees what its counterpart on the way down has made. Ho et al. (2020),
+    appendix B.
 
     ``net(x, t, y=None)``; see Conditioning for t (B,) and the class labels y (B,).
     Raises ValueError for an x of another shape.
@@ -110,8 +128,11 @@ class UNet(nn.Module):
         classes: int = 0,
         dropout: float = 0.0,
         heads: int = 4,
+        dims: int = 2,
     ) -> None:
         super().__init__()
+        if dims not in CONV:
+            raise ValueError(f"dims = {dims}, expected 1 (series), 2 (images) or 3 (volumes).")
         if blocks < 1:
             raise ValueError(f"blocks = {blocks}, expected 1 or more in each level.")
         if not mults or not set(attention) <= set(range(len(mults))):
@@ -119,22 +140,22 @@ class UNet(nn.Module):
                 f"attention = {list(attention)} must list levels among the {len(mults)} of "
                 f"mults = {list(mults)}, which needs at least one."
             )
-        self.channels = channels
+        self.channels, self.dims = channels, dims
         self.multiple = 2 ** (len(mults) - 1)
         self.conditioning = Conditioning(width, classes)
 
         def stage(enter: int, leave: int, attend: bool) -> Stage:
-            residual = Residual(enter, leave, width, dropout)
+            residual = Residual(enter, leave, width, dropout, dims)
             return Stage(residual, Attention(leave, heads) if attend else None)
 
         # Before each stage of the way down stands a module that makes its input, after each of
         # the way up one that passes its output on: they change the level, or do nothing.
         self.shrink, self.down = nn.ModuleList(), nn.ModuleList()
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
-        finer = channels  # of the level above; above the first stands the image itself
+        finer = channels  # of the level above; above the first stands the state itself
         for i, mult in enumerate(mults):
             here, attend = width * mult, i in attention
-            shrink = nn.Conv2d(finer, here, 3, stride=2 if i else 1, padding=1)
+            shrink = CONV[dims](finer, here, 3, stride=2 if i else 1, padding=1)
             grow = self._upsample(here, finer) if i else self._head(here, finer)
             self.shrink += [shrink, *(nn.Identity() for _ in range(blocks - 1))]
             self.down += [stage(here, here, attend) for _ in range(blocks)]
@@ -143,22 +164,16 @@ class UNet(nn.Module):
             finer = here
         self.middle = stage(finer, finer, True)
 
-    @staticmethod
-    def _upsample(enter: int, leave: int) -> nn.Module:
-        return nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(enter, leave, 3, padding=1))
+    def _upsample(self, enter: int, leave: int) -> nn.Module:
+        conv = CONV[self.dims](enter, leave, 3, padding=1)
+        return nn.Sequential(nn.Upsample(scale_factor=2), conv)
 
-    @staticmethod
-    def _head(enter: int, leave: int) -> nn.Module:
-        conv = zeroed(nn.Conv2d(enter, leave, 3, padding=1))
+    def _head(self, enter: int, leave: int) -> nn.Module:
+        conv = zeroed(CONV[self.dims](enter, leave, 3, padding=1))
         return nn.Sequential(group_norm(enter), nn.SiLU(), conv)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        n = self.multiple
-        if x.ndim != 4 or x.shape[1] != self.channels or x.shape[2] % n or x.shape[3] % n:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}, expected (B, {self.channels}, H, W) "
-                f"with H and W multiples of {n}."
-            )
+        self._check(x.shape)
         c = self.conditioning(t, y, len(x))
         h: Tensor = x
         seen: list[Tensor] = []
@@ -169,3 +184,18 @@ class UNet(nn.Module):
         for stage, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
             h = grow(stage(torch.cat([h, seen.pop()], dim=1), c))
         return h
+
+    def _check(self, shape: torch.Size) -> None:
+        """ValueError unless states of this shape go down to the lowest level and up again."""
+        n, names = self.multiple, AXES[self.dims]
+        fits = len(shape) == 2 + self.dims and shape[1] == self.channels
+        wrong = next((size for size in shape[2:] if size % n), 0) if fits else 0
+        if fits and not wrong:
+            return
+        below, above = wrong // n * n, (wrong // n + 1) * n
+        near = f"{below} or {above}" if below else str(above)
+        remedy = f": cut or pad {wrong} to {near}, or take fewer mults" if wrong else ""
+        raise ValueError(
+            f"x has shape {tuple(shape)}, expected (B, {self.channels}, {', '.join(names)}) "
+            f"with {' and '.join(names)} multiples of {n}{remedy} (dims = {self.dims})."
+        )

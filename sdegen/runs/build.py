@@ -8,8 +8,8 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from sdegen.data import numbered_as
-from sdegen.model.score import ScoreModel
+from sdegen.data import ArrayData, ImageFolder, hold_out, numbered_as
+from sdegen.data.classes import plain
 
 ALLOWED = ("sdegen", "torch.optim")
 """Packages whose names a configuration may call. A user's own are added by ``packages``; solvers
@@ -35,6 +35,18 @@ def registered() -> set[str]:
     return {target for entry in foreign() for target in targets(entry.config())}
 
 
+def refuse_strangers(plain: Any, packages: Sequence[str]) -> None:
+    """ValueError where a configuration names something that may not be called from it."""
+    allowed = (*ALLOWED, *packages)
+    for target in targets(plain):
+        known = any(target == name or target.startswith(f"{name}.") for name in allowed)
+        if not (known or target in registered()):
+            raise ValueError(
+                f"The configuration asks for {target}, but only {', '.join(allowed)} may be "
+                f"called from it: allow a package of yours with packages=[{target.split('.')[0]}]."
+            )
+
+
 def build(node: Any, packages: Sequence[str] = (), **extra: Any) -> Any:
     """The object that a configuration node describes.
 
@@ -46,14 +58,7 @@ def build(node: Any, packages: Sequence[str] = (), **extra: Any) -> Any:
     from omegaconf import OmegaConf
 
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    allowed = (*ALLOWED, *packages)
-    for target in targets(plain):
-        known = any(target == name or target.startswith(f"{name}.") for name in allowed)
-        if not (known or target in registered()):
-            raise ValueError(
-                f"The configuration asks for {target}, but only {', '.join(allowed)} may be "
-                f"called from it: allow a package of yours with packages=[{target.split('.')[0]}]."
-            )
+    refuse_strangers(plain, packages)
     try:
         return instantiate(plain, _convert_="all", **extra)
     except InstantiationException as error:
@@ -64,7 +69,9 @@ def build(node: Any, packages: Sequence[str] = (), **extra: Any) -> Any:
         hint = ""
         if isinstance(cause, TypeError):
             hint = f" It takes {inspect.signature(get_object(target))}."
-        reason = str(cause).splitlines()[0].rstrip(".")
+        first, *more = str(cause).splitlines()
+        # Hydra says what it could not load in the first line, and why in the second.
+        reason = (" ".join([first, *more[:1]]) if first.endswith(":") else first).rstrip(".")
         raise ValueError(f"{target} cannot be built: {reason}.{hint}") from error
 
 
@@ -86,23 +93,28 @@ def build_optimizer(config: dict[str, Any]) -> Any:
     return make
 
 
-def build_model(config: dict[str, Any], shape: Sequence[int], classes: int) -> ScoreModel:
-    """The score model of a resolved configuration, for data of a shape and number of classes."""
-    packages = config["packages"]
-    conditional = classes if config["conditional"] else 0
-    size = {"dim" if len(shape) == 1 else "channels": shape[0], "classes": conditional}
-    net = build(config["net"], packages, **size)
-    sde = build(config["sde"], packages)
-    try:
-        return ScoreModel(net, sde, **config["model"])
-    except TypeError as error:
-        raise ValueError(f"The model {config['model']} cannot be built: {error}.") from error
+def share_held_out(data: dict[str, Any]) -> float | None:
+    """The share of the training data that is held out of training: ``held_out``, where ``test``
+    names no other data than ``train`` does; a tenth where there is no ``test``."""
+    train, test = data["train"], data.get("test")
+    if isinstance(test, dict) and any(train.get(name) != value for name, value in test.items()):
+        return None
+    share: float | None = data.get("held_out", None if test else 0.1)
+    return share
 
 
 def build_data(config: dict[str, Any]) -> tuple[Any, Any]:
     """The training and the held-out data set, whose classes have the training data's numbers;
-    None for the second where a stream is trained on without one."""
+    None for the second where a stream is trained on without one.
+
+    ValueError where a conditional model is to learn from data without classes.
+    """
     train = build_split(config, "train")
+    if config["conditional"] and isinstance(train, ArrayData | ImageFolder) and not train.classes:
+        raise ValueError(
+            "conditional=true, but the data have no classes: say conditional=false, or name their "
+            "labels, data.labels of an array file and sub-folders of images."
+        )
     if isinstance(train, IterableDataset) and not config["data"].get("test"):
         return train, None  # nothing can be held out of a stream
     return train, build_split(config, "test", getattr(train, "names", ()))
@@ -114,8 +126,21 @@ def build_split(config: dict[str, Any], split: str, names: Sequence[str] = ()) -
     ValueError where a class is not among them that a model is given, and where there is no such
     data set.
     """
-    node = config["data"].get(split)
-    if not node:
-        raise ValueError(f"The configuration has no data.{split}: give data.{split}=...")
-    data = build(node, config["packages"])
+    described, packages = config["data"], config["packages"]
+    share = share_held_out(described)
+    node = described.get(split) if share is None else None
+    data = build(node or described["train"], packages)
+    streams = isinstance(data, IterableDataset)
+    if streams and split == "test" and not described.get("test"):
+        raise ValueError("Of a stream nothing is held out: give data.test=...")
+    if share is not None and not streams:
+        try:
+            data = hold_out(data, share)[("train", "test").index(split)]
+        except ValueError as error:
+            raise ValueError(
+                f"data.held_out={share}: {error} Name held-out data by data.test, or say "
+                "data.held_out=null, and samples are measured by what is trained on."
+            ) from error
+    elif split == "test":
+        data = plain(data)
     return numbered_as(data, names, known_alone=config["conditional"])

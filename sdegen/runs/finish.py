@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
+from sdegen.data import class_labels
 from sdegen.files import write_json, write_tensors
 from sdegen.metrics.quality import Row
 from sdegen.model.score import ScoreModel
@@ -51,10 +52,12 @@ def finish(
     rows = [quality.floor(n)] if quality else []
     runs = sum(len(budgets_of(solver, budgets)) for solver in solvers.values())
     given, shape = given_labels(model, n, counts), (n, *data.shape)
+    y = class_labels(n, counts) if counts else None
     results = compare(given, quality, shape, solvers, budgets, walk=walk, seed=seed)
     for row, solution in tqdm(results, total=runs, desc="sampling", unit="solve", leave=False):
         rows.append(row)
-        picture(solution.x, folder / f"samples-{row.solver}.png", f"{row.solver}, {row.nfe} NFE")
+        path, title = folder / f"samples-{row.solver}.png", f"{row.solver}, {row.nfe} NFE"
+        picture(solution.x, path, title, y, header["names"])
     trajectory(model, data.shape, counts, folder, solvers, walk, compared)
     write_json(folder / "table.json", as_json(rows))
     return rows

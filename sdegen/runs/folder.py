@@ -68,7 +68,7 @@ def load_run(
 
     Raises ValueError where the weights are missing, damaged, or of another network.
     """
-    from sdegen.runs.build import build_model
+    from sdegen.runs.network import build_model
 
     finished = weights == "finished" and step is None and ema is None
     path = folder / WEIGHTS if finished else checkpoint_of(folder, step)

@@ -49,7 +49,8 @@ def evaluate_run(settings: EvaluateSettings) -> Evaluated:
     source = Path(settings.run)
     run = load_run(source, settings.packages, settings.device)
     trained = {**run.config, "packages": settings.packages}
-    other = {} if settings.data is None else {"data": settings.data}
+    # Other data are taken whole: no part of them was trained on.
+    other = {} if settings.data is None else {"data": {**settings.data, "held_out": None}}
     whole = with_length(build_split({**trained, **other}, settings.split, run.names))
     data = gather(whole, settings.n)
     check_data(data.x, run.shape, data.levels, trained_range(trained))

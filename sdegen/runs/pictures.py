@@ -17,20 +17,32 @@ from sdegen.sampling.choice import Chooser
 from sdegen.solvers.solver import Solver
 
 
-def picture(x: torch.Tensor, path: Path, title: str) -> None:
-    """Samples as a picture, where they can be drawn."""
+def picture(
+    x: torch.Tensor,
+    path: Path,
+    title: str,
+    y: torch.Tensor | None = None,
+    names: Sequence[str] = (),
+) -> None:
+    """Samples as a picture, where they can be drawn; by class where they have labels y, named by
+    their numbers where they have no ``names``."""
     from sdegen.plots import save_samples
 
-    if drawable(x):
-        most = 100 if x.ndim == 4 else 5000
-        save_samples(
-            x[:most].float().cpu(), path, title, **({"columns": 10} if x.ndim == 4 else {})
-        )
+    if not drawable(x):
+        return
+    shown, classes = x, list[str]()
+    if y is not None:
+        order = y.cpu().argsort(stable=True) if x.ndim == 4 else torch.arange(len(y))
+        shown = x[order.to(x.device)]
+        classes = [names[k] if names else str(k) for k in y.cpu()[order].tolist()]
+    most = len(x) if x.ndim == 4 and classes else 100 if x.ndim == 4 else 5000
+    columns = 10 if x.ndim == 4 else None
+    save_samples(shown[:most].float().cpu(), path, title, columns, classes[:most])
 
 
 def drawable(x: torch.Tensor) -> bool:
-    """Images of one or three channels, or points of the plane."""
-    return (x.ndim == 4 and x.shape[1] in (1, 3)) or (x.ndim == 2 and x.shape[1] == 2)
+    """Images of one or three channels, series, points and tables."""
+    return x.ndim in (2, 3) or (x.ndim == 4 and x.shape[1] in (1, 3))
 
 
 def curve(folder: Path) -> None:
@@ -63,7 +75,7 @@ def trajectory(
     if not stepping:
         return
     name, solver = list(stepping.items())[-1]
-    n = 10 if len(shape) == 3 else 2000
+    n = 2000 if len(shape) == 1 else 10
     model = given_labels(model, n, counts)
     budget, seed = max(compared.budgets), compared.seed
     solution = solve(

@@ -29,12 +29,13 @@ class Progress:
     """Samples of a shape, always of the same starts and labels, into a folder of the run's.
 
     every: steps between them.  counts: how often the classes come, empty where the model takes
-    none.  seed: of the starts.  most: as many as fit into the memory.
+    none; names: theirs.  seed: of the starts.  most: as many as fit into the memory.
     """
 
     folder: Path
     shape: Sequence[int]
     counts: list[int]
+    names: Sequence[str]
     seed: int
     every: int
     most: int
@@ -68,7 +69,9 @@ class Progress:
                 tensors["y"] = given.conditions["y"]
             write_tensors(place / f"{step:08}.safetensors", tensors, about)
             if good.any():
-                picture(made.x[good], place / f"{step:08}.png", f"step {step}, {NFE} NFE")
+                y = tensors["y"][good] if self.counts else None
+                path, title = place / f"{step:08}.png", f"step {step}, {NFE} NFE"
+                picture(made.x[good], path, title, y, self.names)
             if not good.all():
                 warn(f"At step {step} {int((~good).sum())} of {n} samples did not arrive.")
         except (ValueError, RuntimeError, OSError) as error:

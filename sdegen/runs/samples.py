@@ -68,7 +68,8 @@ def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled:
         made, seconds = gathered(folder, config, same, n, settings.batch_size, maker)
         solution = Solution(made["x"], made["nfe"], made["status"])
         calls = int(solution.nfe.max())
-        picture(solution.x, folder / "samples.png", f"{settings.title}, {calls} NFE")
+        drawn = folder / "samples.png", f"{settings.title}, {calls} NFE"
+        picture(solution.x, *drawn, made["y"] if run.counts else None, run.names)
         good = arrived(solution.status)
         y = made["y"][good] if run.counts else None
         for name in settings.formats:

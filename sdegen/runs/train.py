@@ -14,11 +14,14 @@ from torch.utils.data import IterableDataset, default_collate
 
 from sdegen.files import claim, locked, write_json
 from sdegen.metrics.quality import Row
-from sdegen.runs.build import build, build_data, build_model, build_optimizer
+from sdegen.runs.begun import as_begun
+from sdegen.runs.build import build, build_data, build_optimizer, share_held_out
 from sdegen.runs.compare import refuse_early
 from sdegen.runs.finish import finish
 from sdegen.runs.folder import description, with_length
+from sdegen.runs.network import build_model
 from sdegen.runs.progress import Progress
+from sdegen.runs.scale import warn_of_scale, with_sigma
 from sdegen.runs.settings import Experiment
 from sdegen.training import Objective, Trainer, TrainSettings, stopping
 from sdegen.training.batches import split
@@ -38,11 +41,13 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     Everything that can be wrong is refused before the first step.
     """
     experiment = Experiment.of(config)
-    config = {**config, "train": asdict(experiment.train)}
-    packages, settings, compared = experiment.packages, experiment.train, experiment.evaluate
+    config = as_begun({**config, "train": asdict(experiment.train)}, folder)
     data, test = build_data(config)
     refuse_data(data, test, experiment)
-    test = with_length(test)
+    beginning, test = with_length(data), with_length(test)
+    config = with_sigma(config, beginning, folder)
+    experiment = Experiment.of(config)
+    packages, settings, compared = experiment.packages, experiment.train, experiment.evaluate
     torch.manual_seed(settings.seed)
     model = build_model(config, data.shape, data.classes)
     loss = build(experiment.loss, packages)
@@ -52,11 +57,13 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     refuse_early(model, solvers, compared.budgets, walk)
     # A loss that cannot be taken says so now; of two, for norms over a batch.
     Objective(model, loss, experiment.conditional)(*split(default_collate(two_of(data))))
+    if first_process():
+        warn_of_scale(model.sde, beginning)
+    del beginning
     about = description(config, data)
     counts = about["counts"] if experiment.conditional else []
-    progress = Progress(
-        folder, data.shape, counts, compared.seed, settings.sample_every, settings.batch_size
-    )
+    often, most = settings.sample_every, settings.batch_size
+    progress = Progress(folder, data.shape, counts, about["names"], compared.seed, often, most)
     progress.refuse_early(model)
     claim(folder)
     with locked(folder) if first_process() else contextlib.nullcontext():
@@ -75,12 +82,9 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
         first, world = trainer.fabric.is_global_zero, trainer.fabric.world_size
         if first:
             write_json(folder / "config.json", config)
-            count = sum(p.numel() for p in model.parameters())
-            many = "a stream" if isinstance(data, IterableDataset) else f"{len(data):,} samples"
-            say(
-                f"{folder}: {count:,} parameters, {many}, {settings.steps:,} steps"
-                + (f", {world} processes" if world > 1 else "")
-            )
+            say(begins(folder, config, model, data, test, world))
+            if about["counts"]:
+                say(f"Classes: {listed(about['counts'], about['names'])}")
             if test is None:
                 say("No data are held out (data.test): samples are not measured.")
         with stopping() as wish:
@@ -94,6 +98,31 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
         header = {**about, "step": step}
         rows = finish(averaged, config, compared, folder, data, test, solvers, walk, header)
         return Trained(0, rows)
+
+
+def begins(
+    folder: Path, config: dict[str, Any], model: torch.nn.Module, data: Any, test: Any, world: int
+) -> str:
+    """What is trained, in a line."""
+    streams = isinstance(data, IterableDataset)
+    held = None if streams else share_held_out(config["data"])
+    count = sum(p.numel() for p in model.parameters())
+    return (
+        f"{folder}: {count:,} parameters, "
+        + ("a stream" if streams else f"{len(data):,} samples")
+        + (f" and {len(test):,} held out of the same data" if held is not None else "")
+        + (f", sigma_data {config['sigma_data']}" if "sigma_data" in config else "")
+        + f", {config['train']['steps']:,} steps"
+        + (f", {world} processes" if world > 1 else "")
+    )
+
+
+def listed(counts: list[int], names: list[str], most: int = 20) -> str:
+    """How often each class comes, by name or number, as far as a line goes."""
+    named = names or [str(k) for k in range(len(counts))]
+    known = [f"{name} ({count:,})" for name, count in zip(named, counts, strict=True)]
+    more = [f"and {len(known) - most} more"] if len(known) > most else []
+    return ", ".join([*known[:most], *more])
 
 
 def first_process() -> bool:

@@ -16,7 +16,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny = ["net.width=8", "net.heads=2", "train.steps=3", "train.batch_size=8", "device=cpu"]
     code, out, err = run("train", *tiny, "evaluate.budgets=[2]", cwd=cwd)
     assert code == 0, err
-    assert "real data (floor)" in out and "Frechet" in out
+    assert "real data (floor)" in out and "Frechet" in out and "Classes: 0 (" in out
     return cwd
 
 

@@ -12,10 +12,12 @@ from PIL import Image
 
 from sdegen.data import (
     ImageFolder,
+    SeededItems,
     from_uint8,
+    gather,
     to_uint8,
 )
-from tests.cases import refused_with
+from tests.cases import refused, refused_with
 
 
 def picture(h: int, w: int, seed: int = 0) -> Any:
@@ -81,16 +83,144 @@ def test_grey_and_colour_are_made_of_each_other(tmp_path: Path) -> None:
     assert np.array_equal(to_uint8(colour).numpy(), np.stack([pixels[..., 0]] * 3))
 
 
-def test_transparency_is_dropped(tmp_path: Path) -> None:
+def test_transparency_is_dropped_where_there_is_no_background(tmp_path: Path) -> None:
     pixels = picture(7, 7)
     alpha = picture(7, 7, seed=1)[..., :1]
     Image.fromarray(np.concatenate([pixels, alpha], 2)).save(tmp_path / "a.png")
     palette = Image.fromarray(pixels).quantize(16)
     palette.save(tmp_path / "b.png", transparency=bytes(range(16)))
-    data = ImageFolder(tmp_path, 7)
+    data = ImageFolder(tmp_path, 7, background=None)
     assert np.array_equal(to_uint8(data[0][0]).permute(1, 2, 0).numpy(), pixels)
     shown = np.asarray(palette.convert("RGB"))
     assert np.array_equal(to_uint8(data[1][0]).permute(1, 2, 0).numpy(), shown)
+
+
+COLOURS: dict[Any, tuple[int, int, int]] = {
+    "white": (255, 255, 255),
+    "#204060": (32, 64, 96),
+    70: (70, 70, 70),
+    (250, 10, 0): (250, 10, 0),
+}
+
+
+@pytest.mark.parametrize("background", COLOURS)
+def test_transparency_is_laid_on_a_background(tmp_path: Path, background: Any) -> None:
+    """a c + (1 - a) background, whatever says a: a channel, a palette, a colour that is none."""
+    c, a = picture(7, 7), picture(7, 7, seed=1)[..., :1]
+    b = np.array(COLOURS[background])
+    Image.fromarray(np.concatenate([c, a], 2)).save(tmp_path / "a.png")
+    grey = np.concatenate([c[..., :1], a], 2)
+    Image.fromarray(grey).save(tmp_path / "b.png")
+    palette = Image.fromarray(c).quantize(16)
+    opacities = np.arange(16, dtype=np.uint8) * 17
+    palette.save(tmp_path / "c.png", transparency=opacities.tobytes())
+    clear = tuple(c[2, 3].tolist())
+    Image.fromarray(c).save(tmp_path / "d.png", transparency=clear)
+    for name, mode in zip("abcd", ("RGBA", "LA", "P", "RGB"), strict=True):
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert image.mode == mode
+
+    shown = np.asarray(palette.convert("RGB"))
+    seen = opacities[np.asarray(palette)][..., None]
+    none = 255 * (c != c[2, 3]).any(2, keepdims=True)
+    data = ImageFolder(tmp_path, 7, background=background)
+    for (x, _), (colour, opacity) in zip(
+        data, [(c, a), (c[..., :1], a), (shown, seen), (c, none)], strict=True
+    ):
+        exact = opacity / 255 * colour + (1 - opacity / 255) * b
+        assert np.abs(to_uint8(x).permute(1, 2, 0).numpy() - exact).max() <= 0.5 + 1e-4
+    luma = (a / 255 * c[..., :1] + (1 - a / 255) * b) @ np.array([0.299, 0.587, 0.114])
+    x, _ = ImageFolder(tmp_path, 7, channels=1, background=background)[1]
+    assert np.abs(to_uint8(x)[0].numpy() - luma).max() < 1.1  # rounded twice
+
+
+def test_hidden_colours_do_not_bleed_at_edges(tmp_path: Path) -> None:
+    """What a pixel hides behind opacity 0 is not seen after resizing either: a red disc of which
+    all around is green, but clear, has no green in it on black."""
+    rows, columns = np.mgrid[:32, :32]
+    inside = (rows - 15.5) ** 2 + (columns - 15.5) ** 2 < 120
+    pixels = np.zeros((32, 32, 4), np.uint8)
+    pixels[..., 1] = 255
+    pixels[inside] = (255, 0, 0, 255)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    red, green, _ = to_uint8(ImageFolder(tmp_path, 8, background="black")[0][0])
+    assert red.max() == 255 and not green.any() and red.unique().numel() > 2
+    _, green, _ = to_uint8(ImageFolder(tmp_path, 8, background=None)[0][0])
+    assert green.max() == 255
+
+
+@pytest.mark.parametrize("wrong", ["whitish", 256, [1, 2], (0, 0, 300), 0.5, True])
+def test_backgrounds_that_are_no_colour_are_refused(tmp_path: Path, wrong: Any) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    with refused("background = .* it must be a colour, as white"):
+        ImageFolder(tmp_path, 4, background=wrong)
+
+
+def test_half_of_the_images_are_flipped_and_only_left_and_right(tmp_path: Path) -> None:
+    pixels = picture(6, 6)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    data = ImageFolder(tmp_path, 6, flip=True)
+    items = SeededItems(data, 0)
+    x, _ = data.plain[0]
+    assert np.array_equal(to_uint8(x).permute(1, 2, 0).numpy(), pixels)
+    flipped = 0
+    for epoch in range(200):
+        seen, _ = items[0, epoch]
+        assert torch.equal(seen, x) or torch.equal(seen, x.flip(2))
+        flipped += torch.equal(seen, x.flip(2))
+    assert 70 < flipped < 130  # four standard deviations
+
+
+@pytest.mark.parametrize(("h", "w"), [(20, 20), (20, 50), (3, 5), (1, 1)])
+def test_random_crops_are_squares_of_the_image(tmp_path: Path, h: int, w: int) -> None:
+    """Of an image whose red rises along the columns and whose green along the rows, a crop's means
+    tell where it was, and their ranges how wide: 0.8 to 1 of the shorter side, everywhere."""
+    rows, columns = np.mgrid[:h, :w]
+    pixels = np.stack([5 * columns, 5 * rows, 0 * rows], 2).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    items = SeededItems(ImageFolder(tmp_path, 8, crop="random"), 3)
+    crops = torch.stack([items[0, epoch][0] for epoch in range(300)])
+    assert crops.shape == (300, 3, 8, 8)
+    across, down = ((crops[:, k] + 1) * 127.5 / 5 for k in (0, 1))
+    if h < 20:
+        return
+    # Pixels of the result lie side / 8 apart in the image, up to rounding to whole levels.
+    for way, span in ((across[:, 0], w), (down[:, :, 0], h)):
+        side = (way[:, 5] - way[:, 2]) * 8 / 3
+        assert side.min() > 15.3 and side.max() < 20.7 and side.max() - side.min() > 3
+        middle = (way[:, 3] + way[:, 4]) / 2 + 0.5
+        low, high = middle - side / 2, middle + side / 2
+        assert low.min() > -0.7 and high.max() < span + 0.7
+        assert low.min() < 1 and high.max() > span - 1  # both ends are reached
+
+
+def test_what_is_drawn_depends_on_seed_item_and_epoch_alone(tmp_path: Path) -> None:
+    for k in range(3):
+        Image.fromarray(picture(9, 12, seed=k)).save(tmp_path / f"{k}.png")
+    data = ImageFolder(tmp_path, 8, flip=True, crop="random")
+    visits = [(i, epoch) for epoch in range(4) for i in range(3)]
+    forth = [SeededItems(data, 5)[visit][0] for visit in visits]
+    torch.rand(7)
+    back = [SeededItems(data, 5)[visit][0] for visit in reversed(visits)]
+    assert all(torch.equal(x, z) for x, z in zip(forth, reversed(back), strict=True))
+    assert len({x.numpy().tobytes() for x in forth}) == len(visits)
+    other = [SeededItems(data, 6)[visit][0] for visit in visits]
+    assert not any(torch.equal(x, z) for x, z in zip(forth, other, strict=True))
+
+
+def test_what_is_measured_is_not_augmented(tmp_path: Path) -> None:
+    for k in range(3):
+        Image.fromarray(picture(9, 12, seed=k)).save(tmp_path / f"{k}.png")
+    drawn, still = ImageFolder(tmp_path, 8, flip=True, crop="random"), ImageFolder(tmp_path, 8)
+    for most in (None, 2, 3):
+        assert torch.equal(gather(drawn, most).x, gather(still, most).x)
+    assert torch.equal(gather(drawn).x, torch.stack([x for x, _ in still]))
+    before = torch.get_rng_state()
+    assert torch.equal(drawn.plain[0][0], still[0][0])
+    assert torch.equal(torch.get_rng_state(), before)
+    for wrong in ({"crop": "middle"}, {"flip": 1}):
+        with refused("Unknown crop 'middle'.*centre, random|flip must be true or false"):
+            ImageFolder(tmp_path, 8, **wrong)  # type: ignore[arg-type]
 
 
 def test_the_exif_orientation_is_followed(tmp_path: Path) -> None:

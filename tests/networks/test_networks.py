@@ -196,6 +196,12 @@ def test_wrong_states_are_refused() -> None:
     for image in ((2, 1, 8, 8), (2, 3, 7, 8), (2, 3, 8, 7), (2, 3, 8)):
         with pytest.raises(ValueError, match=r"expected \(B, 3, H, W\) .* multiples of 2"):
             build("unet")(torch.randn(image), t)
+    for dims, length, nearest in ((1, 62, "60 or 64"), (1, 2, "4"), (3, 9, "8 or 12")):
+        net = UNet(2, width=8, mults=(1, 1, 1), heads=2, dims=dims)
+        with pytest.raises(ValueError, match=f"cut or pad {length} to {nearest}, or take fewer"):
+            net(torch.randn(2, 2, *[length] * dims), t)
+        with pytest.raises(ValueError, match=rf"\(dims = {dims}\)"):
+            net(torch.randn(2, 2, *[4] * (dims + 1)), t)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +212,7 @@ def test_wrong_states_are_refused() -> None:
         ({"blocks": 0}, "blocks = 0"),
         ({"heads": 3}, "heads = 3 does not divide"),
         ({"classes": -1}, "classes = -1"),
+        ({"dims": 4}, "dims = 4, expected 1"),
     ],
 )
 def test_wrong_architectures_are_refused(wrong: dict[str, Any], message: str) -> None:
@@ -251,6 +258,38 @@ def test_forward_mode_works_with_the_math_kernel() -> None:
     torch.testing.assert_close(jvp, difference, rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("dims", [1, 3])
+def test_an_axis_that_nothing_varies_along_may_be_left_out(dims: int) -> None:
+    """A U-Net whose kernels only have their middle column acts on each column alone, as the U-Net
+    of one dimension less with that column does; and of columns that are all alike norms and
+    attention see what they see of one."""
+    flat, high = sorted((2, dims))
+    arguments: dict[str, Any] = {"width": 8, "mults": (1, 2), "heads": 2}
+    low = awake(UNet(2, dims=flat, **arguments)).double()
+    full = awake(UNet(2, dims=high, **arguments)).double()
+    weights = low.state_dict()
+    for name, kernel in full.state_dict().items():
+        if kernel.ndim == 2 + high:
+            spread = torch.zeros_like(kernel)
+            spread[..., kernel.shape[-1] // 2] = weights[name]
+            weights[name] = spread
+    full.load_state_dict(weights)
+    x = torch.randn(3, 2, *[4] * flat, dtype=torch.float64)
+    alike = x[..., None].expand(*x.shape, 4)
+    t = torch.rand(3, dtype=torch.float64)
+    torch.testing.assert_close(full(alike, t), low(x, t)[..., None].expand(alike.shape))
+
+
+def test_a_network_of_images_is_what_it_was() -> None:
+    """Its weights' names, which finished runs have in their files, know no ``dims``."""
+    names = UNet(1, width=8, heads=2).state_dict()
+    assert names.keys() == UNet(1, width=8, heads=2, dims=1).state_dict().keys()
+    assert {"shrink.0.weight", "down.0.residual.conv1.weight", "grow.1.1.weight", *HEAD} < set(
+        names
+    )
+    assert names["down.0.residual.conv1.weight"].shape == (8, 8, 3, 3)
+
+
 def test_dropout_acts_in_training_only() -> None:
     net = awake(UNet(1, width=16, dropout=0.5))
     x, t = torch.randn(2, 1, 4, 4), torch.rand(2)
@@ -264,14 +303,15 @@ def test_dropout_acts_in_training_only() -> None:
     width=st.sampled_from([4, 12, 20, 28]),
     mults=st.lists(st.integers(1, 3), min_size=1, max_size=3),
     blocks=st.integers(1, 2),
-    size=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    size=st.lists(st.integers(1, 3), min_size=3, max_size=3),
     channels=st.integers(1, 4),
+    dims=st.integers(1, 3),
 )
 def test_any_architecture_keeps_the_shape(
-    width: int, mults: list[int], blocks: int, size: tuple[int, int], channels: int
+    width: int, mults: list[int], blocks: int, size: list[int], channels: int, dims: int
 ) -> None:
-    attention = range(len(mults))
-    net = awake(UNet(channels, width, mults, blocks, attention, classes=2, heads=2))
+    attention, size = range(len(mults)), size[:dims]
+    net = awake(UNet(channels, width, mults, blocks, attention, classes=2, heads=2, dims=dims))
     x = torch.randn(2, channels, *(2 ** (len(mults) - 1) * side for side in size))
     assert net(x, torch.rand(2)).shape == x.shape
 
@@ -290,7 +330,8 @@ def test_configuration_lists_all_but_what_the_data_decides(name: str, kind: type
     conf: Any = OmegaConf.to_object(OmegaConf.load(CONF / f"{name}.yaml"))
     assert conf.pop("_target_") == f"sdegen.networks.{kind.__name__}"
     signature = inspect.signature(kind).parameters
-    assert set(signature) - set(conf) == {"dim" if kind is MLP else "channels", "classes"}
+    asked = {"dim"} if kind is MLP else {"channels", "dims"}
+    assert set(signature) - set(conf) == {*asked, "classes"}
     for key, value in conf.items():
         default = signature[key].default
         assert value == (list(default) if isinstance(default, tuple) else default)

@@ -1,0 +1,115 @@
+"""The score model of a run, whose network gets of the data's facts what its signature asks for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from inspect import Parameter
+from pkgutil import resolve_name
+from typing import Any
+
+from torch import nn
+
+from sdegen.model.score import ScoreModel
+from sdegen.runs.build import build, refuse_strangers
+
+USUAL = ("dim", "channels", "classes")
+"""What a network gets that takes any keyword and names none of them."""
+
+
+def build_model(config: dict[str, Any], shape: Sequence[int], classes: int) -> ScoreModel:
+    """The score model of a resolved configuration, for data of a shape and number of classes."""
+    packages = config["packages"]
+    conditional = classes if config["conditional"] else 0
+    net = build_network(config["net"], packages, shape, conditional)
+    sde = build(config["sde"], packages)
+    try:
+        return ScoreModel(net, sde, **config["model"])
+    except TypeError as error:
+        raise ValueError(f"The model {config['model']} cannot be built: {error}.") from error
+
+
+def facts(shape: Sequence[int], classes: int) -> dict[str, Any]:
+    """What samples of a shape say of themselves, by the names that a network may ask for.
+
+    shape: all of it.  dim: of vectors.  channels: of anything else, whose first axis they are, and
+    dims: the number of axes that follow.  length: of series.  size: of images and volumes whose
+    sides are equal.  classes: how many labels the network will be given, 0 for none.
+    """
+    first, *space = shape
+    found: dict[str, Any] = {"shape": list(shape), "classes": classes}
+    if not space:
+        return found | {"dim": first}
+    found |= {"channels": first, "dims": len(space)}
+    if len(space) == 1:
+        return found | {"length": space[0]}
+    return found | ({"size": space[0]} if len(set(space)) == 1 else {})
+
+
+def build_network(
+    node: dict[str, Any], packages: Sequence[str], shape: Sequence[int], classes: int
+) -> Any:
+    """The network of a configuration node, for data of a shape; with ``classes`` > 0 one that is
+    given labels.
+
+    It gets of ``facts`` what its signature names and the node does not say. ValueError with one
+    sentence where that is not enough, and where a network that is to get labels takes none.
+    """
+    known, target = facts(shape, classes), str(node.get("_target_"))
+    asked = parameters(node, packages)
+    given = {name: value for name, value in known.items() if name in asked and name not in node}
+    needed = [
+        name
+        for name, each in asked.items()
+        if each.default is Parameter.empty and each.kind not in OPEN and name not in node
+    ]
+    missing = [name for name in needed if name not in given]
+    if missing and "_args_" not in node:
+        sayings = ", ".join(f"+net.{name}=..." for name in missing)
+        raise ValueError(
+            f"{target} asks for {', '.join(missing)}, but samples of shape {tuple(shape)} only "
+            f"have {', '.join(known)} to give: take another network (net=mlp is for vectors, "
+            f"net=unet for series and images), or say {sayings}."
+        )
+    unnamed = {}
+    if any(each.kind is Parameter.VAR_KEYWORD for each in asked.values()):
+        unnamed = {k: v for k, v in known.items() if k in USUAL and k not in {*asked, *node}}
+    try:
+        net = build(node, packages, **given, **unnamed)
+    except ValueError as error:
+        if not unnamed:
+            raise
+        raise ValueError(
+            f"{error} As it takes any keyword, it was given {', '.join(unnamed)} of the data; one "
+            f"that names those it wants, of {', '.join(known)}, gets these alone."
+        ) from error
+    if classes:
+        refuse_deaf(net, target)
+    return net
+
+
+OPEN = (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
+
+
+def parameters(node: dict[str, Any], packages: Sequence[str]) -> dict[str, Parameter]:
+    """The parameters of what a node would call; none where it is not there, which ``build``
+    says, or has no signature."""
+    refuse_strangers(node, packages)
+    try:
+        return dict(inspect.signature(resolve_name(str(node.get("_target_")))).parameters)
+    except Exception:  # whatever a module raises that is imported here
+        return {}
+
+
+def refuse_deaf(net: Any, target: str) -> None:
+    """ValueError for a network that cannot be called with labels."""
+    called: Callable[..., Any] = net.forward if isinstance(net, nn.Module) else net
+    try:
+        takes = inspect.signature(called).parameters
+    except (TypeError, ValueError):
+        return
+    if "y" not in takes and not any(each.kind is Parameter.VAR_KEYWORD for each in takes.values()):
+        raise ValueError(
+            f"conditional=true gives the network the class labels as y, but {target} is called "
+            f"with ({', '.join(takes)}): let it take y, or say conditional=false."
+        )
