@@ -7,6 +7,7 @@ from typing import Any
 
 from sdegen.checks import warn
 from sdegen.files import read_header
+from sdegen.runs.build import share_held_out
 from sdegen.training.identity import flatten
 from sdegen.training.checkpoint import CHECKPOINT
 
@@ -39,7 +40,7 @@ def as_begun(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     if not old or "held_out" in old:
         return config
     data = before(config["data"])
-    if data != config["data"]:
+    if share_held_out(config["data"]) is not None or "background" in config["data"]["train"]:
         warn(
             f"The run in {folder} was begun when no part of the training data was held out, and "
             "transparency was dropped: it goes on so. Another run folder (name=...) begins anew."

@@ -139,6 +139,9 @@ def test_a_run_from_before_goes_on_with_all_of_its_data(images: Path, tmp_path: 
     with pytest.warns(UserWarning, match="goes on so"):
         flipped = as_begun(folder(images, flip=True), tmp_path)["data"]
     assert flipped["train"]["flip"] is True
+    other = {**node, "root": "other"}
+    named = {"held_out": 0.1, "train": node, "test": other}  # and so nothing is new
+    assert as_begun({"data": named}, tmp_path)["data"] == {"train": node, "test": other}
     write_tensors(path, {"x": torch.zeros(1)}, {"identity": {"data": config["data"]}})
     assert as_begun(config, tmp_path) is config
 
