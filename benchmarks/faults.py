@@ -43,7 +43,8 @@ from sdegen.files import PART, locked, read_json, read_tensors, write_json, writ
 from sdegen.networks import MLP
 from sdegen.runs.chunks import SAMPLES, Chunk, Shelf, gathered
 from sdegen.training import Trainer, TrainSettings
-from sdegen.training.trainer import CHECKPOINT, RECORDS
+from sdegen.training.checkpoint import CHECKPOINT
+from sdegen.training.trainer import RECORDS
 
 STEPS = 24
 DATA = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))

@@ -8,8 +8,8 @@ from typing import Any
 from sdegen.checks import warn
 from sdegen.files import read_header
 from sdegen.runs.build import share_held_out
+from sdegen.training.checkpoint import CHECKPOINT
 from sdegen.training.identity import flatten
-from sdegen.training.trainer import CHECKPOINT
 
 LATER = {"held_out": 0.1, "background": "white", "flip": False, "crop": "centre"}
 """Settings of data that came with ``held_out``, as they are unless something else is said."""

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from torch.utils.data import IterableDataset
+
 from sdegen.data import ArrayData, ImageFolder, hold_out, numbered_as
 from sdegen.data.classes import plain
 
@@ -102,31 +104,36 @@ def share_held_out(data: dict[str, Any]) -> float | None:
 
 
 def build_data(config: dict[str, Any]) -> tuple[Any, Any]:
-    """The training and the held-out data set, whose classes have the training data's numbers.
+    """The training and the held-out data set, whose classes have the training data's numbers;
+    None for the second where a stream is trained on without one.
 
-    ValueError for streams, and where a conditional model is to learn from data without classes.
+    ValueError where a conditional model is to learn from data without classes.
     """
     train = build_split(config, "train")
-    if not hasattr(train, "__len__"):
-        raise ValueError("sdegen-train takes data with a length; Trainer takes streams too.")
     if config["conditional"] and isinstance(train, ArrayData | ImageFolder) and not train.classes:
         raise ValueError(
             "conditional=true, but the data have no classes: say conditional=false, or name their "
             "labels, data.labels of an array file and sub-folders of images."
         )
+    if isinstance(train, IterableDataset) and not config["data"].get("test"):
+        return train, None  # nothing can be held out of a stream
     return train, build_split(config, "test", getattr(train, "names", ()))
 
 
 def build_split(config: dict[str, Any], split: str, names: Sequence[str] = ()) -> Any:
     """One of the data sets, its classes numbered as in ``names`` where they are named.
 
-    ValueError where a class is not among them that a model is given.
+    ValueError where a class is not among them that a model is given, and where there is no such
+    data set.
     """
     described, packages = config["data"], config["packages"]
     share = share_held_out(described)
     node = described.get(split) if share is None else None
     data = build(node or described["train"], packages)
-    if share is not None and hasattr(data, "__len__"):
+    streams = isinstance(data, IterableDataset)
+    if streams and split == "test" and not described.get("test"):
+        raise ValueError("Of a stream nothing is held out: give data.test=...")
+    if share is not None and not streams:
         try:
             data = hold_out(data, share)[("train", "test").index(split)]
         except ValueError as error:

@@ -52,7 +52,7 @@ def refuse_early(
 
 def compare(
     model: ScoreModel,
-    quality: Quality,
+    quality: Quality | None,
     shape: Sequence[int],
     solvers: Mapping[str, Solver | Chooser],
     budgets: Sequence[int],

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import IterableDataset
+
 from sdegen.data import class_labels
 from sdegen.files import write_json, write_tensors
 from sdegen.metrics.quality import Row
@@ -35,17 +37,19 @@ def finish(
     """Sample with every solver at every budget; write the weights, with what they say of
     themselves, pictures and the table.
 
-    The table's rows, that of real data first.
+    The table's rows, that of real data first; without it, and unmeasured, where no data are held
+    out.
     """
     from tqdm import tqdm
 
     budgets, seed = compared.budgets, compared.seed
     write_tensors(folder / WEIGHTS, model.state_dict(), header)
     curve(folder)
-    quality = quality_of(folder, config, (data, test))
-    n = min(len(data), len(test), SAMPLES)
+    quality = None if test is None else quality_of(folder, config, (data, test))
+    sets = [each for each in (data, test) if each is not None]
+    n = min([SAMPLES, *(len(each) for each in sets if not isinstance(each, IterableDataset))])
     counts = header["counts"] if config["conditional"] else []
-    rows = [quality.floor(n)]
+    rows = [quality.floor(n)] if quality else []
     runs = sum(len(budgets_of(solver, budgets)) for solver in solvers.values())
     given, shape = given_labels(model, n, counts), (n, *data.shape)
     y = class_labels(n, counts) if counts else None

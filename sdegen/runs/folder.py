@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import IterableDataset, default_collate
 
-from sdegen.checks import one_of, warn
+from sdegen.checks import warn
 from sdegen.data import ArrayData, class_counts, class_labels, gather
 from sdegen.data.classes import ENOUGH
 from sdegen.files import load_weights, read_header, read_tensors, write_tensors
 from sdegen.model.score import ScoreModel
-from sdegen.runs.settings import WEIGHTS_OF
-from sdegen.training.trainer import CHECKPOINT
+from sdegen.runs.settings import refuse_weights
+from sdegen.training.batches import split
+from sdegen.training.checkpoint import CHECKPOINT, checkpoint_of, weights_in
 
 WEIGHTS = "model.safetensors"
 REFERENCE = "reference.safetensors"
@@ -41,44 +44,57 @@ class Run:
 
 def description(config: dict[str, Any], data: Any) -> dict[str, Any]:
     """What weights say of themselves: enough to build their model again, and to sample it without
-    the data."""
+    the data. Of a stream the classes are counted in its beginning, ``with_length``."""
     about = {"config": config, "shape": list(data.shape), "classes": data.classes}
-    return about | {"counts": class_counts(data), "names": list(getattr(data, "names", ()))}
+    counts = class_counts(with_length(data) if data.classes else data)
+    counts += [0] * (about["classes"] - len(counts))  # classes that a stream's beginning has not
+    return about | {"counts": counts, "names": list(getattr(data, "names", ()))}
 
 
-def load_run(folder: Path, packages: list[str], device: str, weights: str = "finished") -> Run:
+def load_run(
+    folder: Path,
+    packages: list[str],
+    device: str,
+    weights: str = "finished",
+    step: int | None = None,
+    ema: float | None = None,
+) -> Run:
     """A finished run, from the folder it is in; a warning where it was trained on since.
 
     weights: "finished", or "averaged" or "raw", of the last checkpoint, of a run that is not
-             finished too.
+             finished too.  step: of the checkpoint's, if one of that step was kept.  ema: the
+             decay of the average, where there are several. With one of these the weights are a
+             checkpoint's, and averaged unless they are "raw".
 
     Raises ValueError where the weights are missing, damaged, or of another network.
     """
     from sdegen.runs.network import build_model
 
-    path = folder / (WEIGHTS if weights == "finished" else CHECKPOINT)
-    tensors, header = read_tensors(path)
-    if begin := WEIGHTS_OF[weights]:
+    finished = weights == "finished" and step is None and ema is None
+    path = folder / WEIGHTS if finished else checkpoint_of(folder, step)
+    if finished:
+        tensors, header = read_tensors(path)
+    else:
+        tensors, header = weights_in(path, weights == "raw", ema)
         if "run" not in header:
             raise ValueError(
                 f"The checkpoint {path} does not say what run it is of: train a step further with "
                 "sdegen-train, or take weights=finished."
             )
-        tensors = {k.removeprefix(begin): v for k, v in tensors.items() if k.startswith(begin)}
         header = {**header["run"], "step": header["step"]}
     config, shape, classes = header["config"], header["shape"], header["classes"]
     model = build_model({**config, "packages": packages}, shape, classes)
     load_weights(model, tensors, path)
-    step, later = header.get("step"), trained_until(folder)
-    if step is not None and later is not None and later > step:
+    at, later = header.get("step"), trained_until(folder)
+    if finished and at is not None and later is not None and later > at:
         warn(
-            f"The weights {path} are of step {step}, where the run was finished, but its "
+            f"The weights {path} are of step {at}, where the run was finished, but its "
             f"checkpoint is of step {later}: finish it with the command that trains it, or take "
             "the checkpoint's by weights=averaged."
         )
     counts = header.get("counts", [1] * classes) if config["conditional"] else []
     model = model.to(device_of(device)).eval()
-    return Run(folder, model, config, shape, counts, tuple(header.get("names", ())), step)
+    return Run(folder, model, config, shape, counts, tuple(header.get("names", ())), at)
 
 
 def load(
@@ -86,20 +102,27 @@ def load(
     device: str = "cpu",
     weights: str = "finished",
     packages: Sequence[str] = (),
+    step: int | None = None,
+    ema: float | None = None,
 ) -> ScoreModel:
     """The model of a run that ``sdegen-train`` left in a folder, in eval mode on a device.
 
     weights:  "finished", those of a finished run, averaged; or of its last checkpoint, while it
               trains too: "averaged", or "raw" as the optimiser left them.
     packages: of your own, that the run's configuration may name.
+    step:     of a checkpoint that ``train.keep_every`` has kept, or of the last one.
+    ema:      the decay of the average, where ``train.ema`` lists several; the first by default.
+
+    With a step or a decay the weights are a checkpoint's, averaged unless they are "raw".
 
     A conditional model is given its labels as any: ``load(folder).given(y=labels)``, in the
     numbers of the training data's classes.
 
-    Raises ValueError where the weights are missing, damaged, or of another network.
+    Raises ValueError where the weights are missing, damaged, or of another network, and, with
+    those that there are, for another step or decay.
     """
-    one_of(weights, "weights", WEIGHTS_OF)
-    return load_run(Path(folder), list(packages), device, weights).model
+    refuse_weights(weights, step, ema)
+    return load_run(Path(folder), list(packages), device, weights, step, ema).model
 
 
 def trained_until(folder: Path) -> int | None:
@@ -130,9 +153,30 @@ def given_labels(model: Any, n: int, counts: list[int]) -> Any:
     return model.given(y=class_labels(n, counts).to(model.device)) if counts else model
 
 
+def with_length(data: Any) -> Any:
+    """A data set itself, or the first ``ENOUGH`` items of a stream as an array.
+
+    Raises ValueError for a stream without items, or whose labels are not of its classes.
+    """
+    if not isinstance(data, IterableDataset):
+        return data
+    items, classes = list(islice(data, ENOUGH)), getattr(data, "classes", 0)
+    if not items:
+        raise ValueError("The stream of data has no items.")
+    x, given = split(default_collate(items))
+    y = torch.as_tensor(given.get("y", -1)) if classes else None
+    if y is not None and not (y.ndim == 1 and y.min() >= 0 and y.max() < classes):
+        raise ValueError(
+            f"The stream says that it has {classes} classes, but an item of it has no label "
+            f"y from 0 to {classes - 1}."
+        )
+    return ArrayData(x, y, getattr(data, "levels", 0), getattr(data, "names", ()))
+
+
 def in_memory(data: Any) -> ArrayData:
     """A data set that is an array, or a fair part of another one, as an array."""
-    return data if isinstance(data, ArrayData) else gather(data, ENOUGH)
+    known = with_length(data)
+    return known if isinstance(known, ArrayData) else gather(known, ENOUGH)
 
 
 def quality_of(folder: Path, config: dict[str, Any], pair: Any = None) -> Any:
@@ -148,6 +192,8 @@ def quality_of(folder: Path, config: dict[str, Any], pair: Any = None) -> Any:
     if path.is_file() and pair is None:
         return Quality.of(read_tensors(path)[0])
     train, test = pair or build_data(config)
+    if test is None:
+        raise ValueError("the run has no held-out data (data.test).")
     quality = Quality(in_memory(train), in_memory(test))
     write_tensors(path, quality.tensors(), {})
     return quality

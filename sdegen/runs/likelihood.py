@@ -22,7 +22,7 @@ from sdegen.likelihood.ground import warn_of_failures
 from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Seeded
 from sdegen.runs.build import build, build_split
-from sdegen.runs.folder import WEIGHTS, Run, in_memory, load_run
+from sdegen.runs.folder import WEIGHTS, Run, in_memory, load_run, with_length
 from sdegen.runs.settings import EvaluateSettings, record
 
 PARTS = "parts.jsonl"
@@ -51,7 +51,8 @@ def evaluate_run(settings: EvaluateSettings) -> Evaluated:
     trained = {**run.config, "packages": settings.packages}
     # Other data are taken whole: no part of them was trained on.
     other = {} if settings.data is None else {"data": {**settings.data, "held_out": None}}
-    data = gather(build_split({**trained, **other}, settings.split, run.names), settings.n)
+    whole = with_length(build_split({**trained, **other}, settings.split, run.names))
+    data = gather(whole, settings.n)
     check_data(data.x, run.shape, data.levels, trained_range(trained))
     folder = source / settings.name
     claim(folder)

@@ -42,6 +42,9 @@ HOW_MANY = (
 )
 """Settings in which samples of one folder may differ."""
 
+WHICH = ("step", "ema")
+"""Settings that say which weights are meant: what they are is compared, by their digest."""
+
 
 class Sampled(NamedTuple):
     """The table's rows, the folder that holds everything, why the solver was chosen where one
@@ -62,14 +65,15 @@ def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled:
     says why.
     """
     device_number(settings.device, settings.devices - 1)
-    run = load_run(Path(settings.run), settings.packages, settings.device, settings.weights)
+    which = settings.weights, settings.step, settings.ema
+    run = load_run(Path(settings.run), settings.packages, settings.device, *which)
     refuse_export(settings.formats, run.shape)
     folder = run.folder / "samples" / settings.title
     maker = Maker(settings, run)
     claim(folder)
     with locked(folder):
         config = record(settings)
-        same = {k: v for k, v in config.items() if k not in HOW_MANY}
+        same = {k: v for k, v in config.items() if k not in HOW_MANY and k not in WHICH}
         if settings.seed is None:  # none of them could be made again
             (folder / SAMPLES).unlink(missing_ok=True)
         n, size, devices = settings.n, settings.batch_size, settings.devices
@@ -188,7 +192,8 @@ def fill(
 ) -> None:
     """Of process k beside the first: make its jobs and put them on the shelf."""
     device = device_number(settings.device, k)
-    run = load_run(Path(settings.run), settings.packages, device, settings.weights)
+    which = settings.weights, settings.step, settings.ema
+    run = load_run(Path(settings.run), settings.packages, device, *which)
     maker = Maker(settings, run, how)
     for first, m in part:
         shelf.put(first, maker(first, m))

@@ -45,8 +45,20 @@ def record(settings: Any) -> dict[str, Any]:
     return {name: value for name, (default, value) in values.items() if value is not default}
 
 
-WEIGHTS_OF = {"finished": None, "averaged": "ema.module.", "raw": "model."}
-"""Which weights of a run are meant, and how their names begin in a checkpoint."""
+WEIGHTS = ("finished", "averaged", "raw")
+"""Which weights of a run are meant."""
+
+
+def refuse_weights(weights: str, step: int | None, ema: float | None) -> None:
+    """ValueError for weights that no run has."""
+    one_of(weights, "weights", dict.fromkeys(WEIGHTS))
+    optional(whole, "step", step)
+    optional(number, "ema", ema, 0)
+    if weights == "raw" and ema is not None:
+        raise ValueError(
+            f"ema={ema} is the decay of an average, but weights=raw are not averaged."
+        )
+
 
 OF_SAMPLES = ("frechet", "sliced")
 """What is measured of samples, by the names of a ``Row``."""
@@ -65,7 +77,8 @@ class SampleSettings:
     run: the folder of a finished run.  name: of the samples' folder.  n: samples.  nfe or steps,
     eta, seed and denoise as ``solve`` has them; eta and seed may be lists.  batch_size: samples at
     once.  devices: processes, one per device.  classes: names or numbers, None for the training
-    data's shares.  weights: "finished", or of the last checkpoint, "averaged" or "raw".  quality:
+    data's shares.  weights: "finished", or of the last checkpoint, "averaged" or "raw".  step: of a
+    checkpoint that was kept.  ema: the decay of the average, where there are several.  quality:
     whether the samples are measured.  formats: files beside the .safetensors, of "png" and "npz".
     objective: the number that the command returns, "frechet" or "sliced", None for none.
     guidance: what is made of the model, a wrapper or several by name.
@@ -82,6 +95,8 @@ class SampleSettings:
     batch_size: int
     classes: list[int | str] | None
     weights: str
+    step: int | None
+    ema: float | None
     quality: bool
     formats: list[str]
     objective: str | None
@@ -104,7 +119,7 @@ class SampleSettings:
             optional(whole, "seed", seed, None)
         flag("denoise", self.denoise), flag("quality", self.quality)
         texts("packages", self.packages), texts("formats", self.formats)
-        one_of(self.weights, "weights", WEIGHTS_OF)
+        refuse_weights(self.weights, self.step, self.ema)
         for each in self.formats:
             one_of(each, "format", dict.fromkeys(("png", "npz")))
         optional(objective, "objective", self.objective, OF_SAMPLES)
@@ -119,7 +134,8 @@ class SampleSettings:
     @property
     def title(self) -> str:
         """A folder name that says what differs between the jobs of a sweep, and fits a file."""
-        parts = {"nfe": self.nfe, "steps": self.steps, "eta": self.eta, "seed": self.seed}
+        how = {"nfe": self.nfe, "steps": self.steps, "eta": self.eta, "seed": self.seed}
+        parts = {"at": self.step, "ema": self.ema, **how}
         given = [f"{key}{value}" for key, value in parts.items() if value is not None]
         return short("-".join([self.name, *given, *(["denoise"] if self.denoise else [])]))
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import default_collate
+from torch.utils.data import IterableDataset, default_collate
 
 from sdegen.files import claim, locked, write_json
 from sdegen.metrics.quality import Row
@@ -17,8 +18,9 @@ from sdegen.runs.begun import as_begun
 from sdegen.runs.build import build, build_data, build_optimizer, share_held_out
 from sdegen.runs.compare import refuse_early
 from sdegen.runs.finish import finish
-from sdegen.runs.folder import description
+from sdegen.runs.folder import description, with_length
 from sdegen.runs.network import build_model
+from sdegen.runs.progress import Progress
 from sdegen.runs.scale import warn_of_scale, with_sigma
 from sdegen.runs.settings import Experiment
 from sdegen.training import Objective, Trainer, TrainSettings, stopping
@@ -41,7 +43,9 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     experiment = Experiment.of(config)
     config = as_begun({**config, "train": asdict(experiment.train)}, folder)
     data, test = build_data(config)
-    config = with_sigma(config, data, folder)
+    refuse_data(data, test, experiment)
+    beginning, test = with_length(data), with_length(test)
+    config = with_sigma(config, beginning, folder)
     experiment = Experiment.of(config)
     packages, settings, compared = experiment.packages, experiment.train, experiment.evaluate
     torch.manual_seed(settings.seed)
@@ -52,11 +56,15 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     optimizer = build_optimizer(config)
     refuse_early(model, solvers, compared.budgets, walk)
     # A loss that cannot be taken says so now; of two, for norms over a batch.
-    few = default_collate([data[0], data[len(data) - 1]])
-    Objective(model, loss, experiment.conditional)(*split(few))
+    Objective(model, loss, experiment.conditional)(*split(default_collate(two_of(data))))
     if first_process():
-        warn_of_scale(model.sde, data)
+        warn_of_scale(model.sde, beginning)
+    del beginning
     about = description(config, data)
+    counts = about["counts"] if experiment.conditional else []
+    often, most = settings.sample_every, settings.batch_size
+    progress = Progress(folder, data.shape, counts, about["names"], compared.seed, often, most)
+    progress.refuse_early(model)
     claim(folder)
     with locked(folder) if first_process() else contextlib.nullcontext():
         trainer = Trainer(
@@ -74,19 +82,13 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
         first, world = trainer.fabric.is_global_zero, trainer.fabric.world_size
         if first:
             write_json(folder / "config.json", config)
-            count = sum(p.numel() for p in model.parameters())
-            held = share_held_out(config["data"])
-            say(
-                f"{folder}: {count:,} parameters, {len(data):,} samples"
-                + (f" and {len(test):,} held out of the same data" if held is not None else "")
-                + (f", sigma_data {config['sigma_data']}" if "sigma_data" in config else "")
-                + f", {settings.steps:,} steps"
-                + (f", {world} processes" if world > 1 else "")
-            )
+            say(begins(folder, config, model, data, test, world))
             if about["counts"]:
                 say(f"Classes: {listed(about['counts'], about['names'])}")
+            if test is None:
+                say("No data are held out (data.test): samples are not measured.")
         with stopping() as wish:
-            stopped = watch(trainer, wish)
+            stopped = watch(trainer, wish, progress)
         averaged, step = trainer.averaged, trainer.step
         trainer.close()
         if stopped and first:
@@ -96,6 +98,23 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
         header = {**about, "step": step}
         rows = finish(averaged, config, compared, folder, data, test, solvers, walk, header)
         return Trained(0, rows)
+
+
+def begins(
+    folder: Path, config: dict[str, Any], model: torch.nn.Module, data: Any, test: Any, world: int
+) -> str:
+    """What is trained, in a line."""
+    streams = isinstance(data, IterableDataset)
+    held = None if streams else share_held_out(config["data"])
+    count = sum(p.numel() for p in model.parameters())
+    return (
+        f"{folder}: {count:,} parameters, "
+        + ("a stream" if streams else f"{len(data):,} samples")
+        + (f" and {len(test):,} held out of the same data" if held is not None else "")
+        + (f", sigma_data {config['sigma_data']}" if "sigma_data" in config else "")
+        + f", {config['train']['steps']:,} steps"
+        + (f", {world} processes" if world > 1 else "")
+    )
 
 
 def listed(counts: list[int], names: list[str], most: int = 20) -> str:
@@ -114,8 +133,35 @@ def first_process() -> bool:
     return bool(vars(rank_zero_only)["rank"] == 0)
 
 
-def watch(trainer: Trainer, wish: Any) -> int:
-    """Train to the end with a progress bar, or until a signal; its number or 0."""
+def refuse_data(data: Any, test: Any, experiment: Experiment) -> None:
+    """ValueError for data that do not say what they are, and for what needs held-out data where
+    there are none."""
+    for name in ("shape", "classes"):
+        if not hasattr(data, name):
+            raise ValueError(
+                f"data.train is a {type(data).__name__} without {name}: it must say the shape of "
+                "an item's data and the number of its classes, 0 for none."
+            )
+    needed = {"train.validate_every": experiment.train.validate_every}
+    for name, value in {**needed, "objective": experiment.objective}.items():
+        if value and test is None:
+            raise ValueError(f"{name} = {value} needs held-out data: give data.test.")
+
+
+def two_of(data: Any) -> list[Any]:
+    """Two items of a data set: the first and the last, or a stream's first; ValueError for a
+    stream without any."""
+    if not isinstance(data, IterableDataset):
+        return [data[0], data[len(data) - 1]]
+    items = list(islice(data, 2))
+    if not items:
+        raise ValueError("The stream of data has no items.")
+    return items
+
+
+def watch(trainer: Trainer, wish: Any, progress: Progress) -> int:
+    """Train to the end with a progress bar and samples on the way, or until a signal; its number
+    or 0."""
     from tqdm import tqdm
 
     total, first = trainer.settings.steps, trainer.fabric.is_global_zero
@@ -123,6 +169,8 @@ def watch(trainer: Trainer, wish: Any) -> int:
         for record in trainer.steps(wish):
             bar.update(record.step - bar.n)
             bar.set_postfix(loss=f"{record.loss:.4f}")
+            if first:
+                progress.draw(trainer.averaged, record.step)
     return int(wish.signum) if trainer.step < total else 0
 
 
@@ -133,7 +181,7 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     usual = TrainSettings()
     # Settings that came later count where they are not what was before them.
     later = [n for n in ("schedule", "accumulate") if config["train"][n] != getattr(usual, n)]
-    return {
-        **{name: config[name] for name in names},
-        "train": {name: config["train"][name] for name in (*fixed, *later)},
-    }
+    train = {name: config["train"][name] for name in (*fixed, *later)}
+    if isinstance(train["ema"], list) and len(train["ema"]) == 1:
+        train["ema"] = train["ema"][0]
+    return {**{name: config[name] for name in names}, "train": train}

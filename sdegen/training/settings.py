@@ -23,12 +23,19 @@ class TrainSettings:
     validate_every: steps between losses of the averaged model on held-out data, at records; 0:
                 never.
     clip:       largest gradient norm.
-    ema:        decay of the weights' moving average, reached gradually: min(ema, (1+n)/(10+n)).
+    ema:        decay of the weights' moving average, reached gradually: min(ema, (1+n)/(10+n)); or
+                a list of decays for as many averages, whose first is the one that is sampled.
     seed:       of the data order and of every step's noise.
     device:     "cpu", "cuda" or "auto"; devices: processes, one per device (gloo on the CPU).
     precision:  Lightning Fabric's names ("32-true", "bf16-mixed", ...); "auto" is bfloat16
                 mixed precision on a GPU that has it, float32 elsewhere.
+    compile:    the network is compiled by torch.compile, in training alone.
+    checkpointing: the network's blocks keep their inputs alone, and are computed once more for
+                the gradient: less memory for a quarter to a third more time.
     log_every, save_every: steps between records and between checkpoints.
+    keep_every: steps between checkpoints that stay, each in a file of its own; 0: never.
+    sample_every: steps between pictures of the averaged model's samples, at records, that
+                sdegen-train draws (who calls Trainer has the records to do it at); 0: never.
     workers:    processes that load data; 0 loads in this one.
     """
 
@@ -42,13 +49,17 @@ class TrainSettings:
     accumulate: int = 1
     validate_every: int = 0
     clip: float = 1.0
-    ema: float = 0.999
+    ema: Any = 0.999
     seed: int = 0
     device: str = "auto"
     devices: int = 1
     precision: str = "auto"
+    compile: bool = False
+    checkpointing: bool = False
     log_every: int = 20
     save_every: int = 500
+    keep_every: int = 0
+    sample_every: int = 0
     workers: int = 0
 
     def __post_init__(self) -> None:
@@ -62,6 +73,8 @@ class TrainSettings:
             "validate_every": 0,
             "log_every": 1,
             "save_every": 1,
+            "keep_every": 0,
+            "sample_every": 0,
             "workers": 0,
         }.items():
             value = getattr(self, name)
@@ -71,14 +84,40 @@ class TrainSettings:
             raise ValueError(
                 f"train.schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}."
             )
-        if self.validate_every % self.log_every:
-            raise ValueError(
-                f"train.validate_every = {self.validate_every} must be a multiple of "
-                f"train.log_every = {self.log_every}, at whose records the loss is noted."
-            )
+        for name, what in {
+            "validate_every": "the loss is noted",
+            "sample_every": "it is done",
+        }.items():
+            if getattr(self, name) % self.log_every:
+                raise ValueError(
+                    f"train.{name} = {getattr(self, name)} must be a multiple of "
+                    f"train.log_every = {self.log_every}, at whose records {what}."
+                )
         if not 0 < self.clip <= math.inf:
             raise ValueError(f"train.clip must be positive, not {self.clip!r}.")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"train.ema must lie in [0, 1), not {self.ema!r}.")
+        for name in ("compile", "checkpointing"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(
+                    f"train.{name} must be true or false, not {getattr(self, name)!r}."
+                )
+        refuse_decays(self.ema)
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"train.device must be 'auto', 'cpu' or 'cuda', not {self.device!r}.")
+
+    @property
+    def decays(self) -> tuple[float, ...]:
+        """Of the moving averages, one or more."""
+        return tuple(self.ema) if isinstance(self.ema, list | tuple) else (self.ema,)
+
+
+def refuse_decays(ema: Any) -> None:
+    """ValueError for what is neither a decay nor a list of different ones."""
+    several = isinstance(ema, list | tuple)
+    for decay in ema if several else [ema]:
+        number = isinstance(decay, int | float) and not isinstance(decay, bool)
+        if not number or not 0 <= decay < 1:
+            raise ValueError(f"train.ema must lie in [0, 1), not {decay!r}.")
+    if several and (not ema or len(set(ema)) < len(ema)):
+        raise ValueError(
+            f"train.ema must be a number or a list of different ones, not {list(ema)!r}."
+        )

@@ -20,21 +20,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import IterableDataset, default_collate
 
 from sdegen.checks import warn
 from sdegen.data import InfiniteBatches, SeededItems
-from sdegen.files import load_weights, locked, read_tensors, write_tensors, write_text
+from sdegen.files import clear_parts, locked, read_tensors, write_text
 from sdegen.model.score import ScoreModel
 from sdegen.noise.hashing import GOLDEN, mix, signed
+from sdegen.training.activations import checkpoint_blocks
+from sdegen.training.averages import Averages
 from sdegen.training.batches import cut, split, streamed
+from sdegen.training.checkpoint import CHECKPOINT, KEPT, restore, write_checkpoint
+from sdegen.training.compiling import compile_network
 from sdegen.training.identity import is_until, refuse_other
 from sdegen.training.rates import rate
 from sdegen.training.settings import TrainSettings
 from sdegen.training.signals import Wish
 
-CHECKPOINT = "checkpoint.safetensors"
 RECORDS = "metrics.jsonl"
 
 HELD_OUT = 1024
@@ -69,23 +71,11 @@ class Objective(nn.Module):
         return self.loss(model, x0).mean()
 
 
-def average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """The moving average's update, its decay min(decay, (1 + n)/(10 + n)) at update n."""
-
-    @torch.no_grad()
-    def update(averages: list[Tensor], weights: list[Tensor], n: Tensor) -> None:
-        rate = 1 - ((1 + n) / (10 + n)).clamp(max=decay)
-        gaps = torch._foreach_sub(weights, averages)
-        torch._foreach_mul_(gaps, rate)
-        torch._foreach_add_(averages, gaps)
-
-    return update
-
-
 class Trainer:
-    """A model in training, in a folder that holds its one checkpoint and its records.
+    """A model in training, in a folder that holds its checkpoint, those to keep, and its records.
 
-    model:     the score model; ``ema`` is the averaged copy to sample from.
+    model:     the score model; ``averaged`` is the copy to sample from, ``averages`` has those of
+               every decay.
     data:      a data set, map-style or a stream (``IterableDataset``), of x, (x, y), (x, {name:
                condition}) or dictionaries: see ``split``. A stream's items are read again up to
                where a run goes on.
@@ -116,8 +106,12 @@ class Trainer:
         self.settings, self.folder, self.data, self.held_out = settings, folder, data, held_out
         self.identity, self.about = identity or {}, about or {}
         self.fabric = launch(settings)
-        self.ema = AveragedModel(model, multi_avg_fn=average(settings.ema))
-        self.ema.to(self.fabric.device)
+        # Copied before the network is changed: the averaged ones stay as they are.
+        self.averages = Averages(model, settings.decays, self.fabric.device)
+        if settings.checkpointing:
+            checkpoint_blocks(model.net if model.module is None else model.module)
+        if settings.compile:
+            compile_network(model.net, self.fabric.device)
         self.objective, self.optimizer = self.fabric.setup(
             Objective(model, loss, conditional), without_closure(optimizer(model.parameters()))
         )
@@ -139,10 +133,8 @@ class Trainer:
 
     @property
     def averaged(self) -> ScoreModel:
-        """The model with averaged weights, ready to sample from."""
-        model = self.ema.module
-        assert isinstance(model, ScoreModel)
-        return model.eval()
+        """The model with averaged weights, of the first decay, ready to sample from."""
+        return self.averages.model()
 
     def steps(self, wish: Wish | None = None) -> Iterator[Record]:
         """Train until ``settings.steps``, yielding a record every so often and saving on the way.
@@ -156,6 +148,7 @@ class Trainer:
         """
         with locked(self.folder) if self.fabric.is_global_zero else nullcontext():
             if self.fabric.is_global_zero:
+                clear_parts(self.folder / KEPT)  # what a killed process was writing there
                 self.forget_later()
             yield from self.go(wish)
 
@@ -174,14 +167,17 @@ class Trainer:
                 lr = self.optimizer.param_groups[0]["lr"]
                 record = Record(self.step, loss, norm, lr, now - start, self.validated())
                 total.zero_()
-                count, start = 0, now
+                count = 0
                 self.record(record)
                 yield record
+                start = time.perf_counter()  # what the caller did is not the training's time
             stop = self.agreed(wish)
-            if stop or self.step % settings.save_every == 0 or self.step == settings.steps:
+            keep = settings.keep_every > 0 and self.step % settings.keep_every == 0
+            last = self.step == settings.steps
+            if stop or keep or last or self.step % settings.save_every == 0:
                 sums = self.fabric.all_reduce(total.clone(), reduce_op="sum")  # in place, it may
                 self.refuse_broken(float(sums[0]))
-                self.save()
+                self.save(keep)
             if stop:
                 return
 
@@ -193,8 +189,9 @@ class Trainer:
         """
         broken = f"loss is {loss}"
         if math.isfinite(loss):
-            states = [*self.model.state_dict().values(), *self.ema.state_dict().values()]
-            if bool(torch.stack([each.isfinite().all() for each in states]).all()):
+            states = [self.model.state_dict(), *self.averages.states().values()]
+            values = [each for state in states for each in state.values()]
+            if bool(torch.stack([each.isfinite().all() for each in values]).all()):
                 return
             broken = "weights are not finite"
         kept = "There is no checkpoint yet."
@@ -273,7 +270,7 @@ class Trainer:
         )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update_parameters(self.model)
+        self.averages.update(self.model)
         self.step += 1
         self.seen += settings.batch_size * self.fabric.world_size
         return torch.stack([loss.float(), torch.as_tensor(norm).to(loss).float()])
@@ -284,30 +281,19 @@ class Trainer:
             with (self.folder / RECORDS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(vars(record)) + "\n")
 
-    def save(self) -> None:
-        """The whole state of training in one file, on the first process."""
+    def save(self, keep: bool = False) -> None:
+        """The whole state of training in one file, on the first process; ``keep``: in one that
+        stays, too."""
         if not self.fabric.is_global_zero:
             return
-        state = self.optimizer.state_dict()
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
-        scalars: dict[str, Any] = {}
-        for index, entries in state["state"].items():
-            for name, value in entries.items():
-                key = f"{index}.{name}"
-                if isinstance(value, Tensor):
-                    tensors[f"optimizer.{key}"] = value
-                else:
-                    scalars[key] = value
         about = {
             **self.about,
             "step": self.step,
             "seen": self.seen,
             "devices": self.fabric.world_size,
             "identity": self.identity,
-            "optimizer": {"groups": state["param_groups"], "scalars": scalars},
         }
-        write_tensors(self.folder / CHECKPOINT, tensors, about)
+        write_checkpoint(self.folder, self.model, self.averages, self.optimizer, about, keep)
         self.saved = self.step
 
     def load(self) -> None:
@@ -322,19 +308,7 @@ class Trainer:
                 f"The checkpoint {path} is of step {step}, beyond train.steps = {wanted}: give "
                 f"train.steps={step} or more, or choose another run folder (name=...)."
             )
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
-        for name, tensor in tensors.items():
-            part, _, key = name.partition(".")
-            parts[part][key] = tensor
-        load_weights(self.model, parts["model"], path)
-        load_weights(self.ema, parts["ema"], path)
-        entries: dict[int, dict[str, Any]] = {}
-        for key, value in [*parts["optimizer"].items(), *about["optimizer"]["scalars"].items()]:
-            index, _, name = key.partition(".")
-            entries.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict(
-            {"state": entries, "param_groups": about["optimizer"]["groups"]}
-        )
+        restore(path, tensors, about, self.model, self.averages, self.optimizer)
         self.step = self.saved = step
         self.seen = about.get("seen", step * self.settings.batch_size * world)
         before = about.get("devices", world)

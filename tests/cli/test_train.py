@@ -71,7 +71,11 @@ WRONG = {
     "hydra.run.dir=/proc/nowhere": ["/proc/nowhere"],
     "name=../../x": ["name must be the name of a folder, but it is '../../x'"],
     "name=": ["name must be a name, but it is ''"],
-    "+train.compile=true": ["no setting compile", "batch_size, clip"],
+    "+train.compiled=true": ["no setting compiled", "batch_size, checkpointing, clip"],
+    "train.compile=perhaps": ["train.compile", "perhaps"],
+    "train.ema=[0.9,2]": ["train.ema must lie in [0, 1), not 2"],
+    "train.sample_every=30": ["sample_every = 30 must be a multiple of train.log_every = 20"],
+    "train.keep_every=-1": ["train.keep_every must be a whole number >= 0, not -1"],
     "evaluate.solvers={}": ["evaluate.solvers={} takes nothing away", "~evaluate.solvers"],
     "~evaluate": ["setting budgets has no value"],
     "walk=[1,2]": ["a group takes one name, as in walk=uniform"],
@@ -136,12 +140,16 @@ def test_a_stopped_run_continues_bit_for_bit(number: int, tmp_path: Path) -> Non
 @slow
 def test_two_processes(tmp_path: Path) -> None:
     """Two processes on half batches take the steps of one: their gradients are averaged."""
-    both = [*TINY, "train.steps=6", "train.devices=2"]
+    more = ["train.checkpointing=true", "train.ema=[0.9,0.5]", "train.keep_every=2"]
+    both = [*TINY, "train.steps=6", "train.devices=2", *more, "train.sample_every=3"]
     code, out, err = run("train", *both, cwd=tmp_path)
     assert code == 0, err
     assert out.count("2 processes") == 1 and out.count("real data (floor)") == 1
     records = (tmp_path / "outputs" / "toy2d" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in records] == [1, 2, 3, 4, 5, 6]
+    folders = [tmp_path / "outputs" / "toy2d" / name for name in ("checkpoints", "progress")]
+    kept, drawn = (sorted({int(path.stem) for path in each.iterdir()}) for each in folders)
+    assert kept == [2, 4, 6] and drawn == [3, 6]
 
 
 def test_a_sweep_goes_on_past_a_bad_job(tmp_path: Path) -> None:

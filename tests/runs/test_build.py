@@ -18,7 +18,7 @@ from sdegen.runs.begun import as_begun
 from sdegen.runs.build import build_data, build_split, share_held_out
 from sdegen.runs.train import listed
 from sdegen.training import Trainer, TrainSettings
-from sdegen.training.trainer import CHECKPOINT
+from sdegen.training.checkpoint import CHECKPOINT
 from tests.cases import refused
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from sdegen.files import read_header, read_tensors, write_tensors
 from sdegen.runs.folder import WEIGHTS, load_run
-from sdegen.training.trainer import CHECKPOINT
+from sdegen.training.checkpoint import CHECKPOINT
 from tests.cases import refused
 from tests.processes import TINY, typed
 

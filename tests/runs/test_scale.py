@@ -13,7 +13,7 @@ import sdegen as sg
 from sdegen.data import ArrayData, digits
 from sdegen.files import write_tensors
 from sdegen.runs.scale import warn_of_scale, with_sigma
-from sdegen.training.trainer import CHECKPOINT
+from sdegen.training.checkpoint import CHECKPOINT
 from tests.cases import Plain, refused
 
 AUTO: dict[str, Any] = {

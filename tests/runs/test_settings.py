@@ -92,7 +92,7 @@ WRONG = {
     "sample denoise=maybe": "denoise must be true or false, but it is 'maybe'",
     "sample packages=mine": "packages must be a list of names, packages=",
     "sample run=null": "run must be a name, but it is None",
-    "sample +nfx=3": "no setting nfx: it must be one of batch_size, classes, denoise, device, eta",
+    "sample +nfx=3": "no setting nfx: it must be one of batch_size, classes, denoise, device, ema",
     "sample name=../x": "name must be the name of a folder, but it is '../x'",
     "evaluate name=/x": "name must be the name of a folder, but it is '/x'",
     "evaluate objective=x": "objective must be one of flow, elbo, ddpm, but it is 'x'",
@@ -100,6 +100,8 @@ WRONG = {
     "sample batch_size=0": "batch_size must be a whole number >= 1, but it is 0",
     "sample classes=3": "classes must be a list, classes=[...], but it is 3",
     "sample weights=ema": "Unknown weights 'ema': it must be one of averaged, finished, raw",
+    "sample step=0": "step must be a whole number >= 1, but it is 0",
+    "sample ema=x": "ema must be a number >= 0, but it is 'x'",
     "sample formats=png": "formats must be a list of names, formats=",
     "sample formats=[gif]": "Unknown format 'gif': it must be one of npz, png",
     "sample objective=fid": "objective must be one of frechet, sliced, but it is 'fid'",
@@ -133,6 +135,8 @@ def test_what_may_be_left_open_may() -> None:
     sample = read(SampleSettings, composed("sample", *some))
     assert sample.seed is None and sample.title == "7-eta[0, 0.5]" and sample.run == "3"
     assert read(SampleSettings, composed("sample", "~solver")).solver is None
+    at = read(SampleSettings, composed("sample", "step=5000", "ema=0.99", "steps=5"))
+    assert at.title == "x-at5000-ema0.99-steps5-seed0"
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.training.trainer import CHECKPOINT
+from sdegen.training.checkpoint import CHECKPOINT
 from tests.cases import refused
 from tests.trainers import trainer
 

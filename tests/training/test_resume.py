@@ -15,7 +15,8 @@ from torch import Tensor
 
 from sdegen.data import InfiniteBatches, SeededItems
 from sdegen.files import LOCK
-from sdegen.training.trainer import CHECKPOINT, RECORDS
+from sdegen.training.checkpoint import CHECKPOINT
+from sdegen.training.trainer import RECORDS
 from tests.cases import refused
 from tests.trainers import trainer
 

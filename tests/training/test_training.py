@@ -19,8 +19,10 @@ from sdegen.exact.distributions import Gaussian, exact_model
 from sdegen.files import read_tensors, write_tensors
 from sdegen.networks import MLP
 from sdegen.training import Trainer, TrainSettings
+from sdegen.training.averages import average
+from sdegen.training.checkpoint import CHECKPOINT
 from sdegen.training.signals import stopping
-from sdegen.training.trainer import CHECKPOINT, RECORDS, average, step_seed
+from sdegen.training.trainer import RECORDS, step_seed
 from tests.trainers import trainer
 
 

@@ -1,0 +1,79 @@
+"""Samples on the way: what the averaged model makes at some steps of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sdegen.checks import warn
+from sdegen.files import claim, clear_parts, write_tensors
+from sdegen.model.score import ScoreModel
+from sdegen.runs.folder import given_labels
+from sdegen.runs.pictures import picture
+from sdegen.sampling.march import solve
+from sdegen.sampling.plan import Plan
+from sdegen.solvers.solver import arrived
+
+PROGRESS = "progress"
+"""The folder of these samples in a run's."""
+NFE = 20
+POINTS, OTHERS = 2000, 100
+"""How many samples at once: points of the plane, and what is larger."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Samples of a shape, always of the same starts and labels, into a folder of the run's.
+
+    every: steps between them.  counts: how often the classes come, empty where the model takes
+    none; names: theirs.  seed: of the starts.  most: as many as fit into the memory.
+    """
+
+    folder: Path
+    shape: Sequence[int]
+    counts: list[int]
+    names: Sequence[str]
+    seed: int
+    every: int
+    most: int
+
+    def refuse_early(self, model: ScoreModel) -> None:
+        """Raise now what the solver would refuse later."""
+        if self.every:
+            Plan.of(model, nfe=NFE, seed=self.seed)
+
+    def draw(self, model: ScoreModel, step: int) -> None:
+        """A picture of the model's samples, and the samples, where they are due at this step.
+
+        A warning, and no more, where that does not work. Torch's generators are left alone: what
+        is trained is the same with and without.
+        """
+        if not self.every or step % self.every:
+            return
+        n = POINTS if list(self.shape) == [2] else min(OTHERS, self.most)
+        place = self.folder / PROGRESS
+        gpu = [model.device] if model.device.type == "cuda" else []
+        try:
+            claim(place)
+            clear_parts(place)
+            with torch.random.fork_rng(gpu):
+                given = given_labels(model, n, self.counts)
+                made = solve(given, (n, *self.shape), nfe=NFE, seed=self.seed)
+            good = arrived(made.status)
+            about = {"step": step, "seed": self.seed, "nfe": NFE}
+            tensors = {"x": made.x, "status": made.status}
+            if self.counts:
+                tensors["y"] = given.conditions["y"]
+            write_tensors(place / f"{step:08}.safetensors", tensors, about)
+            if good.any():
+                y = tensors["y"][good] if self.counts else None
+                path, title = place / f"{step:08}.png", f"step {step}, {NFE} NFE"
+                picture(made.x[good], path, title, y, self.names)
+            if not good.all():
+                warn(f"At step {step} {int((~good).sum())} of {n} samples did not arrive.")
+        except (ValueError, RuntimeError, OSError) as error:
+            reason = " ".join(str(error).split())[:300]
+            warn(f"There are no samples of step {step}: {reason}")

@@ -1,0 +1,82 @@
+"""Moving averages of a model's weights, one for each decay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from sdegen.model.network import hidden_modules
+from sdegen.model.score import ScoreModel
+
+
+def average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """The moving average's update, its decay min(decay, (1 + n)/(10 + n)) at update n."""
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], weights: list[Tensor], n: Tensor) -> None:
+        rate = 1 - ((1 + n) / (10 + n)).clamp(max=decay)
+        gaps = torch._foreach_sub(weights, averages)
+        torch._foreach_mul_(gaps, rate)
+        torch._foreach_add_(averages, gaps)
+
+    return update
+
+
+class Averages:
+    """Averages of a model's weights, by decays, of which the first is the run's own.
+
+    Raises ValueError for a model that cannot be copied with its weights.
+    """
+
+    def __init__(
+        self, model: ScoreModel, decays: Sequence[float], device: torch.device | None = None
+    ) -> None:
+        self.decays = tuple(decays)
+        self.copies = [
+            AveragedModel(model, device, multi_avg_fn=average(decay)) for decay in decays
+        ]
+        # A function is copied by reference, and what it has closed over stays the original.
+        own = {id(weight) for weight in model.parameters()}
+        for module in hidden_modules(self.model().net):
+            if any(id(weight) in own for weight in module.parameters()):
+                raise ValueError(
+                    "The network is a function that holds its module, so a copy of it with "
+                    "averaged weights would call the original: hand over a module whose forward "
+                    "does what the function does."
+                )
+
+    def update(self, model: ScoreModel) -> None:
+        """Take in the weights after a step."""
+        for each in self.copies:
+            each.update_parameters(model)
+
+    def model(self, decay: float | None = None) -> ScoreModel:
+        """The model with the weights averaged by a decay, the first by default, in eval mode;
+        ValueError where there is none of that decay."""
+        model = self.copies[0 if decay is None else place(decay, self.decays)].module
+        assert isinstance(model, ScoreModel)
+        return model.eval()
+
+    def states(self) -> dict[str, dict[str, Tensor]]:
+        """All there is to be kept, by the names of the averages in a file."""
+        return {part(i): each.state_dict() for i, each in enumerate(self.copies)}
+
+
+def part(i: int) -> str:
+    """How the names of the i-th average's tensors begin in a file: ema, ema1, ema2, ..."""
+    return f"ema{i}" if i else "ema"
+
+
+def place(decay: float, decays: Sequence[float]) -> int:
+    """Where a decay is among those there are; ValueError, with their names, where it is not."""
+    if decay not in decays:
+        known = f"there are {', '.join(map(str, decays))}." if decays else ""
+        raise ValueError(
+            f"There is no average of ema={decay!r}: "
+            + (known or "the checkpoint does not say which it has.")
+        )
+    return decays.index(decay)
