@@ -8,8 +8,28 @@ from typing import Any
 from sdegen.runs.build import build, targets
 from sdegen.runs.folder import Run
 
+DROPPED = "sdegen.losses.dropped"
+
 Guide = Callable[[Any], Any]
 """A model -> a model made of it."""
+
+
+def with_null_label(node: Any, classes: int) -> Any:
+    """A loss's node whose dropped labels, where they have no null yet, are that of no class.
+
+    ValueError for data without classes.
+    """
+    if not isinstance(node, Mapping):
+        return node
+    told = {key: with_null_label(part, classes) for key, part in node.items()}
+    if told.get("_target_") == DROPPED and told.get("null") is None:
+        if not classes:
+            raise ValueError(
+                "loss=dropped drops the class, but the data have none: say what is dropped, as "
+                "'loss.null={c: 0.0}', or leave it out."
+            )
+        told["null"] = {"y": classes}
+    return told
 
 
 def guide_of(node: Mapping[str, Any] | None, run: Run, packages: Sequence[str] = ()) -> Guide:
@@ -39,7 +59,7 @@ def with_null(node: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
             "This guidance needs a model that takes a class, but the run's takes none: train one "
             "with conditional=true and loss=dropped, or say without={...} yourself."
         )
-    if "sdegen.losses.dropped" not in targets(run.config["loss"]):
+    if DROPPED not in targets(run.config["loss"]):
         raise ValueError(
             "This guidance asks for the model without a class, which the run was never trained "
             "as: train one with loss=dropped."

@@ -77,8 +77,8 @@ class SampleSettings:
     run: the folder of a finished run.  name: of the samples' folder.  n: samples.  nfe or steps,
     eta, seed and denoise as ``solve`` has them; eta and seed may be lists.  batch_size: samples at
     once.  devices: processes, one per device.  classes: names or numbers, None for the training
-    data's shares.  weights: "finished", or of the last checkpoint, "averaged" or "raw".  step: of a
-    checkpoint that was kept.  ema: the decay of the average, where there are several.  quality:
+    data's shares.  weights: "finished", or of the last checkpoint, "averaged" or "raw".  step: of
+    a checkpoint that was kept.  ema: the decay of the average, where there are several.  quality:
     whether the samples are measured.  formats: files beside the .safetensors, of "png" and "npz".
     objective: the number that the command returns, "frechet" or "sliced", None for none.
     guidance: what is made of the model, a wrapper or several by name.

@@ -19,6 +19,7 @@ from sdegen.runs.build import build, build_data, build_optimizer, share_held_out
 from sdegen.runs.compare import refuse_early
 from sdegen.runs.finish import finish
 from sdegen.runs.folder import description, with_length
+from sdegen.runs.guiding import with_null_label
 from sdegen.runs.network import build_model
 from sdegen.runs.progress import Progress
 from sdegen.runs.scale import warn_of_scale, with_sigma
@@ -46,6 +47,7 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     refuse_data(data, test, experiment)
     beginning, test = with_length(data), with_length(test)
     config = with_sigma(config, beginning, folder)
+    config = {**config, "loss": with_null_label(config["loss"], data.classes)}
     experiment = Experiment.of(config)
     packages, settings, compared = experiment.packages, experiment.train, experiment.evaluate
     torch.manual_seed(settings.seed)

@@ -26,12 +26,14 @@ class Reverse:
     """dx = [ f x - (1 + eta^2)/2 g^2 score ] dt + eta g dw, time running down.
 
     Every eta has the same marginals: eta = 1 is Anderson's reverse SDE, Song et al. (2021) eq. 6;
-    eta = 0 the probability-flow ODE, eq. 13. So it is for a true score alone. A guided one is that
-    of no density for all t, and each eta ends elsewhere: of N(0, v) and N(0, V) with the scale s
-    the flow has the variance v^s V^(1-s) (docs/guidance.md). eta is a number, a function of lam = log(alpha/sigma)
-    (float64, elementwise), or one number per step of the walk. left: how many steps of the walk
-    follow the one that is taken; None where nobody knows. ValueError for an eta that is not >= 0,
-    and for a function where the SDE has no lam.
+    eta = 0 the probability-flow ODE, eq. 13. So it is for a true score alone: a guided one is that
+    of no density for all t, and each eta ends elsewhere. Of N(0, v) and N(0, V) with the scale s
+    the flow ends with the variance v^s V^(1-s) (docs/guidance.md).
+
+    eta is a number, a function of lam = log(alpha/sigma) (float64, elementwise), or one number per
+    step of the walk. left: how many steps of the walk follow the one that is taken; None where
+    nobody knows. ValueError for an eta that is not >= 0, and for a function where the SDE has no
+    lam.
     """
 
     model: Denoiser
