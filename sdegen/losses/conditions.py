@@ -17,7 +17,7 @@ def dropped(
     *,
     loss: Callable[[Any, Tensor], Tensor],
     p: float | Mapping[str, float],
-    null: Mapping[str, Any],
+    without: Mapping[str, Any],
     together: bool = True,
 ) -> Tensor:
     """A loss (b,) of a model whose conditions are dropped with probability p, sample by sample.
@@ -25,7 +25,7 @@ def dropped(
     So one network is the conditional model and the others that ``CFG`` takes.  Ho & Salimans
     (2022), alg. 1.
 
-    null:     what stands in the place of a dropped condition, by name: a number, or a tensor that
+    without:  what stands in the place of a dropped condition, by name: a number, or a tensor that
               broadcasts to it, as a learned or an empty text. Conditions not named stay.
     p:        of all at once; or, with ``together=False``, of each by itself, of k conditions k
               numbers by name where they differ: all are then gone with the product's probability.
@@ -35,21 +35,21 @@ def dropped(
     ValueError for a condition that the model was not given, and p outside [0, 1].
     """
     conditions: Mapping[str, Any] = model.conditions
-    if missing := [name for name in null if not isinstance(conditions.get(name), Tensor)]:
+    if missing := [name for name in without if not isinstance(conditions.get(name), Tensor)]:
         raise ValueError(
             f"dropped puts a null in the place of {', '.join(missing)}, but the model was given "
-            f"{', '.join(conditions) or 'no condition'}: give tensors, or leave the null out."
+            f"{', '.join(conditions) or 'no condition'}: give tensors, or leave it out."
         )
-    if isinstance(p, Mapping) and (together or p.keys() != null.keys()):
-        raise ValueError("p by name takes together=False, and a number for each null.")
-    chances = p if isinstance(p, Mapping) else dict.fromkeys(null, p)
+    if isinstance(p, Mapping) and (together or p.keys() != without.keys()):
+        raise ValueError("p by name takes together=False, and a number for each that is dropped.")
+    chances = p if isinstance(p, Mapping) else dict.fromkeys(without, p)
     for each in chances.values():
         if not 0 <= number("p", each) <= 1:
             raise ValueError(f"p lies in [0, 1], but it is {each!r}.")
     draws = generator_apart(x0.device)
     u = torch.rand(len(x0), device=x0.device, generator=draws)
     changed = {}
-    for name, value in null.items():
+    for name, value in without.items():
         old = conditions[name]
         new = torch.as_tensor(value, dtype=old.dtype, device=old.device).expand_as(old)
         gone = (u < chances[name]).reshape(-1, *[1] * (old.ndim - 1))

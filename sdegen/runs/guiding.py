@@ -15,20 +15,20 @@ Guide = Callable[[Any], Any]
 
 
 def with_null_label(node: Any, classes: int) -> Any:
-    """A loss's node whose dropped labels, where they have no null yet, are that of no class.
+    """A loss's node whose dropped labels, where nothing stands in their place yet, are that of no class.
 
     ValueError for data without classes.
     """
     if not isinstance(node, Mapping):
         return node
     told = {key: with_null_label(part, classes) for key, part in node.items()}
-    if told.get("_target_") == DROPPED and told.get("null") is None:
+    if told.get("_target_") == DROPPED and told.get("without") is None:
         if not classes:
             raise ValueError(
                 "loss=dropped drops the class, but the data have none: say what is dropped, as "
-                "'loss.null={c: 0.0}', or leave it out."
+                "'loss.without={c: 0.0}', or leave it out."
             )
-        told["null"] = {"y": classes}
+        told["without"] = {"y": classes}
     return told
 
 

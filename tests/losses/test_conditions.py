@@ -28,7 +28,7 @@ def seen(model: Any, x0: Tensor) -> Tensor:
 def losses(p: Any, seed: int = 0, y: Tensor = Y, **how: Any) -> Tensor:
     torch.manual_seed(seed)
     model = labelled(SDE).given(y=y)
-    return dropped(model, X0, loss=sg.dsm_loss, p=p, null={"y": NULL}, **how)
+    return dropped(model, X0, loss=sg.dsm_loss, p=p, without={"y": NULL}, **how)
 
 
 def test_never_and_always_are_the_two_models_bit_for_bit() -> None:
@@ -44,12 +44,12 @@ def test_a_sample_in_ten_is_dropped_and_another_each_time() -> None:
     torch.manual_seed(0)
     model = sg.ScoreModel(lambda x, t, y: x, SDE).given(y=torch.zeros(n, dtype=torch.int64))
     x0 = torch.zeros(n, 1)
-    gone = [dropped(model, x0, loss=seen, p=0.1, null={"y": 1}).floor() for _ in range(2)]
+    gone = [dropped(model, x0, loss=seen, p=0.1, without={"y": 1}).floor() for _ in range(2)]
     for each in gone:
         assert abs(float(each.mean()) - 0.1) < 4 * (0.1 * 0.9 / n) ** 0.5
     assert abs(float((gone[0] * gone[1]).mean()) - 0.01) < 4 * (0.01 * 0.99 / n) ** 0.5
     torch.manual_seed(0)
-    assert torch.equal(dropped(model, x0, loss=seen, p=0.1, null={"y": 1}).floor(), gone[0])
+    assert torch.equal(dropped(model, x0, loss=seen, p=0.1, without={"y": 1}).floor(), gone[0])
 
 
 def test_dropping_does_not_know_the_times() -> None:
@@ -61,7 +61,7 @@ def test_dropping_does_not_know_the_times() -> None:
         return torch.stack([model.conditions["y"].double(), torch.rand(n).double()])
 
     torch.manual_seed(0)
-    y, u = dropped(model, torch.zeros(n, 1), loss=both, p=0.5, null={"y": 1})
+    y, u = dropped(model, torch.zeros(n, 1), loss=both, p=0.5, without={"y": 1})
     assert abs(float(torch.corrcoef(torch.stack([y, u]))[0, 1])) < 4 / n**0.5
 
 
@@ -78,20 +78,20 @@ def test_several_conditions_together_or_apart(together: bool) -> None:
 
     torch.manual_seed(0)
     null = {"a": 1.0, "c": torch.tensor([1.0, 2.0, 3.0])}
-    a, b = dropped(model, c, loss=told, p=0.2, null=null, together=together)
+    a, b = dropped(model, c, loss=told, p=0.2, without=null, together=together)
     want = 0.2 if together else 0.04
     assert abs(float((a * b).mean()) - want) < 4 * (want * (1 - want) / n) ** 0.5
     if not together:
-        a, b = dropped(model, c, loss=told, p={"a": 0.5, "c": 0.1}, null=null, together=False)
+        a, b = dropped(model, c, loss=told, p={"a": 0.5, "c": 0.1}, without=null, together=False)
         assert abs(float(a.mean()) - 0.5) < 0.02 and abs(float(b.mean()) - 0.1) < 0.02
 
 
 def test_what_cannot_be_dropped_is_refused() -> None:
     with refused("dropped puts a null in the place of y, but the model was given no condition"):
-        dropped(labelled(SDE), X0, loss=sg.dsm_loss, p=0.1, null={"y": 3})
+        dropped(labelled(SDE), X0, loss=sg.dsm_loss, p=0.1, without={"y": 3})
     with refused(r"p lies in \[0, 1\], but it is 1.5"):
         losses(1.5)
-    with refused("p by name takes together=False, and a number for each null"):
+    with refused("p by name takes together=False, and a number for each that is dropped"):
         losses({"y": 0.1})
 
 
@@ -137,7 +137,7 @@ def test_a_run_that_drops_is_continued_bit_for_bit(tmp_path: Any) -> None:
         for n in steps:
             torch.manual_seed(0)
             model = sg.ScoreModel(MLP(dim=2, width=8, depth=1, classes=3), SDE)
-            loss = partial(dropped, loss=sg.dsm_loss, p=0.5, null={"y": 3})
+            loss = partial(dropped, loss=sg.dsm_loss, p=0.5, without={"y": 3})
             data = TensorDataset(normal(32, 2).float(), torch.arange(32) % 3)
             make = partial(torch.optim.AdamW, lr=1e-2)
             settings = TrainSettings(steps=n, batch_size=8, device="cpu", log_every=1)
