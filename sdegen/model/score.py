@@ -92,7 +92,7 @@ class ScoreModel(nn.Module):
         self._spent = [0, 0]
         self._prepared: Prepared | None = None
         try:
-            self.label(sde(sde.T))
+            self.label((sde.reference if isinstance(sde, LinearSDE) else sde)(sde.T))
         except ValueError as error:
             raise ValueError(f"The time label {time!r} cannot be made: {error}") from None
         if module is None and any(id(each) != id(sde) for each in hidden_modules(net)):
@@ -278,6 +278,12 @@ class ScoreModel(nn.Module):
                 f"but they are {tuple(level.t.shape)}."
             )
         label = self.label(level)
+        if label.ndim > 1:
+            raise ValueError(
+                f"A time label is of shape () or (b,), but this one is {tuple(label.shape)}: levels "
+                f"of {type(self.sde).__name__} differ between coordinates, those of its reference "
+                'do not; time="t", "lam", "sigma" and "c_noise" are made of that.'
+            )
         kind = label_dtype(label, dtype)
         # Adding a 0-d CPU tensor hands its value to the kernel: no copy, no synchronisation.
         return x.new_zeros(len(x), dtype=kind) + label.to(kind)

@@ -47,7 +47,7 @@ class Reverse:
             object.__setattr__(self, "eta", self.eta.tolist())
         if callable(self.eta):
             sde = linear(self.sde, "An eta that is a function of lam", "give a number")
-            first, last = sde(torch.tensor([sde.T, sde.t_min], dtype=torch.float64)).lam.tolist()
+            first, last = sde(sde.T).lam.min().tolist(), sde(sde.t_min).lam.max().tolist()
             ends = max(first, NO_SIGNAL), min(last, -NO_SIGNAL)
             lam = torch.linspace(*ends, 33, dtype=torch.float64)
             etas = self.eta_of(lam).tolist()
