@@ -280,9 +280,9 @@ class ScoreModel(nn.Module):
         label = self.label(level)
         if label.ndim > 1:
             raise ValueError(
-                f"A time label is of shape () or (b,), but this one is {tuple(label.shape)}: levels "
-                f"of {type(self.sde).__name__} differ between coordinates, those of its reference "
-                'do not; time="t", "lam", "sigma" and "c_noise" are made of that.'
+                f"A time label is of shape () or (b,), but this one is {tuple(label.shape)}, as "
+                f"levels of {type(self.sde).__name__} differ between coordinates: use the labels "
+                '"t", "lam", "sigma" or "c_noise", which are those of its reference.'
             )
         kind = label_dtype(label, dtype)
         # Adding a 0-d CPU tensor hands its value to the kernel: no copy, no synchronisation.

@@ -356,8 +356,8 @@ def trace(
         raise NotLinear(f"{name} has no table: {solver.traits.why_not_linear}.")
     if has_coordinates(sde):
         raise NotLinear(
-            f"{name} has no table on {type(sde).__name__}: its coefficients differ from coordinate "
-            "to coordinate."
+            f"{name} has no table on {type(sde).__name__}: its levels differ between coordinates, "
+            "and so would the table's numbers."
         )
     tape = Tape()
     model: Any = TracedModel(tape, sde, target)

@@ -88,9 +88,9 @@ class Level(Instant):
             object.__setattr__(self, "d_sigma", self.d_var / (2 * self.sigma))
         if self.alpha.ndim != self.sigma.ndim:
             raise ValueError(
-                "alpha and sigma of a Level have as many axes, (1 or b, *coordinates) where one of "
-                f"them differs between coordinates, but their shapes are {tuple(self.alpha.shape)} "
-                f"and {tuple(self.sigma.shape)}."
+                "alpha and sigma of a Level have as many axes, (1 or b, *) where one of them "
+                "differs between coordinates, but their shapes are "
+                f"{tuple(self.alpha.shape)} and {tuple(self.sigma.shape)}."
             )
 
     @cached_property
