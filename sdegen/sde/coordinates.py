@@ -43,7 +43,7 @@ class AnisotropicVPSDE(LinearSDE):
                 "AnisotropicVPSDE's weights are positive numbers, of a sample's shape, but they "
                 f"are {self.weights!r}."
             )
-        object.__setattr__(self, "weights", weights[None])
+        object.__setattr__(self, "weights", weights)
 
     @property
     def T(self) -> float:  # type: ignore[override]
@@ -68,7 +68,7 @@ class AnisotropicVPSDE(LinearSDE):
     def __call__(self, t: Tensor | float) -> Level:
         """The level at time t."""
         t = float64_time(t)
-        w = torch.as_tensor(self.weights, device=t.device)
+        w = torch.as_tensor(self.weights, device=t.device)[None]
         at = spread(t, w.ndim)
         log_alpha, beta = w * self.base.log_alpha(at), w * self.base.beta(at)
         alpha = exp(log_alpha)
