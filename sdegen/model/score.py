@@ -285,6 +285,8 @@ class ScoreModel(nn.Module):
                 '"t", "lam", "sigma" or "c_noise", which are those of its reference.'
             )
         kind = label_dtype(label, dtype)
+        if label.ndim:  # times of each sample's own, which a solver keeps on the host
+            return label.to(x.device, kind).expand(len(x)).clone()
         # Adding a 0-d CPU tensor hands its value to the kernel: no copy, no synchronisation.
         return x.new_zeros(len(x), dtype=kind) + label.to(kind)
 

@@ -86,11 +86,12 @@ class Level(Instant):
     def __post_init__(self) -> None:
         if self.d_sigma is None:
             object.__setattr__(self, "d_sigma", self.d_var / (2 * self.sigma))
-        if self.alpha.ndim != self.sigma.ndim:
+        known = self.alpha, self.sigma, self.d_alpha, self.d_var, self.d_sigma
+        if len({c.ndim for c in known} - {0}) > 1:
             raise ValueError(
-                "alpha and sigma of a Level have as many axes, (1 or b, *) where one of them "
-                "differs between coordinates, but their shapes are "
-                f"{tuple(self.alpha.shape)} and {tuple(self.sigma.shape)}."
+                "Where a Level differs between coordinates, alpha, sigma and their slopes all have "
+                "the axes of a state, (1 or b, *), but their shapes are "
+                f"{', '.join(str(tuple(c.shape)) for c in known)}."
             )
 
     @cached_property

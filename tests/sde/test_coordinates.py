@@ -135,8 +135,9 @@ def test_wrong_parameters_are_refused() -> None:
     with refused("EDMSDE runs on 0 <= t_min < T <= 1"):
         BlurringSDE((3,), base=sg.EDMSDE())
     one = torch.ones(2, dtype=torch.float64)
-    with refused("alpha and sigma of a Level have as many axes"):
-        sg.Level(one, one[:, None], one, one, one)
+    for shapes in ([one[:, None], one, one, one], [one, one, one, one[:, None]]):
+        with refused("Where a Level differs between coordinates, alpha, sigma and their slopes"):
+            sg.Level(one, *shapes)
 
 
 def test_walks_are_the_references() -> None:

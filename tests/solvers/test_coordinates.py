@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.cases import (
     EVERY_SOLVER,
     FIXED,
     TIGHT,
+    Replay,
     close,
     ends,
     half_of_the_way,
@@ -182,6 +184,32 @@ def test_each_sample_may_have_scales_of_its_own() -> None:
             own = slice(i, i + 1)
             alone = sg.sample(exact(ScaledEDM(scales[own])), x[own], solver=solver, **how)
             close(whole[own], alone, rtol=1e-9)
+
+
+@pytest.mark.parametrize("on", DIFFERENT)
+@pytest.mark.parametrize(
+    "name", ["unipc", "deis_tab2", "singlestep_f", "rk4_lam", "edm_heun", "er_sde", "ddpm"]
+)
+def test_samples_may_have_times_of_their_own_too(name: str, on: str) -> None:
+    """Steps (b,) long, of coordinates that differ, three by three: as each sample alone."""
+    sde, solver = DIFFERENT[on], FIXED[name]
+    p = sg.Reverse(exact(sde), 0.0 if solver.traits.any_eta else solver.eta, Replay([]))
+    part = torch.tensor([[0.9, 0.8, 0.7], [0.7, 0.7, 0.4], [0.5, 0.4, 0.3]], dtype=torch.float64)
+    stops, x = part * sde.T, normal(3, 3) * sde.prior.std
+    whole = two_steps(solver, p, sde, x, stops)
+    for i in range(3):
+        own = slice(i, i + 1)
+        close(whole[own], two_steps(solver, p, sde, x[own], stops[:, i]), rtol=1e-11)
+
+
+def two_steps(
+    solver: sg.Solver, p: sg.Reverse, sde: sg.LinearSDE, x: Tensor, stops: Tensor
+) -> Tensor:
+    """States x (b, *) by way of three times, each () or (b,), with noise that is zero."""
+    zeros = Replay([torch.zeros_like(x)] * 8)
+    p, (a, b, c) = replace(p, noise=zeros), map(sde, stops)
+    first = solver.step(p, x, a, b)
+    return solver.step(p, first.x, b, c, first.memory).x
 
 
 def test_the_prior_is_each_coordinates_own() -> None:
