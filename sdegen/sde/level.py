@@ -89,8 +89,8 @@ class Level(Instant):
         known = self.alpha, self.sigma, self.d_alpha, self.d_var, self.d_sigma
         if len({c.ndim for c in known} - {0}) > 1:
             raise ValueError(
-                "Where a Level differs between coordinates, alpha, sigma and their slopes all have "
-                "the axes of a state, (1 or b, *), but their shapes are "
+                "Where a Level differs between coordinates, alpha, sigma and their slopes all "
+                "have the axes of a state, (1 or b, *), but their shapes are "
                 f"{', '.join(str(tuple(c.shape)) for c in known)}."
             )
 

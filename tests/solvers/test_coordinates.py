@@ -212,6 +212,19 @@ def two_steps(
     return solver.step(p, first.x, b, c, first.memory).x
 
 
+def test_a_corrector_by_norms_moves_a_sample_as_it_does_alone() -> None:
+    sde, x = DIFFERENT["anisotropic"], normal(5, 3)
+    solver = sg.PredictorCorrector(corrector=sg.Langevin(norms="sample"))
+    whole = sg.sample(exact(sde), x, solver=solver, steps=6, seed=0)
+    assert bool(whole.isfinite().all())
+    for i in range(5):
+        noise = sg.Seeded(0, first=i)
+        close(
+            whole[i : i + 1],
+            sg.sample(exact(sde), x[i : i + 1], solver=solver, steps=6, noise=noise),
+        )
+
+
 def test_the_prior_is_each_coordinates_own() -> None:
     """At T, and as sigma is where a walk begins below it."""
     sde = DIFFERENT["scaled"]
