@@ -151,6 +151,23 @@ def test_adaptive_solvers_are_near_the_exact_flow(solver: sg.Solver, on: str) ->
     close(end, flow(x, *ends(sde))[0], rtol=1e-2 * solver.rtol**0.25, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "solver",
+    [
+        sg.AdaptiveRK(clock="lam", rtol=1e-4, atol=1e-4),
+        solvers.AdaptiveDPM(),
+        solvers.AdaptiveMultistep(rtol=1e-4, atol=1e-4),
+        solvers.AdaptiveMultistep(rtol=1e-4, atol=1e-4, per_sample=False),
+    ],
+    ids=str,
+)
+def test_coordinates_that_are_alike_take_the_steps_of_one_level(solver: sg.Solver) -> None:
+    x, same = normal(2, 3), AnisotropicVPSDE([1.0, 1.0, 1.0])
+    each, plain = (sg.solve(exact(sde), x, solver=solver) for sde in (same, sg.VPSDE()))
+    close(each.x, plain.x, rtol=1e-7)
+    assert torch.equal(each.nfe, plain.nfe)
+
+
 def test_gotta_go_fast_has_the_law() -> None:
     sde = DIFFERENT["anisotropic"]
     solver = solvers.GottaGoFast(rtol=0.1, atol=0.1, per_sample=False)
