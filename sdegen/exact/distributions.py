@@ -63,6 +63,11 @@ def coefficients(x: Tensor, level: Level | None) -> tuple[Tensor, Tensor]:
     of the data itself where there is none."""
     if level is None:
         return x.new_ones(1, 1), x.new_zeros(1, 1)
+    if level.alpha.ndim > 1:
+        raise ValueError(
+            "Exact distributions are known at levels that are the same for all coordinates, but "
+            f"alpha is of shape {tuple(level.alpha.shape)}."
+        )
     a, v = (torch.as_tensor(c).to(x).reshape(-1, 1) for c in (level.alpha, level.sigma**2))
     return a, v
 

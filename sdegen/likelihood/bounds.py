@@ -35,7 +35,7 @@ from sdegen.likelihood.ground import (
 from sdegen.model.denoiser import Denoiser
 from sdegen.noise.source import Noise, Seeded
 from sdegen.sde.level import Level, expand
-from sdegen.sde.process import SDE, LinearSDE, linear
+from sdegen.sde.process import SDE, LinearSDE, has_coordinates, linear
 from sdegen.solvers import DDIM
 from sdegen.solvers.budget import walk_for
 from sdegen.walks.grids import WalkLike, log_snr
@@ -276,6 +276,11 @@ def end_levels(sde: SDE) -> tuple[Level, Level]:
     """The levels at T and t_min; ValueError for an SDE without marginals, without signal left at
     the one or noise at the other."""
     sde = linear(sde, "A variational bound", "use log_prob, which needs neither")
+    if has_coordinates(sde):
+        raise ValueError(
+            "A variational bound is an integral over one lam, but levels of "
+            f"{type(sde).__name__} differ between coordinates: use log_prob."
+        )
     last = level_at_t_min(sde)
     assert isinstance(last, Level)
     return level_at_T(sde), last

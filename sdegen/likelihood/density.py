@@ -34,7 +34,7 @@ from sdegen.model.prediction import LinearPrediction, Target, predict_velocity
 from sdegen.noise.source import Noise
 from sdegen.sampling.plan import WAY, Way, calls_and_status
 from sdegen.sde.level import Instant, expand, with_marginals
-from sdegen.sde.process import SDE, LinearSDE
+from sdegen.sde.process import SDE, LinearSDE, has_coordinates
 from sdegen.solvers import AdaptiveMultistep, AdaptiveRK, Solver
 from sdegen.solvers.equation import Reverse
 
@@ -151,9 +151,10 @@ def density(
         state = torch.cat([y[:, None], y.new_zeros(len(y), trace.estimates, *y.shape[1:])], 1)
         plan = flow_plan(model, y, how, default_solver(sde, trace))
         check_whole_way(plan.walk)
+        check_clock(plan.solver, sde)
         end, tallies = along(plan, lifted, state, upward=True)
         z, gains = end[:, 0], end[:, 1:].reshape(len(x), trace.estimates, -1).sum(2)
-        gain = gained(sde, gains, at, plan.walk[0], y[0].numel(), scaled)
+        gain = gained(sde, gains, at, plan.walk[0], y, scaled)
         value = sde.prior.log_prob(z)[:, None] + gain
     calls, status = calls_and_status(value.detach(), tallies, model.nfe - before, 0)
     value = value.masked_fill((status != 0)[:, None], math.nan)
@@ -166,7 +167,22 @@ def default_solver(sde: SDE, trace: Divergence) -> Solver:
     error: their Dormand-Prince where there are no marginals, elsewhere Adams' methods in lam,
     which need fewer calls and are closer."""
     tol = 1e-6 if trace.kind == "exact" else 1e-5
-    return (AdaptiveMultistep if isinstance(sde, LinearSDE) else AdaptiveRK)(rtol=tol, atol=tol)
+    return (AdaptiveMultistep if one_level(sde) else AdaptiveRK)(rtol=tol, atol=tol)
+
+
+def one_level(sde: SDE) -> bool:
+    """Whether a density can be followed in lam: of one level, the same for all coordinates."""
+    return isinstance(sde, LinearSDE) and not has_coordinates(sde)
+
+
+def check_clock(solver: Solver, sde: SDE) -> None:
+    """Refuse a solver in lam where a density is followed in t."""
+    if has_coordinates(sde) and solver.traits.needs_marginals:
+        raise ValueError(
+            f"{solver} works with alpha and sigma, but a density where levels differ between "
+            f"coordinates, as those of {type(sde).__name__}, is followed in t: use AdaptiveRK(), "
+            "Heun() or another that needs neither."
+        )
 
 
 def standard_error(values: Tensor, trace: Divergence) -> Tensor:
@@ -187,7 +203,7 @@ def standard_error(values: Tensor, trace: Divergence) -> Tensor:
 def lift(model: Denoiser, trace: Divergence, x: Tensor, noise: Noise, at: Instant) -> Reverse:
     """The flow of samples and of their densities."""
     probes = trace.draw(x, noise, at)
-    if isinstance(model.sde, LinearSDE):
+    if one_level(model.sde):
         return Reverse(Lifted(model, trace, probes))
     return LiftedFlow(model, trace=trace, probes=probes)
 
@@ -299,7 +315,8 @@ def spread_evenly(total: Tensor, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LiftedFlow(Reverse):
-    """The same where the SDE has no marginals: dx/dt = v and div v beside it, in SDE time."""
+    """The same in SDE time: dx/dt = v and div v beside it.  For SDEs that have no marginals, or
+    levels that differ between coordinates, for which one lam stands as little."""
 
     trace: Divergence = field(kw_only=True)
     probes: Tensor = field(kw_only=True)
@@ -318,11 +335,15 @@ class LiftedFlow(Reverse):
         return both if graph else both.detach()
 
 
-def gained(sde: SDE, w: Tensor, at: Instant, top: Instant, n: int, scaled: bool) -> Tensor:
-    """log p at t_min less log p at T, (b, k), from the sums w (b, k) of a solve's last parts."""
+def gained(sde: SDE, w: Tensor, at: Instant, top: Instant, y: Tensor, scaled: bool) -> Tensor:
+    """log p at t_min less log p at T, (b, k), from the sums w (b, k) of a solve's last parts, for
+    states y (b, *) at t_min."""
     if not isinstance(sde, LinearSDE):
         return w
-    first, last = with_marginals(at), with_marginals(top)
+    first, last, n = with_marginals(at), with_marginals(top), y[0].numel()
+    if has_coordinates(sde):  # each of which x_t has stretched by its own alpha
+        stretched = torch.ones_like(y) * expand(first.alpha.log(), y)
+        return w + stretched.reshape(len(y), -1).sum(1)[:, None] if scaled else w
     usual = n / 2 * (log1p(last.rho**2) - log1p(first.rho**2))
     # In y = x / alpha; x_T and, unless y itself is asked for, x_t have densities of their own.
     change = n * last.alpha.log() - (0.0 if scaled else n * first.alpha.log())

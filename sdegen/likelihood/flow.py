@@ -121,7 +121,7 @@ def check_ends(plan: Plan) -> None:
     """Refuse the way up from a level without noise, or to one without signal, where a solver has
     no value to work with."""
     for at in (plan.walk[-1], plan.walk[0]):
-        if not isinstance(at, Level) or (bool(at.sigma > 0) and bool(at.lam > NO_SIGNAL)):
+        if not isinstance(at, Level) or bool(((at.sigma > 0) & (at.lam > NO_SIGNAL)).all()):
             continue
         if plan.solver.traits.needs_marginals or not asked_finite(plan.solver, plan.equation, at):
             raise ValueError(no_value(plan.solver, plan.equation, at))

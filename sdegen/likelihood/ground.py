@@ -19,7 +19,7 @@ from sdegen.solvers.solver import Status
 def level_at_t_min(sde: SDE) -> Instant:
     """Where data is; ValueError where no noise is left there."""
     at = sde(float64_time(sde.t_min))
-    if isinstance(at, Level) and not bool(at.sigma > 0):
+    if isinstance(at, Level) and not bool((at.sigma > 0).all()):
         raise ValueError(
             f"At t_min = {sde.t_min:g} no noise is left, and so no score: begin the SDE later, as "
             f"{type(sde).__name__}(t_min=1e-5) does."
@@ -30,7 +30,7 @@ def level_at_t_min(sde: SDE) -> Instant:
 def level_at_T(sde: LinearSDE) -> Level:
     """Where noise is; ValueError where nothing is left there of the data's density."""
     top = sde(float64_time(sde.T))
-    if float(top.lam.detach()) < NO_SIGNAL:
+    if bool((top.lam < NO_SIGNAL).any()):
         raise ValueError(
             f"At t = {float(top.t):g} no signal is left of the data, whose density cannot be "
             "carried there: end the SDE earlier, as FlowSDE(T=0.999) does."

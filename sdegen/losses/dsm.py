@@ -15,7 +15,7 @@ from sdegen.checks import one_of
 from sdegen.losses.times import Draw, Times, independent, uniform_time
 from sdegen.losses.weightings import WEIGHTINGS, Weighting
 from sdegen.model.denoiser import Denoiser
-from sdegen.sde.level import TINY, expand
+from sdegen.sde.level import TINY, expand, spread
 from sdegen.sde.process import LinearSDE, check_given, diffusion_of
 
 # ------------------------------------------------------------------------------- the loss
@@ -36,7 +36,8 @@ def dsm_loss(
 
     x0:        data (b, *), floating point and finite, b >= 1.
     weighting: "sigma2" (default), "eps", "likelihood", "velocity", "edm", "min_snr", or a
-               function of the Level that weights the squared error in eps.
+               function of the Level that weights the squared error in eps, () or (b,), or that of
+               each coordinate.
     times:     where t is drawn: ``uniform_time``, ``LogNormalTime()``, ``likelihood_time``.
     draw:      ``independent`` or ``low_discrepancy`` uniforms behind t.
 
@@ -73,8 +74,11 @@ def dsm_loss(
     off = expand(1 / size, x0) * F - expand(a / size, x0) * x0 - expand(b / size, x0) * z
     # d eps / d F at fixed x, see model/prediction.py.
     slope = size * inside.alpha / (inside.alpha * b - inside.sigma * a)
+    weight = spread(weigh(inside), slope.ndim) * slope**2
+    if weight.ndim > 1:  # of each coordinate, which the mean must not come before
+        return ratio.to(x0) * (expand(weight, x0) * off.square()).reshape(len(x0), -1).mean(1)
     error = off.square().reshape(len(x0), -1).mean(1)
-    return (ratio * weigh(inside) * slope**2).to(x0) * error
+    return (ratio * weight).to(x0) * error
 
 
 def finite(c: Tensor | float) -> Tensor:

@@ -37,7 +37,7 @@ class LogNormalTime:
 
     def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
         """Times and factors."""
-        sde = linear(sde, "LogNormalTime", "use uniform_time")
+        sde = linear(sde, "LogNormalTime", "use uniform_time").reference
         t = sde.time(-(self.mean + self.std * torch.special.ndtri(u)))
         return t.clamp(sde.t_min, sde.T), torch.ones_like(u)
 
@@ -48,7 +48,7 @@ def likelihood_time(sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
     As g^2 = -2 sigma^2 d lam / dt, this is lam uniform between its ends: with the likelihood
     weighting the product of weight and factor is constant, and the loss loses that variance.
     """
-    sde = linear(sde, "likelihood_time", "use uniform_time")
+    sde = linear(sde, "likelihood_time", "use uniform_time").reference
     ends = sde(torch.tensor([sde.t_min, sde.T], dtype=u.dtype, device=u.device)).lam
     if u.device.type == "cpu" and not bool(ends.isfinite().all()):
         raise ValueError(

@@ -18,7 +18,7 @@ Weighting = Callable[[Level], Tensor]
 
 def sigma2(level: Level) -> Tensor:
     """lambda(t) = sigma^2 on the score, that is 1 on eps.  Song et al. (2021), sec. 3.3."""
-    return torch.ones_like(level.t)
+    return torch.ones_like(level.alpha)
 
 
 def likelihood(level: Level) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sdegen.sde.level import Instant, with_marginals
-from sdegen.sde.process import SDE
+from sdegen.sde.process import SDE, LinearSDE, has_coordinates
 from sdegen.sde.schedules import DiscreteVPSDE
 
 Label = Callable[[Instant], Tensor]
@@ -55,19 +55,40 @@ def label_c_noise(level: Instant) -> Tensor:
     return -with_marginals(level).lam / 4
 
 
+@dataclass(frozen=True)
+class OnReference:
+    """A label of the level that a reference SDE has at the same time."""
+
+    reference: LinearSDE
+    label: Label
+
+    def __call__(self, level: Instant) -> Tensor:
+        """The label."""
+        return self.label(self.reference(level.t))
+
+
+def scalar(label: Label, sde: SDE) -> Label:
+    """A label of alpha and sigma, which are those of the SDE's reference: one for a sample."""
+    if not has_coordinates(sde):
+        return label
+    assert isinstance(sde, LinearSDE)
+    return OnReference(sde.reference, label)
+
+
 TIME_LABELS: dict[str, Callable[[SDE], Label]] = {
     "t": lambda sde: label_t,
     "999t": lambda sde: Steps(999 / length(sde)),
     "1000t-1": lambda sde: Steps(
         sde.n if isinstance(sde, DiscreteVPSDE) else 1000 / length(sde), -1
     ),
-    "sigma": lambda sde: label_sigma,
-    "lam": lambda sde: label_lam,
-    "c_noise": lambda sde: label_c_noise,
+    "sigma": partial(scalar, label_sigma),
+    "lam": partial(scalar, label_lam),
+    "c_noise": partial(scalar, label_c_noise),
 }
 """The labels of an SDE by name. "999t" is Song et al.'s for VP and sub-VP, 0 to 999; "1000t-1" is
 DDPM's number of a step, 0 to n - 1 of a ``DiscreteVPSDE``'s own n steps, of 1000 elsewhere. On an
-SDE that runs beyond t = 1 both count to T."""
+SDE that runs beyond t = 1 both count to T. "sigma", "lam" and "c_noise" are those of the SDE's
+``reference``: its own, unless levels differ from coordinate to coordinate."""
 
 
 def label_dtype(label: Tensor, dtype: torch.dtype) -> torch.dtype:
@@ -109,7 +130,7 @@ class Prepared:
     table: Tensor | None
     clean: np.ndarray | Tensor | None
     rows: tuple[Tensor, ...] | None
-    scales: list[float] | None
+    scales: list[float] | tuple[Tensor, ...] | None
     version: int = 0
 
     @cached_property
@@ -153,7 +174,10 @@ def prepare(
     """Labels and scales of levels (n,) for states x (b, *) and a network of some type."""
     made = label(levels).detach().expand(levels.t.shape)
     kind, b, numbers = label_dtype(made, dtype), x.shape[0], made.tolist()
-    scales = None if c_in is None else c_in.expand(levels.t.shape).tolist()
+    scales: Any = None
+    if c_in is not None:
+        flat = c_in.ndim < 2
+        scales = c_in.expand(levels.t.shape).tolist() if flat else c_in.to(x).split(1)
     table = clean = rows = None
     if not without_table(x, len(numbers)):
         with torch.inference_mode(False):

@@ -99,7 +99,7 @@ class ScoreModel(nn.Module):
         self._spent = [0, 0]
         self._prepared: Prepared | None = None
         try:
-            self.label(sde(sde.T))
+            self.label((sde.reference if isinstance(sde, LinearSDE) else sde)(sde.T))
         except ValueError as error:
             raise ValueError(f"The time label {time!r} cannot be made: {error}") from None
         if module is None and any(id(each) != id(sde) for each in hidden_modules(net)):
@@ -291,7 +291,15 @@ class ScoreModel(nn.Module):
                 f"but they are {tuple(level.t.shape)}."
             )
         label = self.label(level)
+        if label.ndim > 1:
+            raise ValueError(
+                f"A time label is of shape () or (b,), but this one is {tuple(label.shape)}, as "
+                f"levels of {type(self.sde).__name__} differ between coordinates: use the labels "
+                '"t", "lam", "sigma" or "c_noise", which are those of its reference.'
+            )
         kind = label_dtype(label, dtype)
+        if label.ndim:  # times of each sample's own, which a solver keeps on the host
+            return label.to(x.device, kind).expand(len(x)).clone()
         # Adding a 0-d CPU tensor hands its value to the kernel: no copy, no synchronisation.
         label = label.to(kind) if label.ndim == 0 else label.to(x.device, kind)
         return x.new_zeros(len(x), dtype=kind) + label

@@ -32,7 +32,7 @@ from sdegen.programs.registers import (
     value,
 )
 from sdegen.sde.level import Instant, with_marginals
-from sdegen.sde.process import SDE
+from sdegen.sde.process import SDE, has_coordinates
 from sdegen.solvers.equation import Eta, Reverse
 from sdegen.solvers.solver import (
     Solver,
@@ -354,6 +354,11 @@ def trace(
     name = type(solver).__name__
     if solver.traits.why_not_linear:
         raise NotLinear(f"{name} has no table: {solver.traits.why_not_linear}.")
+    if has_coordinates(sde):
+        raise NotLinear(
+            f"{name} has no table on {type(sde).__name__}: its levels differ between coordinates, "
+            "and so would the table's numbers."
+        )
     tape = Tape()
     model: Any = TracedModel(tape, sde, target)
     p = Reverse(

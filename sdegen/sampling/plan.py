@@ -17,7 +17,7 @@ from sdegen.noise.source import Fresh, Noise, Seeded
 from sdegen.programs.program import Program
 from sdegen.programs.remembered import programmed
 from sdegen.sampling.choice import Chooser, chosen
-from sdegen.sde.level import Instant, Level
+from sdegen.sde.level import Instant, Level, expand
 from sdegen.sde.process import SDE, LinearSDE, linear
 from sdegen.solvers.budget import walk_for
 from sdegen.solvers.equation import Eta, Reverse
@@ -244,16 +244,16 @@ def begin(p: Reverse, start: Sequence[int] | Tensor, top: Instant) -> Tensor:
     x = p.sde.prior.sample(p.noise.stream("prior")(like, top, top))
     if isinstance(p.sde, LinearSDE) and isinstance(top, Level):
         end = p.sde(p.sde.T)
-        lacks, usual = (float((1 / (1 + level.rho**2)).detach()) for level in (top, end))
-        if lacks > usual + MISSED:
+        lacks, usual = ((1 / (1 + level.rho**2)).detach() for level in (top, end))
+        if bool((lacks > usual + MISSED).any()):
             raise ValueError(
-                f"The walk starts at t = {float(top.t):g}, where {100 * lacks:.0f} % of the "
+                f"The walk starts at t = {float(top.t):g}, where {100 * lacks.max():.0f} % of the "
                 "variance of data of variance 1 is signal, which no prior draws: give x_T, as "
                 "sde.perturb makes of data, in place of a shape, or start nearer to "
                 f"T = {p.sde.T:g}."
             )
         mean, _ = p.sde.prior.like(x)
-        x = mean + (x - mean) * (top.sigma / end.sigma)
+        x = mean + (x - mean) * expand(top.sigma / end.sigma, x)
     return x
 
 

@@ -3,8 +3,9 @@
 from typing import Any
 
 from sdegen.checks import warn
+from sdegen.sde.coordinates import AnisotropicVPSDE, BlurringSDE
 from sdegen.sde.learned import LearnedVPSDE
-from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand
+from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand, spread
 from sdegen.sde.process import SDE, LinearSDE, Prior
 from sdegen.sde.schedules import EDMSDE, CosineSDE, DiscreteVPSDE, FlowSDE, MarginalSDE
 from sdegen.sde.song import VESDE, VPSDE, SubVPSDE
@@ -27,6 +28,8 @@ __all__ = [
     "SDE",
     "VESDE",
     "VPSDE",
+    "AnisotropicVPSDE",
+    "BlurringSDE",
     "CosineSDE",
     "DiscreteVPSDE",
     "FlowSDE",
@@ -38,4 +41,5 @@ __all__ = [
     "Prior",
     "SubVPSDE",
     "expand",
+    "spread",
 ]

@@ -17,14 +17,29 @@ TINY = 1e-30
 
 
 def expand(c: Tensor | float, x: Tensor) -> Tensor | float:
-    """A coefficient, () or (b,), made ready to multiply a state x (b, *).
+    """A coefficient, (), (b,) or (1 or b, *coordinates), made ready to multiply a state x (b, *).
 
     A 0-d float64 tensor stays as it is: it neither promotes a float32 state nor synchronises a
-    device. A per-sample coefficient becomes (b, 1, ...) in the state's dtype.
+    device. Others take the state's dtype, and a per-sample one becomes (b, 1, ...). ValueError for
+    coordinates that are not the state's.
     """
     if not isinstance(c, Tensor) or c.ndim == 0:
         return c
-    return c.to(x).reshape(-1, *[1] * (x.ndim - 1))
+    if c.ndim == 1:
+        return c.to(x).reshape(-1, *[1] * (x.ndim - 1))
+    if c.ndim != x.ndim or not all(n in (1, m) for n, m in zip(c.shape, x.shape, strict=True)):
+        raise ValueError(
+            f"Levels that differ between coordinates are of shape {tuple(c.shape)}, which does "
+            f"not broadcast against states {tuple(x.shape)}: both have an axis of samples first, "
+            "and then the same coordinates."
+        )
+    return c.to(x)
+
+
+def spread(c: Tensor, ndim: int) -> Tensor:
+    """A time or a number, () or (b,), beside what has coordinates: (1, 1, ...) or (b, 1, ...) of
+    so many axes.  As it is beside what has none, and where it has coordinates itself."""
+    return c.reshape(-1, *[1] * (ndim - 1)) if ndim > 1 and c.ndim < 2 else c
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +53,12 @@ class Instant:
     for all of them at once."""
 
     def unbind(self) -> list[Instant]:
-        """A level of many times (n,) as n levels of one time () each."""
-        columns = [getattr(self, field.name).unbind() for field in fields(self)]
+        """A level of many times (n,) as n levels of one time () each.
+
+        What has coordinates keeps its first axis, of length 1.
+        """
+        each = [getattr(self, field.name) for field in fields(self)]
+        columns = [c.unbind() if c.ndim < 2 else c.split(1) for c in each]
         parts = [type(self)(*row) for row in zip(*columns, strict=True)]
         for i, part in enumerate(parts):
             object.__setattr__(part, "place", (self, i))
@@ -48,7 +67,9 @@ class Instant:
 
 @dataclass(frozen=True, eq=False)
 class Level(Instant):
-    """All that a linear SDE knows at one time: tensors of the time's shape, () or (b,).
+    """All that a linear SDE knows at one time: tensors of the time's shape, () or (b,); or, where
+    it differs from coordinate to coordinate, all of shapes (1, *) or (b, *) that broadcast against
+    a state: the number of axes says which.
 
     alpha, sigma: x_t = alpha x0 + sigma z.   d_alpha, d_var: d alpha / dt and d sigma^2 / dt.
     (The slope of sigma^2 is asked for, not sigma's: it stays finite where sigma leaves zero.)
@@ -65,6 +86,13 @@ class Level(Instant):
     def __post_init__(self) -> None:
         if self.d_sigma is None:
             object.__setattr__(self, "d_sigma", self.d_var / (2 * self.sigma))
+        known = self.alpha, self.sigma, self.d_alpha, self.d_var, self.d_sigma
+        if len({c.ndim for c in known} - {0}) > 1:
+            raise ValueError(
+                "Where a Level differs between coordinates, alpha, sigma and their slopes all "
+                "have the axes of a state, (1 or b, *), but their shapes are "
+                f"{', '.join(str(tuple(c.shape)) for c in known)}."
+            )
 
     @cached_property
     def lam(self) -> Tensor:

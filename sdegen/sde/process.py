@@ -115,14 +115,21 @@ class LinearSDE(SDE):
 
     @abstractmethod
     def time(self, lam: Tensor) -> Tensor:
-        """The time at which log(alpha / sigma) = lam."""
+        """The time at which log(alpha / sigma) = lam; of each coordinate, for lam (..., *), where
+        it differs between coordinates."""
+
+    @property
+    def reference(self) -> LinearSDE:
+        """The SDE whose lam walks, steps and labels are measured by: itself, unless levels differ
+        from coordinate to coordinate. Then one of scalar levels, on the same [t_min, T]."""
+        return self
 
     def drift(self, x: Tensor, t: Tensor) -> Tensor:
         """f(t) x."""
         return expand(self(t).f, x) * x
 
     def diffusion(self, x: Tensor, t: Tensor) -> Tensor:
-        """g(t), () or (b, 1, ...)."""
+        """g(t), (), (b, 1, ...) or of each coordinate."""
         return torch.as_tensor(expand(sqrt(self(t).g2), x))
 
     def perturb(self, x0: Tensor, t: Tensor, z: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -146,6 +153,20 @@ def linear(sde: SDE, who: str, instead: str) -> LinearSDE:
             f"diffusion: {instead}."
         )
     return sde
+
+
+def has_coordinates(sde: SDE) -> bool:
+    """Whether the SDE's levels differ from coordinate to coordinate."""
+    return isinstance(sde, LinearSDE) and sde.reference is not sde
+
+
+def on_reference(sde: SDE, level: Instant) -> Level:
+    """A linear SDE's level as one of scalars: itself, or the reference's at the same time."""
+    assert isinstance(sde, LinearSDE)
+    if sde.reference is not sde:
+        return sde.reference(level.t)
+    assert isinstance(level, Level)
+    return level
 
 
 def diffusion_of(sde: SDE, x: Tensor, t: Tensor) -> Tensor:

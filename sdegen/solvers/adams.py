@@ -65,17 +65,20 @@ class AdaptiveMultistep(Adaptive):
         self, p: Reverse, x: Tensor, t: Instant, s: Instant, known: Known | None
     ) -> Attempt:
         """Predict, evaluate, correct.  Known are the last values of Q, (k, order, *), the newest
-        first, and the lam of each, (k, order), NaN where there is none yet."""
+        first, and the lam of each, (k, order) or (k, *coordinates, order), NaN where there is none
+        yet."""
         assert isinstance(t, Level) and isinstance(s, Level)
         form = form_of(self.prediction, self.sigma_data)
         if known is None:
             known = self.begin(form.view(p.model(x, t)), t)
         q, lams = known
-        shared = slice(None) if self.per_sample else 0  # one set of weights where it does for all
+        coordinates = lams.ndim > 2
+        # One set of weights where it does for all.
+        shared = slice(None) if self.per_sample else slice(1) if coordinates else 0
         guess = advance(p, form, x, t, s, weights(p, form, lams[shared], t, s), q.unbind(1))
         value = form.view(p.model(guess, s))
         q_s = torch.cat([value.unsqueeze(1), q], 1)
-        lams_s = torch.cat([s.lam.reshape(-1, 1).expand(len(lams), 1), lams], 1)
+        lams_s = torch.cat([s.lam.unsqueeze(-1).expand(*lams.shape[:-1], 1), lams], -1)
         knots = lams_s[shared]
         count = (~knots.isnan()).sum(-1)
         oldest = torch.arange(knots.shape[-1]) == (count - 1).unsqueeze(-1)
@@ -83,9 +86,12 @@ class AdaptiveMultistep(Adaptive):
         without = weights(p, form, knots.masked_fill(oldest, torch.nan), t, s)
         x_s = advance(p, form, x, t, s, kept, q_s.unbind(1))
         change = torch.stack(kept, -1) - torch.stack(without, -1)
-        change = change.to(x).reshape(-1, change.shape[-1], *[1] * (x.ndim - 1))
-        error = (change * q_s).sum(1)
-        known_after = q_s[:, : self.order], lams_s[:, : self.order]
+        if coordinates:
+            change, count = change.movedim(-1, 1), count.flatten(1)[:, 0]
+        else:
+            change = change.reshape(-1, change.shape[-1], *[1] * (x.ndim - 1))
+        error = (change.to(x) * q_s).sum(1)
+        known_after = q_s[:, : self.order], lams_s[..., : self.order]
         return Attempt(x_s, error, known, known_after, count.to(torch.float64))
 
     def begin(self, value: Tensor, t: Level) -> Known:
@@ -94,8 +100,8 @@ class AdaptiveMultistep(Adaptive):
         q = torch.cat(
             [value.unsqueeze(1), value.new_zeros(b, self.order - 1, *value.shape[1:])], 1
         )
-        lams = torch.full((b, self.order), torch.nan, dtype=torch.float64)
-        lams[:, 0] = t.lam
+        lams = torch.full((b, *t.lam.shape[1:], self.order), torch.nan, dtype=torch.float64)
+        lams[..., 0] = t.lam
         return q, lams
 
 

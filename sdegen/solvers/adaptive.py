@@ -122,7 +122,7 @@ class Adaptive(Solver):
 
     def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
         """From t to s; memory is the length of the last step, with which a longer walk goes on."""
-        start, end = clock_reading(self.clock, t), clock_reading(self.clock, s)
+        start, end = (clock_reading(p, self.clock, level) for level in (t, s))
         b, way = len(x), end - start
         u, h = start.repeat(b), (FIRST * way if memory is None else memory).repeat(b)
         error_before = torch.ones(b, dtype=torch.float64)
@@ -151,7 +151,7 @@ class Adaptive(Solver):
             q, y = (p, x) if everyone else (p.take(places), x[places])
             calls = p.model.nfe
             trial = self.attempt(
-                q, y, self.level(p, u[active], t, s), self.level(p, goal, t, s), known
+                q, y, self.level(q, u[active], t, s), self.level(q, goal, t, s), known
             )
             # Counted, not assumed: what is known may have spared a call.
             nfe[active] += p.model.nfe - calls

@@ -14,7 +14,7 @@ from sdegen.checks import number
 from sdegen.model.denoiser import Denoiser
 from sdegen.noise.source import Seeded
 from sdegen.sde.level import Level, float64_time
-from sdegen.sde.process import linear
+from sdegen.sde.process import SDE, has_coordinates, linear
 from sdegen.solvers.equation import Reverse, renoise
 from sdegen.solvers.solver import Solver, Step
 from sdegen.solvers.traits import Traits
@@ -51,6 +51,10 @@ class AnalyticDPM(Solver):
         if not all(value >= 0 for value in self.values):
             raise ValueError(f"AnalyticDPM's values are variances, but one is {min(self.values)}.")
 
+    def check(self, p: Reverse) -> None:
+        """Refuse levels that differ between coordinates."""
+        check_one_level(p.sde)
+
     def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
         """One step."""
         shorter = t.lam - s.lam
@@ -60,6 +64,15 @@ class AnalyticDPM(Solver):
         V = float(np.interp(float(t.lam), self.lams, self.values)) / (1 + t.rho**-2)
         std = sqrt(s.sigma**2 * fresh + w**2 * V)
         return Step(renoise(p.model(x, t), s, keep, p.noise(x, t, s), std))
+
+
+def check_one_level(sde: SDE) -> None:
+    """Refuse an SDE whose levels differ between coordinates."""
+    if has_coordinates(sde):
+        raise ValueError(
+            "AnalyticDPM knows one variance at one lam, but levels of "
+            f"{type(sde).__name__} differ between coordinates: use Ancestral or DDIM."
+        )
 
 
 @torch.no_grad()
@@ -78,6 +91,7 @@ def analytic_dpm(
     V / rho^2: where there is much noise, a small difference of large numbers.) At equal steps in
     lam from T to t_min, noise from ``seed``. ValueError for an SDE without marginals.
     """
+    check_one_level(model.sde)
     sde = linear(model.sde, "Analytic-DPM", "use EulerMaruyama")
     first, last = sde(float64_time(sde.T)).lam, sde(float64_time(sde.t_min)).lam
     x0, noise, values = x0.to(model.device), Seeded(seed), []

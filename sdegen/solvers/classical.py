@@ -10,18 +10,26 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from sdegen.sde.level import Instant, Level, expand
-from sdegen.sde.process import LinearSDE
+from sdegen.sde.level import Instant, Level, expand, spread
+from sdegen.sde.process import LinearSDE, has_coordinates, on_reference
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.exponential import Clock
 from sdegen.solvers.solver import Preset, Solver, Step
 from sdegen.solvers.traits import Traits
 
 
-def clock_reading(clock: Clock, level: Instant) -> Tensor:
-    """What a clock shows at a level."""
-    value: Tensor = getattr(level, clock)
+def clock_reading(p: Reverse, clock: Clock, level: Instant) -> Tensor:
+    """What a clock shows at a level: one for all coordinates, the reference's if they differ."""
+    value: Tensor = getattr(level if clock == "t" else on_reference(p.sde, level), clock)
     return value
+
+
+def pace(p: Reverse, clock: Clock, level: Level) -> Tensor:
+    """How fast a coordinate's own lam or rho goes beside the reference's, in which it is solved:
+    by  d lam = -g^2 / (2 sigma^2) dt  and  d rho = -rho d lam."""
+    mine, its = level, on_reference(p.sde, level)
+    ratio = (mine.g2 / mine.sigma**2) / spread(its.g2 / its.sigma**2, mine.lam.ndim)
+    return ratio if clock == "lam" else ratio * mine.rho / spread(its.rho, mine.lam.ndim)
 
 
 def within_step(time: Tensor, t: Instant, s: Instant) -> Tensor:
@@ -34,21 +42,23 @@ def level_at(p: Reverse, clock: Clock, u: Tensor) -> Instant:
     if clock == "t":
         return p.sde(u)
     assert isinstance(p.sde, LinearSDE)
-    return p.sde(p.sde.time(u if clock == "lam" else -u.log()))
+    return p.sde(p.sde.reference.time(u if clock == "lam" else -u.log()))
 
 
 def slope(p: Reverse, clock: Clock, x: Tensor, level: Instant) -> Tensor:
     """dy/dt of y = x; dy/d rho = eps of y = x / alpha; or, of y = x / n, n^2 = alpha^2 + sigma^2,
 
-    dy/d lam = alpha sigma / n^3 (sigma x0 - alpha eps), which has no linear part left.
+    dy/d lam = alpha sigma / n^3 (sigma x0 - alpha eps), which has no linear part left. Where
+    coordinates differ, lam and rho are the reference's, see ``pace``.
     """
     if clock == "t":
         return p.drift(x, level)
     assert isinstance(level, Level)
+    own = pace(p, clock, level) if has_coordinates(p.sde) else 1.0
     if clock == "rho":
-        return p.model(x, level).eps
+        return p.model(x, level).view(0.0, own)
     alpha, sigma = level.alpha, level.sigma
-    c = alpha * sigma / (alpha**2 + sigma**2) ** 1.5
+    c = own * alpha * sigma / (alpha**2 + sigma**2) ** 1.5
     return p.model(x, level).view(c * sigma, -c * alpha)
 
 
@@ -96,7 +106,7 @@ class RungeKutta(Solver):
         """One step of the tableau."""
         c, a, b = self.tableau[1:]
         k = stages(p, self.clock, x, t, s, c, a)
-        return Step(add_slopes(self.clock, x, t, s, s, k, b))
+        return Step(add_slopes(p, self.clock, x, t, s, s, k, b))
 
 
 def stages(
@@ -110,16 +120,17 @@ def stages(
     first: Tensor | None = None,
 ) -> list[Tensor]:
     """Every k_i, (b, *); ``first`` is k_1 where it is known already."""
-    u = clock_reading(clock, t)
-    h = clock_reading(clock, s) - u
+    u = clock_reading(p, clock, t)
+    h = clock_reading(p, clock, s) - u
     k = [slope(p, clock, x, t) if first is None else first]
     for c_i, row in zip(c[1:], a[1:], strict=True):
         m = s if c_i == 1 else level_at(p, clock, u + c_i * h)
-        k.append(slope(p, clock, add_slopes(clock, x, t, m, s, k, row), m))
+        k.append(slope(p, clock, add_slopes(p, clock, x, t, m, s, k, row), m))
     return k
 
 
 def add_slopes(
+    p: Reverse,
     clock: Clock,
     x: Tensor,
     t: Instant,
@@ -129,7 +140,7 @@ def add_slopes(
     weights: Sequence[float],
 ) -> Tensor:
     """x at level m after h sum_i w_i k_i, where h is the step from t to s."""
-    h = clock_reading(clock, s) - clock_reading(clock, t)
+    h = clock_reading(p, clock, s) - clock_reading(p, clock, t)
     y = expand(1 / clock_scale(clock, t), x) * x
     for w, k_i in zip(weights, k, strict=True):
         if w:

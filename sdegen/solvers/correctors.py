@@ -63,7 +63,7 @@ class Corrector(ABC):
         moved = x + e * score + (2 * e) ** 0.5 * z
         if not self.why_not_linear or not isinstance(at, Level):
             return moved  # by the level e is 0 there, and no score is asked: see ``walked``
-        noisy = (at.sigma > 0).reshape(-1, *[1] * (x.ndim - 1))
+        noisy = torch.as_tensor(expand(at.sigma > 0, x)).bool()
         return torch.where(noisy.to(x.device), moved, x)
 
 

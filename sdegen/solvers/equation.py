@@ -51,7 +51,8 @@ class Reverse:
             object.__setattr__(self, "eta", self.eta.tolist())
         if callable(self.eta):
             sde = linear(self.sde, "An eta that is a function of lam", "give a number")
-            first, last = sde(torch.tensor([sde.T, sde.t_min], dtype=torch.float64)).lam.tolist()
+            outer = torch.stack([sde(sde.T).lam.min(), sde(sde.t_min).lam.max()])
+            first, last = outer.tolist()
             ends = max(first, NO_SIGNAL), min(last, -NO_SIGNAL)
             lam = torch.linspace(*ends, 33, dtype=torch.float64)
             etas = self.eta_of(lam).tolist()

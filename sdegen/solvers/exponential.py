@@ -22,8 +22,8 @@ from torch import Tensor, exp, expm1, sigmoid, sqrt
 
 from sdegen.checks import number, one_of
 from sdegen.model.prediction import LinearPrediction, PredictEDM
-from sdegen.sde.level import Level, expand
-from sdegen.sde.process import LinearSDE
+from sdegen.sde.level import Level, expand, spread
+from sdegen.sde.process import LinearSDE, has_coordinates
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.quadrature import integrate, points
 
@@ -36,7 +36,8 @@ transition than tau's. Measured in docs/benchmarks.md."""
 
 
 class Form(ABC):
-    """The reverse equation written in one prediction Q.  Coefficients are float64, () or (b,)."""
+    """The reverse equation written in one prediction Q.  Coefficients are float64, of lam's shape:
+    (), (b,), or with coordinates, each of which is an equation of its own."""
 
     @abstractmethod
     def view(self, prediction: LinearPrediction) -> Tensor:
@@ -221,6 +222,8 @@ def clock_at(p: Reverse, clock: PolynomialClock, lam: Tensor) -> Tensor:
         return lam
     if clock == "t":
         assert isinstance(p.sde, LinearSDE)
+        if has_coordinates(p.sde):  # to which the last axes belong
+            return p.sde.time(lam.movedim(-1, 0)).movedim(0, -1)
         return p.sde.time(lam)
     if clock == "rho":
         return exp(-lam)
@@ -246,7 +249,7 @@ def lagrange(
     lam, w = points(t.lam, s.lam)
     mass, at = w * form.density(p, lam, s), clock_at(p, clock, lam)
     if clock == "t":
-        knots = torch.stack([node.t for node in nodes], -1)
+        knots = torch.stack([spread(node.t, t.lam.ndim) for node in nodes], -1)
     else:
         knots = clock_at(p, clock, torch.stack([node.lam for node in nodes], -1))
     same, far = torch.eye(len(nodes), dtype=torch.bool), knots.isinf()

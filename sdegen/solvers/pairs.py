@@ -15,6 +15,7 @@ from sdegen.solvers.adaptive import Adaptive, Attempt, Known, check_control
 from sdegen.solvers.classical import RK3, RK5, Heun, Tableau, add_slopes, stages
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.exponential import Clock, NoiseForm, advance, lagrange, middle
+from sdegen.solvers.singlestep import between
 from sdegen.solvers.solver import Preset
 from sdegen.solvers.stochastic import heun_pair
 from sdegen.solvers.traits import Traits, own_steps
@@ -95,9 +96,9 @@ class AdaptiveRK(Adaptive):
             c, a, b = (*c, 1.0), (*a, b), (*b, 0.0)
         k = stages(p, clock, x, t, s, c, a, None if known is None else known[0])
         difference = tuple(high - low for high, low in zip(b, pair.low, strict=True))
-        error = add_slopes(clock, torch.zeros_like(x), t, s, s, k, difference)
+        error = add_slopes(p, clock, torch.zeros_like(x), t, s, s, k, difference)
         known_after = (k[-1],) if len(b) > len(pair.method.b) else None
-        return Attempt(add_slopes(clock, x, t, s, s, k, b), error, (k[0],), known_after, order)
+        return Attempt(add_slopes(p, clock, x, t, s, s, k, b), error, (k[0],), known_after, order)
 
 
 @dataclass(frozen=True)
@@ -143,16 +144,16 @@ class AdaptiveDPM(Adaptive):
     ) -> Attempt:
         """Both members share their evaluations."""
         assert isinstance(p.sde, LinearSDE) and isinstance(t, Level) and isinstance(s, Level)
-        form, sde, h = NoiseForm(), p.sde, s.lam - t.lam
+        form, sde = NoiseForm(), p.sde
         eps = p.model(x, t).eps if known is None else known[0]
-        a = sde(sde.time(t.lam + h / self.order))
+        a = between(sde, t, s, 1 / self.order, "logSNR")
         x_a = advance(p, form, x, t, a, [form.total(p, t, a)], [eps])
         eps_a = p.model(x_a, a).eps
         second = advance(p, form, x, t, s, middle(p, form, a, t, s), [eps, eps_a])
         if self.order == 2:
             low = advance(p, form, x, t, s, [form.total(p, t, s)], [eps])
             return Attempt(second, second - low, (eps,), None, self.order)
-        b = sde(sde.time(t.lam + 2 * h / 3))
+        b = between(sde, t, s, 2 / 3, "logSNR")
         x_b = advance(p, form, x, t, b, lagrange(p, form, [t, a], t, b), [eps, eps_a])
         eps_b = p.model(x_b, b).eps
         third = advance(p, form, x, t, s, lagrange(p, form, [t, b], t, s), [eps, eps_b])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sdegen.checks import one_of, whole
 from sdegen.sde.level import Level, expand
-from sdegen.sde.process import LinearSDE
+from sdegen.sde.process import LinearSDE, on_reference
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.exponential import (
     DataForm,
@@ -37,9 +37,13 @@ beginning on."""
 
 
 def between(sde: LinearSDE, t: Level, s: Level, c: float, skip: SkipType) -> Level:
-    """The level at the part c of the way from t to s in lam, t or sqrt t."""
+    """The level at the part c of the way from t to s in lam, t or sqrt t.
+
+    lam is the reference's: a network is asked at one time for all coordinates.
+    """
     if skip == "logSNR":
-        return sde(sde.time(t.lam + c * (s.lam - t.lam)))
+        first, last = on_reference(sde, t).lam, on_reference(sde, s).lam
+        return sde(sde.reference.time(first + c * (last - first)))
     if skip == "time_uniform":
         return sde(torch.lerp(t.t, s.t, c))
     return sde(torch.lerp(t.t.sqrt(), s.t.sqrt(), c) ** 2)

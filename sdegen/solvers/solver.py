@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sdegen.model.prediction import LinearPrediction, predicted, prediction_name
 from sdegen.sde.level import NO_SIGNAL, Instant, Level
-from sdegen.sde.process import check_given, linear
+from sdegen.sde.process import check_given, has_coordinates, linear
 from sdegen.solvers.equation import Eta, Reverse, arrive, climb
 from sdegen.solvers.traits import Traits
 
@@ -238,19 +238,44 @@ def check_levels(solver: Solver, p: Reverse, walk: Sequence[Instant]) -> None:
         infinite = i > 0 if traits.needs_marginals else not bool(level.g2.isfinite().all())
         if infinite and (traits.needs_marginals or p.noisy):
             raise ValueError(no_value(solver, p, level))
-    if not traits.why_not_linear:
+    if has_coordinates(p.sde):
+        check_coordinates(solver, known)
+    elif not traits.why_not_linear:
         return
     looks_at_its_end = traits.adaptive or traits.calls > 1
+    if has_coordinates(p.sde) and traits.needs_marginals and not traits.adaptive:
+        looks_at_its_end = False  # the last step arrives there, and asks nothing
     for level in (known[0], known[-1]) if looks_at_its_end else known[:1]:
         if bool(level.lam.isinf().any()) and not asked_finite(solver, p, level):
             raise ValueError(no_value(solver, p, level))
+
+
+def check_coordinates(solver: Solver, walk: Sequence[Level]) -> None:
+    """Refuse levels where some coordinates have no noise and others have, and, to a solver that
+    works with alpha and sigma, those where some have no signal: what a program would say."""
+    for level in walk if solver.traits.needs_marginals else ():
+        silent, clean = (bool((c == 0).any()) for c in (level.alpha, level.sigma))
+        if silent or (clean and bool((level.sigma > 0).any())):
+            what = "no signal in some coordinate" if silent else "noise in some coordinates alone"
+            raise ValueError(
+                f"{type(solver).__name__} works with alpha and sigma of each coordinate, but at t "
+                f"= {float(level.t.max()):g} there is {what}: walk to where all have some, or use "
+                "a solver in t, as Heun or EulerMaruyama."
+            )
+
+
+def any_state(level: Level) -> Tensor:
+    """States that a level goes with, of ones."""
+    if level.alpha.ndim > 1:
+        return torch.ones_like(level.alpha + level.sigma)
+    return torch.ones_like(level.t).reshape(-1, 1)
 
 
 def asked_finite(solver: Solver, p: Reverse, level: Level) -> bool:
     """Whether a finite output makes what a solver asks for at a level finite."""
     if solver.traits.needs_marginals and solver.traits.adaptive:
         return False  # it measures its steps in lam
-    state = torch.ones_like(level.t).reshape(-1, 1)
+    state = any_state(level)
     said: LinearPrediction = predicted(p.sde, p.model.target, state, state / 2, level)
     asked = said.x0 if solver.traits.needs_marginals else said.drift(p.eta_at(level))
     return bool(asked.isfinite().all())
@@ -261,7 +286,7 @@ def no_value(solver: Solver, p: Reverse, level: Level) -> str:
     sde, t = type(p.sde).__name__, float(level.t.max())
     says = f"a network that predicts {prediction_name(p.model.target)}"
     if bool((level.lam < NO_SIGNAL).any()):
-        state = torch.ones_like(level.t).reshape(-1, 1)
+        state = any_state(level)
         x0 = predicted(p.sde, p.model.target, state, state / 2, level).x0
         # The remedy must not be another way to the same place.
         others = (

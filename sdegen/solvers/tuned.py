@@ -12,7 +12,7 @@ import torch
 
 from sdegen.files import write_json
 from sdegen.sde.level import Level
-from sdegen.sde.process import LinearSDE
+from sdegen.sde.process import LinearSDE, has_coordinates
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.solver import Solver, Step
 from sdegen.solvers.traits import Traits
@@ -88,6 +88,7 @@ class Tuned(Solver):
         """Refuse an SDE with other levels at these times."""
         ends = (p.sde.T, p.sde.t_min)
         same = isinstance(p.sde, LinearSDE) and ends == (self.times[0], self.times[-1])
+        same = same and not has_coordinates(p.sde)
         if same:
             at: Any = p.sde(torch.tensor(self.times, dtype=torch.float64))
             for mine, theirs in ((self.alpha, at.alpha), (self.sigma, at.sigma)):

@@ -134,12 +134,12 @@ def zigzag(sde: SDE, n: int, grid: Grid, by: Climb) -> Tensor:
 
 
 def check_falling(sde: SDE, times: Tensor, name: str) -> tuple[LinearSDE, Tensor]:
-    """The SDE as one with a forward kernel, and the times of a walk that does not climb yet."""
+    """The SDE whose rho climbs are said in, and the times of a walk that does not climb yet."""
     sde = linear(sde, name, "leave the noise to the solver, as EulerMaruyama does")
     times = check_walk(sde, times)
     if not bool((times.diff() < 0).all()):
         raise ValueError(f"{name} makes a walk climb whose times fall; these climb already.")
-    return sde, times
+    return sde.reference, times
 
 
 def rho_min(sde: LinearSDE) -> float:

@@ -1,7 +1,8 @@
 """Grids: plain functions (sde, n) -> n + 1 times in float64, from T down to t_min.
 
 A grid decides where a solver stops on its way. Both ends are hit exactly; ``start`` and ``stop``
-default to the SDE's own T and t_min.
+default to the SDE's own T and t_min. lam and rho are those of the SDE's ``reference``: its own,
+unless levels differ from coordinate to coordinate.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def quadratic(sde: SDE, n: int, start: float | None = None, stop: float | None =
 
 def log_snr(sde: SDE, n: int, start: float | None = None, stop: float | None = None) -> Tensor:
     """Equal steps in lam = log(alpha / sigma).  Lu et al. (2022a), sec. 3.3."""
-    sde = linear(sde, "The log_snr grid", "use walk='uniform'")
+    sde = linear(sde, "The log_snr grid", "use walk='uniform'").reference
 
     def times(ends: Tensor) -> Tensor:
         lam = finite(sde, sde(ends).lam)
@@ -60,7 +61,7 @@ def karras(
     sde: SDE, n: int, start: float | None = None, stop: float | None = None, power: float = 7.0
 ) -> Tensor:
     """Equal steps in rho^(1 / power), rho = sigma / alpha.  Karras et al. (2022), eq. 5."""
-    sde = linear(sde, "The karras grid", "use walk='uniform'")
+    sde = linear(sde, "The karras grid", "use walk='uniform'").reference
     if not number("power", power) > 0:
         raise ValueError(f"karras needs power > 0, but power = {power!r}.")
 
@@ -86,7 +87,7 @@ def focused(
     There, at rho = 1 / e for data in [-1, 1], a sample takes its shape: x0 hardly changes with
     lam long before and long after. Measured in docs/benchmarks.md.
     """
-    sde = linear(sde, "The focused grid", "use walk='uniform'")
+    sde = linear(sde, "The focused grid", "use walk='uniform'").reference
     if not (number("width", width) > 0 and number("strength", strength) >= 0):
         raise ValueError(
             f"focused needs width > 0 and strength >= 0, but they are {width!r} and {strength!r}."

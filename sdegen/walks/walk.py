@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sdegen.sde.level import Instant
-from sdegen.sde.process import SDE, LinearSDE
+from sdegen.sde.process import SDE, LinearSDE, has_coordinates
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +44,8 @@ class Walk(Sequence[Instant]):
     def levels(self) -> tuple[Instant, ...]:
         """What the SDE knows at each time: float64, on the CPU."""
         with torch.inference_mode(False):
+            if has_coordinates(self.sde):  # whose levels may be those of each sample
+                return tuple(map(self.sde, self.times))
             return tuple(self.sde(self.times).unbind())
 
     @cached_property
