@@ -180,6 +180,14 @@ def repeated(level: Instant, k: int) -> Instant:
 
 
 def noise_of(level: Instant) -> Tensor:
-    """rho = sigma / alpha, by which intervals are said."""
+    """rho = sigma / alpha, by which intervals are said.
+
+    ValueError for levels that differ between coordinates.
+    """
     assert isinstance(level, Level)
+    if level.rho.ndim > level.t.ndim:
+        raise ValueError(
+            "An interval of sigma / alpha is of one level, but these differ between coordinates: "
+            "give a function of level.t."
+        )
     return level.rho

@@ -301,8 +301,7 @@ class ScoreModel(nn.Module):
         if label.ndim:  # times of each sample's own, which a solver keeps on the host
             return label.to(x.device, kind).expand(len(x)).clone()
         # Adding a 0-d CPU tensor hands its value to the kernel: no copy, no synchronisation.
-        label = label.to(kind) if label.ndim == 0 else label.to(x.device, kind)
-        return x.new_zeros(len(x), dtype=kind) + label
+        return x.new_zeros(len(x), dtype=kind) + label.to(kind)
 
     def c_in(self, level: Instant) -> Tensor | None:
         """What a state is multiplied by before the network sees it; None: nothing."""

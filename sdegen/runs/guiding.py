@@ -15,7 +15,7 @@ Guide = Callable[[Any], Any]
 
 
 def with_null_label(node: Any, classes: int) -> Any:
-    """A loss's node whose dropped labels, where nothing stands in their place yet, are that of no class.
+    """A loss's node that drops labels to that of no class, where it does not say to what.
 
     ValueError for data without classes.
     """
