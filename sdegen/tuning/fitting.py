@@ -259,6 +259,6 @@ def measure(model: Denoiser, tuned: Tuned, x: Tensor, fine: int) -> Gain:
     other = errors(sample(model, x, solver=best.solver, nfe=budget, walk=best.walk), exact)
     picks = torch.randint(len(x), (RESAMPLES, len(x)), generator=torch.Generator().manual_seed(0))
     ratios = mine[picks].median(1).values / other[picks].median(1).values
-    low, high = ratios.quantile(torch.tensor([0.05, 0.95], dtype=ratios.dtype)).tolist()
+    low, high = ratios.cpu().quantile(torch.tensor([0.05, 0.95], dtype=ratios.dtype)).tolist()
     floor = float(errors(coarse, exact).median())
     return Gain(float(mine.median()), float(other.median()), str(best), low, high, floor, len(x))

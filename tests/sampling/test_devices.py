@@ -73,6 +73,27 @@ def test_a_label_that_is_written_into_is_written_anew() -> None:
     assert all(torch.equal(each, truth) for each in elsewhere(twice))
 
 
+class Slope(nn.Module):
+    """A network with a parameter, on the device where it is made."""
+
+    def __init__(self, move: Any) -> None:
+        super().__init__()
+        self.w = nn.Parameter(move(torch.tensor([[0.3, 0.1], [0.0, 0.2]]).double()))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return x @ self.w + 0.1 * t[:, None]
+
+
+@pytest.mark.slow
+def test_a_solver_is_tuned() -> None:
+    def tuned(move: Any) -> Tensor:
+        model = sg.ScoreModel(Slope(move), sg.VPSDE(), "eps")
+        how: dict[str, Any] = {"shape": (2,), "seeds": 32, "iterations": 4, "fine": 10}
+        return torch.tensor(sg.tune(model, nfe=3, **how).times)
+
+    assert torch.equal(tuned(lambda x: x), elsewhere(tuned))
+
+
 @pytest.mark.parametrize(
     "how",
     [

@@ -90,7 +90,11 @@ def test_so_does_each_kind_on_other_sdes(name: str, on: str) -> None:
     same_alone(sde, FIXED[name], sg.walks.quadratic(sde, 6))
 
 
-@pytest.mark.parametrize("eta", [0.7, half_of_the_way, [0.0, 1.0, 0.5, 0.3, 0.0, 1.0]], ids=str)
+@pytest.mark.parametrize(
+    "eta",
+    [0.7, half_of_the_way, [0.0, 1.0, 0.5, 0.3, 0.0, 1.0]],
+    ids=["number", "function", "list"],
+)
 @pytest.mark.parametrize("name", ["multistep_pc", "singlestep_eps", "multistep_straight"])
 def test_an_eta_is_each_coordinates_own(name: str, eta: Any) -> None:
     """A function of lam of the lam that each coordinate has."""
