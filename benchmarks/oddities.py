@@ -164,7 +164,7 @@ USUAL = {
     "tune": "run=outputs/toy2d nfe=3 seeds=16 iterations=1 fine=10",
     "bench": "problem=gaussian nfe=[2] n=4",
 }
-"""What makes each of them a matter of a second; sampling, measuring and tuning have a run to try."""
+"""What makes each of them a matter of a second; those that need a run have one to try."""
 LONGEST = 120
 """Seconds, of a command's child, which is ended then: it hangs."""
 
