@@ -17,17 +17,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sdegen.model.denoiser import Denoiser, cost_of
+from sdegen.model.denoiser import Around, Denoiser, cost_of
 from sdegen.model.network import changed_values, take_values
 from sdegen.model.prediction import LinearPrediction, Target, predicted
 from sdegen.sde.level import Instant, Level
-from sdegen.sde.process import SDE, LinearSDE
+from sdegen.sde.process import LinearSDE
 
 Strength = float | Tensor | Callable[[Instant], float | Tensor]
 """How strongly a model is guided: a number, one a sample (b,), or a function of the level."""
 
 
-class Wrapped(ABC):
+class Wrapped(Around, ABC):
     """A model whose output is another model's, changed: a ``Denoiser`` itself.
 
     ``models`` names the attributes that are models, ``own`` those that have a value for each
@@ -56,34 +56,9 @@ class Wrapped(ABC):
         return f"{type(self).__name__}({self.model!r})"
 
     @property
-    def sde(self) -> SDE:
-        """The forward process."""
-        return self.model.sde
-
-    @property
     def target(self) -> Target:
         """What ``output`` is."""
         return self.model.target
-
-    @property
-    def device(self) -> torch.device:
-        """Where states begin."""
-        return self.model.device
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """Their floating type."""
-        return self.model.dtype
-
-    @property
-    def nfe(self) -> int:
-        """Evaluations so far."""
-        return self.model.nfe
-
-    @property
-    def vjps(self) -> int:
-        """Products with the transposed Jacobian so far."""
-        return self.model.vjps
 
     @property
     def data_range(self) -> tuple[float, float] | None:
@@ -100,10 +75,6 @@ class Wrapped(ABC):
     def cost(self) -> int:
         """Network evaluations on a sample of one call, at most: what budgets are divided by."""
         return cost_of(self.model)
-
-    def count(self, calls: int = 0, vjps: int = 0) -> None:
-        """Count what was spent elsewhere."""
-        self.model.count(calls, vjps)
 
     def changed(self, **attributes: Any) -> Any:
         """A copy with other attributes."""

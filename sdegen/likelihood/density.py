@@ -29,7 +29,7 @@ from sdegen.likelihood.ground import (
     states_at_t_min,
     warn_of_failures,
 )
-from sdegen.model.denoiser import Denoiser
+from sdegen.model.denoiser import Around, Denoiser
 from sdegen.model.prediction import LinearPrediction, Target, predict_velocity
 from sdegen.noise.source import Noise
 from sdegen.sampling.plan import WAY, Way, calls_and_status
@@ -224,7 +224,7 @@ def with_gradients(model: Denoiser, x: Tensor, t: Any) -> tuple[Any, Tensor, boo
 
 
 @dataclass(frozen=True, eq=False)
-class Lifted:
+class Lifted(Around):
     """A score model of states (b, 1 + k, *): the sample, and n times what its density gained.
 
     n^2 = alpha^2 + sigma^2, so that the parts are no worse conditioned than the sample. The gain
@@ -237,31 +237,6 @@ class Lifted:
     probes: Tensor
 
     @property
-    def sde(self) -> SDE:
-        """The model's."""
-        return self.model.sde
-
-    @property
-    def nfe(self) -> int:
-        """The model's."""
-        return self.model.nfe
-
-    @property
-    def vjps(self) -> int:
-        """The model's."""
-        return self.model.vjps
-
-    @property
-    def device(self) -> torch.device:
-        """The model's."""
-        return self.model.device
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """The model's."""
-        return self.model.dtype
-
-    @property
     def data_range(self) -> None:
         """Of states, which lie anywhere."""
         return None
@@ -270,10 +245,6 @@ class Lifted:
     def target(self) -> Target:
         """The velocity, in which the parts beside the sample are said too."""
         return predict_velocity
-
-    def count(self, calls: int = 0, vjps: int = 0) -> None:
-        """The model counts."""
-        self.model.count(calls, vjps)
 
     def take(self, index: Tensor) -> Lifted:
         """For some samples of the batch."""

@@ -83,6 +83,41 @@ class Denoiser(Protocol):
         """Count what was spent where nobody else counts it, as by a CUDA graph."""
 
 
+class Around:
+    """What a model that stands around another, ``model``, says as that one does."""
+
+    model: Denoiser
+
+    @property
+    def sde(self) -> SDE:
+        """The forward process."""
+        return self.model.sde
+
+    @property
+    def device(self) -> torch.device:
+        """Where states begin."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Their floating type."""
+        return self.model.dtype
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations so far."""
+        return self.model.nfe
+
+    @property
+    def vjps(self) -> int:
+        """Products with the transposed Jacobian so far."""
+        return self.model.vjps
+
+    def count(self, calls: int = 0, vjps: int = 0) -> None:
+        """The model inside counts."""
+        self.model.count(calls, vjps)
+
+
 def cost_of(model: Denoiser) -> int:
     """Network evaluations on a sample of one call of a model, at most."""
     return int(getattr(model, "cost", 1))

@@ -22,8 +22,29 @@ from sdegen.sde.schedules import CosineSDE
 from sdegen.sde.song import VPSDE
 
 
+class OverBase(LinearSDE):
+    """An SDE whose levels differ between coordinates as a scalar one's, the base's, are spread."""
+
+    base: LinearSDE
+
+    @property
+    def T(self) -> float:  # type: ignore[override]
+        """The base's."""
+        return self.base.T
+
+    @property
+    def t_min(self) -> float:  # type: ignore[override]
+        """The base's."""
+        return self.base.t_min
+
+    @property
+    def reference(self) -> LinearSDE:
+        """The base, in whose clock steps are taken."""
+        return self.base
+
+
 @dataclass(frozen=True, eq=False)
-class AnisotropicVPSDE(LinearSDE):
+class AnisotropicVPSDE(OverBase):
     """dx_i = -w_i beta/2 x_i dt + sqrt(w_i beta) dw_i: VP, whose clock is each coordinate's own.
 
     alpha_i = alpha^w_i, sigma_i^2 = 1 - alpha_i^2 of the base's alpha: for data whose coordinates
@@ -46,21 +67,6 @@ class AnisotropicVPSDE(LinearSDE):
         object.__setattr__(self, "weights", weights)
 
     @property
-    def T(self) -> float:  # type: ignore[override]
-        """The base's."""
-        return self.base.T
-
-    @property
-    def t_min(self) -> float:  # type: ignore[override]
-        """The base's."""
-        return self.base.t_min
-
-    @property
-    def reference(self) -> VPSDE:
-        """The base."""
-        return self.base
-
-    @property
     def prior(self) -> Prior:
         """N(0, I)."""
         return Prior(1.0)
@@ -81,7 +87,7 @@ class AnisotropicVPSDE(LinearSDE):
 
 
 @dataclass(frozen=True)
-class BlurringSDE(LinearSDE):
+class BlurringSDE(OverBase):
     """alpha_k = a d_k, sigma: an image's frequencies k fade as heat does, and all get noise alike.
 
     d_k = (1 - floor) exp(-|pi k / n|^2 tau) + floor,  tau = (blur sin(pi t / 2)^2)^2 / 2
@@ -110,21 +116,6 @@ class BlurringSDE(LinearSDE):
                 f"{shape} and floor = {self.floor:g}."
             )
         check_interval(self.base, longest=1.0)
-
-    @property
-    def T(self) -> float:  # type: ignore[override]
-        """The base's."""
-        return self.base.T
-
-    @property
-    def t_min(self) -> float:  # type: ignore[override]
-        """The base's."""
-        return self.base.t_min
-
-    @property
-    def reference(self) -> LinearSDE:
-        """The base, which is the SDE of frequency 0."""
-        return self.base
 
     @property
     def prior(self) -> Prior:
