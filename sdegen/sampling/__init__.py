@@ -5,6 +5,7 @@ from sdegen.sampling.captured import Captured
 from sdegen.sampling.choice import Chooser, Recommended
 from sdegen.sampling.march import Path, Solution, State, sample, solve
 from sdegen.sampling.plan import How, Plan, Way
+from sdegen.sampling.renoising import resample
 from sdegen.sampling.watch import Watch, progress
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Way",
     "progress",
     "recipes",
+    "resample",
     "sample",
     "solve",
 ]
