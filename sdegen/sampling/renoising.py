@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,11 +11,7 @@ from sdegen.checks import number
 from sdegen.model.denoiser import Denoiser
 from sdegen.noise.source import Seeded
 from sdegen.sampling.march import sample
-from sdegen.sampling.plan import How
 from sdegen.sde.process import linear
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 def resample(
@@ -24,7 +20,7 @@ def resample(
     *,
     t: float | None = None,
     rho: float | None = None,
-    **how: Unpack[How],
+    **how: Any,
 ) -> Tensor:
     """x_t = alpha_t x + sigma_t z of data x (b, *), and what the reverse equation makes of it.
 
