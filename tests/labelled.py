@@ -11,7 +11,18 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.exact.distributions import Mixture
-from sdegen.guidance import CFG, Contrast, Guided, Interval, Known, Thresholded
+from sdegen.guidance import (
+    CFG,
+    Contrast,
+    Guided,
+    Interval,
+    Known,
+    Mask,
+    Thresholded,
+    ddnm,
+    mmps,
+    pigdm,
+)
 from sdegen.model.prediction import PREDICTIONS, PredictEDM
 from tests.cases import MIXTURE, normal
 
@@ -56,6 +67,8 @@ BATCH = 4
 Y = torch.tensor([0, 1, 2, 1])
 X = normal(BATCH, 2)
 HALF = torch.tensor([True, False])
+MASKS = torch.tensor([[True, False], [True, True], [False, False], [False, True]])
+SCALES = torch.tensor([0.5, 1.0, 0.8, 0.2]).double()
 
 
 def judged(x0: Tensor, level: sg.Level) -> Tensor:
@@ -67,6 +80,11 @@ def every(inner: Any) -> Any:
     free = CFG(inner, torch.linspace(0.5, 3, BATCH).double(), {"y": NULL})
     guided = Guided(free, log_class, Interval(0.7, 0.2, 5.0), given={"y": Y})
     return Thresholded(Known(guided, 0.2 * X, HALF), 0.9, (-1.5, 1.5))
+
+
+def seen(x: Tensor) -> Tensor:
+    """The first coordinate and a part of the second."""
+    return x[:, :1] + 0.3 * x[:, 1:]
 
 
 def contrasted(inner: Any) -> Any:
@@ -84,6 +102,9 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "clipped": lambda m: Thresholded(m, None, (-0.7, 0.7)),
     "thresholded": lambda m: Thresholded(m, 0.8, (-0.7, 0.7)),
     "known": lambda m: Known(m, 0.2 * X, HALF),
+    "observed": lambda m: mmps(m, 0.2 * X[:, :1], seen, 0.3, scale=SCALES),
+    "observed by masks": lambda m: pigdm(m, 0.2 * X, Mask(MASKS), 0.3),
+    "projected by masks": lambda m: ddnm(m, 0.2 * X, Mask(MASKS)),
     "all": every,
 }
 

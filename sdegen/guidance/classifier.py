@@ -10,10 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from sdegen.checks import one_of
-from sdegen.guidance.wrapped import Strength, Wrapped, strength, with_x0
+from sdegen.guidance.wrapped import (
+    Strength,
+    Wrapped,
+    at_large,
+    check_strength,
+    inside,
+    rows,
+    strength,
+    with_x0,
+)
 from sdegen.model.denoiser import Denoiser
 from sdegen.model.labels import TIME_LABELS, Label, label_dtype
-from sdegen.model.network import changed_values, take_values
+from sdegen.model.network import changed_values
 from sdegen.model.prediction import LinearPrediction, ScorePrediction
 from sdegen.sde.level import Instant, Level, expand
 from sdegen.sde.process import SDE, linear
@@ -53,13 +62,19 @@ class Guided(Wrapped):
         super().__init__(model)
         if through:
             with_x0(model, "through=True")
-        self.log_p, self.scale, self.through = log_p, scale, through
+        judged = getattr(log_p, "sde", model.sde)
+        if judged != model.sde:
+            raise ValueError(
+                f"The judge knows the noisy states of {judged}, but the model's are those of "
+                f"{model.sde}: train one on them."
+            )
+        self.log_p, self.scale, self.through = log_p, check_strength(scale, model), through
         self.about = dict(given or {})
 
     def take(self, index: Tensor) -> Guided:
         """The wrapper of some samples of the batch."""
         other: Guided = super().take(index)
-        about = {name: take_values(value, index) for name, value in self.about.items()}
+        about = {name: rows(value, index) for name, value in self.about.items()}
         return other.changed(about=about)  # type: ignore[no-any-return]
 
     def with_values(self, change: Callable[[Tensor], Tensor]) -> Guided:
@@ -69,9 +84,16 @@ class Guided(Wrapped):
 
     def output(self, x: Tensor, level: Instant) -> Tensor:
         """F of the guided model."""
-        s = strength(self.scale, level)
+        s = strength(self.scale, x, level)
         if isinstance(s, int | float) and s == 0:
             return self.model.output(x, level)
+        inside(level, "A guided score")
+        for name, value in self.about.items():
+            if isinstance(value, Tensor) and value.ndim and len(value) not in (1, len(x)):
+                raise ValueError(
+                    f"log_p was given {name} of {len(value)} values, but the batch has {len(x)} "
+                    "samples: give one for each, or leave it to log_p itself."
+                )
         if self.through:
             p, score = self.through_the_network(x, level)
         else:
@@ -82,10 +104,11 @@ class Guided(Wrapped):
     def through_the_network(self, x: Tensor, level: Instant) -> tuple[LinearPrediction, Tensor]:
         """The network's prediction, and the gradient of log_p(x0(x)) by x: one graph for both."""
         outer = torch.is_grad_enabled()
+        level = at_large(level)
         with torch.inference_mode(False), torch.enable_grad():
             y = leaf(x)
             p = self.seen(y, level)
-            value = per_sample(self.log_p(p.x0, level, **self.about), x)
+            value = per_sample(self.log_p(p.x0, level, **at_large_values(self.about)), x)
             (score,) = torch.autograd.grad(value.sum(), y, create_graph=outer)
         self.count(vjps=1)
         return (p, score) if outer else (replace(p, x=x, F=p.F.detach()), score)
@@ -105,17 +128,24 @@ def per_sample(value: Tensor, x: Tensor) -> Tensor:
             f"log_p returns one number for each of {len(x)} samples, ({len(x)},), but it returned "
             f"{found}: sum over a sample's own axes alone."
         )
+    if not value.requires_grad:
+        raise ValueError("log_p has no gradient by the state: is it constant, or under no_grad?")
     return value
 
 
 def gradient(log_p: LogP, x: Tensor, level: Instant, given: Mapping[str, Any]) -> Tensor:
     """grad_x log p (b, *), whatever mode is on outside; differentiable where gradients are."""
-    outer = torch.is_grad_enabled()
+    outer, level = torch.is_grad_enabled(), at_large(level)
     with torch.inference_mode(False), torch.enable_grad():
         y = leaf(x)
-        value = per_sample(log_p(y, level, **given), x)
+        value = per_sample(log_p(y, level, **at_large_values(given)), x)
         (score,) = torch.autograd.grad(value.sum(), y, create_graph=outer)
     return score
+
+
+def at_large_values(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Arguments that gradients may be made with."""
+    return changed_values(given, lambda x: x.clone() if x.is_inference() else x)  # type: ignore[no-any-return]
 
 
 class Judge(nn.Module):
@@ -147,7 +177,11 @@ class Judge(nn.Module):
         """Of every class, (b, classes), at states x (b, *)."""
         kind = next(self.net.parameters()).dtype
         label = self.label(level)
-        label = label.to(x.device, label_dtype(label, kind)).expand(len(x))
+        to = label_dtype(label, kind)
+        if label.ndim:
+            label = label.to(x.device, to)
+        else:  # a number handed to a kernel: no copy, no synchronisation
+            label = x.new_zeros(len(x), dtype=to) + label.to(to)
         if self.sigma_data is not None:
             c_in = ((level.alpha * self.sigma_data) ** 2 + level.sigma**2).rsqrt()
             x = expand(c_in, x) * x

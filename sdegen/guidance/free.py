@@ -13,13 +13,15 @@ from torch import Tensor
 from sdegen.guidance.wrapped import (
     Strength,
     Wrapped,
+    check_strength,
     noise_of,
     repeated,
+    rows,
     strength,
     with_x0,
 )
 from sdegen.model.denoiser import Denoiser, cost_of
-from sdegen.model.network import changed_values
+from sdegen.model.network import changed_values, in_place_of, take_values
 from sdegen.model.prediction import LinearPrediction
 from sdegen.model.score import ScoreModel
 from sdegen.sde.level import Instant, expand
@@ -61,11 +63,14 @@ class CFG(Wrapped):
             raise ValueError(f"rescale lies in [0, 1], but it is {rescale!r}.")
         if rescale:
             with_x0(model, "rescale")
-        self.scale, self.without, self.rescale, self.together = scale, without, rescale, together
-        nulls = {name: null_of(self.conditions, name, value) for name, value in without.items()}
-        if not nulls:
+        self.without, self.rescale, self.together = without, rescale, together
+        if not without:
             raise ValueError("CFG needs without={...}: what the model is told in place of what.")
-        self.other = model.given(**nulls)  # type: ignore[attr-defined]
+        self.scale = check_strength(scale, model)
+        nulls = {name: null_of(self.conditions, name, value) for name, value in without.items()}
+        shared = {name: nulls.pop(name) for name in getattr(model, "shared", ()) if name in nulls}
+        self.other = model.given(shared, **nulls)  # type: ignore[attr-defined]
+        self.both = doubled(model, self.other, shared) if together else None
 
     def __repr__(self) -> str:
         return f"CFG({self.model!r}, {self.scale!r}, without={self.without!r})"
@@ -81,13 +86,26 @@ class CFG(Wrapped):
         rescale, together = self.rescale, self.together
         return CFG(model, self.scale, self.without, rescale=rescale, together=together)
 
+    def take(self, index: Tensor) -> CFG:
+        """The guidance of some samples of the batch."""
+        without = {n: of_some(v, self.conditions[n], index) for n, v in self.without.items()}
+        how = {"rescale": self.rescale, "together": self.together}
+        return CFG(self.model.take(index), rows(self.scale, index), without, **how)  # type: ignore[arg-type]
+
+    def with_values(self, change: Callable[[Tensor], Tensor]) -> CFG:
+        """The guidance with other tensors as its conditions, the doubled ones among them."""
+        new: CFG = super().with_values(change)
+        both = None if self.both is None else self.both.with_values(change)
+        return new.changed(both=both)  # type: ignore[no-any-return]
+
     def output(self, x: Tensor, level: Instant) -> Tensor:
         """F of the guided model."""
-        s = strength(self.scale, level)
+        s = strength(self.scale, x, level)
         if of_one(s):
             return (self.model if s == 1 else self.other).output(x, level)
-        if self.together:
-            c, u = pair(self.model, self.other, x, level)
+        if self.both is not None:
+            c, u = self.both.output(torch.cat([x, x]), repeated(level, 2)).chunk(2)
+            self.count(1)
         else:
             c, u = self.model.output(x, level), self.other.output(x, level)
         F = u + expand(s, x) * (c - u)
@@ -108,20 +126,23 @@ def null_of(conditions: Mapping[str, Any], name: str, value: Any) -> Any:
             f"give it first, model.given({name}=...)."
         )
     old = conditions[name]
-    if not isinstance(old, Tensor):
-        return value
-    new = torch.as_tensor(value, dtype=old.dtype, device=old.device)
-    try:
-        return new.expand(old.shape)
-    except RuntimeError:
-        raise ValueError(
-            f"without: {name} has the shape {tuple(new.shape)}, but the model was given "
-            f"{tuple(old.shape)}: give a number, or one value that has its shape."
-        ) from None
+    if isinstance(old, Tensor):
+        return in_place_of(old, value, f"without: {name}")
+    if isinstance(old, list | tuple) and not isinstance(value, list | tuple):
+        return [value] * len(old)
+    return value
 
 
-def pair(one: Any, two: Any, x: Tensor, level: Instant) -> tuple[Tensor, Tensor]:
-    """The outputs of a model with two sets of conditions, by one call of a batch twice as long.
+def of_some(value: Any, old: Any, index: Tensor) -> Any:
+    """What stands in a condition's place, for some samples: cut where it has one for each."""
+    each = isinstance(value, Tensor) and isinstance(old, Tensor) and value.ndim == old.ndim
+    if each or isinstance(value, list):
+        return rows(value, index) if each else take_values(value, index)
+    return value
+
+
+def doubled(one: Any, two: Any, shared: Mapping[str, Any]) -> ScoreModel:
+    """A model with two sets of conditions, for a batch twice as long.
 
     ValueError where they cannot be put together.
     """
@@ -130,33 +151,25 @@ def pair(one: Any, two: Any, x: Tensor, level: Instant) -> tuple[Tensor, Tensor]
             f"together=True puts the conditions of a ScoreModel together, but inside is {one!r}: "
             "leave it out."
         )
-    each = {name for name in one.conditions if name not in one.shared}
-    kinds = {type(two.conditions[name]) for name in each} | {
-        type(one.conditions[name]) for name in each
-    }
-    if not kinds <= {Tensor}:
+    each = [name for name in one.conditions if name not in one.shared]
+    values = [m.conditions[name] for m in (one, two) for name in each]
+    if shared or not all(isinstance(v, Tensor) and v.ndim for v in values):
         raise ValueError(
-            "together=True takes conditions that are tensors with the batch's axis, or shared: "
-            "leave it out."
+            "together=True takes conditions that are tensors with the batch's axis, and changes "
+            "none that is shared: leave it out."
         )
     both = {name: torch.cat([one.conditions[name], two.conditions[name]]) for name in each}
-    F = one.given(**both).output(torch.cat([x, x]), repeated(level, 2))
-    one.count(1)
-    c, u = F.chunk(2)
-    return c, u
+    return one.given(**both)
 
 
 def rescaled(cfg: CFG, x: Tensor, F: Tensor, c: Tensor, level: Instant) -> Tensor:
     """F of the guided x0 with a part of the conditional one's standard deviation."""
     a, b = cfg.target(level)  # type: ignore[arg-type]
-    guided = LinearPrediction(x, F, level, a, b)  # type: ignore[arg-type]
-    std = [
-        p.x0.reshape(len(x), -1).std(1)
-        for p in (LinearPrediction(x, c, level, a, b), guided)  # type: ignore[arg-type]
-    ]
-    ratio = torch.where(std[1] > 0, std[0] / std[1], 1.0)
-    factor = 1 - cfg.rescale + cfg.rescale * ratio
-    return guided.replaced(expand(factor, x) * guided.x0)
+    guided, plain = (LinearPrediction(x, each, level, a, b) for each in (F, c))  # type: ignore[arg-type]
+    x0 = guided.x0
+    top, std = (each.reshape(len(x), -1).std(1, correction=0) for each in (plain.x0, x0))
+    ratio = torch.where(std > 0, top / torch.where(std > 0, std, 1), 1)
+    return guided.pushed(expand(cfg.rescale * (ratio - 1), x) * x0)
 
 
 class Contrast(Wrapped):
@@ -181,7 +194,11 @@ class Contrast(Wrapped):
         for each in models:
             if each.sde != self.sde:
                 raise ValueError(f"Contrast is of models on one SDE, not {each.sde}, {self.sde}.")
-        self.ladder, self.scales = tuple(models), tuple(scales)
+        self.ladder = tuple(models)
+        self.scales = tuple(check_strength(s, self.model) for s in scales)
+        told = [getattr(each, "conditions", {}) for each in models]
+        # What a model was told as the last one was is told anew with it; other things stay.
+        self.alike = [{n for n in mine if mine[n] is told[-1].get(n)} for mine in told]
 
     def __repr__(self) -> str:
         return f"Contrast({list(self.ladder)!r}, {list(self.scales)!r})"
@@ -191,33 +208,38 @@ class Contrast(Wrapped):
         """The models' together."""
         return sum(map(cost_of, self.ladder))
 
+    def of(self, ladder: list[Any], scales: Any = None) -> Contrast:
+        """The contrast of other models that are told alike as these are."""
+        scales = self.scales if scales is None else scales
+        return self.changed(ladder=tuple(ladder), model=ladder[-1], scales=tuple(scales))  # type: ignore[no-any-return]
+
     def given(self, shared: Mapping[str, Any] | None = None, /, **conditions: Any) -> Contrast:
         """The same with other conditions for the last model, and for those that were told the
         same as it; what a weaker one was told otherwise, as no text, stays."""
-        mine, both = self.conditions, (dict(shared or {}), conditions)
-        given = []
-        for each in self.ladder:
-            told = getattr(each, "conditions", {})
-            same = [{n: c for n, c in d.items() if told.get(n) is mine.get(n)} for d in both]
-            given.append(each.given(same[0], **same[1]))  # type: ignore[attr-defined]
-        return Contrast(given, self.scales)
+        known, given = self.conditions, []
+        for each, alike in zip(self.ladder, self.alike, strict=True):
+            new = [
+                {n: c for n, c in told.items() if n in alike or n not in known}
+                for told in (dict(shared or {}), conditions)
+            ]
+            given.append(each.given(new[0], **new[1]))  # type: ignore[attr-defined]
+        return self.of(given)
+
+    def take(self, index: Tensor) -> Contrast:
+        """The contrast of some samples of the batch."""
+        return self.of([m.take(index) for m in self.ladder], [rows(s, index) for s in self.scales])
 
     def with_values(self, change: Callable[[Tensor], Tensor]) -> Contrast:
         """The contrast with other tensors."""
         models = [m.with_values(change) for m in self.ladder]  # type: ignore[attr-defined]
-        return Contrast(models, changed_values(self.scales, change))
-
-    def take(self, index: Tensor) -> Contrast:
-        """The contrast of some samples of the batch."""
-        scales = [s[index.to(s.device)] if isinstance(s, Tensor) else s for s in self.scales]
-        return Contrast([m.take(index) for m in self.ladder], scales)
+        return self.of(models, changed_values(self.scales, change))
 
     def output(self, x: Tensor, level: Instant) -> Tensor:
         """F of the guided model, in the last one's target."""
         outputs = [counted(self.model, each, x, level) for each in self.ladder]
         F = outputs[0]
         for s, (low, high) in zip(self.scales, pairwise(outputs), strict=True):
-            F = F + expand(strength(s, level), x) * (high - low)
+            F = F + expand(strength(s, x, level), x) * (high - low)
         return F
 
 
@@ -256,7 +278,7 @@ class Interval:
         rho = noise_of(level)
         inside = (self.low < rho) & (rho <= self.high)
         if rho.ndim:
-            return torch.where(inside, self.scale, 1.0)
+            return torch.where(inside, rho.new_full((), self.scale), rho.new_ones(()))
         return self.scale if bool(inside) else 1.0
 
 
@@ -286,7 +308,8 @@ class Stepwise:
         t = level.t.detach().cpu()
         if not t.ndim:
             return self.scales[int((t <= inner).sum())]
-        return torch.tensor(self.scales)[(t[:, None] <= inner).sum(1)].to(level.t)
+        scales = torch.tensor(self.scales, dtype=torch.float64)
+        return scales[(t[:, None] <= inner).sum(1)].to(level.t)
 
 
 def cfgpp(sde: LinearSDE, times: Tensor, lam: float) -> Stepwise:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sdegen.guidance.wrapped import Wrapped, fits, with_x0
+from sdegen.guidance.wrapped import Wrapped, fits, inside, with_x0
 from sdegen.model.denoiser import Denoiser
 from sdegen.sde.level import Instant
 
@@ -31,15 +31,20 @@ class Known(Wrapped):
     def __init__(self, model: Denoiser, y: Tensor, mask: Tensor) -> None:
         super().__init__(model)
         with_x0(model, "Known")
+        for name, value in (("y", y), ("mask", mask)):
+            if not isinstance(value, Tensor) or not value.ndim:
+                raise ValueError(f"{name} is a tensor with the batch's axis, not {value!r}.")
         if mask.dtype is not torch.bool:
             raise ValueError(f"A mask is boolean, true where x0 is known, but it is {mask.dtype}.")
         if not y.is_floating_point():
             raise ValueError(f"What is known is a floating-point tensor, but y is {y.dtype}.")
         # Without the batch's axis it is for all samples.
-        self.y, self.mask = y, mask.reshape(*[1] * max(0, y.ndim - mask.ndim), *mask.shape)
+        mask = mask.reshape(*[1] * max(0, y.ndim - mask.ndim), *mask.shape)
+        self.y, self.mask = y.to(model.device), mask.to(model.device)
 
     def output(self, x: Tensor, level: Instant) -> Tensor:
         """F of the model that knows."""
         y, mask = fits(self.y, x, "What is known"), fits(self.mask, x, "A mask")
+        inside(level, "A model of what is known")
         p = self.seen(x, level)
         return p.replaced(torch.where(mask, y, p.x0))

@@ -13,7 +13,15 @@ from torch import Tensor
 from sdegen.checks import number, one_of, whole
 from sdegen.guidance.classifier import leaf
 from sdegen.guidance.operators import Operator, conjugate_gradients
-from sdegen.guidance.wrapped import Strength, Wrapped, strength, with_x0
+from sdegen.guidance.wrapped import (
+    Strength,
+    Wrapped,
+    at_large,
+    check_strength,
+    inside,
+    strength,
+    with_x0,
+)
 from sdegen.model.denoiser import Denoiser
 from sdegen.model.prediction import LinearPrediction
 from sdegen.sde.level import Instant, Level, expand
@@ -45,7 +53,7 @@ class Observed(Wrapped):
     A x0, a std that is not positive, and an SDE without marginals, before the network is called.
     """
 
-    own = ("y",)
+    own = ("y", "scale")
 
     def __init__(
         self,
@@ -71,18 +79,24 @@ class Observed(Wrapped):
                 f"std is the noise's, > 0, but it is {std!r}: without noise take "
                 "ddnm(model, y, A), which projects, or a small std."
             )
-        size = y[0].numel()
-        self.iterations = (
-            min(size, MOST) if iterations is None else whole("iterations", iterations)
-        )
-        self.y, self.A, self.std, self.scale = y, A, float(std), scale
+        if not isinstance(y, Tensor) or not y.ndim or not len(y):
+            raise ValueError(f"y is a tensor with the batch's axis, (b, *) or (1, *), not {y!r}.")
+        most = min(y[0].numel(), MOST) if iterations is None else iterations
+        self.iterations, self.std = whole("iterations", most), float(std)
+        self.y, self.A, self.scale = y.to(model.device), A, check_strength(scale, model)
         self.out, self.within = out, within
         self.fine: tuple[int, ...] = ()
+
+    def take(self, index: Tensor) -> Observed:
+        """What some samples of the batch were seen as."""
+        new: Observed = super().take(index)
+        A = self.A.take(index) if isinstance(self.A, Operator) else self.A
+        return new.changed(A=A, fine=())  # type: ignore[no-any-return]
 
     def output(self, x: Tensor, level: Instant) -> Tensor:
         """F of the model that has seen y."""
         p, push, _ = self.solved(x, level)
-        return p.pushed(expand(strength(self.scale, level), x) * push)
+        return p.pushed(expand(strength(self.scale, x, level), x) * push)
 
     def residual(self, x: Tensor, level: Instant) -> Tensor:
         """|r - M w| / |r| of each sample's system M w = r = y - A x0, as far as it was solved."""
@@ -90,12 +104,16 @@ class Observed(Wrapped):
 
     def solved(self, x: Tensor, level: Instant) -> tuple[LinearPrediction, Tensor, Tensor]:
         """The prediction, what x0 is moved by, and how far the system was solved, (b,)."""
-        assert isinstance(level, Level)
         self.check(x)
-        alike = self.out != "moments" and self.within not in ("moments", "diagonal")
+        inside(level, "What is observed")
+        level = at_large(level)
+        assert isinstance(level, Level)
         outer, y = torch.is_grad_enabled(), self.y.to(x)
+        if "moments" not in (self.out, self.within) and self.within != "diagonal":
+            p = self.seen(x, level)  # nothing is differentiated
+            return p, *self.push(p.x0, y, level, None)
         with torch.inference_mode(False), torch.enable_grad():
-            state = x if alike else leaf(x)
+            state = leaf(x)
             p = self.seen(state, level)
             x0 = p.x0
 
@@ -105,34 +123,27 @@ class Observed(Wrapped):
                 self.count(vjps=1)
                 return expand(level.sigma**2 / level.alpha, x) * back
 
-            push, residual = self.push(x0 if outer else x0.detach(), y, level, C)
+            seen = y.clone() if y.is_inference() else y
+            push, residual = self.push(x0 if outer else x0.detach(), seen, level, C)
         if outer:
             return p, push, residual
         return replace(p, x=x, F=p.F.detach()), push.detach(), residual.detach()
 
     def push(
-        self, x0: Tensor, y: Tensor, level: Level, C: Callable[[Tensor], Tensor]
+        self, x0: Tensor, y: Tensor, level: Level, C: Callable[[Tensor], Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         """S_out A^T w with (std^2 + A S_in A^T) w = y - A x0, and the residual."""
         if self.std == 0:
             assert isinstance(self.A, Operator)
             move = self.A.pinv(y - self.A(x0))
             return move, move.new_zeros(len(move))
-        seen, back, *_ = torch.func.vjp(self.A, x0)
+        seen, A, AT = linearised(self.A, x0)
         r2 = expand(level.sigma**2 / (level.sigma**2 + level.alpha**2), x0)
-
-        def AT(u: Tensor) -> Tensor:
-            (v,) = back(u)
-            return v  # type: ignore[no-any-return]
-
-        def A(v: Tensor) -> Tensor:
-            return torch.func.jvp(self.A, (x0,), (v,))[1]  # type: ignore[no-any-return]
-
-        spreads: dict[str, Callable[[Tensor], Tensor]] = {
-            "moments": C,
-            "identity": lambda v: r2 * v,
-        }
+        spreads: dict[str, Callable[[Tensor], Tensor]] = {"identity": lambda v: r2 * v}
+        if C is not None:
+            spreads["moments"] = C
         if self.within == "diagonal":
+            assert C is not None
             diagonal = C(torch.ones_like(x0))
             spreads["diagonal"] = lambda v: diagonal * v
         S_in, S_out, var = spreads.get(self.within), spreads[self.out], self.std**2
@@ -158,6 +169,24 @@ class Observed(Wrapped):
         self.fine = x.shape
 
 
+Linear = Callable[[Tensor], Tensor]
+
+
+def linearised(A: Callable[[Tensor], Tensor], x0: Tensor) -> tuple[Tensor, Linear, Linear]:
+    """A x0, and A and A^T there: an Operator's own, or any function's derivative by products."""
+    if isinstance(A, Operator):
+        return A(x0), A, A.T
+    seen, back, *_ = torch.func.vjp(A, x0)
+
+    def AT(u: Tensor) -> Tensor:
+        return back(u)[0]  # type: ignore[no-any-return]
+
+    # A^T u is linear in u, and the transposed of that is A v: every function that has a gradient
+    # has this, where forward derivatives are missing for some.
+    _, forth, *_ = torch.func.vjp(AT, torch.zeros_like(seen))
+    return seen, lambda v: forth(v)[0], AT
+
+
 dps = partial(Observed, within="none")
 """The Bayes form of Chung et al. (2023): no spread within. It explodes where std is small."""
 pigdm = partial(Observed, within="identity")
@@ -169,5 +198,10 @@ tmpd = partial(Observed, within="diagonal")
 
 
 def ddnm(model: Denoiser, y: Tensor, A: Operator, std: float = 0.0) -> Observed:
-    """x0 + A^+ (y - A x0): Wang et al. (2023), without a product with the Jacobian."""
+    """x0 + A^+ (y - A x0): Wang et al. (2023), without a product with the Jacobian.
+
+    ValueError without an A^+, which an Operator has.
+    """
+    if not isinstance(A, Operator):
+        raise ValueError(f"ddnm projects by A^+: A is an Operator, which has pinv, not {A!r}.")
     return Observed(model, y, A, std, out="identity", within="identity")

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sdegen.checks import whole
+from sdegen.guidance.wrapped import fits
 
 
 class Operator(ABC):
@@ -32,16 +33,24 @@ class Operator(ABC):
     def pinv(self, y: Tensor) -> Tensor:
         """A^+ y."""
 
+    def take(self, index: Tensor) -> Operator:
+        """That of some samples of the batch: itself, unless it differs between samples."""
+        return self
+
 
 @dataclass(frozen=True, eq=False)
 class Mask(Operator):
-    """What a mask leaves, zero elsewhere; it broadcasts to a state's shape."""
+    """What a mask leaves, zero elsewhere: (1, *) for all samples, (b, *) for each."""
 
     mask: Tensor
 
+    def take(self, index: Tensor) -> Mask:
+        """Of some samples."""
+        return self if len(self.mask) == 1 else Mask(self.mask[index.to(self.mask.device)])
+
     def __call__(self, x: Tensor) -> Tensor:
-        """The part that is seen."""
-        return x * self.mask.to(x)
+        """The part that is seen; ValueError for a mask without the batch's axis."""
+        return x * fits(self.mask, x, "A mask").to(x)
 
     def T(self, y: Tensor) -> Tensor:
         """A projection is its own."""
@@ -117,7 +126,8 @@ class Blur(Operator):
 
     def by(self, x: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
         """A filter made of the kernel's transform, applied."""
-        return torch.fft.ifft2(torch.fft.fft2(x) * factor(self.spectrum(x))).real
+        wide = x if x.element_size() >= 4 else x.float()
+        return torch.fft.ifft2(torch.fft.fft2(wide) * factor(self.spectrum(wide))).real.to(x)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Blurred."""
@@ -150,20 +160,23 @@ class Fourier(Operator):
 
     def __call__(self, x: Tensor) -> Tensor:
         """The frequencies that are seen."""
-        found = torch.fft.fft2(x, norm="ortho") * self.mask.to(x)
-        return torch.view_as_real(found)
+        wide = x if x.element_size() >= 4 else x.float()
+        found = torch.fft.fft2(wide, norm="ortho") * self.mask.to(wide)
+        return torch.view_as_real(found).to(x)
 
     def T(self, y: Tensor) -> Tensor:
         """The real part of the inverse transform."""
-        seen = torch.view_as_complex(y.contiguous()) * self.mask.to(y)
-        return torch.fft.ifft2(seen, norm="ortho").real
+        wide = y if y.element_size() >= 4 else y.float()
+        seen = torch.view_as_complex(wide.contiguous()) * self.mask.to(wide)
+        return torch.fft.ifft2(seen, norm="ortho").real.to(y)
 
     def pinv(self, y: Tensor) -> Tensor:
         """T, with frequencies of which one of a pair (k, -k) is seen twice as large."""
-        mask = self.mask.to(y)
+        wide = y if y.element_size() >= 4 else y.float()
+        mask = self.mask.to(wide)
         opposite = mask.flip((0, 1)).roll((1, 1), (0, 1))
         seen = inverted((mask + opposite) / 2)
-        return torch.fft.ifft2(torch.fft.fft2(self.T(y)) * seen).real
+        return torch.fft.ifft2(torch.fft.fft2(self.T(wide)) * seen).real.to(y)
 
 
 @dataclass(frozen=True)
@@ -186,17 +199,20 @@ class Radon(Operator):
         rows = []
         for angle in self.angles:
             c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-            turn = x.new_tensor([[c, -s, 0.0], [s, c, 0.0]]).expand(len(flat), 2, 3)
+            # Of numbers in kernels: a tensor made on the host would be waited for.
+            turn = torch.stack([x.new_full((), k) for k in (c, -s, 0.0, s, c, 0.0)])
+            turn = turn.reshape(2, 3).expand(len(flat), 2, 3)
             grid = F.affine_grid(turn, list(flat.shape), align_corners=False)
             rows.append(F.grid_sample(flat, grid, align_corners=False).sum(2))
         return torch.stack(rows, -2).reshape(*x.shape[:-2], len(self.angles), n)
 
     def T(self, y: Tensor) -> Tensor:
         """Smeared back: the derivative of <A x, y>."""
-        n = y.shape[-1]
+        n, outer = y.shape[-1], torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():
             x = y.new_zeros(*y.shape[:-2], n, n).requires_grad_()
-            (back,) = torch.autograd.grad((self(x) * y.clone()).sum(), x)
+            u = y.clone() if y.is_inference() else y
+            (back,) = torch.autograd.grad(self(x), x, u, create_graph=outer)
         return back
 
     def pinv(self, y: Tensor) -> Tensor:

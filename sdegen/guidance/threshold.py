@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sdegen.guidance.wrapped import Wrapped, with_x0
+from sdegen.guidance.wrapped import Wrapped, inside, with_x0
 from sdegen.model.denoiser import Denoiser
 from sdegen.sde.level import Instant
 
@@ -50,6 +50,7 @@ class Thresholded(Wrapped):
 
     def output(self, x: Tensor, level: Instant) -> Tensor:
         """F of the thresholded model."""
+        inside(level, "A thresholded model")
         p = self.seen(x, level)
         if self.quantile is None:
             return p.replaced(p.x0.clamp(self.low, self.high))
@@ -64,7 +65,7 @@ def quantile(x: Tensor, q: float) -> Tensor:
 
     (torch.quantile takes neither float16 nor more than 2^24 values.)
     """
-    ordered = (x if x.element_size() >= 4 else x.float()).flatten(1).sort(1).values
+    ordered = (x if x.element_size() >= 4 else x.float()).reshape(len(x), -1).sort(1).values
     place = q * (ordered.shape[1] - 1)
     below = int(place)
     above = min(below + 1, ordered.shape[1] - 1)

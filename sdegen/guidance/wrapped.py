@@ -9,6 +9,7 @@ under a gradient it has no slope where it clips.
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -113,9 +114,53 @@ def rows(value: Any, index: Tensor) -> Any:
     return take_values(value, index)
 
 
-def strength(s: Strength, level: Instant) -> float | Tensor:
-    """Its value at a level: a number, by which a branch can be left out, or a tensor."""
-    return s(level) if callable(s) else s
+def check_strength(s: Any, model: Denoiser) -> Strength:
+    """A strength, its tensor where the model is; ValueError for what is none."""
+    if isinstance(s, Tensor) and s.ndim < 2 and s.is_floating_point():
+        return s.to(model.device)
+    if callable(s):
+        return s  # type: ignore[no-any-return]
+    if isinstance(s, int | float) and not isinstance(s, bool) and math.isfinite(s):
+        return s
+    raise ValueError(
+        "A scale is a number, floating-point numbers (b,), or a function of the level, but it is "
+        f"{s!r}."
+    )
+
+
+def strength(s: Strength, x: Tensor, level: Instant) -> float | Tensor:
+    """Its value at states x (b, *) and a level: a number, by which a branch can be left out, or a
+    tensor; ValueError for one that is not of the batch's length."""
+    value = s(level) if callable(s) else s
+    if isinstance(value, Tensor) and value.ndim and value.shape not in (x.shape[:1], (1,)):
+        raise ValueError(
+            f"A scale has {tuple(value.shape)} numbers, but the batch has {len(x)} samples."
+        )
+    return value
+
+
+def inside(level: Instant, what: str) -> None:
+    """ValueError at an end of the SDE, where x0 and eps do not follow from one another.
+
+    (Levels are decided on the host: nothing waits.)
+    """
+    if isinstance(level, Level):
+        for name, c in (("alpha", level.alpha), ("sigma", level.sigma)):
+            if c.device.type == "cpu" and bool((c == 0).any()):
+                side = "begin below T" if name == "alpha" else "end above it"
+                raise ValueError(
+                    f"{what} has no value where {name} is 0, at t = {level.t.max().item():g}: "
+                    f"{side}, as the SDE's own T and t_min do unless they are told otherwise."
+                )
+
+
+def at_large(level: Instant) -> Instant:
+    """A level that gradients may be made with: one made under inference_mode is copied."""
+    if not level.t.is_inference():
+        return level
+    with torch.inference_mode(False):
+        parts = {each.name: getattr(level, each.name) for each in fields(level)}
+        return type(level)(**{name: c.clone() for name, c in parts.items()})
 
 
 def with_x0(model: Denoiser, what: str) -> None:
@@ -129,9 +174,10 @@ def with_x0(model: Denoiser, what: str) -> None:
 
 
 def fits(value: Tensor, x: Tensor, what: str) -> Tensor:
-    """A wrapper's own value on a state's device; ValueError if it does not broadcast to it."""
+    """A wrapper's own value on a state's device; ValueError if it does not broadcast to it, the
+    batch's axis being one of its own."""
     try:
-        fine = torch.broadcast_shapes(value.shape, x.shape) == x.shape
+        fine = torch.broadcast_shapes(value.shape, x.shape) == x.shape and value.ndim == x.ndim
     except RuntimeError:
         fine = False
     if not fine:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sdegen.checks import number
+from sdegen.model.network import in_place_of
 
 
 def dropped(
@@ -19,6 +20,7 @@ def dropped(
     p: float | Mapping[str, float],
     without: Mapping[str, Any],
     together: bool = True,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """A loss (b,) of a model whose conditions are dropped with probability p, sample by sample.
 
@@ -30,9 +32,10 @@ def dropped(
     p:        of all at once; or, with ``together=False``, of each by itself, of k conditions k
               numbers by name where they differ: all are then gone with the product's probability.
 
-    The draws are of torch's generator, and do not shift the loss's own: p = 0 and p = 1 are the
-    losses of the models with and without, bit for bit.
-    ValueError for a condition that the model was not given, and p outside [0, 1].
+    The draws are torch's generator's, or those of ``generator``, on x0's device. They do not
+    shift the loss's own: p = 0 and p = 1 are the losses of the models with and without, bit for
+    bit.  ValueError for a condition that the model was not given, a value that does not stand in
+    its place, and p outside [0, 1].
     """
     conditions: Mapping[str, Any] = model.conditions
     if missing := [name for name in without if not isinstance(conditions.get(name), Tensor)]:
@@ -46,17 +49,20 @@ def dropped(
     for each in chances.values():
         if not 0 <= number("p", each) <= 1:
             raise ValueError(f"p lies in [0, 1], but it is {each!r}.")
-    draws = generator_apart(x0.device)
+    draws = generator_apart(x0.device) if generator is None else generator
     u = torch.rand(len(x0), device=x0.device, generator=draws)
     changed = {}
     for name, value in without.items():
         old = conditions[name]
-        new = torch.as_tensor(value, dtype=old.dtype, device=old.device).expand_as(old)
+        new = in_place_of(old, value, f"dropped: {name}")
         gone = (u < chances[name]).reshape(-1, *[1] * (old.ndim - 1))
         changed[name] = torch.where(gone, new, old)
         if not together:
             u = torch.rand(len(x0), device=x0.device, generator=draws)
-    return loss(model.given(**changed), x0)
+    found = loss(model.given(**changed), x0)
+    if generator is None:
+        torch.randint(2, ())  # after the loss: where it draws elsewhere, the next call differs too
+    return found
 
 
 def generator_apart(device: torch.device) -> torch.Generator:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -99,6 +101,22 @@ def changed_values(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
         parts = [changed_values(part, change) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return value
+
+
+def in_place_of(old: Tensor, value: Any, what: str) -> Tensor:
+    """What stands in a condition's place, in its shape and type; ValueError where it cannot."""
+    whole = not old.is_floating_point()
+    if isinstance(value, bool | int | float):
+        if not whole or value == int(value):
+            return torch.full_like(old, value)  # a number in a kernel: nothing is copied
+    elif isinstance(value, Tensor) and not (whole and value.is_floating_point()):
+        with contextlib.suppress(RuntimeError):
+            return value.to(old).expand(old.shape)
+    said = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+    raise ValueError(
+        f"{what} is a {old.dtype} of shape {tuple(old.shape)}, and {said} cannot stand in its "
+        "place: give a number, or a tensor of its type that broadcasts to it."
+    )
 
 
 def plain(values: Sequence[Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sdegen.runs.build import build, targets
+from sdegen.runs.build import build
 from sdegen.runs.folder import Run
 
 DROPPED = "sdegen.losses.dropped"
@@ -37,9 +37,14 @@ def guide_of(node: Mapping[str, Any] | None, run: Run, packages: Sequence[str] =
     the inside out.
 
     A ``without`` that is null is the label of no class. ValueError where the run's model takes no
-    class, or was never trained without one.
+    class, or was never trained without one, and for what is no wrapper.
     """
     nodes = [] if not node else [node] if "_target_" in node else list(node.values())
+    for each in nodes:
+        if not isinstance(each, Mapping) or "_target_" not in each:
+            raise ValueError(
+                f"guidance is one of its group, as guidance=cfg, or several by name, not {node!r}."
+            )
     wrappers = [build(with_null(each, run), packages) for each in nodes]
 
     def guide(model: Any) -> Any:
@@ -51,17 +56,37 @@ def guide_of(node: Mapping[str, Any] | None, run: Run, packages: Sequence[str] =
 
 
 def with_null(node: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
-    """A wrapper's node whose null is the run's."""
-    if "without" not in node or node["without"] is not None:
+    """A wrapper's node whose null is the run's, as it was trained."""
+    if "without" not in node:
         return node
-    if not run.counts:
+    without, trained = node["without"], dropped_of(run.config["loss"])
+    if without is None and not run.counts:
         raise ValueError(
             "This guidance needs a model that takes a class, but the run's takes none: train one "
             "with conditional=true and loss=dropped, or say without={...} yourself."
         )
-    if DROPPED not in targets(run.config["loss"]):
-        raise ValueError(
-            "This guidance asks for the model without a class, which the run was never trained "
-            "as: train one with loss=dropped."
-        )
-    return {**node, "without": {"y": len(run.counts)}}
+    if without is None:
+        without = {"y": len(run.counts)}
+    ours = str(run.config["loss"].get("_target_")).startswith("sdegen.")
+    for name, value in without.items():
+        if trained.get(name) != value and (ours or trained):
+            said = ", ".join(f"{n} by {v}" for n, v in trained.items()) or "nothing"
+            raise ValueError(
+                f"This guidance asks for the model with {name} = {value}, as which the run was "
+                f"never trained: it dropped {said}. Train one with loss=dropped."
+            )
+    return {**node, "without": without}
+
+
+def dropped_of(node: Any) -> dict[str, Any]:
+    """What a loss's node drops, and puts in its place."""
+    if not isinstance(node, Mapping):
+        return {}
+    found: dict[str, Any] = {}
+    for part in node.values():
+        found |= dropped_of(part)
+    if node.get("_target_") == DROPPED:
+        p = node.get("p")
+        chances = p if isinstance(p, Mapping) else dict.fromkeys(node["without"] or {}, p)
+        found |= {n: v for n, v in (node["without"] or {}).items() if chances.get(n)}
+    return found

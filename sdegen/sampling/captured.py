@@ -119,6 +119,11 @@ class Captured:
                     f"The graph was captured for the conditions {', '.join(names) or 'none'}, of "
                     f"the network alone: capture another one for {name}."
                 )
+            if not isinstance(names[name], Tensor) or not isinstance(given[name], Tensor):
+                raise ValueError(
+                    f"The graph knows {name} = {names[name]!r} as it was captured, and takes "
+                    f"tensors in the place of tensors alone, not {given[name]!r}: capture another."
+                )
         self.model = told.given(**given)  # type: ignore[attr-defined]
         new, old = values_of(self.model), values_of(self.p.model)
         alike = [(a.shape, a.dtype) == (b.shape, b.dtype) for a, b in zip(old, new, strict=False)]

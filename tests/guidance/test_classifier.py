@@ -121,6 +121,26 @@ def test_what_samples_would_share_is_refused() -> None:
         Guided(3, quadratic)  # type: ignore[arg-type]
 
 
+def test_a_judge_of_other_states_and_a_constant_are_refused() -> None:
+    model = exact_model(Gaussian([0.0, 0.0], [1.0, 0.5]), sg.EDMSDE())
+    with refused("The judge knows the noisy states of VPSDE"):
+        Guided(model, Judge(Linear(), sg.VPSDE()))
+    with refused("log_p has no gradient by the state"):
+        Guided(model, lambda x, level: torch.zeros(len(x)))(normal(3, 2), 0.5)
+    with refused("log_p was given c of 2 values, but the batch has 3 samples"):
+        Guided(model, quadratic, given={"c": torch.zeros(2)})(normal(3, 2), 0.5)
+
+
+@pytest.mark.parametrize("through", [False, True])
+def test_where_x0_and_eps_do_not_follow_it_says_so(through: bool) -> None:
+    """At alpha = 0 a plain model has a value, a guided one none."""
+    sde = sg.FlowSDE(T=1.0)
+    model = sg.ScoreModel(lambda x, t: x * (1 + t[:, None]), sde, "velocity")
+    guided = Guided(model, lambda x, level: -x.square().sum(1), through=through)
+    with refused("A guided score has no value where alpha is 0, at t = 1: begin below T"):
+        sg.sample(guided, normal(3, 2), solver=sg.DDIM(), walk="uniform", steps=4)
+
+
 def test_no_scale_asks_no_judge() -> None:
     model = exact_model(Gaussian([0.0, 0.0], [1.0, 0.5]), sg.VPSDE())
 

@@ -152,12 +152,56 @@ def test_several_conditions_are_steps_of_a_ladder() -> None:
     close(ladder.take(one).output(X[one], LEVEL), ladder.output(X, LEVEL)[one], atol=1e-12)
 
 
+def told(x: torch.Tensor, t: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    return 0.1 * x + text.sum()
+
+
+def test_a_shared_condition_stays_shared() -> None:
+    """Of the batch's length too: it is no sample's own."""
+    for n in (7, 5):
+        shared = sg.ScoreModel(told, SDE, "x0").given(dict(text=torch.ones(n).double()))
+        cfg = CFG(shared, 3.0, {"text": 0.0})
+        close(cfg.output(X, LEVEL), 0.1 * X + 3 * n)
+        one = torch.tensor([2])
+        close(cfg.take(one).output(X[one], LEVEL), 0.1 * X[one] + 3 * n)
+    with refused("together=True takes conditions that are tensors with the batch's axis, and"):
+        CFG(shared, 3.0, {"text": 0.0}, together=True)
+
+
+def test_a_negative_condition_is_cut_with_its_samples() -> None:
+    other = torch.tensor([1, 2, 0, NULL, 2])
+    cfg = CFG(model(), 2.0, {"y": other})
+    flip = torch.arange(5).flip(0)
+    again = cfg.take(flip).given(y=Y.flip(0))
+    close(again.output(X[flip], LEVEL), cfg.output(X, LEVEL)[flip], rtol=1e-12, atol=1e-12)
+
+
+def test_what_a_weaker_model_was_told_stays_after_a_cut() -> None:
+    weak, strong = model(y=torch.full_like(Y, NULL)), model()
+    both = Contrast([weak, strong], [torch.tensor(2.0).double()])
+    part = both.take(torch.tensor([1, 3])).given(y=torch.tensor([2, 2]))
+    assert part.ladder[0].conditions["y"].tolist() == [NULL, NULL]
+    assert part.ladder[1].conditions["y"].tolist() == [2, 2]
+
+
+def test_numbers_on_the_way_are_float64() -> None:
+    levels = SDE(torch.tensor([0.5, 0.9]).double())
+    for scale in (Interval(0.1, 0.0, 100.0), Stepwise((1.0, 0.5, 0.0), (0.1, 0.1))):
+        assert scale(SDE(0.5)) == 0.1 and scale(levels).tolist() == [0.1, 0.1]  # type: ignore[union-attr]
+
+
 def test_what_does_not_fit_is_refused() -> None:
     bare = labelled(SDE)
     with refused(r"the place of y, but the model was given none: give it first, model.given\(y="):
         CFG(bare, 2.0, {"y": NULL})
-    with refused(r"without: y has the shape \(2,\), but the model was given \(5,\)"):
-        CFG(model(), 2.0, {"y": torch.tensor([1, 2])})
+    for bad in (torch.tensor([1, 2]), 2.5, None, "a", torch.tensor(2.0)):
+        with refused(r"without: y is a torch.int64 of shape \(5,\), and .* cannot stand in its"):
+            CFG(model(), 2.0, {"y": bad})
+    for bad in ("abc", [1, 2], True, float("nan"), torch.ones(2, 2), torch.tensor([1, 2])):
+        with refused("A scale is a number, floating-point numbers .b,., or a function"):
+            CFG(model(), bad, {"y": NULL})  # type: ignore[arg-type]
+    with refused(r"A scale has \(3,\) numbers, but the batch has 5 samples"):
+        CFG(model(), torch.ones(3), {"y": NULL}).output(X, LEVEL)
     with refused(r"CFG needs without"):
         CFG(model(), 2.0, {})
     with refused("Contrast is of models on one SDE"):
@@ -165,4 +209,4 @@ def test_what_does_not_fit_is_refused() -> None:
     with refused("there are 1 models and 1 scales"):
         Contrast([model()], [2.0])
     with refused("together=True puts the conditions of a ScoreModel together"):
-        CFG(CFG(model(), 2.0, {"y": 0}), 2.0, {"y": NULL}, together=True).output(X, LEVEL)
+        CFG(CFG(model(), 2.0, {"y": 0}), 2.0, {"y": NULL}, together=True)

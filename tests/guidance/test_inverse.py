@@ -16,7 +16,7 @@ from tests.cases import SDES, Plain, close, normal, refused
 
 G = torch.Generator().manual_seed(0)
 OPERATORS: dict[str, tuple[operators.Operator, tuple[int, ...]]] = {
-    "mask": (operators.Mask(torch.rand(8, 8, generator=G) < 0.4), (2, 3, 8, 8)),
+    "mask": (operators.Mask(torch.rand(1, 1, 8, 8, generator=G) < 0.4), (2, 3, 8, 8)),
     "average": (operators.Average(4), (2, 3, 8, 12)),
     "gray": (operators.Gray(), (2, 3, 8, 8)),
     "blur": (operators.Blur(torch.rand(3, 5, generator=G).double()), (2, 1, 8, 9)),
@@ -149,7 +149,7 @@ def test_laws_of_wrappers(kind: str) -> None:
 
 def test_without_noise_it_projects() -> None:
     """Known is the identity spread by a mask; greys end as they were given."""
-    mask = torch.tensor([True, False, True, False])
+    mask = torch.tensor([[True, False, True, False]])
     model = exact_model(Gaussian(MEAN, covariance("full")), sg.VPSDE())
     y, x, level = normal(3, D), normal(3, D).flip(0), sg.VPSDE()(0.4)
     seen = ddnm(model, y * mask, operators.Mask(mask))
@@ -181,6 +181,37 @@ def test_the_likelihood_of_an_observed_model_has_its_slopes() -> None:
         close(got[i], want, atol=0.02, rtol=0)
 
 
+def test_an_operator_is_asked_itself_and_keeps_gradients() -> None:
+    """MMPS through Radon, which has no forward derivative; and slopes of its pseudo-inverse."""
+    A = operators.Radon((0, 45), iterations=50)
+    model = sg.ScoreModel(lambda x, t: 0.5 * x.tanh(), sg.VPSDE(), "x0")
+    x, level = normal(2, 1, 4, 4), sg.VPSDE()(0.4)
+    for make in (mmps, pigdm, tmpd, dps):
+        assert make(model, A(x), A, 0.3).output(x, level).isfinite().all()
+    y = A(x).requires_grad_()
+    (slope,) = torch.autograd.grad(A.pinv(y).square().sum(), y)
+    e = normal(*y.shape)
+    up, down = (A.pinv((y + k * e).detach()).square().sum() for k in (1e-6, -1e-6))
+    close((slope * e).sum(), (up - down) / 2e-6, rtol=1e-5)
+    bf16 = torch.randn(1, 1, 4, 4).bfloat16()
+    for each in (OPERATORS["box"][0], operators.Fourier(torch.ones(4, 4) > 0)):
+        assert each(bf16).dtype == each.pinv(each(bf16)).dtype == torch.bfloat16
+
+
+def test_the_identity_runs_no_gradient_and_in_any_mode() -> None:
+    net = torch.nn.Linear(4, 4).double()
+    model = sg.ScoreModel(lambda x, t: net(x), sg.VPSDE(), "x0", module=net)
+    seen = ddnm(model, normal(3, 4), operators.Mask(torch.tensor([[True, False, True, True]])))
+    with torch.inference_mode():
+        inside = sg.sample(seen, normal(3, 4), solver=sg.DDIM(), steps=3)
+    with torch.no_grad():
+        assert not seen.output(normal(3, 4), sg.VPSDE()(0.4)).requires_grad
+    assert torch.equal(inside, sg.sample(seen, normal(3, 4), solver=sg.DDIM(), steps=3))
+    with torch.inference_mode():
+        level = sg.VPSDE()(torch.tensor(0.4).double())
+        mmps(model, Y, measure, 0.3).output(normal(3, D), level)
+
+
 def test_what_cannot_be_observed_is_refused() -> None:
     model = exact_model(Gaussian(MEAN, covariance("full")), sg.VPSDE())
     before = model.nfe
@@ -190,6 +221,10 @@ def test_what_cannot_be_observed_is_refused() -> None:
     for std in (0.0, -1.0):
         with refused("std is the noise's, > 0, but it is"):
             dps(model, Y, measure, std)
+    with refused("ddnm projects by A.., A is an Operator|ddnm projects by"):
+        ddnm(model, Y, measure)  # type: ignore[arg-type]
+    with refused("y is a tensor with the batch's axis"):
+        dps(model, [1.0], measure, 0.1)
     with refused("S_out is 'moments' or 'identity', but out = 'none'"):
         Observed(model, Y, measure, 0.1, out="none")
     with refused("Observed changes E.x0 . x., which needs alpha and sigma, but Plain"):

@@ -52,6 +52,23 @@ def test_a_sample_in_ten_is_dropped_and_another_each_time() -> None:
     assert torch.equal(dropped(model, x0, loss=seen, p=0.1, without={"y": 1}).floor(), gone[0])
 
 
+def test_another_is_dropped_where_the_loss_draws_elsewhere() -> None:
+    """As on a GPU, whose generator is not the host's; and in every part of a batch."""
+    n = 64
+    model = sg.ScoreModel(lambda x, t, y: x, SDE).given(y=torch.zeros(n, dtype=torch.int64))
+
+    def told(model: Any, x0: Tensor) -> Tensor:
+        return model.conditions["y"].double()  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    how: dict[str, Any] = {"loss": told, "p": 0.5, "without": {"y": 1}}
+    one, two = (dropped(model, torch.zeros(n, 1), **how) for _ in range(2))
+    assert not torch.equal(one, two)
+    own = [torch.Generator().manual_seed(3) for _ in range(2)]
+    one, two = (dropped(model, torch.zeros(n, 1), **how, generator=g) for g in own)
+    assert torch.equal(one, two)
+
+
 def test_dropping_does_not_know_the_times() -> None:
     """The mask is none of the draws that the loss makes after it."""
     n = 20_000
@@ -91,6 +108,10 @@ def test_what_cannot_be_dropped_is_refused() -> None:
         dropped(labelled(SDE), X0, loss=sg.dsm_loss, p=0.1, without={"y": 3})
     with refused(r"p lies in \[0, 1\], but it is 1.5"):
         losses(1.5)
+    with refused(r"dropped: y is a torch.int64 of shape \(4,\), and .* cannot stand in its place"):
+        dropped(
+            labelled(SDE).given(y=Y), X0, loss=sg.dsm_loss, p=0.1, without={"y": torch.ones(3)}
+        )
     with refused("p by name takes together=False, and a number for each that is dropped"):
         losses({"y": 0.1})
 

@@ -132,6 +132,17 @@ def test_a_captured_guided_model_and_other_conditions(kind: str) -> None:
     assert torch.equal(captured(seed=7), again)
 
 
+@pytest.mark.usefixtures("graphs")
+def test_what_a_capture_cannot_be_told() -> None:
+    def net(x: Tensor, t: Tensor, w: float) -> Tensor:
+        return w * x
+
+    model = sg.ScoreModel(net, sg.VPSDE(), "x0").given(w=2.0)
+    captured = sg.sampling.Captured(model, (4, 2), solver=sg.DDIM(), steps=3)
+    with refused("The graph knows w = 2.0 as it was captured, and takes tensors in the place"):
+        captured(seed=0, given={"w": 5.0})
+
+
 def test_a_capture_needs_a_device_and_a_program() -> None:
     model = sg.ScoreModel(pointwise, sg.VPSDE())
     with refused("captured on a CUDA device, but the states are on cpu"):

@@ -137,6 +137,42 @@ def test_a_spent_budget_is_a_status(name: str, per_sample: bool) -> None:
     assert bool((out.nfe <= 20).all() and (out.nfe > 12).all() and out.x.isnan().all())
 
 
+def test_a_step_is_kept_where_its_error_is_within_the_tolerance() -> None:
+    """At most 1, beside it: of every attempt's error and whether it was accepted."""
+    seen: list[tuple[float, bool]] = []
+
+    class Watched(sg.AdaptiveRK):
+        def factor(self, error: Tensor, before: Tensor, accepted: Tensor, order: Any) -> Tensor:
+            seen.extend(zip(error.tolist(), accepted.tolist(), strict=True))
+            return super().factor(error, before, accepted, order)
+
+    model = exact_model(MIXTURE, SDES["vp"])
+    sg.sample(model, normal(40, 2), solver=Watched("heun_euler", rtol=1e-2, atol=1e-3))
+    assert all(accepted == (error <= 1) for error, accepted in seen)
+    assert any(1 < error < 1.9 for error, _ in seen) and any(0.5 < error <= 1 for error, _ in seen)
+
+
+def test_a_budget_may_be_spent_to_the_last_call() -> None:
+    model = exact_model(MIXTURE, SDES["vp"])
+    solver = sg.AdaptiveRK(rtol=1e-3, atol=1e-3)
+    free = sg.solve(model, normal(1, 2), solver=solver)
+    n = int(free.nfe)
+    just = sg.solve(model, normal(1, 2), solver=replace(solver, max_nfe=n))
+    assert torch.equal(just.x, free.x) and int(just.status) == sg.Status.OK
+    less = sg.solve(model, normal(1, 2), solver=replace(solver, max_nfe=n - 1))
+    assert int(less.status) == sg.Status.BUDGET
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_an_attempt_of_dpm_solver_is_the_better_one_s_step(order: int) -> None:
+    """Of DPM-Solver-12 the step of -2, of -23 that of -3, both with their published nodes."""
+    sde = SDES["vp"]
+    p = sg.Reverse(exact_model(MIXTURE, sde), 0.0)
+    t, s = sde(0.8), sde(0.5)
+    got = sg.solvers.AdaptiveDPM(order).attempt(p, normal(3, 2), t, s, None).x
+    close(got, sg.DPMSolver(order).step(p, normal(3, 2), t, s).x, rtol=1e-10, atol=1e-10)
+
+
 @own
 def test_what_cannot_be_met_stalls(name: str) -> None:
     """A field without rhyme or reason: no step is short enough, and the solve ends anyhow."""
