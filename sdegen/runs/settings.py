@@ -95,6 +95,7 @@ class SampleSettings:
     batch_size: int
     classes: list[int | str] | None
     weights: str
+    devices: int
     step: int | None
     ema: float | None
     quality: bool
@@ -105,7 +106,6 @@ class SampleSettings:
     solver: Node | None = None
     walk: Node | None = None
     guidance: Node | None = None
-    devices: int = 1
 
     def __post_init__(self) -> None:
         text("run", self.run), folder_name("name", self.name), text("device", self.device)

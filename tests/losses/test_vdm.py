@@ -61,6 +61,7 @@ def test_the_loss_is_the_bound() -> None:
         sg.losses.vdm_loss(exact_model(MIXTURE, sg.VPSDE()), x)
 
 
+@pytest.mark.slow
 def test_learning_cuts_the_variance_and_improves_the_bound() -> None:
     """With the exact denoiser only the schedule is left to learn."""
     torch.manual_seed(0)

@@ -104,6 +104,7 @@ def test_a_sample_does_not_see_its_batch(kind: str) -> None:
     assert net(x[:0], t[:0], y[:0]).shape == x[:0].shape
 
 
+@pytest.mark.slow
 @kinds
 def test_learns_a_function_of_state_time_and_class(kind: str) -> None:
     """Its variance is 1/4 from x, 1/2 from t, 1 from y: ignoring one leaves 0.14 or more."""

@@ -33,7 +33,7 @@ SDES = {"vp": sg.VPSDE(), "edm": sg.EDMSDE(), "flow": sg.FlowSDE()}
 @pytest.mark.parametrize(
     ("name", "sde"),
     [
-        (name, sde)
+        pytest.param(name, sde, marks=pytest.mark.slow if name in ("rk5", "rk4_lam") else ())
         for name, solver in FLOW.items()
         # Of order 4, the others are seen from more steps on than a test can take.
         for sde in (SDES if solver.traits.order < 4 and works_in_time(solver) else ["vp"])

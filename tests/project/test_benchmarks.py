@@ -39,6 +39,7 @@ def bench(name: str, *arguments: str) -> str:
     return said.getvalue()
 
 
+@pytest.mark.slow
 def test_step_cost(tmp_path: Path) -> None:
     said = bench("step_cost", "--quick", "--out", str(tmp_path))
     assert "Not installed" not in said.replace("Not installed, so not measured: azula", "")

@@ -112,6 +112,7 @@ def leaving(shelf: Shelf, k: int, part: list[tuple[int, int]]) -> None:
     os._exit(7)
 
 
+@pytest.mark.slow
 def test_chunks_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
     shelf, mine = Shelf(tmp_path, {}, {}), Maker()
     chunk = gathered(shelf, 9, 2, mine, devices=2, other=partial(half, shelf))
@@ -120,6 +121,7 @@ def test_chunks_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {SAMPLES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("other", "says"), [(at_fault, "no room for "), (leaving, "code 7")])
 def test_a_process_that_fails_is_heard(tmp_path: Path, other: Any, says: str) -> None:
     shelf = Shelf(tmp_path, {}, {})

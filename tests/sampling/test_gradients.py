@@ -32,7 +32,14 @@ def jacobian(x: Tensor, **how: Any) -> Tensor:
 
 @pytest.mark.parametrize(
     ("name", "graph"),
-    [*((name, True) for name in SDES), ("vp", "checkpoint"), ("edm", "checkpoint")],
+    [
+        *(
+            pytest.param(name, True, marks=pytest.mark.slow if name == "marginal" else ())
+            for name in SDES
+        ),
+        ("vp", "checkpoint"),
+        ("edm", "checkpoint"),
+    ],
 )
 def test_by_the_start_it_is_the_flow_s_own_jacobian(name: str, graph: Any) -> None:
     """On a Gaussian the flow is affine, and known."""

@@ -122,7 +122,9 @@ TWO = Mixture(means=[[-1.0], [1.0]], stds=[0.36, 0.36], weights=[0.3, 0.7])
     [
         (sg.VPSDE(), line(1, 0.36), 0.0, 0.36),
         (sg.VPSDE(), TWO, 0.4, (0.36**2 + 0.84) ** 0.5),
-        (sg.EDMSDE(), TWO, 0.4, (0.36**2 + 0.84) ** 0.5),
+        pytest.param(
+            sg.EDMSDE(), TWO, 0.4, (0.36**2 + 0.84) ** 0.5, marks=pytest.mark.slow, id="edm_two"
+        ),
     ],
     ids=["vp", "vp_two", "edm_two"],
 )

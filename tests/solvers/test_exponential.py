@@ -261,7 +261,13 @@ def test_stepped_by_hand_no_step_is_the_last() -> None:
     assert [q.left for q in p.each(3)] == [2, 1, 0] and p.left is None
 
 
-@pytest.mark.parametrize("nodes", [(0.2, 0.9), (0.4, 0.6), (0.1, 0.5), (0.5, 2 / 3)])
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        (0.2, 0.9),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ((0.4, 0.6), (0.1, 0.5), (0.5, 2 / 3))),
+    ],
+)
 def test_any_nodes_give_order_three(nodes: tuple[float, float]) -> None:
     for prediction in ("x0", "eps", "F", "straight"):
         solver = sg.solvers.Singlestep(3, nodes, prediction)  # type: ignore[arg-type]

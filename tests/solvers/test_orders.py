@@ -272,6 +272,7 @@ STRONG = {
 """One draw a step: with this path they all run on the same noise."""
 
 
+@pytest.mark.slow
 def test_strong_order_on_a_mixture_and_one_limit_for_all() -> None:
     """A Gaussian is a kind test: here the drift is not linear and the noise is real.
 

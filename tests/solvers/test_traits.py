@@ -21,6 +21,7 @@ SETTINGS = {
     "presets",
     "check",
     "corrector",
+    "stage_noise",
     "euler_at_final",
     "lower_order_final",
     "skip_type",
