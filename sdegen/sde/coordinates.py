@@ -48,7 +48,9 @@ class AnisotropicVPSDE(OverBase):
     """dx_i = -w_i beta/2 x_i dt + sqrt(w_i beta) dw_i: VP, whose clock is each coordinate's own.
 
     alpha_i = alpha^w_i, sigma_i^2 = 1 - alpha_i^2 of the base's alpha: for data whose coordinates
-    need different noise, as the columns of a table do.
+    need different noise, as the columns of a table do. A weight below 1 leaves more signal at T
+    than the base does, alpha(T)^w, which the prior N(0, I) knows nothing of: let the least be 1,
+    or the base's beta larger.
 
     weights: of a sample's shape, positive; axes of length 1 stand for all.  base: the SDE of
     weight 1, whose lam is the clock.  ValueError for a weight that is not positive.

@@ -92,7 +92,7 @@ WRONG = {
     "sample denoise=maybe": "denoise must be true or false, but it is 'maybe'",
     "sample packages=mine": "packages must be a list of names, packages=",
     "sample run=null": "run must be a name, but it is None",
-    "sample +nfx=3": "no setting nfx: it must be one of batch_size, classes, denoise, device, devices, ema",
+    "sample +nfx=3": "no setting nfx: it must be one of batch_size, classes, denoise, device, ",
     "sample name=../x": "name must be the name of a folder, but it is '../x'",
     "evaluate name=/x": "name must be the name of a folder, but it is '/x'",
     "evaluate objective=x": "objective must be one of flow, elbo, ddpm, but it is 'x'",
