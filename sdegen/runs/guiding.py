@@ -14,15 +14,18 @@ Guide = Callable[[Any], Any]
 """A model -> a model made of it."""
 
 
-def with_null_label(node: Any, classes: int) -> Any:
-    """A loss's node that drops labels to that of no class, where it does not say to what.
+def with_null_label(node: Any, classes: int, conditional: bool) -> Any:
+    """A loss's node that drops labels to that of no class, where it does not say to what; of a
+    model that takes no label the loss inside, which is all that is left of it.
 
     ValueError for data without classes.
     """
     if not isinstance(node, Mapping):
         return node
-    told = {key: with_null_label(part, classes) for key, part in node.items()}
+    told = {key: with_null_label(part, classes, conditional) for key, part in node.items()}
     if told.get("_target_") == DROPPED and told.get("without") is None:
+        if not conditional:
+            return told["loss"]
         if not classes:
             raise ValueError(
                 "loss=dropped drops the class, but the data have none: say what is dropped, as "

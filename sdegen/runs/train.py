@@ -47,7 +47,8 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     refuse_data(data, test, experiment)
     beginning, test = with_length(data), with_length(test)
     config = with_sigma(config, beginning, folder)
-    config = {**config, "loss": with_null_label(config["loss"], data.classes)}
+    loss = with_null_label(config["loss"], data.classes, bool(config["conditional"]))
+    config = {**config, "loss": loss}
     experiment = Experiment.of(config)
     packages, settings, compared = experiment.packages, experiment.train, experiment.evaluate
     torch.manual_seed(settings.seed)
