@@ -154,6 +154,19 @@ def test_euler_grid(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_guidance(tmp_path: Path) -> None:
+    """A network of zero weights is not moved by a scale, and scales of one model cost one call."""
+    python(BENCHMARKS / "guidance.py", "--quick", "--out", tmp_path / "x.json", cwd=ROOT)
+    rows = json.loads((tmp_path / "x.json").read_text())["rows"]
+    kept = json.loads((BENCHMARKS / "guidance.json").read_text())["rows"]
+    assert rows.keys() == kept.keys()
+    assert {rows[f"cfg {s}"]["right"] for s in (0, 1, 2, 8)} == {rows["cfg 3"]["right"]}
+    assert [rows[f"cfg {s}"]["nfe"] for s in (0, 1, 2)] == [20, 20, 40]
+    assert kept["cfg 1"]["right"] >= 0.95 and kept["cfg 2"]["right"] >= 0.99
+    assert kept["cfg 8, thresholded"]["largest"] <= 1.1
+
+
+@pytest.mark.slow
 def test_faults(tmp_path: Path) -> None:
     """In a process of its own: it forks."""
     said = python(BENCHMARKS / "faults.py", "--quick", "--out", tmp_path, cwd=ROOT)
