@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sdegen.data.arrays import ArrayData
+from sdegen.data.items import collected
 
 ENOUGH = 5000
 """Items that stand for a data set where all of them would take too long."""
@@ -26,7 +27,7 @@ def stratified(y: Tensor, seed: int = 0) -> Tensor:
     by_class = shuffled[y[shuffled].argsort(stable=True)]
     counts = y.bincount()
     counts = counts[counts > 0]
-    rank = torch.cat([torch.arange(int(m)) for m in counts])
+    rank = torch.cat([counts[:0], *(torch.arange(int(m)) for m in counts)])
     places = (rank.double() + 0.5) / counts.repeat_interleave(counts)
     return by_class[places.argsort(stable=True)]
 
@@ -47,9 +48,9 @@ def class_counts(data: Any) -> list[int]:
     that has no ``y`` to tell them, in a part of it."""
     if not data.classes:
         return []
-    known = getattr(data, "y", None)
-    y = gather(data, ENOUGH).y if known is None else torch.as_tensor(known)
-    return y.cpu().bincount(minlength=data.classes).tolist()
+    known = known_labels(data)
+    y = gather(data, ENOUGH).y.cpu() if known is None else known
+    return y.bincount(minlength=data.classes).tolist()
 
 
 def gather(data: Any, most: int | None = None, seed: int = 0) -> ArrayData:
@@ -58,21 +59,35 @@ def gather(data: Any, most: int | None = None, seed: int = 0) -> ArrayData:
     These are drawn with the seed and are in the order of ``stratified``, so that a smaller part
     is the beginning of a larger one. Of a data set that has labels but no ``y`` to tell them
     beforehand the draw is uniform. Items that are random are taken without it (``plain``).
+
+    Items are of the kinds that ``split`` takes apart; ValueError for others, and where a data set
+    has classes and an item no label of them.
     """
     if most is None and isinstance(data, ArrayData):
         return data
     data = plain(data)
-    n, known = len(data), getattr(data, "y", None)
-    y = torch.zeros(n, dtype=torch.int64) if known is None else torch.as_tensor(known).cpu()
-    picks = torch.arange(n) if most is None else stratified(y, seed)[:most]
-    levels, names = getattr(data, "levels", 0), getattr(data, "names", ())
+    picks = torch.arange(len(data)) if most is None else drawn(data, most, seed)
     if isinstance(data, ArrayData):
-        x, y = data.x[picks], data.y[picks]
-    else:
-        pairs = [data[i] for i in picks.tolist()]
-        x = torch.stack([x for x, _ in pairs])
-        y = torch.stack([torch.as_tensor(y) for _, y in pairs])
-    return ArrayData(x, y if data.classes else None, levels, names)
+        y = data.y[picks] if data.classes else None
+        return ArrayData(data.x[picks], y, data.levels, data.names)
+    known = known_labels(data)
+    items = (data[i] for i in picks.tolist())
+    return collected(items, data, None if known is None else known[picks])
+
+
+def drawn(data: Any, most: int, seed: int = 0) -> Tensor:
+    """Where ``most`` items of a data set at most are, drawn with the seed, ``stratified`` by the
+    labels that it tells beforehand."""
+    known = known_labels(data)
+    y = torch.zeros(len(data), dtype=torch.int64) if known is None else known
+    return stratified(y, seed)[:most]
+
+
+def known_labels(data: Any) -> Tensor | None:
+    """The labels (n,) that a data set tells beforehand, by ``y``; None without them, and of data
+    that have no classes."""
+    y = getattr(data, "y", None)
+    return None if y is None or getattr(data, "classes", None) == 0 else torch.as_tensor(y).cpu()
 
 
 def plain(data: Any) -> Any:

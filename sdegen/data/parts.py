@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from sdegen.checks import number
 from sdegen.data.arrays import ArrayData
-from sdegen.data.classes import plain, stratified
+from sdegen.data.classes import drawn, known_labels, plain
 from sdegen.data.folders import ImageFolder
 
 
@@ -23,8 +23,9 @@ class Part(Dataset[Any]):
         self.data, self.picks = data, picks
         self.shape, self.classes = data.shape, data.classes
         self.levels, self.names = getattr(data, "levels", 0), tuple(getattr(data, "names", ()))
-        if hasattr(data, "y"):
-            self.y = torch.as_tensor(data.y).cpu()[picks]
+        known = known_labels(data)
+        if known is not None:
+            self.y = known[picks]
 
     @property
     def plain(self) -> Part:
@@ -57,16 +58,26 @@ def hold_out(data: Any, share: float = 0.1, seed: int = 0) -> tuple[Any, Any]:
 
     A draw by the seed and the number and labels of the data alone, the same whenever it is made.
     Held out are the first share n data in the order of ``stratified``, to the nearest whole
-    number and at least one: of each class its share, to within one, and never all of a class
-    while share < 1/2. They keep this order, and are ``plain``.
+    number and at least one: of each class its share, to within one for each class there is. The
+    last of a class in that order is passed over and trained on, whatever the share, so that no
+    class is held out whole; where nothing else is left, fewer are held out. They keep this
+    order, and are ``plain``.
 
-    Raises ValueError unless 0 < share < 1, and for a single item.
+    Raises ValueError unless 0 < share < 1, and where no class has a second item.
     """
     if not 0 < number("share", share) < 1:
         raise ValueError(f"share must lie between 0 and 1, but it is {share!r}.")
-    n = len(data)
-    if n < 2:
-        raise ValueError("A single item cannot be trained on and held out.")
-    y = torch.as_tensor(data.y).cpu() if hasattr(data, "y") else torch.zeros(n, dtype=torch.int64)
-    order, k = stratified(y, seed), min(max(1, round(share * n)), n - 1)
-    return part(data, order[k:].sort().values), plain(part(data, order[:k]))
+    n, known = len(data), known_labels(data)
+    order = drawn(data, n, seed)
+    labels = [0] * n if known is None else known[order].tolist()
+    spare = torch.ones(n, dtype=torch.bool)
+    spare[list({label: place for place, label in enumerate(labels)}.values())] = False
+    if not spare.any():
+        raise ValueError(
+            "A single item cannot be trained on and held out, and there is no second one of any "
+            "class."
+        )
+    held = order[spare][: max(1, round(share * n))]
+    rest = torch.ones(n, dtype=torch.bool)
+    rest[held] = False
+    return part(data, rest.nonzero()[:, 0]), plain(part(data, held))

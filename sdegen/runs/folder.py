@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import IterableDataset, default_collate
+from torch.utils.data import IterableDataset
 
 from sdegen.checks import warn
 from sdegen.data import ArrayData, class_counts, class_labels, gather
 from sdegen.data.classes import ENOUGH
+from sdegen.data.items import collected
 from sdegen.files import load_weights, read_header, read_tensors, write_tensors
 from sdegen.model.score import ScoreModel
 from sdegen.runs.settings import refuse_weights
-from sdegen.training.batches import split
 from sdegen.training.checkpoint import CHECKPOINT, checkpoint_of, weights_in
 
 WEIGHTS = "model.safetensors"
@@ -160,17 +160,10 @@ def with_length(data: Any) -> Any:
     """
     if not isinstance(data, IterableDataset):
         return data
-    items, classes = list(islice(data, ENOUGH)), getattr(data, "classes", 0)
+    items = list(islice(data, ENOUGH))
     if not items:
         raise ValueError("The stream of data has no items.")
-    x, given = split(default_collate(items))
-    y = torch.as_tensor(given.get("y", -1)) if classes else None
-    if y is not None and not (y.ndim == 1 and y.min() >= 0 and y.max() < classes):
-        raise ValueError(
-            f"The stream says that it has {classes} classes, but an item of it has no label "
-            f"y from 0 to {classes - 1}."
-        )
-    return ArrayData(x, y, getattr(data, "levels", 0), getattr(data, "names", ()))
+    return collected(items, data)
 
 
 def in_memory(data: Any) -> ArrayData:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import IterableDataset, default_collate
 
+from sdegen.data.items import split
 from sdegen.files import claim, locked, write_json
 from sdegen.metrics.quality import Row
 from sdegen.runs.begun import as_begun
@@ -25,7 +26,6 @@ from sdegen.runs.progress import Progress
 from sdegen.runs.scale import warn_of_scale, with_sigma
 from sdegen.runs.settings import Experiment
 from sdegen.training import Objective, Trainer, TrainSettings, stopping
-from sdegen.training.batches import split
 
 
 class Trained(NamedTuple):

@@ -24,12 +24,14 @@ from torch.utils.data import IterableDataset, default_collate
 
 from sdegen.checks import warn
 from sdegen.data import InfiniteBatches, SeededItems
+from sdegen.data.classes import drawn, plain
+from sdegen.data.items import split
 from sdegen.files import clear_parts, locked, read_tensors, write_text
 from sdegen.model.score import ScoreModel
 from sdegen.noise.hashing import GOLDEN, mix, signed
 from sdegen.training.activations import checkpoint_blocks
 from sdegen.training.averages import Averages
-from sdegen.training.batches import cut, split, streamed
+from sdegen.training.batches import cut, streamed
 from sdegen.training.checkpoint import CHECKPOINT, KEPT, restore, write_checkpoint
 from sdegen.training.compiling import compile_network
 from sdegen.training.identity import is_until, refuse_other
@@ -82,7 +84,8 @@ class Trainer:
     loss:      (model, x0) -> per-sample losses.
     optimizer: parameters -> torch optimizer. ValueError for one whose step needs a closure.
     conditional: the network is given the items' conditions.
-    held_out:  a data set of the same kind, whose first ``HELD_OUT`` items tell how it goes.
+    held_out:  a data set of the same kind that tells how it goes: ``HELD_OUT`` items of it at
+               most, with the classes in their shares, and nothing random in them (``plain``).
     identity:  JSON that says what is trained; a checkpoint of another identity is refused.
     about:     JSON that a checkpoint says of itself besides.
     """
@@ -103,7 +106,8 @@ class Trainer:
     ) -> None:
         if held_out is not None and not hasattr(held_out, "__len__"):
             raise ValueError("Held-out data are a data set with a length, not a stream.")
-        self.settings, self.folder, self.data, self.held_out = settings, folder, data, held_out
+        self.settings, self.folder, self.data = settings, folder, data
+        self.held_out = None if held_out is None else plain(held_out)
         self.identity, self.about = identity or {}, about or {}
         self.fabric = launch(settings)
         # Copied before the network is changed: the averaged ones stay as they are.
@@ -217,15 +221,16 @@ class Trainer:
         every = self.settings.validate_every
         if self.held_out is None or not every or self.step % every:
             return None
-        n, total = min(HELD_OUT, len(self.held_out)), 0.0
+        # Drawn: a file may be sorted by class.
+        picks, total = drawn(self.held_out, HELD_OUT).tolist(), 0.0
         objective = Objective(self.averaged, self.loss, self.conditional)
         torch.manual_seed(step_seed(self.settings.seed, 0, -1))
-        for first in range(0, n, self.settings.batch_size):
-            last = min(n, first + self.settings.batch_size)
-            items = default_collate([self.held_out[i] for i in range(first, last)])
+        for first in range(0, len(picks), self.settings.batch_size):
+            some = picks[first : first + self.settings.batch_size]
+            items = default_collate([self.held_out[i] for i in some])
             with torch.no_grad():
                 loss = objective(*self.fabric.to_device(split(items)))
-            total += float(loss) * (last - first) / n
+            total += float(loss) * len(some) / len(picks)
         return total
 
     def batches(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:

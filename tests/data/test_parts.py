@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import Dataset
 
-from sdegen.data import ArrayData, ImageFolder, SeededItems, class_counts, gather, hold_out
+from sdegen.data import (
+    ArrayData,
+    ImageFolder,
+    SeededItems,
+    class_counts,
+    gather,
+    hold_out,
+    stratified,
+)
 from tests.cases import refused
 
 
@@ -40,7 +48,7 @@ class Own(Dataset[Any]):
 @settings(deadline=None, max_examples=60)
 @given(
     counts=st.lists(st.integers(0, 30), min_size=1, max_size=4),
-    share=st.floats(0.01, 0.49),
+    share=st.floats(0.01, 0.99),
     seed=st.integers(0, 3),
 )
 def test_every_item_is_in_one_of_the_two_and_classes_have_their_shares(
@@ -48,21 +56,29 @@ def test_every_item_is_in_one_of_the_two_and_classes_have_their_shares(
 ) -> None:
     y = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     n = len(y)
-    if n < 2:
-        return
+    if max(counts) < 2:
+        return  # refused
     data = ArrayData(torch.arange(float(n))[:, None], y)
     rest, held = hold_out(data, share, seed)
     assert sorted([*rest.x.flatten().tolist(), *held.x.flatten().tolist()]) == list(range(n))
-    assert len(held) == max(1, round(share * n)) and rest.x.flatten().diff().gt(0).all()
+    kinds = sum(m > 0 for m in counts)
+    assert len(held) == min(max(1, round(share * n)), n - kinds)
+    assert rest.x.flatten().diff().gt(0).all()
     assert torch.equal(rest.y, y[rest.x.flatten().long()])
     assert rest.classes == held.classes == data.classes
-    kinds = sum(m > 0 for m in counts)
     for k, m in enumerate(counts):
         here = int((held.y == k).sum())
-        assert abs(here - len(held) * m / n) <= kinds
-        # A share of less than half leaves one of each class, but for a set so small that
-        # the one item held out is more than its half.
-        assert here < m or m == 0 or len(held) > share * n
+        assert here < m or m == 0  # one of each class is trained on
+        # Beside the rounding of each class, one of each is passed over.
+        assert abs(here - len(held) * m / n) <= 2 * kinds
+
+
+def test_as_far_as_no_class_ends_the_order_is_the_stratified_one() -> None:
+    """So that a run that was begun goes on with what it has held out."""
+    y = torch.arange(3).repeat_interleave(torch.tensor([20, 30, 50]))
+    data = ArrayData(torch.arange(100.0)[:, None], y)
+    held = hold_out(data, 0.4, 5)[1]
+    assert held.x.flatten().tolist() == stratified(y, 5)[:40].tolist()
 
 
 def test_the_draw_is_the_same_whenever_it_is_made() -> None:
@@ -108,8 +124,18 @@ def test_a_data_set_of_ones_own_is_split_too() -> None:
 def test_what_cannot_be_split_is_refused() -> None:
     data = ArrayData(torch.rand(2, 2))
     assert [len(each) for each in hold_out(data)] == [1, 1]
-    with refused("A single item cannot be trained on and held out"):
-        hold_out(ArrayData(torch.rand(1, 2)))
+    singles = ArrayData(torch.rand(3, 2), torch.tensor([0, 1, 2]))
+    for single in (ArrayData(torch.rand(1, 2)), singles, Own(0)):
+        with refused("A single item cannot be trained on and held out"):
+            hold_out(single)
     for wrong in (0, 1, -0.1, 5, float("nan")):
         with refused("share must"):
             hold_out(data, wrong)
+
+
+def test_labels_that_are_none_are_not_told() -> None:
+    data = Own(20)
+    data.y = None  # type: ignore[attr-defined]
+    rest, held = hold_out(data)
+    assert not hasattr(rest, "y") and len(held) == 2
+    assert class_counts(rest) == gather(rest).y.bincount().tolist()

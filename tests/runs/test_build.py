@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import sdegen as sg
-from sdegen.data import ImageFolder, hold_out, moments
+from sdegen.data import ImageFolder, class_counts, hold_out, moments
 from sdegen.files import write_tensors
 from sdegen.networks import UNet
 from sdegen.runs.begun import as_begun
@@ -109,6 +109,21 @@ def test_shares_that_cannot_be_are_refused(numbers: Path, tmp_path: Path) -> Non
         build_data(array(tmp_path / "one.npy"))
     with refused("conditional=true, but the data have no classes: say conditional=false"):
         build_data({**array(numbers), "conditional": True})
+
+
+def test_the_only_image_of_a_class_is_trained_on(images: Path, tmp_path: Path) -> None:
+    """Which a folder of nothing else cannot be trained without."""
+    few = tmp_path / "few"
+    for name in ("a", "b"):
+        (few / name).mkdir(parents=True)
+        (images / name / "0.png").rename(few / name / "0.png")
+    with refused("cannot be trained on and held out, .* data.held_out=null"):
+        build_data(folder(few))
+    config = folder(few)
+    config["data"]["held_out"] = None
+    assert [class_counts(each) for each in build_data(config)] == [[1, 1]] * 2
+    (images / "a" / "1.png").rename(few / "a" / "1.png")
+    assert [class_counts(each) for each in build_data(folder(few))] == [[1, 1], [1, 0]]
 
 
 def test_held_out_images_are_neither_flipped_nor_cropped(images: Path) -> None:

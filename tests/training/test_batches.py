@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 import sdegen as sg
+from sdegen.data import ArrayData
 from sdegen.training import Trainer, TrainSettings
-from sdegen.training.batches import split
 from sdegen.training.rates import rate
-from sdegen.training.trainer import RECORDS
+from sdegen.training.trainer import HELD_OUT, RECORDS
 from tests.cases import close, normal, refused
 from tests.trainers import trainer
 
@@ -91,12 +91,6 @@ def test_items_of_any_kind_train(kind: str, tmp_path: Path) -> None:
     assert all(len(value) == 8 for value in net.seen.values())
 
 
-def test_what_is_no_item_is_named() -> None:
-    for batch in ({"caption": ["a"], "size": X}, (X, Y, Y), ["a"], None):
-        with refused("An item of the data is x, .* but a batch of these is"):
-            split(batch)
-
-
 @pytest.mark.parametrize("data", [None, Stream()], ids=["items", "stream"])
 def test_a_stopped_run_goes_on_where_it_was(data: Any, tmp_path: Path) -> None:
     whole = trainer(tmp_path / "whole", data=data, schedule="cosine", accumulate=3)
@@ -138,31 +132,61 @@ def test_the_learning_rate_goes_as_it_says(tmp_path: Path) -> None:
     close(lr, [1e-2 * rate("cosine", k, 3, 12) for k in (3, 7, 11)])
 
 
+def held_out_losses(folder: Path, held: Any, every: int, loss: Any = sg.dsm_loss) -> list[Any]:
+    """Held-out losses of four steps that change no weight."""
+    folder.mkdir()
+    settings = {"steps": 4, "batch_size": 16, "log_every": 1, "validate_every": every}
+    made = Trainer(
+        sg.ScoreModel(Net(), sg.VPSDE()),
+        TensorDataset(X),
+        loss,
+        lambda weights: torch.optim.SGD(weights, lr=0.0),
+        TrainSettings(device="cpu", **settings),  # type: ignore[arg-type]
+        folder,
+        held_out=held,
+    )
+    return [record.held_out for record in made.steps()]
+
+
 def test_held_out_data_tell_how_it_goes(tmp_path: Path) -> None:
     held = TensorDataset(X)
-
-    def run(name: str, held: Any, every: int) -> list[float | None]:
-        folder = tmp_path / name
-        folder.mkdir()
-        torch.manual_seed(0)
-        settings = {"steps": 4, "batch_size": 16, "log_every": 1, "validate_every": every}
-        made = Trainer(
-            sg.ScoreModel(Net(), sg.VPSDE()),
-            TensorDataset(X),
-            sg.dsm_loss,
-            lambda weights: torch.optim.SGD(weights, lr=0.0),
-            TrainSettings(device="cpu", **settings),  # type: ignore[arg-type]
-            folder,
-            held_out=held,
-        )
-        return [record.held_out for record in made.steps()]
-
-    first, second, third, fourth = run("a", held, 2)
+    first, second, third, fourth = held_out_losses(tmp_path / "a", held, 2)
     assert first is third is None
     assert second is not None and second == fourth  # the same noise, and weights that stay
-    assert run("b", held, 0) == run("c", None, 2) == [None] * 4
+    assert held_out_losses(tmp_path / "b", held, 0) == [None] * 4
+    assert held_out_losses(tmp_path / "c", None, 2) == [None] * 4
     kept = [json.loads(line) for line in (tmp_path / "a" / RECORDS).read_text().splitlines()]
     assert kept[1]["held_out"] == second
+
+
+def mean_of(model: sg.ScoreModel, x0: Tensor) -> Tensor:
+    """A loss that tells which data it was taken of, and has a gradient, which is zero."""
+    return x0.mean(1) + 0 * model.net(x0, torch.ones(len(x0))).sum(1)
+
+
+class Random(Dataset[Any]):
+    """Items that are random, and those that they are about."""
+
+    def __init__(self, data: Dataset[Any]) -> None:
+        self.plain = data
+
+    def __len__(self) -> int:
+        return len(self.plain)  # type: ignore[arg-type]
+
+    def __getitem__(self, i: int) -> Any:
+        raise AssertionError("What is measured has nothing random in it.")
+
+
+def test_held_out_losses_are_of_all_classes_of_data_that_are_sorted(tmp_path: Path) -> None:
+    """Of 4,096 items, of which a loss is taken of 1,024, a class for each quarter."""
+    y = torch.arange(4).repeat_interleave(HELD_OUT)
+    x = y[:, None].float().expand(-1, 2).contiguous()
+    told = ArrayData(x, y)
+    for name, held in {"told": told, "drawn": Random(told)}.items():
+        assert held_out_losses(tmp_path / name, held, 4, mean_of)[-1] == 1.5
+    # Of data that do not tell their labels it is a fair draw, of std sqrt(5 / 4 / 1024) = 0.035.
+    found = held_out_losses(tmp_path / "not", TensorDataset(x, y), 4, mean_of)[-1]
+    assert abs(found - 1.5) < 5 * 0.035
 
 
 def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
