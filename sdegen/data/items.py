@@ -63,8 +63,9 @@ def collected(items: Iterable[Any], data: Any, known: Tensor | None = None) -> A
     for item in items:
         x0, given = split(default_collate([item]))
         x.append(x0)
-        if "y" in given:
-            y.append(torch.as_tensor(given["y"]))
+        label = given.get("y")
+        if isinstance(label, Tensor) and label.shape == (1,):
+            y.append(label)
     labels = None
     if classes:
         labels = torch.cat(y) if len(y) == len(x) else known

@@ -50,14 +50,22 @@ def test_two_channels_are_no_pair() -> None:
         close(moments(Bare(data)).std, data.double().std(correction=0), rtol=1e-9)
 
 
-@pytest.mark.parametrize(
-    "items",
-    [list(X), [(x, 3) for x in X], [(x, -1) for x in X], [(x, 0.5) for x in X], [(X[0], 1), X[1]]],
-    ids=["none", "too great", "negative", "no number of a class", "not all"],
-)
-def test_items_without_labels_of_their_classes_are_refused(items: Any) -> None:
+WRONG: dict[str, Any] = {
+    "none": list(X),
+    "too great": [(x, 3) for x in X],
+    "negative": [(x, -1) for x in X],
+    "no whole number": [(x, 0.5) for x in X],
+    "several": [(x, x[0]) for x in X],
+    "a word": [(x, "dog") for x in X],
+    "not all": [(X[0], 1), X[1]],
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_items_without_labels_of_their_classes_are_refused(kind: str) -> None:
     with refused_with("says that it has 3 classes, but an item of it has no label y from 0 to 2"):
-        collected(items, SimpleNamespace(classes=3))
+        collected(WRONG[kind], SimpleNamespace(classes=3))
+    assert collected(WRONG[kind], SimpleNamespace(classes=0)).classes == 0
 
 
 def test_what_is_no_item_is_named() -> None:
