@@ -157,7 +157,7 @@ def save_histogram(
     axes = figure.add_axes((0.1, 0.13, 0.86, 0.76))
     _frame(axes, ("left", "bottom"))
     edges = np.histogram_bin_edges(every, bins=min(60, max(10, len(every) // 15))).tolist()
-    for name, values in known.items():
+    for values in known.values():
         axes.hist(values, bins=edges, alpha=0.6)
     if len(known) > 1:
         _legend(axes, axes.containers, list(known))

@@ -96,7 +96,7 @@ def on_background(node: Any, colour: Any) -> Any:
 def before(node: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
     """Data as they were described before ``LATER``, by what the old description has of it; what
     was set otherwise is kept, and refused by its name."""
-    kept = {}
+    kept: dict[str, Any] = {}
     for name, value in node.items():
         then = old.get(name)
         if isinstance(value, dict):

@@ -16,7 +16,6 @@ from sdegen.runs.settings import Comparison
 from sdegen.sampling.choice import Chooser
 from sdegen.solvers.solver import Solver
 
-
 ROW = 10
 """Images in a row, which a class has for itself; and rows."""
 
@@ -30,7 +29,8 @@ class Shown(NamedTuple):
 
 def shown(x: torch.Tensor, y: torch.Tensor | None = None, names: Sequence[str] = ()) -> Shown:
     """Of samples those that a picture has room for: of images ten of each of the first ten classes
-    where they have labels y, named by their numbers where they have no ``names``. None of what cannot be drawn."""
+    where they have labels y, named by their numbers where they have no ``names``. None of what
+    cannot be drawn."""
     if not drawable(x):
         return Shown(x[:0], [])
     most = ROW**2 if x.ndim == 4 else 5000
