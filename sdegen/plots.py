@@ -25,6 +25,7 @@ MARGIN, GAP = 14, 4  # around a mosaic and between its cells, in pixels
 CELL = 64  # an image of a mosaic is enlarged, by a whole number, to about so many pixels
 TITLE, LABEL = 10.0, 8.0  # font sizes, in points
 INK, GREY, FAINT, ACCENT = "#1f2933", "#7b8794", "#cbd2d9", "#2563a8"
+PLAIN: dict[str, Any] = {"color": INK, "parse_math": False}  # a name may have a $
 CHANNELS = (ACCENT, "#c2571a", "#3c8d40", "#8552a1", "#b3952a", "#5b6b7b")  # of series, in turn
 SAMPLES, COLUMNS = 12, 12  # series, and columns of a table, that a picture has at most
 WIDE, NARROW, HIGH = 300, 150, 130  # a panel, in pixels
@@ -55,7 +56,7 @@ def save_samples(
     if kind == "points":
         figure = _figure(504, 504)
         _scatter(figure.add_axes((0.1, 0.08, 0.85, 0.85)), x, ticks=True, classes=classes)
-        figure.text(0.525, 0.965, title, size=TITLE, color=INK, ha="center", va="center")
+        figure.text(0.525, 0.965, title, size=TITLE, **PLAIN, ha="center", va="center")
         return _write(figure, path)
     if kind != "images":
         shown = x[:SAMPLES] if kind == "series" else x.T[:COLUMNS]
@@ -132,9 +133,9 @@ def save_curve(
     seen = y[np.isfinite(y)]
     if len(seen) and seen.min() > 0 and seen.max() > 10 * seen.min():
         axes.set_yscale("log")
-    axes.set_xlabel("step", size=LABEL, color=INK)
-    axes.set_ylabel(ylabel, size=LABEL, color=INK)
-    axes.set_title(title, size=TITLE, color=INK)
+    axes.set_xlabel("step", size=LABEL, **PLAIN)
+    axes.set_ylabel(ylabel, size=LABEL, **PLAIN)
+    axes.set_title(title, size=TITLE, **PLAIN)
     return _write(figure, path)
 
 
@@ -156,13 +157,13 @@ def save_histogram(
     axes = figure.add_axes((0.1, 0.13, 0.86, 0.76))
     _frame(axes, ("left", "bottom"))
     edges = np.histogram_bin_edges(every, bins=min(60, max(10, len(every) // 15))).tolist()
-    for name, values in known.items():
-        axes.hist(values, bins=edges, alpha=0.6, label=name)
+    for values in known.values():
+        axes.hist(values, bins=edges, alpha=0.6)
     if len(known) > 1:
-        axes.legend(frameon=False)
-    axes.set_xlabel(xlabel, size=LABEL, color=INK)
-    axes.set_ylabel("samples", size=LABEL, color=INK)
-    axes.set_title(title, size=TITLE, color=INK)
+        _legend(axes, axes.containers, list(known))
+    axes.set_xlabel(xlabel, size=LABEL, **PLAIN)
+    axes.set_ylabel("samples", size=LABEL, **PLAIN)
+    axes.set_title(title, size=TITLE, **PLAIN)
     return _write(figure, path)
 
 
@@ -187,6 +188,13 @@ def _frame(axes: Axes, shown: Sequence[str]) -> None:
         spine.set_visible(side in shown)
         spine.set_color(FAINT)
     axes.tick_params(colors=GREY, labelsize=LABEL - 1, which="both", color=FAINT)
+
+
+def _legend(axes: Axes, drawn: Sequence[Any], names: Sequence[str], **how: Any) -> None:
+    """A legend of names as they are: matplotlib hides those that begin with _."""
+    legend = axes.legend(drawn, ["name"] * len(names), frameon=False, **how)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set(text=name, parse_math=False)
 
 
 # ------------------------------------------------------------------------------------- points
@@ -225,13 +233,13 @@ def _scatter(axes: Axes, x: Tensor, ticks: bool, classes: Sequence[str] = ()) ->
     points = x.detach().double().cpu().numpy()
     size = min(12.0, max(1.0, 6000 / len(points))) * (1.0 if ticks else 0.3)
     of = np.asarray(classes or [""] * len(points))
-    for k, name in enumerate(dict.fromkeys(of.tolist())):
+    names = list(dict.fromkeys(of.tolist()))
+    for k, name in enumerate(names):
         colour, (h, v) = CHANNELS[k % len(CHANNELS)], points[of == name].T
-        axes.scatter(
-            h, v, s=size, color=colour, alpha=0.5, linewidths=0, rasterized=True, label=name
-        )
-    if 1 < len(set(classes)) <= len(CHANNELS):
-        axes.legend(fontsize=LABEL, frameon=False, loc="upper right", markerscale=2)
+        axes.scatter(h, v, s=size, color=colour, alpha=0.5, linewidths=0, rasterized=True)
+    if 1 < len(names) <= len(CHANNELS):
+        how = {"fontsize": LABEL, "loc": "upper right", "markerscale": 2}
+        _legend(axes, axes.collections, names, **how)
     axes.set(xlim=(-half, half), ylim=(-half, half))
     _frame(axes, ("left", "right", "top", "bottom"))
     if not ticks:
@@ -251,9 +259,9 @@ def _panels(states: Tensor, labels: Sequence[str], title: str) -> Figure:
         axes = figure.add_axes((left, foot / height, side / width, side / height))
         half = _scatter(axes, x, ticks=False)
         size = LABEL * min(1.0, side / _text_width(label, LABEL))
-        axes.set_title(label, size=size, color=INK, pad=5)
+        axes.set_title(label, size=size, **PLAIN, pad=5)
         axes.set_xlabel(f"± {half:.2g}", size=LABEL - 1, color=GREY, labelpad=3)
-    figure.text(0.5, 1 - 22 / height, title, size=TITLE, color=INK, ha="center", va="center")
+    figure.text(0.5, 1 - 22 / height, title, size=TITLE, **PLAIN, ha="center", va="center")
     return figure
 
 
@@ -277,18 +285,16 @@ def _small_panels(
     top = height - (40 if title else 12)
     for i, row in enumerate(rows):
         for j, (values, name) in enumerate(row):
-            left, low = (
-                MARGIN + 40 + j * (wide + 44),
-                top - (i + 1) * (HIGH + between + foot) + foot,
-            )
+            left = MARGIN + 40 + j * (wide + 44)
+            low = top - (i + 1) * (HIGH + between + foot) + foot
             axes = figure.add_axes((left / width, low / height, wide / width, HIGH / height))
             _frame(axes, ("left", "bottom"))
-            axes.set_title(name, size=LABEL, color=INK, pad=4)
+            axes.set_title(name, size=LABEL, **PLAIN, pad=4)
             if values.ndim == 2:
                 _lines(axes, values, reach or _reach(values, 1.0))
             else:
                 _bars(axes, values)
-    figure.text(0.5, 1 - 19 / height, title, size=TITLE, color=INK, ha="center", va="center")
+    figure.text(0.5, 1 - 19 / height, title, size=TITLE, **PLAIN, ha="center", va="center")
     return figure
 
 
@@ -348,32 +354,27 @@ def _mosaic(
     left = (width + side - picture.shape[1]) // 2
     figure = _figure(width, height)
     figure.figimage(picture, xo=left, yo=MARGIN, origin="upper")
-    figure.text(0.5, 1 - 19 / height, title, size=TITLE, color=INK, ha="center", va="center")
+    figure.text(0.5, 1 - 19 / height, title, size=TITLE, **PLAIN, ha="center", va="center")
     for k, name in enumerate(names):
         middle = 1 - (head + (k + 0.5) * high) / height
         at = (left - 2 * GAP) / width
-        figure.text(at, middle, name, size=LABEL, color=INK, ha="right", va="center")
+        figure.text(at, middle, name, size=LABEL, **PLAIN, ha="right", va="center")
     room = 0.92 * (wide - GAP) / max([_text_width(label, LABEL) for label in labels], default=1.0)
+    size = LABEL * min(1.0, room)
     for k, label in enumerate(labels):
-        centre = left + k * wide + (wide - GAP) / 2
-        figure.text(
-            centre / width,
-            1 - (head - 8) / height,
-            label,
-            size=LABEL * min(1.0, room),
-            color=INK,
-            ha="center",
-        )
+        at = (left + k * wide + (wide - GAP) / 2) / width
+        figure.text(at, 1 - (head - 8) / height, label, size=size, **PLAIN, ha="center")
     return figure
 
 
 def _text_width(text: str, size: float) -> float:
     """How wide the text will be, in pixels; one at least."""
-    from matplotlib.textpath import TextPath
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextToPath
 
-    if not text.strip():  # which TextPath cannot measure
-        return 1.0
-    return max(1.0, TextPath((0, 0), text, size=size).get_extents().width * DPI / 72)
+    font = FontProperties(size=size)
+    width, _, _ = TextToPath().get_text_width_height_descent(text, font, ismath=False)
+    return max(1.0, width * DPI / 72)
 
 
 # -------------------------------------------------------------------------------------- curves

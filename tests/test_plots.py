@@ -12,7 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sdegen.plots import GAP, MARGIN, _running_mean, save_curve, save_samples, save_trajectory
+from sdegen.plots import (
+    GAP,
+    MARGIN,
+    _running_mean,
+    _text_width,
+    save_curve,
+    save_histogram,
+    save_samples,
+    save_trajectory,
+)
 from tests.cases import ROOT
 from tests.processes import python
 
@@ -329,3 +338,54 @@ def test_wrong_numbers_of_things_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="0 steps for 0 values"):
         save_curve([], [], tmp_path / "x.png", "loss")
     assert list(tmp_path.iterdir()) == []
+
+
+def texts_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What stands in the pictures that are written from here on, as it is to be read."""
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+    seen: list[str] = []
+    write = Figure.savefig
+
+    def spied(self: Figure, *args: Any, **how: Any) -> None:
+        for text in self.findobj(Text):
+            assert isinstance(text, Text)
+            if "$" not in text.get_text() or not text.get_parse_math():
+                seen.append(text.get_text())
+        write(self, *args, **how)
+
+    monkeypatch.setattr(Figure, "savefig", spied)
+    return seen
+
+
+NAMES = ["$x_$", "_b", "a$b^$", "^\\frac"]
+"""Of folders: what matplotlib takes for mathematics, wrong ones mostly, or hides."""
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 4, 4), (4, 2), (4, 1, 5), (4, 3)])
+def test_names_and_titles_are_text_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
+) -> None:
+    seen, x = texts_of(monkeypatch), normal(*shape)
+    save_samples(x, tmp_path / "x.png", "$t_$", classes=NAMES)
+    assert {"$t_$", *(NAMES if shape != (4, 3) else [])} <= set(seen)
+    seen.clear()
+    save_trajectory(x[:, None], NAMES, tmp_path / "t.png", "$t_$")
+    assert {"$t_$", *NAMES} <= set(seen)
+
+
+def test_curves_and_histograms_take_text_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = texts_of(monkeypatch)
+    save_curve([1, 2, 3], [1.0, 10.0, 100.0], tmp_path / "c.png", "$y_$", "$t_$")
+    assert {"$y_$", "$t_$"} <= set(seen) and not any("mathdefault" in text for text in seen)
+    save_histogram({"$x_$": [1.0], "_b": [2.0]}, tmp_path / "h.png", "$u_$", "$v_$")
+    assert {"$x_$", "_b", "$u_$", "$v_$"} <= set(seen)
+
+
+def test_the_width_of_text_is_that_of_its_letters() -> None:
+    """Mathematics would leave the dollars out, and cannot read the second at all."""
+    assert _text_width("$xy$", 8.0) > _text_width("xy", 8.0) + 5
+    assert _text_width("$x_$", 8.0) > 5 and _text_width(" ", 8.0) >= 1 == _text_width("", 8.0)

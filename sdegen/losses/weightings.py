@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sdegen.checks import number
 from sdegen.sde.level import Level
 
 Weighting = Callable[[Level], Tensor]
@@ -36,6 +37,10 @@ class EDMWeighting:
     """(rho^2 + sd^2) / (rho sd)^2 on x0.  Karras et al. (2022), table 1."""
 
     sigma_data: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not number("sigma_data", self.sigma_data) > 0:
+            raise ValueError(f"EDM's sigma_data must be positive, but it is {self.sigma_data!r}.")
 
     def __call__(self, level: Level) -> Tensor:
         """The weight at a level."""

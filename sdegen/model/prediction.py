@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import Tensor, sqrt
 
+from sdegen.checks import number
 from sdegen.sde.level import Instant, Level, expand
 from sdegen.sde.process import SDE, diffusion_of
 
@@ -62,7 +63,7 @@ class PredictEDM:
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        if not self.sigma_data > 0:
+        if not number("sigma_data", self.sigma_data) > 0:
             raise ValueError(f"EDM's sigma_data must be positive, but it is {self.sigma_data!r}.")
 
     def __call__(self, level: Level) -> tuple[Coefficient, Coefficient]:

@@ -63,15 +63,18 @@ def build(node: Any, packages: Sequence[str] = (), **extra: Any) -> Any:
         return instantiate(plain, _convert_="all", **extra)
     except InstantiationException as error:
         cause = error.__cause__ or error
-        if isinstance(cause, ValueError | OSError):
+        if isinstance(cause, ValueError | OSError) and str(cause):
             raise ValueError(str(cause)) from error
         target = str(plain.get("_target_")) if isinstance(plain, dict) else str(plain)
         hint = ""
         if isinstance(cause, TypeError):
             hint = f" It takes {inspect.signature(get_object(target))}."
-        first, *more = str(cause).splitlines()
+        first, *more = str(cause).splitlines() or [""]
         # Hydra says what it could not load in the first line, and why in the second.
         reason = (" ".join([first, *more[:1]]) if first.endswith(":") else first).rstrip(".")
+        if not isinstance(cause, InstantiationException | ImportError | TypeError):
+            kind = type(cause).__name__  # without which "'a'", of a KeyError, says nothing
+            reason = f"{kind}: {reason}" if reason else kind
         raise ValueError(f"{target} cannot be built: {reason}.{hint}") from error
 
 

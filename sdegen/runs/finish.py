@@ -14,7 +14,7 @@ from sdegen.metrics.quality import Row
 from sdegen.model.score import ScoreModel
 from sdegen.runs.compare import as_json, budgets_of, compare
 from sdegen.runs.folder import WEIGHTS, given_labels, quality_of
-from sdegen.runs.pictures import curve, picture, trajectory
+from sdegen.runs.pictures import Shown, curve, picture, shown, trajectory
 from sdegen.runs.settings import Comparison
 from sdegen.sampling.choice import Chooser
 from sdegen.solvers.solver import Solver
@@ -44,7 +44,6 @@ def finish(
 
     budgets, seed = compared.budgets, compared.seed
     write_tensors(folder / WEIGHTS, model.state_dict(), header)
-    curve(folder)
     quality = None if test is None else quality_of(folder, config, (data, test))
     sets = [each for each in (data, test) if each is not None]
     n = min([SAMPLES, *(len(each) for each in sets if not isinstance(each, IterableDataset))])
@@ -53,11 +52,15 @@ def finish(
     runs = sum(len(budgets_of(solver, budgets)) for solver in solvers.values())
     given, shape = given_labels(model, n, counts), (n, *data.shape)
     y = class_labels(n, counts) if counts else None
+    drawn: dict[str, tuple[Shown, str]] = {}  # of each solver, at its last budget
     results = compare(given, quality, shape, solvers, budgets, walk=walk, seed=seed)
     for row, solution in tqdm(results, total=runs, desc="sampling", unit="solve", leave=False):
         rows.append(row)
-        path, title = folder / f"samples-{row.solver}.png", f"{row.solver}, {row.nfe} NFE"
-        picture(solution.x, path, title, y, header["names"])
+        some = shown(solution.x, y, header["names"])
+        drawn[f"samples-{row.solver}.png"] = some, f"{row.solver}, {row.nfe} NFE"
+    write_json(folder / "table.json", as_json(rows))  # before pictures, which may fail
+    for name, (some, title) in drawn.items():
+        picture(some, folder / name, title)
+    curve(folder)
     trajectory(model, data.shape, counts, folder, solvers, walk, compared)
-    write_json(folder / "table.json", as_json(rows))
     return rows

@@ -68,6 +68,7 @@ def load_run(
 
     Raises ValueError where the weights are missing, damaged, or of another network.
     """
+    from sdegen.runs.begun import as_recorded
     from sdegen.runs.network import build_model
 
     finished = weights == "finished" and step is None and ema is None
@@ -82,7 +83,7 @@ def load_run(
                 "sdegen-train, or take weights=finished."
             )
         header = {**header["run"], "step": header["step"]}
-    config, shape, classes = header["config"], header["shape"], header["classes"]
+    config, shape, classes = as_recorded(header["config"]), header["shape"], header["classes"]
     model = build_model({**config, "packages": packages}, shape, classes)
     load_weights(model, tensors, path)
     at, later = header.get("step"), trained_until(folder)

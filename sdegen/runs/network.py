@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from inspect import Parameter
 from pkgutil import resolve_name
 from typing import Any
@@ -21,9 +21,10 @@ USUAL = ("dim", "channels", "classes")
 
 def build_model(config: dict[str, Any], shape: Sequence[int], classes: int) -> ScoreModel:
     """The score model of a resolved configuration, for data of a shape and number of classes."""
-    packages = config["packages"]
-    conditional = classes if config["conditional"] else 0
-    net = build_network(config["net"], packages, shape, conditional)
+    packages, conditional = config["packages"], config["conditional"]
+    net = build_network(config["net"], packages, shape, classes if conditional else 0)
+    if not conditional:
+        refuse_wanting(net, str(config["net"].get("_target_")))
     sde = build(config["sde"], packages)
     try:
         return ScoreModel(net, sde, **config["model"])
@@ -55,7 +56,8 @@ def build_network(
     given labels.
 
     It gets of ``facts`` what its signature names and the node does not say. ValueError with one
-    sentence where that is not enough, and where a network that is to get labels takes none.
+    sentence where that is not enough, where it is no module or not called as net(x, t), and where
+    a network that is to get labels takes none.
     """
     known, target = facts(shape, classes), str(node.get("_target_"))
     asked = parameters(node, packages)
@@ -86,8 +88,7 @@ def build_network(
             f"{error} As it takes any keyword, it was given {', '.join(unnamed)} of the data; one "
             f"that names those it wants, of {', '.join(known)}, gets these alone."
         ) from error
-    if classes:
-        refuse_deaf(net, target)
+    refuse_deaf(net, target, classes)
     return net
 
 
@@ -121,15 +122,52 @@ def parameters(node: dict[str, Any], packages: Sequence[str]) -> dict[str, Param
         return {}
 
 
-def refuse_deaf(net: Any, target: str) -> None:
-    """ValueError for a network that cannot be called with labels."""
-    called: Callable[..., Any] = net.forward if isinstance(net, nn.Module) else net
-    try:
-        takes = inspect.signature(called).parameters
-    except (TypeError, ValueError):
+def refuse_deaf(net: Any, target: str, classes: int) -> None:
+    """ValueError for what is no module, and for a network that cannot be called with a state and
+    a time, or with labels where there are ``classes``."""
+    if not isinstance(net, nn.Module):
+        raise ValueError(
+            f"net._target_ must give an nn.Module, whose parameters are trained, but {target} "
+            f"gives a {type(net).__name__}."
+        )
+    called = signature_of(net)
+    if called is None:
         return
-    if "y" not in takes and not any(each.kind is Parameter.VAR_KEYWORD for each in takes.values()):
+    takes, said = called.parameters, ", ".join(called.parameters)
+    try:
+        called.bind_partial("x", "t")
+    except TypeError:
+        raise ValueError(
+            f"A network is called as net(x, t), with a state and a time, but {target} is called "
+            f"with ({said}): let it take both, in this order."
+        ) from None
+    if not classes or "y" in takes:
+        return
+    if not any(each.kind is Parameter.VAR_KEYWORD for each in takes.values()):
         raise ValueError(
             f"conditional=true gives the network the class labels as y, but {target} is called "
-            f"with ({', '.join(takes)}): let it take y, or say conditional=false."
+            f"with ({said}): let it take y, or say conditional=false."
         )
+
+
+def refuse_wanting(net: nn.Module, target: str) -> None:
+    """ValueError for a network that cannot be called without a condition."""
+    called = signature_of(net)
+    if called is None:
+        return
+    try:
+        called.bind("x", "t")
+    except TypeError as error:
+        raise ValueError(
+            f"With conditional=false a network is called as net(x, t), but {target} is called "
+            f"with ({', '.join(called.parameters)}): {error}. Give that a default, or say "
+            "conditional=true, which gives the conditions of the data."
+        ) from None
+
+
+def signature_of(net: nn.Module) -> inspect.Signature | None:
+    """What a network is called with; None where it does not say."""
+    try:
+        return inspect.signature(net.forward)
+    except (TypeError, ValueError):
+        return None

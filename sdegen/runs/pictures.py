@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,28 +16,40 @@ from sdegen.runs.settings import Comparison
 from sdegen.sampling.choice import Chooser
 from sdegen.solvers.solver import Solver
 
+ROW = 10
+"""Images in a row, which a class has for itself; and rows."""
 
-def picture(
-    x: torch.Tensor,
-    path: Path,
-    title: str,
-    y: torch.Tensor | None = None,
-    names: Sequence[str] = (),
-) -> None:
-    """Samples as a picture, where they can be drawn; by class where they have labels y, named by
-    their numbers where they have no ``names``."""
+
+class Shown(NamedTuple):
+    """Samples that a picture shows, and the names of their classes where they have labels."""
+
+    x: torch.Tensor
+    classes: list[str]
+
+
+def shown(x: torch.Tensor, y: torch.Tensor | None = None, names: Sequence[str] = ()) -> Shown:
+    """Of samples those that a picture has room for: of images ten of each of the first ten classes
+    where they have labels y, named by their numbers where they have no ``names``. None of what
+    cannot be drawn."""
+    if not drawable(x):
+        return Shown(x[:0], [])
+    most = ROW**2 if x.ndim == 4 else 5000
+    if y is None:
+        return Shown(x[:most].float().cpu(), [])
+    y = y.cpu()
+    picks = torch.arange(len(y))[:most]
+    if x.ndim == 4:
+        picks = torch.cat([(y == k).nonzero().flatten()[:ROW] for k in y.unique()[:ROW]])
+    classes = [names[k] if names else str(k) for k in y[picks].tolist()]
+    return Shown(x[picks.to(x.device)].float().cpu(), classes)
+
+
+def picture(some: Shown, path: Path, title: str) -> None:
+    """Samples as a picture, if there are some."""
     from sdegen.plots import save_samples
 
-    if not drawable(x):
-        return
-    shown, classes = x, list[str]()
-    if y is not None:
-        order = y.cpu().argsort(stable=True) if x.ndim == 4 else torch.arange(len(y))
-        shown = x[order.to(x.device)]
-        classes = [names[k] if names else str(k) for k in y.cpu()[order].tolist()]
-    most = len(x) if x.ndim == 4 and classes else 100 if x.ndim == 4 else 5000
-    columns = 10 if x.ndim == 4 else None
-    save_samples(shown[:most].float().cpu(), path, title, columns, classes[:most])
+    if len(some.x):
+        save_samples(some.x, path, title, ROW if some.x.ndim == 4 else None, some.classes)
 
 
 def drawable(x: torch.Tensor) -> bool:

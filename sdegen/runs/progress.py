@@ -12,7 +12,7 @@ from sdegen.checks import warn
 from sdegen.files import claim, clear_parts, write_tensors
 from sdegen.model.score import ScoreModel
 from sdegen.runs.folder import given_labels
-from sdegen.runs.pictures import picture
+from sdegen.runs.pictures import picture, shown
 from sdegen.sampling.march import solve
 from sdegen.sampling.plan import Plan
 from sdegen.solvers.solver import arrived
@@ -71,7 +71,7 @@ class Progress:
             if good.any():
                 y = tensors["y"][good] if self.counts else None
                 path, title = place / f"{step:08}.png", f"step {step}, {NFE} NFE"
-                picture(made.x[good], path, title, y, self.names)
+                picture(shown(made.x[good], y, self.names), path, title)
             if not good.all():
                 warn(f"At step {step} {int((~good).sum())} of {n} samples did not arrive.")
         except (ValueError, RuntimeError, OSError) as error:

@@ -22,7 +22,7 @@ from sdegen.runs.compare import as_json, timed_solve, value_of
 from sdegen.runs.exports import EXPORTS, refuse_export
 from sdegen.runs.folder import Run, device_of, load_run, quality_of
 from sdegen.runs.guiding import guide_of
-from sdegen.runs.pictures import picture
+from sdegen.runs.pictures import picture, shown
 from sdegen.runs.settings import SampleSettings, record
 from sdegen.sampling.march import Solution
 from sdegen.sampling.plan import Plan
@@ -87,8 +87,6 @@ def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled:
         made, seconds = gathered(shelf, n, size, maker, devices=devices, other=other)
         solution = Solution(made["x"], made["nfe"], made["status"])
         calls = int(solution.nfe.max())
-        drawn = folder / "samples.png", f"{settings.title}, {calls} NFE"
-        picture(solution.x, *drawn, made["y"] if run.counts else None, run.names)
         good = arrived(solution.status)
         y = made["y"][good] if run.counts else None
         for name in settings.formats:
@@ -99,6 +97,8 @@ def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled:
         write_json(
             folder / "result.json", {"config": config, "step": run.step, "rows": as_json(rows)}
         )
+        some = shown(solution.x, made["y"] if run.counts else None, run.names)
+        picture(some, folder / "samples.png", f"{settings.title}, {calls} NFE")
     return Sampled(rows, folder, maker.choice, value_of(rows, settings.objective))
 
 

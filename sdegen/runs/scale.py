@@ -10,10 +10,8 @@ from typing import Any
 from sdegen.checks import warn
 from sdegen.data import ArrayData, gather, moments
 from sdegen.data.scale import SOME
-from sdegen.runs.begun import sigma_of
+from sdegen.runs.begun import AUTO, is_number, sigma_of
 from sdegen.sde import SDE, LinearSDE
-
-AUTO = "auto"
 
 
 def with_sigma(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
@@ -22,14 +20,15 @@ def with_sigma(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any
     It is the standard deviation of the training data, ``moments``; in a folder with a checkpoint
     the number that the run was begun with, whatever the data would give now.
 
-    Raises ValueError for another word, and where all numbers of the data are the same.
+    Raises ValueError for what is neither, and where all numbers of the data are the same.
     """
-    asked = config.get("sigma_data")
-    if isinstance(asked, str) and asked != AUTO:
-        raise ValueError(f"sigma_data must be a number or auto, but it is {asked!r}.")
+    for where, node in (("", config), ("model.", config.get("model", {}))):
+        asked = node.get("sigma_data", AUTO)
+        if asked != AUTO and not is_number(asked):
+            raise ValueError(f"{where}sigma_data must be a number or auto, but it is {asked!r}.")
     if not asks(config):
         return config
-    sigma = sigma_of(folder)
+    sigma = sigma_of(folder, config)
     if sigma is None:
         sigma = float(f"{moments(data).std:.4g}")
         if sigma == 0:

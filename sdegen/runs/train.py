@@ -53,6 +53,7 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     packages, settings, compared = experiment.packages, experiment.train, experiment.evaluate
     torch.manual_seed(settings.seed)
     model = build_model(config, data.shape, data.classes)
+    refuse_idle(model, config["net"])
     loss = build(experiment.loss, packages)
     solvers = {name: build(node, packages) for name, node in compared.solvers.items()}
     walk = build(experiment.walk, packages) or None
@@ -149,6 +150,15 @@ def refuse_data(data: Any, test: Any, experiment: Experiment) -> None:
     for name, value in {**needed, "objective": experiment.objective}.items():
         if value and test is None:
             raise ValueError(f"{name} = {value} needs held-out data: give data.test.")
+
+
+def refuse_idle(model: torch.nn.Module, net: dict[str, Any]) -> None:
+    """ValueError where nothing can be trained."""
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError(
+            f"{net.get('_target_')} has no parameters to train: what it computes with must be "
+            "nn.Parameters, or modules among its attributes, in an nn.ModuleList if they are many."
+        )
 
 
 def two_of(data: Any) -> list[Any]:

@@ -289,7 +289,7 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
     with refused("second argument is an SDE"):
         sg.ScoreModel(Spy(), "vp")  # type: ignore[arg-type]
     for sigma_data in (0.0, -1.0, math.nan):
-        with refused("sigma_data must be positive"):
+        with refused("sigma_data must be (positive|a number), but it is"):
             sg.ScoreModel(Spy(), sg.VPSDE(), "edm", sigma_data=sigma_data)
 
 

@@ -11,11 +11,13 @@ import torch
 from PIL import Image
 
 import sdegen as sg
-from sdegen.data import ImageFolder, class_counts, hold_out, moments
+from sdegen.data import ImageFolder, class_counts, gather, hold_out, moments
 from sdegen.files import write_tensors
 from sdegen.networks import UNet
-from sdegen.runs.begun import as_begun
+from sdegen.runs.begun import as_begun, as_recorded
 from sdegen.runs.build import build_data, build_split, share_held_out
+from sdegen.runs.folder import WEIGHTS, load_run, quality_of
+from sdegen.runs.network import build_model
 from sdegen.runs.train import listed
 from sdegen.training import Trainer, TrainSettings
 from sdegen.training.checkpoint import CHECKPOINT
@@ -138,13 +140,17 @@ def test_held_out_images_are_neither_flipped_nor_cropped(images: Path) -> None:
     assert moments(train) == moments(hold_out(still)[0])
 
 
+def begin(tmp_path: Path, data: dict[str, Any]) -> None:
+    """A checkpoint of a run on these data."""
+    write_tensors(tmp_path / CHECKPOINT, {"x": torch.zeros(1)}, {"identity": {"data": data}})
+
+
 def test_a_run_from_before_goes_on_with_all_of_its_data(images: Path, tmp_path: Path) -> None:
     """Its checkpoint knows nothing of held-out parts and backgrounds."""
-    config, path = folder(images), tmp_path / CHECKPOINT
-    assert as_begun(config, tmp_path) is config
+    config = folder(images)
+    assert as_begun(config, tmp_path) == config
     node = {"_target_": "sdegen.data.ImageFolder", "root": str(images), "size": 4, "channels": 1}
-    old = {"identity": {"data": {"train": node, "test": node}}}
-    write_tensors(path, {"x": torch.zeros(1)}, old)
+    begin(tmp_path, {"train": node, "test": node})
     with pytest.warns(UserWarning, match="was begun when no part .* was held out, and transp"):
         data = as_begun(config, tmp_path)["data"]
     assert data == {name: {**node, "background": None} for name in ("train", "test")}
@@ -154,11 +160,66 @@ def test_a_run_from_before_goes_on_with_all_of_its_data(images: Path, tmp_path: 
     with pytest.warns(UserWarning, match="goes on so"):
         flipped = as_begun(folder(images, flip=True), tmp_path)["data"]
     assert flipped["train"]["flip"] is True
-    other = {**node, "root": "other"}
-    named = {"held_out": 0.1, "train": node, "test": other}  # and so nothing is new
-    assert as_begun({"data": named}, tmp_path)["data"] == {"train": node, "test": other}
-    write_tensors(path, {"x": torch.zeros(1)}, {"identity": {"data": config["data"]}})
-    assert as_begun(config, tmp_path) is config
+    begin(tmp_path, data)  # of the run that went on, which goes on once more
+    with pytest.warns(UserWarning, match="transparency was dropped: it goes on so"):
+        assert as_begun(config, tmp_path)["data"] == data
+    begin(tmp_path, config["data"])
+    assert as_begun(config, tmp_path) == config
+
+
+def test_nothing_is_said_of_transparency_where_there_are_no_images(
+    numbers: Path, tmp_path: Path
+) -> None:
+    node = {"_target_": "sdegen.data.from_file", "path": str(numbers)}
+    begin(tmp_path, {"train": node, "test": node})
+    with pytest.warns(UserWarning, match="held out: it goes on so"):
+        assert as_begun(array(numbers), tmp_path)["data"] == {"train": node, "test": node}
+    named = {"held_out": 0.1, "train": node, "test": {**node, "path": "other"}}  # nothing is new
+    data = as_begun({"data": named}, tmp_path)["data"]
+    assert data == {"train": node, "test": named["test"]}
+
+
+def test_images_of_ones_own_data_are_on_what_their_run_says(images: Path, tmp_path: Path) -> None:
+    """A configuration of one's own need not name a background, and then it is white, today."""
+    node = {"_target_": "sdegen.data.ImageFolder", "root": str(images), "size": 4, "channels": 1}
+    mine: dict[str, Any] = {"data": {"train": node, "test": {"of": [dict(node)]}}}
+    data = as_begun(mine, tmp_path)["data"]
+    white = {**node, "background": "white"}
+    assert data == {"train": white, "test": {"of": [white]}}
+    assert as_recorded({"data": data})["data"] == data
+    begin(tmp_path, data)
+    assert as_begun(mine, tmp_path)["data"] == data
+
+
+@pytest.mark.parametrize("recorded", [{}, {"background": "white"}, {"background": "#000000"}])
+def test_a_run_is_measured_by_the_images_that_it_was_trained_on(
+    tmp_path: Path, recorded: dict[str, Any]
+) -> None:
+    """Transparent pixels, of colour 200: the old code took the colour, a run of today what is
+    behind it; sdegen-sample's data and sdegen-evaluate's are of the weights' configuration."""
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[..., :3] = 200
+    for k in range(8):
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
+    node = {"_target_": "sdegen.data.ImageFolder", "root": str(tmp_path), "size": 4, **recorded}
+    config: dict[str, Any] = {
+        "net": {"_target_": "sdegen.networks.UNet", "width": 8, "heads": 1},
+        "sde": {"_target_": "sdegen.VPSDE"},
+        "model": {},
+        "data": {"train": node, "test": node},
+        "packages": [],
+        "conditional": False,
+    }
+    model = build_model(config, (3, 4, 4), 0)
+    about = {"config": config, "shape": [3, 4, 4], "classes": 0}
+    write_tensors(tmp_path / WEIGHTS, model.state_dict(), about)
+    run = load_run(tmp_path, [], "cpu")
+    level = {"white": 255, "#000000": 0}.get(recorded.get("background", ""), 200)
+    want = torch.full((8, 3, 4, 4), level / 127.5 - 1)
+    for split in ("train", "test"):
+        assert torch.allclose(gather(build_split(run.config, split)).x, want)
+    quality = quality_of(tmp_path, run.config)
+    assert quality.distances(want)[1] < 1e-6 < 0.1 < quality.distances(want - 0.3)[1]
 
 
 def test_classes_are_said_by_name() -> None:

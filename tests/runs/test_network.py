@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from sdegen.networks import MLP, UNet
-from sdegen.runs.network import build_network, facts
+from sdegen.runs.network import build_model, build_network, facts
+from sdegen.runs.train import refuse_idle
 from tests.cases import refused
 
 HERE = "tests.runs.test_network"
@@ -56,6 +57,36 @@ class Narrow(Plain):
 
     def __init__(self, **how: Any) -> None:
         super().__init__(**how)
+
+
+class Timeless(Plain):
+    """Forgets the time."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x
+
+
+class Wants(Plain):
+    """Cannot do without a condition."""
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
+        return x
+
+
+class Broken(Plain):
+    """Raises an error that says little."""
+
+    def __init__(self, error: str) -> None:
+        super().__init__()
+        raise {"key": KeyError("a"), "empty": ValueError(), "shapes": RuntimeError("2 is not 3")}[
+            error
+        ]
+
+
+def closure(dim: int) -> Any:
+    """A function that holds a module."""
+    layer = nn.Linear(dim, dim)
+    return lambda x, t: layer(x)
 
 
 def made(name: str, shape: tuple[int, ...], classes: int = 0, **more: Any) -> Any:
@@ -117,3 +148,36 @@ def test_what_is_wrong_is_one_sentence_of_what_was_typed() -> None:
         made("Nowhere", (5,))
     with refused("asks for os.system, but only sdegen, torch.optim may be called"):
         build_network({"_target_": "os.system"}, [], (2,), 0)
+
+
+def test_what_is_no_network_is_one_sentence() -> None:
+    with refused(r"is called as net\(x, t\), .* but .*Timeless is called with \(x\): let"):
+        made("Timeless", (5,))
+    with refused(r"net\._target_ must give an nn.Module, .* but .*closure gives a function\."):
+        made("closure", (5,))
+    with refused(r"Broken cannot be built: KeyError: 'a'\."):
+        made("Broken", (5,), error="key")
+    with refused(r"Broken cannot be built: ValueError\."):
+        made("Broken", (5,), error="empty")
+    with refused(r"Broken cannot be built: RuntimeError: 2 is not 3\."):
+        made("Broken", (5,), error="shapes")
+
+
+def model_of(name: str, conditional: bool) -> Any:
+    sde = {"_target_": "sdegen.VPSDE"}
+    net = {"_target_": f"{HERE}.{name}"}
+    config = {"net": net, "sde": sde, "model": {}, "packages": ["tests"]}
+    return build_model({**config, "conditional": conditional}, (5,), 3)
+
+
+def test_a_network_gets_all_that_it_is_called_with() -> None:
+    with refused(r"conditional=false .* net\(x, t\), but .*Wants is called with \(x, t, y\): mis"):
+        model_of("Wants", conditional=False)
+    assert isinstance(model_of("Wants", conditional=True).net, Wants)
+    assert isinstance(model_of("Asks", conditional=False).net, Asks)
+
+
+def test_a_network_without_parameters_is_not_trained() -> None:
+    with refused("mine.Net has no parameters to train: .* nn.ModuleList"):
+        refuse_idle(Plain(), {"_target_": "mine.Net"})
+    refuse_idle(MLP(2, width=4), {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 import sdegen as sg
 from sdegen.data import ArrayData, digits
 from sdegen.files import write_tensors
+from sdegen.model import PredictEDM
 from sdegen.runs.scale import warn_of_scale, with_sigma
 from sdegen.training.checkpoint import CHECKPOINT
 from tests.cases import Plain, refused
@@ -56,9 +58,40 @@ def test_a_run_goes_on_with_the_number_that_it_was_begun_with(tmp_path: Path) ->
     assert with_sigma(AUTO, digits(), tmp_path)["sigma_data"] == 0.7517
 
 
+def test_the_number_is_not_that_of_anything_else(tmp_path: Path) -> None:
+    """A network has a sigma_data of its own, first among the settings, and a weighting another."""
+    net = {"_target_": "mine.Sig", "sigma_data": 1.0}
+    identity = {"net": net, "model": {"sigma_data": 0.7}, "loss": {"weighting": {"sigma_data": 2}}}
+    config = {"net": net, **AUTO, "loss": {"weighting": {"sigma_data": 2}}}
+    begun = {"identity": identity}
+    write_tensors(tmp_path / CHECKPOINT, {"x": torch.zeros(1)}, begun)
+    found = with_sigma(config, digits(), tmp_path)
+    assert found["sigma_data"] == found["model"]["sigma_data"] == 0.7
+    assert {name: found[name] for name in ("net", "loss")} == {
+        name: config[name] for name in ("net", "loss")
+    }
+    # Its own key is asked first, where a model had been given another number.
+    begun["run"] = {"config": {"sigma_data": 0.6}}
+    write_tensors(tmp_path / CHECKPOINT, {"x": torch.zeros(1)}, begun)
+    assert with_sigma(config, digits(), tmp_path)["sigma_data"] == 0.6
+    # Nothing here was measured: another one is not taken in its place.
+    write_tensors(tmp_path / CHECKPOINT, {"x": torch.zeros(1)}, {"identity": {"net": net}})
+    assert with_sigma(config, digits(), tmp_path)["sigma_data"] == 0.7517
+
+
+@pytest.mark.parametrize("wrong", ["abc", None, True, [1.0]])
+def test_what_is_neither_number_nor_auto_is_refused(tmp_path: Path, wrong: Any) -> None:
+    said = re.escape(f"sigma_data must be a number or auto, but it is {wrong!r}.")
+    with refused(said):
+        with_sigma({**AUTO, "sigma_data": wrong}, digits(), tmp_path)
+    with refused(r"model\." + said):
+        with_sigma({"sigma_data": 0.5, "model": {"sigma_data": wrong}}, digits(), tmp_path)
+    for takes in (sg.losses.EDMWeighting, PredictEDM):
+        with refused(re.escape(f"sigma_data must be a number, but it is {wrong!r}.")):
+            takes(wrong)
+
+
 def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
-    with refused("sigma_data must be a number or auto, but it is 'abc'"):
-        with_sigma({**AUTO, "sigma_data": "abc"}, digits(), tmp_path)
     with refused("which is 0: all their numbers are the same"):
         with_sigma(AUTO, ArrayData(torch.ones(3, 2)), tmp_path)
 
