@@ -374,16 +374,6 @@ def test_fresh_noise_is_its_generators() -> None:
     assert torch.equal(draw(sg.noise.Fresh(), 4, 3, dtype=torch.float32), want)
 
 
-def test_streams_by_name_share_no_draw() -> None:
-    x, t, s = torch.zeros(3, 4), sg.VPSDE()(0.7), sg.VPSDE()(0.6)
-    names = ["", "prior", "corrector", "climb"]
-    sources = [sg.Seeded(0).stream(name) if name else sg.Seeded(0) for name in names]
-    draws = [source(x, t, s) for source in sources]
-    for i in range(len(draws)):
-        for j in range(i):
-            assert not bool((draws[i] == draws[j]).any()), (names[i], names[j])
-
-
 def test_as_many_seeds_as_samples() -> None:
     for number in (0, 2, 4):
         with refused(f"{number} seeds were given for a batch of 3 samples"):
