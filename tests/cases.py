@@ -113,7 +113,7 @@ BROAD = ("stochastic_heun", "unipc", "singlestep_f")
 def measured(solvers: Mapping[str, sg.Solver]) -> pytest.MarkDecorator:
     """The name of every solver with those of the SDEs on which its order is measured.
 
-    That of two curves tells by three solvers: the others are slow on it.
+    Every solver on VP, and three on every SDE; the rest is slow.
     """
     every = {
         name: list(SDES) if works_in_time(solver) else ["vp"] for name, solver in solvers.items()
@@ -121,9 +121,7 @@ def measured(solvers: Mapping[str, sg.Solver]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         ("name", "on"),
         [
-            pytest.param(
-                name, on, marks=pytest.mark.slow if on == "marginal" and name not in BROAD else ()
-            )
+            pytest.param(name, on, marks=() if on == "vp" or name in BROAD else pytest.mark.slow)
             for name, names in every.items()
             for on in names
         ],

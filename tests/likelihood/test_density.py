@@ -125,7 +125,14 @@ BOTH_WAYS = {
 }
 
 
-@pytest.mark.parametrize("name", BOTH_WAYS)
+ONE_EACH = {type(solver): name for name, solver in BOTH_WAYS.items()}.values()
+"""A solver of each class; the others are slow."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in ONE_EACH else pytest.mark.slow) for n in BOTH_WAYS],
+)
 def test_every_ode_solver_gives_a_likelihood(name: str) -> None:
     solver, sde = BOTH_WAYS[name], sg.VPSDE()
     data = gaussian(3)

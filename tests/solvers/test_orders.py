@@ -39,7 +39,14 @@ def test_exact_denoiser_is_the_posterior_mean_worked_out_in_numpy(sde: sg.Linear
         close(MIXTURE.denoise(x, level), want, rtol=1e-11, atol=1e-13)
 
 
-@pytest.mark.parametrize("sde", [SDES[name] for name in SDES if name != "marginal"])
+@pytest.mark.parametrize(
+    "sde",
+    [
+        pytest.param(sde, marks=() if name in ("vp", "ve") else pytest.mark.slow)
+        for name, sde in SDES.items()
+        if name != "marginal"
+    ],
+)
 def test_three_references_agree(sde: sg.LinearSDE) -> None:
     """SciPy in rho, torchdiffeq in t and RK4 on many steps: three codes, one solution."""
     x, exact = exact_end(sde)
