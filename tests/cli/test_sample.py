@@ -24,7 +24,7 @@ def test_a_sweep_over_solvers_and_budgets(plane: Path) -> None:
     sweep = ["-m", "run=outputs/toy2d", "solver=ddim,heun", "nfe=2,4", "n=12", "device=cpu"]
     code, _, err = run("sample", *sweep, cwd=plane)
     assert code == 0, err
-    results = sorted((plane / "outputs" / "toy2d" / "samples").glob("*/result.json"))
+    results = sorted((plane / "outputs" / "toy2d" / "samples").glob("*-default-*/result.json"))
     assert len(results) == 4
     seen = {(path.parent.name.split("-")[0], row(path)["nfe"]) for path in results}
     assert seen == {("ddim", 2), ("ddim", 4), ("heun", 2), ("heun", 4)}
