@@ -15,7 +15,7 @@ from sdegen.guidance.wrapped import (
     Wrapped,
     at_large,
     check_strength,
-    inside,
+    refuse_end,
     rows,
     strength,
     with_x0,
@@ -23,7 +23,7 @@ from sdegen.guidance.wrapped import (
 from sdegen.model.denoiser import Denoiser
 from sdegen.model.labels import TIME_LABELS, Label, label_dtype
 from sdegen.model.network import changed_values
-from sdegen.model.prediction import LinearPrediction, ScorePrediction
+from sdegen.model.prediction import LinearPrediction, ScorePrediction, same
 from sdegen.sde.level import Instant, Level, expand
 from sdegen.sde.process import SDE, linear
 
@@ -87,7 +87,8 @@ class Guided(Wrapped):
         s = strength(self.scale, x, level)
         if isinstance(s, int | float) and s == 0:
             return self.model.output(x, level)
-        inside(level, "A guided score")
+        if isinstance(level, Level) and not same(self.target(level)[0], 0.0):
+            refuse_end(level, "A guided score", "alpha")
         for name, value in self.about.items():
             if isinstance(value, Tensor) and value.ndim and len(value) not in (1, len(x)):
                 raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sdegen.guidance.wrapped import Wrapped, fits, inside, with_x0
+from sdegen.guidance.wrapped import Wrapped, fits, refuse_where_eps_is_lost, with_x0
 from sdegen.model.denoiser import Denoiser
 from sdegen.sde.level import Instant
 
@@ -45,6 +45,6 @@ class Known(Wrapped):
     def output(self, x: Tensor, level: Instant) -> Tensor:
         """F of the model that knows."""
         y, mask = fits(self.y, x, "What is known"), fits(self.mask, x, "A mask")
-        inside(level, "A model of what is known")
+        refuse_where_eps_is_lost(self.model, level, "A model of what is known")
         p = self.seen(x, level)
         return p.replaced(torch.where(mask, y, p.x0))

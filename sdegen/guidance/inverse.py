@@ -18,7 +18,8 @@ from sdegen.guidance.wrapped import (
     Wrapped,
     at_large,
     check_strength,
-    inside,
+    refuse_end,
+    refuse_where_eps_is_lost,
     strength,
     with_x0,
 )
@@ -105,13 +106,14 @@ class Observed(Wrapped):
     def solved(self, x: Tensor, level: Instant) -> tuple[LinearPrediction, Tensor, Tensor]:
         """The prediction, what x0 is moved by, and how far the system was solved, (b,)."""
         self.check(x)
-        inside(level, "What is observed")
+        refuse_where_eps_is_lost(self.model, level, "What is observed")
         level = at_large(level)
         assert isinstance(level, Level)
         outer, y = torch.is_grad_enabled(), self.y.to(x)
         if "moments" not in (self.out, self.within) and self.within != "diagonal":
             p = self.seen(x, level)  # nothing is differentiated
             return p, *self.push(p.x0, y, level, None)
+        refuse_end(level, "What is observed by a product with the Jacobian", "alpha")
         with torch.inference_mode(False), torch.enable_grad():
             state = leaf(x)
             p = self.seen(state, level)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sdegen.guidance.wrapped import Wrapped, inside, with_x0
+from sdegen.guidance.wrapped import Wrapped, refuse_where_eps_is_lost, with_x0
 from sdegen.model.denoiser import Denoiser
 from sdegen.sde.level import Instant
 
@@ -50,7 +50,7 @@ class Thresholded(Wrapped):
 
     def output(self, x: Tensor, level: Instant) -> Tensor:
         """F of the thresholded model."""
-        inside(level, "A thresholded model")
+        refuse_where_eps_is_lost(self.model, level, "A thresholded model")
         p = self.seen(x, level)
         if self.quantile is None:
             return p.replaced(p.x0.clamp(self.low, self.high))

@@ -13,14 +13,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from sdegen.model.denoiser import Around, Denoiser, cost_of
 from sdegen.model.network import changed_values, take_values
-from sdegen.model.prediction import LinearPrediction, Target, predicted
+from sdegen.model.prediction import LinearPrediction, Target, predicted, same
 from sdegen.sde.level import Instant, Level
 from sdegen.sde.process import LinearSDE
 
@@ -139,19 +139,26 @@ def strength(s: Strength, x: Tensor, level: Instant) -> float | Tensor:
     return value
 
 
-def inside(level: Instant, what: str) -> None:
-    """ValueError at an end of the SDE, where x0 and eps do not follow from one another.
+def refuse_end(level: Instant, what: str, name: Literal["alpha", "sigma"]) -> None:
+    """ValueError at the end of the SDE where alpha or sigma is 0, for what has no value there.
 
     (Levels are decided on the host: nothing waits.)
     """
-    if isinstance(level, Level):
-        for name, c in (("alpha", level.alpha), ("sigma", level.sigma)):
-            if c.device.type == "cpu" and bool((c == 0).any()):
-                side = "begin below T" if name == "alpha" else "end above it"
-                raise ValueError(
-                    f"{what} has no value where {name} is 0, at t = {level.t.max().item():g}: "
-                    f"{side}, as the SDE's own T and t_min do unless they are told otherwise."
-                )
+    c = getattr(level, name)
+    if c.device.type == "cpu" and bool((c == 0).any()):
+        side = "begin below T" if name == "alpha" else "end above it"
+        raise ValueError(
+            f"{what} has no value where {name} is 0, at t = {level.t.max().item():g}: {side}, as "
+            "the SDE's own T and t_min do unless they are told otherwise."
+        )
+
+
+def refuse_where_eps_is_lost(model: Denoiser, level: Instant, what: str) -> None:
+    """ValueError at sigma = 0 for another x0 of a model that says eps too: x has no noise then of
+    which eps could follow. A model of x0 alone has its value."""
+    assert isinstance(level, Level)
+    if not same(model.target(level)[1], 0.0):
+        refuse_end(level, what, "sigma")
 
 
 def at_large(level: Instant) -> Instant:

@@ -165,7 +165,9 @@ class LinearPrediction(Prediction):
     def moved(self, score: Tensor) -> Tensor:
         """F where the score is moved by so much: eps by -sigma, x0 by sigma^2 / alpha of it."""
         alpha, sigma = self.level.alpha, self.level.sigma
-        c = sigma * (self.a * sigma / alpha - self.b)
+        if self.b is self.level.to_score:  # it is the score itself, at either end too
+            return self.F + score
+        c = -sigma * self.b if same(self.a, 0.0) else sigma * (self.a * sigma / alpha - self.b)
         return self.F + expand(c, self.x) * score
 
     def pushed(self, x0: Tensor) -> Tensor:

@@ -141,6 +141,18 @@ def test_where_x0_and_eps_do_not_follow_it_says_so(through: bool) -> None:
         sg.sample(guided, normal(3, 2), solver=sg.DDIM(), walk="uniform", steps=4)
 
 
+@pytest.mark.parametrize("predicts", ["eps", "velocity", "v"])
+def test_at_the_ends_it_has_a_value_where_there_is_one(predicts: str) -> None:
+    """A score adds nothing at sigma = 0; at alpha = 0 eps is moved by -sigma of it."""
+    sde = sg.FlowSDE(T=1.0, t_min=0.0)
+    model = sg.ScoreModel(lambda x, t: 0.5 * x, sde, predicts)
+    guided = Guided(model, lambda x, level: -x.square().sum(1))
+    x = normal(3, 2)
+    assert torch.equal(guided.output(x, sde(0.0)), model.output(x, sde(0.0)))
+    if predicts == "eps":
+        close(guided.output(x, sde(1.0)), model.output(x, sde(1.0)) + 2 * x)
+
+
 def test_no_scale_asks_no_judge() -> None:
     model = exact_model(Gaussian([0.0, 0.0], [1.0, 0.5]), sg.VPSDE())
 

@@ -60,6 +60,22 @@ def test_quantiles_are_numpys(q: float) -> None:
     assert quantile(normal(2, 9).half(), q).dtype == torch.float16
 
 
+@pytest.mark.parametrize("predicts", ["x0", "velocity", "v"])
+def test_at_the_ends_it_has_a_value_where_there_is_one(predicts: str) -> None:
+    """At alpha = 0 for every model; at sigma = 0 for a model of x0, else it is refused."""
+    sde, x = sg.FlowSDE(T=1.0, t_min=0.0), normal(3, 2)
+    model = sg.ScoreModel(lambda x, t: 3 * x, sde, predicts, data_range=(-0.2, 0.2))
+    y, mask = torch.full((1, 2), 0.1).double(), torch.tensor([[True, False]])
+    for wrapped in (Thresholded(model), Known(model, y, mask)):
+        p = wrapped(x, sde(1.0))
+        assert p.F.isfinite().all() and p.eps.isfinite().all()
+        if predicts == "x0":
+            assert wrapped.output(x, sde(0.0)).isfinite().all()
+        else:
+            with refused("has no value where sigma is 0, at t = 0: end above it"):
+                wrapped.output(x, sde(0.0))
+
+
 def test_what_lies_within_stays() -> None:
     sde = sg.VPSDE()
     model = sg.ScoreModel(lambda x, t: x.tanh(), sde, "x0", data_range=(-1, 1))
