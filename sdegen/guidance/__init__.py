@@ -1,9 +1,10 @@
 """Models made of models: guidance with and without a classifier, thresholds, what is known."""
 
-from sdegen.guidance.classifier import Guided, Judge
+from sdegen.guidance.classifier import Guided
 from sdegen.guidance.free import CFG, Contrast, Interval, Stepwise, cfgpp
 from sdegen.guidance.inpaint import Known
 from sdegen.guidance.inverse import Observed, ddnm, dps, mmps, pigdm, tmpd
+from sdegen.guidance.judges import Encoder, Judge, Similarity, Style, gram
 from sdegen.guidance.operators import Average, Blur, Fourier, Gray, Mask, Operator, Radon
 from sdegen.guidance.threshold import Thresholded
 from sdegen.guidance.wrapped import Strength, Wrapped
@@ -13,6 +14,7 @@ __all__ = [
     "Average",
     "Blur",
     "Contrast",
+    "Encoder",
     "Fourier",
     "Gray",
     "Guided",
@@ -23,13 +25,16 @@ __all__ = [
     "Observed",
     "Operator",
     "Radon",
+    "Similarity",
     "Stepwise",
     "Strength",
+    "Style",
     "Thresholded",
     "Wrapped",
     "cfgpp",
     "ddnm",
     "dps",
+    "gram",
     "mmps",
     "pigdm",
     "tmpd",

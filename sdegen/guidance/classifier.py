@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sdegen.checks import one_of
 from sdegen.guidance.wrapped import (
     Strength,
     Wrapped,
@@ -21,11 +20,9 @@ from sdegen.guidance.wrapped import (
     with_x0,
 )
 from sdegen.model.denoiser import Denoiser
-from sdegen.model.labels import TIME_LABELS, Label, label_dtype
 from sdegen.model.network import changed_values
 from sdegen.model.prediction import LinearPrediction, ScorePrediction, same
 from sdegen.sde.level import Instant, Level, expand
-from sdegen.sde.process import SDE, linear
 
 LogP = Callable[..., Tensor]
 """(x (b, *), level, **given) -> log p of each sample (b,), which no other sample is seen by."""
@@ -62,8 +59,8 @@ class Guided(Wrapped):
         super().__init__(model)
         if through:
             with_x0(model, "through=True")
-        judged = getattr(log_p, "sde", model.sde)
-        if judged != model.sde:
+        judged = getattr(log_p, "sde", None)
+        if judged is not None and judged != model.sde:
             raise ValueError(
                 f"The judge knows the noisy states of {judged}, but the model's are those of "
                 f"{model.sde}: train one on them."
@@ -147,50 +144,3 @@ def gradient(log_p: LogP, x: Tensor, level: Instant, given: Mapping[str, Any]) -
 def at_large_values(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Arguments that gradients may be made with."""
     return changed_values(given, lambda x: x.clone() if x.is_inference() else x)  # type: ignore[no-any-return]
-
-
-class Judge(nn.Module):
-    """A network that classifies noisy states, told what a ``ScoreModel`` tells its own.
-
-    net:        (c_in x, label) -> logits (b, classes).
-    sde:        whose states it sees; ``time``: the label's name, or a function of the level.
-    sigma_data: std of the data, by which c_in scales a state to unit variance; None: as it is.
-
-    ``sg.losses.noisy_ce`` trains it; ``Guided(model, judge, given={"y": y})`` asks it.
-    """
-
-    def __init__(
-        self,
-        net: nn.Module,
-        sde: SDE,
-        *,
-        time: str | Label = "c_noise",
-        sigma_data: float | None = 0.5,
-    ) -> None:
-        super().__init__()
-        linear(sde, "A judge of noisy states", "take a LinearSDE")
-        self.net, self.sde, self.sigma_data = net, sde, sigma_data
-        self.label: Label = (
-            one_of(time, "time label", TIME_LABELS)(sde) if isinstance(time, str) else time
-        )
-
-    def logits(self, x: Tensor, level: Level) -> Tensor:
-        """Of every class, (b, classes), at states x (b, *)."""
-        kind = next(self.net.parameters()).dtype
-        label = self.label(level)
-        to = label_dtype(label, kind)
-        if label.ndim:
-            label = label.to(x.device, to)
-        else:  # a number handed to a kernel: no copy, no synchronisation
-            label = x.new_zeros(len(x), dtype=to) + label.to(to)
-        if self.sigma_data is not None:
-            c_in = ((level.alpha * self.sigma_data) ** 2 + level.sigma**2).rsqrt()
-            x = expand(c_in, x) * x
-        logits: Tensor = self.net(x.to(kind), label)
-        return logits
-
-    def forward(self, x: Tensor, level: Level, y: Tensor) -> Tensor:
-        """log p(y | x_t), (b,), in float32 at least."""
-        logits = self.logits(x, level)
-        wide = logits.float() if logits.element_size() < 4 else logits
-        return wide.log_softmax(1).gather(1, y.to(x.device)[:, None])[:, 0]

@@ -3,7 +3,7 @@
 from sdegen.losses.conditions import dropped
 from sdegen.losses.dequantisation import dequantised
 from sdegen.losses.dsm import dsm_loss
-from sdegen.losses.judges import noisy_ce
+from sdegen.losses.judges import matched, noisy_ce
 from sdegen.losses.times import (
     LogNormalTime,
     independent,
@@ -24,6 +24,7 @@ __all__ = [
     "independent",
     "likelihood_time",
     "low_discrepancy",
+    "matched",
     "noisy_ce",
     "uniform_time",
     "vdm_loss",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sdegen.networks.embedding import Conditioning, TimeEmbedding
 from sdegen.networks.mlp import MLP
+from sdegen.networks.trunk import Trunk
 from sdegen.networks.unet import UNet
 
-__all__ = ["MLP", "Conditioning", "TimeEmbedding", "UNet"]
+__all__ = ["MLP", "Conditioning", "TimeEmbedding", "Trunk", "UNet"]

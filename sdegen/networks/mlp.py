@@ -28,18 +28,21 @@ class Block(nn.Module):
 class MLP(nn.Module):
     """A network for vectors x (B, dim), of depth residual blocks; its output starts at zero.
 
-    ``net(x, t, y=None)``; see Conditioning for t (B,) and the class labels y (B,).
+    ``net(x, t, y=None)`` -> (B, out), out = dim unless it is given, as for the logits of a judge;
+    see Conditioning for t (B,) and the class labels y (B,).
     Raises ValueError if x is not (B, dim).
     """
 
-    def __init__(self, dim: int, width: int = 128, depth: int = 3, classes: int = 0) -> None:
+    def __init__(
+        self, dim: int, width: int = 128, depth: int = 3, classes: int = 0, out: int | None = None
+    ) -> None:
         super().__init__()
         self.dim = dim
         self.conditioning = Conditioning(width, classes)
         self.enter = nn.Linear(dim, width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.leave = nn.Linear(width, dim)
+        self.leave = nn.Linear(width, dim if out is None else out)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 

@@ -9,6 +9,7 @@ from sdegen.runs.build import build
 from sdegen.runs.folder import Run
 
 DROPPED = "sdegen.losses.dropped"
+JUDGED = "sdegen.runs.judging.classified"
 
 Guide = Callable[[Any], Any]
 """A model -> a model made of it."""
@@ -48,7 +49,7 @@ def guide_of(node: Mapping[str, Any] | None, run: Run, packages: Sequence[str] =
             raise ValueError(
                 f"guidance is one of its group, as guidance=cfg, or several by name, not {node!r}."
             )
-    wrappers = [build(with_null(each, run), packages) for each in nodes]
+    wrappers = [wrapper(with_null(each, run), run, packages) for each in nodes]
 
     def guide(model: Any) -> Any:
         for wrap in wrappers:
@@ -56,6 +57,16 @@ def guide_of(node: Mapping[str, Any] | None, run: Run, packages: Sequence[str] =
         return model
 
     return guide
+
+
+def wrapper(node: Mapping[str, Any], run: Run, packages: Sequence[str]) -> Guide:
+    """What one node makes of a model; a judge is the run's own."""
+    made = build(node, packages)
+    if node["_target_"] != JUDGED:
+        return made  # type: ignore[no-any-return]
+    if not node.get("conditional"):
+        with_null({"without": None}, run)
+    return made(run, packages)  # type: ignore[no-any-return]
 
 
 def with_null(node: Mapping[str, Any], run: Run) -> Mapping[str, Any]:

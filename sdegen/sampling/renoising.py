@@ -11,7 +11,7 @@ from sdegen.checks import number
 from sdegen.model.denoiser import Denoiser
 from sdegen.noise.source import Seeded
 from sdegen.sampling.march import sample
-from sdegen.sde.process import linear
+from sdegen.sde.process import LinearSDE, linear
 
 
 def resample(
@@ -37,18 +37,7 @@ def resample(
     without marginals.
     """
     sde = linear(model.sde, "resample", "give sample a state of yours and its time")
-    if (t is None) == (rho is None):
-        raise ValueError(f"Give one of t and rho, but t = {t} and rho = {rho}.")
-    if rho is not None:
-        clock = sde.reference
-        lam = -torch.tensor(number("rho", rho, 0.0), dtype=torch.float64).log()
-        low, high = (float(clock(end).rho) for end in (sde.t_min, sde.T))
-        if not low < rho <= high:
-            raise ValueError(f"rho lies in ({low:g}, {high:g}] on {sde}, but it is {rho!r}.")
-        t = float(clock.time(lam))
-    assert t is not None
-    if not sde.t_min < number("t", t) <= sde.T:
-        raise ValueError(f"t lies in ({sde.t_min:g}, {sde.T:g}], but it is {t!r}.")
+    t = time_of(sde, t, rho)
     if not x.is_floating_point():
         raise ValueError(f"Data is floating point, (b, *), but x is {x.dtype}.")
     top, low_level = sde(t), sde(sde.t_min)
@@ -63,3 +52,21 @@ def resample(
             else noise.stream("resample")(like, top, low_level)
         )
     return sample(model, sde.mix(x, top, z), t=t, **how)
+
+
+def time_of(sde: LinearSDE, t: float | None, rho: float | None) -> float:
+    """The time that t says, or rho = sigma / alpha; ValueError for neither, both, or one that is
+    not in (t_min, T]."""
+    if (t is None) == (rho is None):
+        raise ValueError(f"Give one of t and rho, but t = {t} and rho = {rho}.")
+    if rho is not None:
+        clock = sde.reference
+        lam = -torch.tensor(number("rho", rho, 0.0), dtype=torch.float64).log()
+        low, high = (float(clock(end).rho) for end in (sde.t_min, sde.T))
+        if not low < rho <= high:
+            raise ValueError(f"rho lies in ({low:g}, {high:g}] on {sde}, but it is {rho!r}.")
+        t = float(clock.time(lam))
+    assert t is not None
+    if not sde.t_min < number("t", t) <= sde.T:
+        raise ValueError(f"t lies in ({sde.t_min:g}, {sde.T:g}], but it is {t!r}.")
+    return t

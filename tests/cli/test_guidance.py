@@ -34,7 +34,8 @@ def test_a_run_is_guided(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "outputs" / "d" / "config.json").read_text())
     assert config["loss"]["without"] == {"y": 2}  # the moons' classes are 0 and 1
     made = {}
-    for how in ([], ["guidance=cfg", "guidance.scale=1"], [*CLIPPED]):
+    judged = ["guidance=classifier", "guidance.steps=2"]
+    for how in ([], ["guidance=cfg", "guidance.scale=1"], [*CLIPPED], judged):
         sample = ["run=outputs/d", "solver=ddim", "nfe=4", "n=5", "device=cpu", "quality=false"]
         name = f"name=s{len(made)}"
         code, _, err = typed("sample", *sample, name, *how, cwd=tmp_path)
@@ -48,6 +49,8 @@ def test_a_run_is_guided(tmp_path: Path) -> None:
             / "samples.safetensors"
         )
     assert (made[0]["x"] == made[1]["x"]).all() and not (made[0]["x"] == made[2]["x"]).all()
-    assert made[1]["nfe"].tolist() == made[2]["nfe"].tolist() == [4] * 5
+    assert made[1]["nfe"].tolist() == made[2]["nfe"].tolist() == made[3]["nfe"].tolist() == [4] * 5
+    assert (tmp_path / "outputs" / "d" / "judge.safetensors").is_file()
+    assert not (made[0]["x"] == made[3]["x"]).all()
     code, _, err = typed("sample", "run=outputs/d", "guidance=no_such", cwd=tmp_path)
     assert code == 1 and "cfg" in err

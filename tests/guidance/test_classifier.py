@@ -184,5 +184,5 @@ def test_a_judge_is_told_what_a_model_is() -> None:
     want = net(c_in * x, level.lam).log_softmax(1)
     for k in range(3):
         close(judge(x, level, torch.full((4,), k)), want[:, k])
-    with refused("A judge of noisy states needs"):
+    with refused("A network of noisy states needs"):
         Judge(net, Plain())

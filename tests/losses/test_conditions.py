@@ -138,7 +138,7 @@ def test_the_true_posterior_is_the_minimum_of_a_judges_loss() -> None:
     x0 = torch.stack([c.sample(n, g) for c in CLASSES])[y, torch.arange(n)]
     loss = noisy_ce(judge, x0, y, generator=g)
     assert loss.shape == (n,)
-    (slope,) = torch.autograd.grad(loss.mean(), judge.net.scale)  # type: ignore[arg-type]
+    (slope,) = torch.autograd.grad(loss.mean(), judge.logits.net.scale)  # type: ignore[arg-type]
     assert abs(float(slope)) < 4 * float(loss.detach().std()) / n**0.5
     with torch.no_grad():
         level, x = SDE(0.5), normal(6, 2)
