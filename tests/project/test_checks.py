@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -36,3 +37,11 @@ def test_nobody_counts_frames_and_nobody_silences_others() -> None:
         text = path.read_text(encoding="utf-8")
         if path.name != "checks.py":
             assert not re.search(r"stacklevel|filterwarnings", text), path
+
+
+@pytest.mark.xdist_group("alone")
+def test_groups_of_tests_stay_with_one_worker(request: pytest.FixtureRequest) -> None:
+    """pytest-xdist 3.8 forgets them under pytest 9.2 without a word (its issue 1386): then every
+    worker makes every fixture anew."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        assert request.node.nodeid.endswith("@alone")

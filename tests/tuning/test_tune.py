@@ -24,9 +24,13 @@ pytestmark = pytest.mark.xdist_group("tuned")
 """Two solvers are tuned for all."""
 
 
-@cache
 def tuned(coefficients: bool = False) -> sg.solvers.Tuned:
-    """Five calls, tuned to the mixture in little time."""
+    """Five calls, tuned to the mixture in little time, once."""
+    return made(coefficients)
+
+
+@cache
+def made(coefficients: bool) -> sg.solvers.Tuned:
     return sg.tune(
         MODEL, nfe=5, shape=(2,), coefficients=coefficients, seeds=128, iterations=160, fine=100
     )
