@@ -24,8 +24,8 @@ class Paired(Wrapped):
 
     mask: booleans (b, *) or (1, *), where the edit may be seen; without it everywhere. Outside
           the second half is told what the first is, so that, begun alike and with noise alike
-          (``Alike``), it is the first's to the last bit: DiffEdit, Couairon et al. (2023), alg. 1,
-          for any solver.
+          (``Alike``), it is the first's to the last bit, for any solver: what DiffEdit of
+          Couairon et al. (2023) does to each step of DDIM.
 
     ``given`` tells both models what they were told alike, and the first alone what the edit was
     told otherwise. ValueError for two SDEs, a mask that is not boolean or does not broadcast, and
@@ -101,6 +101,10 @@ class Alike(Noise):
     def stream(self, name: str) -> Alike:
         """The source's, for both halves."""
         return replace(self, source=self.source.stream(name))
+
+    def begun(self) -> Alike:
+        """The source's, for both halves."""
+        return replace(self, source=self.source.begun())
 
 
 def both(x: Tensor) -> Tensor:

@@ -32,8 +32,9 @@ def translate(
     """Data x (b, *) encoded by ``model`` and decoded by both: what came back of it, and its edit.
 
     Su et al. (2023), dual diffusion implicit bridges. With a ``mask`` (``changed_where``)
-    DiffEdit, Couairon et al. (2023): outside it the edit is what came back, to the last bit.
-    Encode with a model that is not guided, whose flow comes back to where it began.
+    the edit is, outside it, what came back, to the last bit: DiffEdit of
+    Couairon et al. (2023). Encode with a model that is not guided, whose flow comes back to where
+    it began.
 
     how: as ``encode``'s. A walk of part of the way, as ``partial(sg.walks.log_snr, start=0.5)``,
          keeps more of x.

@@ -70,9 +70,15 @@ class Brownian(Noise):
             other.rewind()
         return other
 
+    def begun(self) -> Brownian:
+        """The same path, whose other streams have drawn nothing yet."""
+        other = Brownian(self._seeds.seed, self.T, self._seeds.first)
+        other._index = self._index
+        return other
+
     def take(self, index: Tensor) -> Brownian:
         """The paths of some samples of the batch alone, by their places (k,)."""
-        part = Brownian(self._seeds.seed, self.T, self._seeds.first)
+        part = self.begun()
         part._index = index
         return part
 

@@ -53,6 +53,11 @@ class Noise(ABC):
         """
         return self
 
+    def begun(self) -> Noise:
+        """The source as a solve begins with it: itself where it goes on from draw to draw; a path
+        gives every solve the same, its corrections and climbs too."""
+        return self
+
 
 class Fresh(Noise):
     """torch.randn, from a generator or from torch's own: fastest, and different in every batch."""
@@ -219,3 +224,7 @@ class Inflated(Noise):
     def stream(self, name: str) -> Inflated:
         """The source's, inflated where it is "climb"."""
         return replace(self, source=self.source.stream(name), climbing=name == "climb")
+
+    def begun(self) -> Inflated:
+        """The source's, inflated."""
+        return replace(self, source=self.source.begun())

@@ -188,7 +188,7 @@ def source(
     if seed is not None and noise is not None:
         raise ValueError("Give a seed or a noise source, not both.")
     if noise is not None:
-        return noise
+        return noise.begun() if isinstance(noise, Noise) else noise
     if solver.traits.needs_path:
         drawn = int(torch.randint(2**63 - 1, ()))
         return Brownian(drawn if seed is None else seed, sde.T)

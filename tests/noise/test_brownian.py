@@ -162,11 +162,27 @@ def test_other_streams_are_other_noise() -> None:
     assert abs(r) < 0.02
 
 
-def test_a_source_used_twice_gives_the_same_samples() -> None:
-    noise, model = sg.Brownian(3, 1.0), exact_model(MIXTURE, sg.VPSDE())
+@pytest.mark.parametrize(
+    ("solver", "climbs"),
+    [(sg.EulerMaruyama(), False), (sg.PredictorCorrector(), False), (sg.DDIM(), True)],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_source_used_twice_gives_the_same_samples(
+    solver: sg.Solver, climbs: bool, wrapped: bool
+) -> None:
+    """Corrections and climbs too, which are no increments of the path."""
+    sde = sg.VPSDE()
+    model, walk = exact_model(MIXTURE, sde), sg.walks.log_snr(sde, 4)
+    if climbs:
+        walk = sg.walks.restart(sde, walk, [(0.3, 0.6, 2, 1)])
+
+    def path() -> sg.Noise:
+        return sg.noise.Inflated(1.1, sg.Brownian(3, 1.0)) if wrapped else sg.Brownian(3, 1.0)
+
+    noise = path()
     first, again, fresh = (
-        sg.sample(model, (3, 2), solver=sg.EulerMaruyama(), steps=4, noise=source)
-        for source in (noise, noise, sg.Brownian(3, 1.0))
+        sg.sample(model, (3, 2), solver=solver, walk=walk, noise=source)
+        for source in (noise, noise, path())
     )
     assert torch.equal(first, again) and torch.equal(first, fresh)
 

@@ -17,7 +17,7 @@ FLOORS = (
     ("programs",),
     ("sampling",),
     ("likelihood", "tuning", "exact", "metrics"),
-    ("losses",),
+    ("losses", "editing"),
     ("training",),
     ("runs",),
     ("bench",),
