@@ -154,6 +154,23 @@ def test_euler_grid(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_control(tmp_path: Path) -> None:
+    """Kept figures: RePaint beats plain imputation tenfold; classes, likeness and cures grow."""
+    python(BENCHMARKS / "control.py", "--quick", "--out", tmp_path, cwd=ROOT)
+    quick = json.loads((tmp_path / "control.json").read_text())
+    kept = json.loads((BENCHMARKS / "control.json").read_text())
+    assert {k: list(v) for k, v in quick.items() if isinstance(v, dict)} == {
+        k: list(v) for k, v in kept.items() if isinstance(v, dict)
+    }
+    off = {name: abs(row["mean"] - 1.35) for name, row in kept["imputation"].items()}
+    assert 10 * off["RePaint(10, 10), 250"] < off["DDPM, 1000"]
+    assert kept["classifier"]["4"]["right"] > 0.95 > 0.15 > kept["classifier"]["0"]["right"]
+    assert kept["similarity"]["100"]["cosine"] > kept["similarity"]["0"]["cosine"] + 0.3
+    plain, cured = kept["purification"]["0"], kept["purification"]["0.3"]
+    assert cured["attacked"] > plain["attacked"] + 0.2 and cured["clean"] > plain["clean"] - 0.05
+
+
+@pytest.mark.slow
 def test_guidance(tmp_path: Path) -> None:
     """A network of zero weights is not moved by a scale, and scales of one model cost one call."""
     python(BENCHMARKS / "guidance.py", "--quick", "--out", tmp_path / "x.json", cwd=ROOT)
