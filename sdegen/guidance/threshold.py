@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -14,10 +16,11 @@ class Thresholded(Wrapped):
     """x0 within the data's range.  Ho et al. (2020); Saharia et al. (2022), app. C.
 
     With u = x0 from the range's centre, in half widths:  u' = clip(u, -c, c) / c,  where c is 1,
-    or max(1, the quantile of |u|), a sample's own over all its axes.
+    or the quantile of |u| from 1 to ``most``, a sample's own over all its axes.
 
     quantile:   None clips; 0.995 is Imagen's dynamic threshold.
     data_range: (low, high), by default the model's own.
+    most:       of c: diffusers' sample_max_value.
 
     Solvers of x0 and of eps see one pair, x = alpha x0' + sigma eps'. A clip has a kink: no solver
     keeps an order above 2. Latents have no such range.
@@ -29,6 +32,7 @@ class Thresholded(Wrapped):
         model: Denoiser,
         quantile: float | None = None,
         data_range: tuple[float, float] | None = None,
+        most: float = math.inf,
     ) -> None:
         super().__init__(model)
         with_x0(model, "Thresholded")
@@ -42,6 +46,9 @@ class Thresholded(Wrapped):
             raise ValueError(f"data_range is (low, high), but it is {found!r}.")
         if quantile is not None and not 0 < quantile <= 1:
             raise ValueError(f"A quantile lies in (0, 1], but it is {quantile!r}.")
+        if not most >= 1:
+            raise ValueError(f"most is 1 or more, but it is {most!r}.")
+        self.most = most
         self.quantile, self.low, self.high = quantile, float(found[0]), float(found[1])
 
     def __repr__(self) -> str:
@@ -56,7 +63,7 @@ class Thresholded(Wrapped):
             return p.replaced(p.x0.clamp(self.low, self.high))
         centre, half = (self.low + self.high) / 2, (self.high - self.low) / 2
         u = (p.x0 - centre) / half
-        c = quantile(u.abs(), self.quantile).clamp(min=1).reshape(-1, *[1] * (x.ndim - 1))
+        c = quantile(u.abs(), self.quantile).clamp(1, self.most).reshape(-1, *[1] * (x.ndim - 1))
         return p.replaced(centre + half * torch.minimum(torch.maximum(u, -c), c) / c)
 
 

@@ -8,7 +8,7 @@ the states that must live at once, whatever the number of steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import NamedTuple
@@ -72,6 +72,9 @@ class Reach(NamedTuple):
 
 Line = Combine | Ask | Take | Reach
 
+Talk = Generator[tuple[Tensor, int | None], Tensor | None, None]
+"""A state and what is asked of it, for an output: see ``Program.talk``."""
+
 
 @dataclass(frozen=True, eq=False)
 class Program:
@@ -110,14 +113,37 @@ class Program:
 
     def execute(self, model: Denoiser, x: Tensor, noise: Noise | None = None) -> Iterator[Tensor]:
         """``steps`` for a caller who has switched gradients off."""
-        noise = Fresh() if noise is None else noise
-        values: dict[int, Tensor] = {0: x}
-        buffers: list[Tensor | None] = [None] * self.buffers
         stops, output = self.stops, model.output
         # A score model looks at its network's output itself.
         own = isinstance(model, ScoreModel) and type(model).output is ScoreModel.output
-        wide = torch.empty_like(x, dtype=torch.float32) if x.element_size() < 4 else None
         size = x.numel() * x.element_size()
+        talk = self.talk(x, Fresh() if noise is None else noise)
+        said = next(talk, None)
+        while said is not None:
+            state, i = said
+            if i is None:
+                yield state
+                said = next(talk, None)
+                continue
+            F = output(state, stops[i])
+            if not own and F.shape != state.shape:
+                raise ValueError(
+                    f"A model's output has its state's shape {tuple(state.shape)}, but this "
+                    f"one has {tuple(F.shape)}: look at what output(x, level) returns."
+                )
+            # A network may hand back (a view of) the state, which will be written into.
+            alias = 0 <= F.data_ptr() - state.data_ptr() < size
+            said = talk.send(F.clone() if alias else F)
+
+    def talk(self, x: Tensor, noise: Noise) -> Talk:
+        """The program without its model, for whoever has the outputs: a coroutine.
+
+        It yields (state, i) where the network's output number i at that state is to be sent, and
+        (state, None) where a step has ended; states are buffers, as in ``steps``.
+        """
+        values: dict[int, Tensor] = {0: x}
+        buffers: list[Tensor | None] = [None] * self.buffers
+        wide = torch.empty_like(x, dtype=torch.float32) if x.element_size() < 4 else None
         for line, factor in zip(self.lines, self.factors(x.dtype), strict=True):
             if type(line) is Combine:
                 made, at, _, _, rest, constant, in_place, drops = line
@@ -136,19 +162,12 @@ class Program:
                 values[made] = out
             elif type(line) is Ask:
                 made, asked, i, drops = line
-                state = values[asked]
-                F = output(state, stops[i])
-                if not own and F.shape != state.shape:
-                    raise ValueError(
-                        f"A model's output has its state's shape {tuple(state.shape)}, but this "
-                        f"one has {tuple(F.shape)}: look at what output(x, level) returns."
-                    )
-                # A network may hand back (a view of) the state, which will be written into.
-                alias = 0 <= F.data_ptr() - state.data_ptr() < size
-                values[made] = F.clone() if alias else F
+                F = yield values[asked], i
+                assert F is not None
+                values[made] = F
             elif type(line) is Reach:
                 reached, drops = line
-                yield values[reached]
+                yield values[reached], None
             else:
                 assert type(line) is Take
                 values[line.out], drops = drawn(line.draw, noise, x), line.drops

@@ -16,7 +16,7 @@ FLOORS = (
     ("solvers", "guidance"),
     ("programs",),
     ("sampling",),
-    ("likelihood", "tuning", "exact", "metrics"),
+    ("likelihood", "tuning", "exact", "metrics", "interop"),
     ("losses", "editing"),
     ("training",),
     ("runs",),

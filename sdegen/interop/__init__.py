@@ -1,0 +1,1 @@
+"""Models and samplers of other libraries, each a module of its own with its extra."""

@@ -1,0 +1,197 @@
+"""sdegen's solvers inside diffusers' pipelines end where sg.sample does."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from torch import Tensor
+
+import sdegen as sg
+from sdegen.guidance import Thresholded
+from sdegen.interop.scheduler import SdegenScheduler, firsts
+from tests.cases import close, refused
+from tests.interop.folders import dit, unet, vae
+
+NET = unet()
+MODEL = sg.ScoreModel(
+    lambda x, t: NET(x, t).sample, sg.DiscreteVPSDE(), "eps", time="1000t-1", module=NET
+)
+X = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+PLAIN = diffusers.DDIMScheduler(clip_sample=False)
+
+
+def scheduler(**how: Any) -> Any:
+    return SdegenScheduler.from_config(PLAIN.config, **how)
+
+
+def looped(made: Any, x: Tensor, n: int, net: Any = NET, change: Any = None, **how: Any) -> Tensor:
+    """What every pipeline does."""
+    made.set_timesteps(n)
+    with torch.no_grad():
+        for i, t in enumerate(made.timesteps):
+            x = made.step(net(made.scale_model_input(x, t), t).sample, t, x, **how).prev_sample
+            x = x if change is None else change(i, x)
+    return x
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"solver": "unipc"},
+        {"solver": "dpmpp", "walk": "trailing"},
+        {"solver": "dpmpp", "denoise": False},
+        {"solver": "heun"},
+        {"solver": "dpmpp_2s"},
+        {"solver": "ddim", "walk": "leading"},
+        {"solver": "ddpm"},
+        {"solver": "dpmpp", "eta": 0.7},
+    ],
+    ids=str,
+)
+def test_a_pipeline_ends_where_sample_does(tmp_path: Path, how: dict[str, Any]) -> None:
+    """Bit for bit, from the same noise; after it was saved and loaded."""
+    pipe = diffusers.DDPMPipeline(NET, scheduler(**how))
+    pipe.save_pretrained(tmp_path)
+    loaded = SdegenScheduler.from_pretrained(tmp_path, subfolder="scheduler")
+    assert {**loaded.config} | {"_use_default_values": 0} == {
+        **pipe.scheduler.config,
+        "_use_default_values": 0,
+    } | {k: v for k, v in loaded.config.items() if k.startswith("_")}
+    pipe = diffusers.DDPMPipeline(NET, loaded)
+    pipe.set_progress_bar_config(disable=True)
+    g = torch.Generator().manual_seed(3)
+    got = pipe(batch_size=2, num_inference_steps=9, generator=g, output_type="np").images
+    g = torch.Generator().manual_seed(3)
+    start = torch.randn(2, 1, 8, 8, generator=g)
+    c = loaded.config
+    want = sg.sample(
+        MODEL,
+        start,
+        solver=c.solver,
+        walk=c.walk,
+        eta=c.eta,
+        nfe=9,
+        denoise=c.denoise,
+        noise=sg.noise.Fresh(g),
+    )
+    close(got, (want / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1), atol=1e-6, rtol=0)
+    assert torch.equal(looped(scheduler(**how), start, 9, generator=fresh(g)), want)
+
+
+def fresh(g: torch.Generator) -> torch.Generator:
+    """A generator after the draw of the start."""
+    g.manual_seed(3)
+    torch.randn(2, 1, 8, 8, generator=g)
+    return g
+
+
+def test_whole_steps_stay_whole() -> None:
+    made = scheduler(solver="dpmpp", walk="trailing")
+    made.set_timesteps(10)
+    assert made.timesteps.dtype == torch.int64 and made.timesteps.tolist()[:2] == [999, 899]
+    made = scheduler()
+    made.set_timesteps(10)
+    assert made.timesteps.is_floating_point() and len(made.timesteps) == 10 and len(made) == 1000
+
+
+@pytest.mark.parametrize("solver", ["dpmpp", "unipc", "heun"])
+@pytest.mark.parametrize("k", [2, 4])
+def test_image_to_image_begins_on_the_way(solver: str, k: int) -> None:
+    """From a noised image at one of the timesteps, told or found: the rest of the walk."""
+    made = scheduler(solver=solver)
+    made.set_timesteps(8)
+    k = next(i for i in firsts(made.plan.program) if i >= k)
+    t = made.timesteps[k]
+    z = torch.randn(X.shape, generator=torch.Generator().manual_seed(4))
+    start = made.add_noise(X, z, t.expand(2))
+    at = (float(t) + 1) / 1000
+    close(start, MODEL.sde.mix(X, MODEL.sde(at), z), atol=1e-6, rtol=1e-5)  # type: ignore[attr-defined]
+    ends = []
+    for told in (True, False):
+        made.set_timesteps(8)
+        if told:
+            made.set_begin_index(k)
+        x = start
+        with torch.no_grad():
+            for s in made.timesteps[k:]:
+                x = made.step(NET(x, s).sample, s, x).prev_sample
+        ends.append(x)
+    plan = made.plan
+    walk = plan.walk.times[[i for i, s in enumerate(plan.walk.times) if float(s) <= at + 1e-6]]
+    want = sg.sample(MODEL, start, solver=solver, walk=walk, denoise=True)
+    close(ends[0], want, atol=1e-5, rtol=0)
+    assert torch.equal(ends[0], ends[1])
+
+
+def test_an_image_written_into_ends_the_memory() -> None:
+    """As for inpainting: it is what a stage for each step makes."""
+    mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    mask[..., :4] = True
+
+    def change(i: int, x: Tensor) -> Tensor:
+        return torch.where(mask, 0.3, x)
+
+    got = looped(scheduler(solver="dpmpp"), X, 5, change=change)
+    made = scheduler(solver="dpmpp")
+    made.set_timesteps(5)
+    times, x = made.plan.walk.times, X
+    for a, b in pairwise(times):
+        x = change(0, sg.sample(MODEL, x, solver="dpmpp", walk=torch.stack([a, b])))
+    x = MODEL(x, MODEL.sde(times[-1])).x0.detach()
+    close(got, change(0, x), atol=1e-5, rtol=0)
+    kept = looped(scheduler(solver="dpmpp"), X, 5, change=lambda i, x: x.clone())
+    assert torch.equal(kept, looped(scheduler(solver="dpmpp"), X, 5))
+
+
+@pytest.mark.parametrize("clip", [{"clip_sample": True}, {"thresholding": True}], ids=str)
+def test_clips_come_along(clip: dict[str, Any]) -> None:
+    other = diffusers.DDIMScheduler(**{"clip_sample": False, **clip})
+    made = SdegenScheduler.from_config(other.config, solver="dpmpp")
+    want = sg.sample(Thresholded(MODEL, None, (-1.0, 1.0)), X, solver="dpmpp", nfe=6, denoise=True)
+    close(looped(made, X, 6), want, atol=1e-6, rtol=0)
+
+
+def test_dit_with_guidance_and_a_learned_variance() -> None:
+    pipe = diffusers.DiTPipeline(transformer=dit(), vae=vae(), scheduler=scheduler())
+    pipe.set_progress_bar_config(disable=True)
+    done = pipe([1, 7], guidance_scale=2.0, num_inference_steps=6, output_type="np").images
+    assert done.shape == (2, 8, 8, 3) and not (done[0] == done[1]).all()
+
+
+def test_each_image_may_have_a_generator() -> None:
+    made, n = scheduler(solver="ddpm"), 4
+    g = [torch.Generator().manual_seed(i) for i in (1, 2)]
+    both = looped(made, X, n, generator=g)
+    alone = looped(made, X[1:], n, generator=[torch.Generator().manual_seed(2)])
+    close(both[1:], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_what_no_pipeline_can_run_is_refused() -> None:
+    with refused("AdaptiveRK spends what its tolerances ask for"):
+        scheduler(solver="adaptive_dopri5").set_timesteps(10)
+    with refused("PredictorCorrector.* has no program for a pipeline to run"):
+        scheduler(solver="song_pc").set_timesteps(10)
+    with refused("There is no solver 'dpmp'"):
+        scheduler(solver="dpmp").set_timesteps(10)
+    with refused("Call set_timesteps"):
+        scheduler().step(X, 999, X)
+    made = scheduler(solver="dpmpp")
+    made.set_timesteps(5)
+    with refused("998 is none of the timesteps"):
+        made.step(X, 998, X)
+    made = scheduler(solver="heun")
+    made.set_timesteps(6)
+    first = made.step(X, made.timesteps[0], X).prev_sample
+    with refused("asks at timestep .* within a step, where it cannot begin"):
+        made.step(X, made.timesteps[1], first + 1)
+    flow = diffusers.FlowMatchEulerDiscreteScheduler()
+    with refused("steps models of DDPM's betas, but this configuration has no beta_schedule"):
+        SdegenScheduler.from_config(flow.config)
+    with refused("says use_flow_sigmas = True, which is not understood"):
+        SdegenScheduler.from_config(diffusers.UniPCMultistepScheduler(use_flow_sigmas=True).config)
