@@ -105,6 +105,7 @@ class SdegenScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def from_config(cls, config: Any = None, **more: Any) -> Any:  # type: ignore[override]
         """From another scheduler's configuration, of which every key is understood, or its own.
 
+        What another says of its own way, as its order, spacing and end, is not taken over.
         ValueError for one that does not speak of DDPM's betas, as a flow's.
         """
         if isinstance(config, Mapping):
@@ -113,8 +114,10 @@ class SdegenScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                     "SdegenScheduler steps models of DDPM's betas, but this configuration has no "
                     f"beta_schedule: {', '.join(config) or 'nothing'}."
                 )
-            own = {*inspect.signature(cls.__init__).parameters, "set_alpha_to_one"}
-            check(config, own | BETAS | CLIPS | GRIDS | STEPS, "the other scheduler")
+            own = set(inspect.signature(cls.__init__).parameters)
+            known = own | BETAS | CLIPS | GRIDS | STEPS | {"set_alpha_to_one"}
+            check(config, known, "the other scheduler")
+            config = {name: value for name, value in config.items() if name in own}
         return super().from_config(config, **more)
 
     # ------------------------------------------------------------------------- what pipelines ask
