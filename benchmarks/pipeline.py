@@ -3,10 +3,10 @@
     python benchmarks/pipeline.py                        writes benchmarks/pipeline.json
     python benchmarks/pipeline.py --quick --out x.json   in seconds
 
-A diffusers UNet2DModel learns the digits (8 x 8, eps, DDPM's betas). Every scheduler then makes the
-same images from the same noise, in the loop of diffusers' pipelines: the median, over the images,
-of the root mean square distance to where the probability flow of the model ends at sigma = 0
-(UniPC-3, 1,000 calls, float64). Each is as its users take it by from_config, its spacing
+A diffusers UNet2DModel learns the digits (8 x 8, eps, DDPM's betas). Every scheduler then makes
+the same images from the same noise, in the loop of diffusers' pipelines: the median, over the
+images, of the root mean square distance to where the probability flow of the model ends at sigma
+= 0 (UniPC-3, 1,000 calls, float64). Each is as its users take it by from_config, its spacing
 "trailing" where it has one; clips are off.
 """
 

@@ -8,6 +8,7 @@ package is a namespace with the rest: ``sdegen.solvers``, ``sdegen.walks``, ``sd
 from typing import Any
 
 from sdegen import (
+    editing,
     exact,
     guidance,
     likelihood,
@@ -80,6 +81,7 @@ ROOMS = (
     losses,
     tuning,
     exact,
+    editing,
 )
 
 
