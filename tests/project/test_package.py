@@ -6,7 +6,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
+import sdegen as sg
 from tests.cases import ROOT
 from tests.processes import call, python
 
@@ -83,3 +85,10 @@ new = {{name.split(".")[0] for name in set(sys.modules) - before}}
 assert not new & set({HEAVY!r}), new
 """
     python("-c", code, cwd=ROOT)
+
+
+def test_the_citation_is_of_this_version() -> None:
+    found = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert found["version"] == sg.__version__ and found["license"] == "Apache-2.0"
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert [r["repo"] for r in hooks["repos"]] == ["local"]  # nothing is fetched
