@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -109,41 +109,31 @@ class Program:
         check_view(model)
         # As a decorator no_grad holds inside a generator and not between its yields, which costs
         # a little at every step: ``solve``, which holds it all the way, does without.
-        yield from torch.no_grad()(self.execute)(model, x, noise)
+        source = Fresh() if noise is None else noise
+        yield from torch.no_grad()(self.run)(x, source, model)
 
     def execute(self, model: Denoiser, x: Tensor, noise: Noise | None = None) -> Iterator[Tensor]:
         """``steps`` for a caller who has switched gradients off."""
-        stops, output = self.stops, model.output
-        # A score model looks at its network's output itself.
-        own = isinstance(model, ScoreModel) and type(model).output is ScoreModel.output
-        size = x.numel() * x.element_size()
-        talk = self.talk(x, Fresh() if noise is None else noise)
-        said = next(talk, None)
-        while said is not None:
-            state, i = said
-            if i is None:
-                yield state
-                said = next(talk, None)
-                continue
-            F = output(state, stops[i])
-            if not own and F.shape != state.shape:
-                raise ValueError(
-                    f"A model's output has its state's shape {tuple(state.shape)}, but this "
-                    f"one has {tuple(F.shape)}: look at what output(x, level) returns."
-                )
-            # A network may hand back (a view of) the state, which will be written into.
-            alias = 0 <= F.data_ptr() - state.data_ptr() < size
-            said = talk.send(F.clone() if alias else F)
+        return self.run(x, Fresh() if noise is None else noise, model)
 
     def talk(self, x: Tensor, noise: Noise) -> Talk:
-        """The program without its model, for whoever has the outputs: a coroutine.
+        """The program without a model, for whoever has its outputs: a coroutine.
 
         It yields (state, i) where the network's output number i at that state is to be sent, and
         (state, None) where a step has ended; states are buffers, as in ``steps``.
         """
+        return self.run(x, noise, None)
+
+    def run(self, x: Tensor, noise: Noise, model: Denoiser | None) -> Generator[Any, Any, None]:
+        """``execute`` with a model, ``talk`` without: one loop, in which a step costs nothing for
+        the other."""
         values: dict[int, Tensor] = {0: x}
         buffers: list[Tensor | None] = [None] * self.buffers
+        stops, output = self.stops, None if model is None else model.output
+        # A score model looks at its network's output itself.
+        own = isinstance(model, ScoreModel) and type(model).output is ScoreModel.output
         wide = torch.empty_like(x, dtype=torch.float32) if x.element_size() < 4 else None
+        size = x.numel() * x.element_size()
         for line, factor in zip(self.lines, self.factors(x.dtype), strict=True):
             if type(line) is Combine:
                 made, at, _, _, rest, constant, in_place, drops = line
@@ -162,12 +152,19 @@ class Program:
                 values[made] = out
             elif type(line) is Ask:
                 made, asked, i, drops = line
-                F = yield values[asked], i
-                assert F is not None
-                values[made] = F
+                state = values[asked]
+                F: Tensor = (yield state, i) if output is None else output(state, stops[i])
+                if not own and F.shape != state.shape:
+                    raise ValueError(
+                        f"A model's output has its state's shape {tuple(state.shape)}, but this "
+                        f"one has {tuple(F.shape)}: look at what output(x, level) returns."
+                    )
+                # A network may hand back (a view of) the state, which will be written into.
+                alias = 0 <= F.data_ptr() - state.data_ptr() < size
+                values[made] = F.clone() if alias else F
             elif type(line) is Reach:
                 reached, drops = line
-                yield values[reached], None
+                yield values[reached] if output is not None else (values[reached], None)
             else:
                 assert type(line) is Take
                 values[line.out], drops = drawn(line.draw, noise, x), line.drops

@@ -373,3 +373,12 @@ def test_what_is_remembered_is_the_same_program() -> None:
     assert [line for line in one.lines if isinstance(line, Combine)] == [
         line for line in three.lines if isinstance(line, Combine)
     ]
+
+
+def test_steps_make_no_graph_and_a_caller_may_hold_one_outside() -> None:
+    """Within a generator gradients are off, between its yields as the caller has them."""
+    net = torch.nn.Linear(2, 2).double()
+    model = sg.ScoreModel(lambda x, t: net(x), sg.VPSDE(), module=net)
+    program = sg.programs.traced(sg.DDIM(), model.sde, sg.walks.log_snr(model.sde, 3))
+    for x in program.steps(model, normal(4, 2)):
+        assert not x.requires_grad and torch.is_grad_enabled()
