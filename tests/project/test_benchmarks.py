@@ -154,6 +154,26 @@ def test_euler_grid(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_pipeline(tmp_path: Path) -> None:
+    """Ours and theirs in one loop; as published ours are the nearest from 20 calls on."""
+    python(
+        "-W",
+        "ignore",
+        BENCHMARKS / "pipeline.py",
+        "--quick",
+        "--out",
+        tmp_path / "x.json",
+        cwd=ROOT,
+    )
+    quick = json.loads((tmp_path / "x.json").read_text())["rows"]
+    kept = json.loads((BENCHMARKS / "pipeline.json").read_text())["rows"]
+    assert quick.keys() == kept.keys()
+    for calls in ("20", "40"):
+        ours = min(row[calls] for name, row in kept.items() if name.startswith("sdegen"))
+        assert ours < min(row[calls] for name, row in kept.items() if name.startswith("diffusers"))
+
+
+@pytest.mark.slow
 def test_control(tmp_path: Path) -> None:
     """Kept figures: RePaint beats plain imputation tenfold; classes, likeness and cures grow."""
     python(BENCHMARKS / "control.py", "--quick", "--out", tmp_path, cwd=ROOT)
