@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdegen.exact.distributions import Empirical, Mixture
-from sdegen.exact.distributions import Problem as Exact
-from sdegen.guidance import CFG, Interval, Strength, Thresholded
+from sdegen.exact.distributions import Constant, Empirical, Mixture, coefficients
+from sdegen.guidance import CFG, Interval, Thresholded
 from sdegen.model.denoiser import Denoiser
 from sdegen.model.score import ScoreModel
 from sdegen.sde.level import Level
@@ -20,51 +19,68 @@ from sdegen.sde.process import LinearSDE
 
 
 @dataclass(frozen=True, eq=False)
+class Classes(Constant):
+    """Points, or Gaussians of one width, with a class each: means (k, *), of (k,), std.
+
+    All have one weight. ``classes`` itself is the label of none, that is of all of them.
+    """
+
+    means: Tensor
+    of: Tensor
+    std: float = 0.0
+
+    @property
+    def classes(self) -> int:
+        """How many."""
+        return int(self.of.max()) + 1
+
+    @property
+    def constants(self) -> tuple[Tensor, ...]:
+        """Means (k, d), half of their squares (k,), and which are of a class (classes + 1, k) in
+        logits: 0 or -inf."""
+        means = self.means.reshape(len(self.means), -1).double()
+        own = self.of == torch.arange(self.classes)[:, None]
+        every = torch.cat([own, torch.ones_like(own[:1])])
+        none = torch.zeros(every.shape, dtype=torch.float64).masked_fill(~every, -torch.inf)
+        return means, 0.5 * means.square().sum(1), none
+
+    def denoise(self, x: Tensor, level: Level, y: Tensor) -> Tensor:
+        """E[x0 | x_t = x, y], x (b, *), y (b,)."""
+        means, half, none = self.like(x)
+        z = x.reshape(len(x), -1)
+        a, v = coefficients(z, level)
+        var = a**2 * self.std**2 + v
+        share = ((a * z @ means.T - a**2 * half) / var + none[y]).softmax(1)
+        mean = share @ means
+        return (mean + a * self.std**2 / var * (z - a * mean)).reshape(x.shape)
+
+    def model(self, sde: LinearSDE, y: Tensor, wrap: Callable[[Any], Any] = lambda net: net) -> ScoreModel:
+        """The exact model of classes y (b,), whose network is wrapped as told."""
+
+        def net(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+            return self.denoise(x, sde(t), y)
+
+        return ScoreModel(wrap(net), sde, predicts="x0").given(y=y)
+
+
+@dataclass(frozen=True, eq=False)
 class Guidance:
     """F_u + scale (F_c - F_u) of exact models, sample i to class i mod their number.
 
-    classes:   the data of each.  scale: CFG's.  threshold: (low, high) that x0 is clipped to.
-    interval:  (low, high] of sigma / alpha, outside of which the scale is 1.
+    threshold: (low, high) that x0 is clipped to, outermost.  interval: (low, high] of
+    sigma / alpha, outside of which the scale is 1.
     """
 
-    classes: tuple[Exact, ...]
-    scale: Strength = 1.0
+    data: Classes
+    scale: float = 1.0
     threshold: tuple[float, float] | None = None
     interval: tuple[float, float] | None = None
 
-    def __post_init__(self) -> None:
-        if self.interval is not None and not isinstance(self.scale, int | float):
-            raise ValueError(f"On an interval the scale is a number, but it is {self.scale!r}.")
-
-    @property
-    def plain(self) -> bool:
-        """True for the conditional model itself."""
-        return isinstance(self.scale, int | float) and self.scale == 1 and self.threshold is None
-
-    def model(
-        self, every: Exact, sde: LinearSDE, wrap: Callable[[Any], Any], n: int
-    ) -> Denoiser:
-        """The guided model of n samples, whose network, wrapped as told, counts its calls.
-
-        every: the data of all classes together, of which the unconditional score is.
-        """
-        parts = (*self.classes, every)
-
-        def denoise(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-            level, x0 = sde(t), torch.empty_like(x)
-            for k in range(len(parts)):
-                rows = (y == k).nonzero().squeeze(1)
-                if len(rows):
-                    x0[rows] = parts[k].denoise(x[rows], some(level, rows))
-            return x0
-
-        y = torch.arange(n) % len(self.classes)
-        model = ScoreModel(wrap(denoise), sde, predicts="x0").given(y=y)
-        on = self.scale
-        if self.interval is not None:
-            assert isinstance(on, int | float)
-            on = Interval(float(on), *self.interval)
-        guided = CFG(model, on, without={"y": len(self.classes)})
+    def model(self, sde: LinearSDE, wrap: Callable[[Any], Any], n: int) -> Denoiser:
+        """The guided model of n samples, whose network, wrapped as told, counts its calls."""
+        inner = self.data.model(sde, torch.arange(n) % self.data.classes, wrap)
+        on = self.scale if self.interval is None else Interval(self.scale, *self.interval)
+        guided = CFG(inner, on, without={"y": self.data.classes})
         if self.threshold is None:
             return guided
         return Thresholded(guided, data_range=self.threshold)
@@ -74,11 +90,6 @@ class Guidance:
         return f"Guidance({self.scale!r}, {self.threshold!r}, {self.interval!r})"
 
 
-def some(level: Level, rows: Tensor) -> Level:
-    """A level of times (b,) for some rows."""
-    return Level(**{each.name: getattr(level, each.name)[rows] for each in fields(level)})
-
-
 def network_of(model: Any) -> Any:
     """The network that a model and the wrappers around it call."""
     while not isinstance(model, ScoreModel):
@@ -86,24 +97,17 @@ def network_of(model: Any) -> Any:
     return model.net
 
 
-def ring(modes: int = 8, classes: int = 4) -> tuple[Mixture, tuple[Mixture, ...]]:
-    """Narrow modes on a circle of radius 1, mode i of class i mod classes; and each class."""
-    if modes % classes:
-        raise ValueError(f"{modes} modes cannot be shared by {classes} classes alike.")
-    angles = 2 * math.pi * torch.arange(modes, dtype=torch.float64) / modes
+def ring() -> tuple[Mixture, Classes]:
+    """Eight narrow modes on a circle of radius 1, mode i of class i mod 4."""
+    angles = 2 * math.pi * torch.arange(8, dtype=torch.float64) / 8
     means = torch.stack([angles.cos(), angles.sin()], 1)
-
-    def of(means: Tensor) -> Mixture:
-        k = len(means)
-        return Mixture(means, [0.1] * k, [1 / k] * k)
-
-    return of(means), tuple(of(means[k::classes]) for k in range(classes))
+    return Mixture(means, [0.1] * 8, [1 / 8] * 8), Classes(means, torch.arange(8) % 4, 0.1)
 
 
-def digits_by_class() -> tuple[Empirical, tuple[Empirical, ...]]:
+def digits_by_class() -> tuple[Empirical, Classes]:
     """The training half of the digits, and each of its ten classes."""
     from sdegen.data import digits
 
     data = digits("train")
     assert data.y is not None
-    return Empirical(data.x), tuple(Empirical(data.x[data.y == k]) for k in range(10))
+    return Empirical(data.x), Classes(data.x, data.y)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdegen.bench.guided import Guidance, digits_by_class, ring
+from sdegen.bench.guided import Classes, Guidance, digits_by_class, ring
 from sdegen.exact.distributions import Empirical, Gaussian, LowRankMixture, Mixture
 from sdegen.exact.distributions import Problem as Exact
 from sdegen.model.denoiser import Denoiser
@@ -43,7 +43,7 @@ class Problem:
         """
         network, exact = self.network, self.exact
         if self.guidance is not None:
-            return self.guidance.model(exact, sde, wrap, n)
+            return self.guidance.model(sde, wrap, n)
         if network is not None and str(network.sde) != str(sde):
             raise ValueError(
                 f"This network was trained under {network.sde}, but the SDE is {sde}: choose the "
@@ -71,9 +71,7 @@ class Problem:
         )
         if self.guidance is not None:
             print_.update(repr(self.guidance).encode())
-            for each in self.guidance.classes:
-                few = each.sample(16, torch.Generator().manual_seed(0))
-                print_.update(few.numpy().tobytes())
+            print_.update(self.guidance.data.of.numpy().tobytes())
         if self.network is not None:
             for name, value in sorted(self.network.state_dict().items()):
                 print_.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
@@ -157,14 +155,14 @@ def guided_digits(
 
 
 def guidance(
-    classes: tuple[Exact, ...],
+    data: Classes,
     scale: float,
     threshold: bool,
     interval: tuple[float, float] | None,
 ) -> Guidance:
     """As a configuration says it."""
     on = None if interval is None else (float(interval[0]), float(interval[1]))
-    return Guidance(classes, scale, (-1.0, 1.0) if threshold else None, on)
+    return Guidance(data, scale, (-1.0, 1.0) if threshold else None, on)
 
 
 def run(path: str, packages: list[str] | None = None) -> Problem:
