@@ -54,7 +54,9 @@ class Classes(Constant):
         mean = share @ means
         return (mean + a * self.std**2 / var * (z - a * mean)).reshape(x.shape)
 
-    def model(self, sde: LinearSDE, y: Tensor, wrap: Callable[[Any], Any] = lambda net: net) -> ScoreModel:
+    def model(
+        self, sde: LinearSDE, y: Tensor, wrap: Callable[[Any], Any] = lambda net: net
+    ) -> ScoreModel:
         """The exact model of classes y (b,), whose network is wrapped as told."""
 
         def net(x: Tensor, t: Tensor, y: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ class Guided(Wrapped):
         return self.model
 
     def kick(self, x: Tensor, level: Level) -> Tensor:
-        """eps - eps_base (b, *), -sigma scale grad log p; nothing is asked where the scale is 0."""
+        """eps - eps_base (b, *), -sigma scale grad log p; a scale of 0 asks nothing."""
         s = strength(self.scale, x, level)
         if isinstance(s, int | float) and s == 0:
             return torch.zeros_like(x)
@@ -119,6 +119,11 @@ class Guided(Wrapped):
     def strength(self) -> float:
         """The scale, at its largest: that of CFG where log_p is log p(y | x_t)."""
         return largest(self.scale, self.sde)
+
+    @property
+    def jumps(self) -> bool:
+        """As the scale does."""
+        return callable(self.scale)
 
     def check_given(self, x: Tensor) -> None:
         """Refuse arguments of log_p that are not of the batch's length."""

@@ -126,9 +126,12 @@ class CFG(Wrapped):
         """The scale, at its largest."""
         return largest(self.scale, self.sde)
 
-    def extrapolated(
-        self, x: Tensor, level: Instant, s: float | Tensor
-    ) -> tuple[Tensor, Tensor]:
+    @property
+    def jumps(self) -> bool:
+        """As the scale does."""
+        return callable(self.scale)
+
+    def extrapolated(self, x: Tensor, level: Instant, s: float | Tensor) -> tuple[Tensor, Tensor]:
         """F of the guided and of the conditional model."""
         if self.both is not None:
             c, u = self.both.output(torch.cat([x, x]), repeated(level, 2)).chunk(2)
@@ -239,6 +242,11 @@ class Contrast(Wrapped):
     def strength(self) -> float:
         """The largest of the scales."""
         return max(largest(s, self.sde) for s in self.scales)
+
+    @property
+    def jumps(self) -> bool:
+        """As one of the scales does."""
+        return any(map(callable, self.scales))
 
     def of(self, ladder: list[Any], scales: Any = None) -> Contrast:
         """The contrast of other models that are told alike as these are."""

@@ -82,6 +82,11 @@ class Wrapped(Around, ABC):
         """How strongly it is guided, as CFG's scale says it: 1 not at all."""
         return strength_of(self.model)
 
+    @property
+    def jumps(self) -> bool:
+        """True where a scale is a function of the level, and so may jump along the way."""
+        return jumps(self.model)
+
     def changed(self, **attributes: Any) -> Any:
         """A copy with other attributes."""
         other = copy.copy(self)
@@ -147,6 +152,11 @@ def strength(s: Strength, x: Tensor, level: Instant) -> float | Tensor:
 def strength_of(model: Denoiser) -> float:
     """How strongly a model is guided, as CFG's scale says it: 1 where it is not."""
     return float(getattr(model, "strength", 1.0))
+
+
+def jumps(model: Denoiser) -> bool:
+    """Whether a model's guidance may jump along the way."""
+    return bool(getattr(model, "jumps", False))
 
 
 def largest(s: Strength, sde: SDE) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -71,7 +72,7 @@ def test_lie_and_strang_are_their_formulas() -> None:
 
     lie = strang = start = normal(4, 2)
     known = kick(start, levels[0])
-    for t, s in zip(levels, levels[1:], strict=False):
+    for t, s in pairwise(levels):
         d = s.sigma / s.alpha - t.sigma / t.alpha
         y = lie / t.alpha + d * eps(lie, t, CLASS)
         lie = s.alpha * y + s.alpha * d * kick(s.alpha * y, s)
