@@ -99,17 +99,18 @@ def network_of(model: Any) -> Any:
     return model.net
 
 
-def ring() -> tuple[Mixture, Classes]:
-    """Eight narrow modes on a circle of radius 1, mode i of class i mod 4."""
-    angles = 2 * math.pi * torch.arange(8, dtype=torch.float64) / 8
+def ring(modes: int = 8, classes: int = 4, std: float = 0.1) -> tuple[Mixture, Classes]:
+    """Modes on a circle of radius 1, mode i of class i mod classes."""
+    angles = 2 * math.pi * torch.arange(modes, dtype=torch.float64) / modes
     means = torch.stack([angles.cos(), angles.sin()], 1)
-    return Mixture(means, [0.1] * 8, [1 / 8] * 8), Classes(means, torch.arange(8) % 4, 0.1)
+    every = Mixture(means, [std] * modes, [1 / modes] * modes)
+    return every, Classes(means, torch.arange(modes) % classes, std)
 
 
-def digits_by_class() -> tuple[Empirical, Classes]:
-    """The training half of the digits, and each of its ten classes."""
+def digits_by_class(split: str = "train") -> tuple[Empirical, Classes]:
+    """A half of the digits, and each of its ten classes."""
     from sdegen.data import digits
 
-    data = digits("train")
+    data = digits(split)
     assert data.y is not None
     return Empirical(data.x), Classes(data.x, data.y)

@@ -117,13 +117,13 @@ class Guided(Wrapped):
 
     @property
     def strength(self) -> float:
-        """The scale, at its largest: that of CFG where log_p is log p(y | x_t)."""
-        return largest(self.scale, self.sde)
+        """The largest scale, CFG's where log_p is log p(y | x_t), or that of a model inside."""
+        return max(largest(self.scale, self.sde), super().strength)
 
     @property
     def jumps(self) -> bool:
         """As the scale does."""
-        return callable(self.scale)
+        return callable(self.scale) or super().jumps
 
     def check_given(self, x: Tensor) -> None:
         """Refuse arguments of log_p that are not of the batch's length."""

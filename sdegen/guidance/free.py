@@ -123,13 +123,13 @@ class CFG(Wrapped):
 
     @property
     def strength(self) -> float:
-        """The scale, at its largest."""
-        return largest(self.scale, self.sde)
+        """The scale at its largest, or that of a guided model inside."""
+        return max(largest(self.scale, self.sde), super().strength)
 
     @property
     def jumps(self) -> bool:
         """As the scale does."""
-        return callable(self.scale)
+        return callable(self.scale) or super().jumps
 
     def extrapolated(self, x: Tensor, level: Instant, s: float | Tensor) -> tuple[Tensor, Tensor]:
         """F of the guided and of the conditional model."""
@@ -241,12 +241,12 @@ class Contrast(Wrapped):
     @property
     def strength(self) -> float:
         """The largest of the scales."""
-        return max(largest(s, self.sde) for s in self.scales)
+        return max(super().strength, *(largest(s, self.sde) for s in self.scales))
 
     @property
     def jumps(self) -> bool:
         """As one of the scales does."""
-        return any(map(callable, self.scales))
+        return any(map(callable, self.scales)) or super().jumps
 
     def of(self, ladder: list[Any], scales: Any = None) -> Contrast:
         """The contrast of other models that are told alike as these are."""

@@ -48,8 +48,9 @@ class Split(Solver):
 
     def __post_init__(self) -> None:
         whole("Split's order", self.order, 1, 2)
-        fine = isinstance(self.inner, LinearMultistep | ExponentialRK | DDIM)
-        if not fine or getattr(self.inner, "corrector", 0) or self.inner.eta != 0:
+        multistep = isinstance(self.inner, LinearMultistep) and not self.inner.corrector
+        fine = multistep or isinstance(self.inner, ExponentialRK | DDIM)
+        if not fine or self.inner.eta != 0:
             raise ValueError(
                 f"Split steps the base by a multistep method without a corrector, by DDIM() or by "
                 f"a singlestep one, along the flow (eta = 0), but inner is {self.inner!r}: use "

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sdegen as sg
-from sdegen.guidance import CFG, Interval, Stepwise, Thresholded
+from sdegen.guidance import CFG, Guided, Interval, Stepwise, Thresholded
 from sdegen.guidance.wrapped import strength_of
 from sdegen.sampling import recipes
 from tests.cases import Plain, Smooth, normal, refused
@@ -57,7 +57,7 @@ def test_the_usual_solver_needs_marginals() -> None:
 
 SCALES = [
     (1.0, 1.0),
-    (0.0, 0.0),
+    (0.0, 1.0),
     (4.0, 4.0),
     (torch.tensor([2.0, 5.0, 3.0]), 5.0),
     (Interval(6.0, 0.2, 2.0), 6.0),
@@ -81,6 +81,8 @@ def test_guided_models_say_how_strongly(scale: Any, strength: float) -> None:
     if strength <= 1:
         assert found.solver == recipes.recommended(50)["solver"]
     assert strength_of(inner) == 1
+    outer = Guided(cfg, lambda x, level: -x.square().sum(1), 1.5)
+    assert strength_of(outer) == max(strength, 1.5) and outer.jumps == cfg.jumps
 
 
 def test_the_order_under_guidance_follows_the_steps_beside_the_scale() -> None:
