@@ -11,7 +11,7 @@ evaluations each (Split for as many steps as fit), float64, from common starts; 
 sample's root mean square over coordinates, and of these the median. All twelve guidances are one
 batch, in which no sample sees another. References are Dormand and Prince's pair at 1e-9; on a
 guided circle SciPy's DOP853 agrees with it (tests/bench/test_guided.py). Held out, for a rule that
-was found on VP and flow: six modes and three classes, the digits of the other half, and scales 3,
+was found on VP, VE and flow: six modes and three classes, the digits of the other half, and scales 3,
 6 and 12.
 """
 

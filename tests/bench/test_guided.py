@@ -105,3 +105,19 @@ def test_settings_of_a_class_that_is_a_gaussian() -> None:
     for k in range(2):
         exact = Gaussian(one.means[k], [0.09, 0.09]).denoise(x, level)
         close(one.denoise(x, level, torch.full((2,), k)), exact, rtol=1e-10)
+
+
+def test_a_kink_costs_the_order_above_two() -> None:
+    """UniPC-3, of order 4, on a guided circle: plain, clipped, and on an interval whose ends are
+    no times of the walk."""
+
+    def slope(**how: Any) -> float:
+        model = problems.guided_mixture(4.0, **how).model(sg.VPSDE(), n=8)
+        x = normal(8, 2)
+        ends = [sg.sample(model, x, solver=sg.UniPC(3), steps=n) for n in (50, 100, 300)]
+        far = [(end - ends[2]).square().mean(1).sqrt().quantile(0.5) for end in ends[:2]]
+        return float((far[0] / far[1]).log2())
+
+    assert slope() > 3.2
+    assert slope(threshold=True) < 3
+    assert slope(interval=(0.3, 3.0)) < 3
