@@ -113,10 +113,11 @@ def timed(calls: dict[str, Call], rounds: int, device: str) -> dict[str, list[fl
     return found
 
 
-def ratio(seconds: dict[str, list[float]], one: str, other: str) -> float:
-    """The median over rounds of one beside another."""
+def ratio(seconds: dict[str, list[float]], one: str, other: str) -> list[float]:
+    """Of one beside another within a round: median and quartiles over the rounds."""
     pairs = zip(seconds[one], seconds[other], strict=True)
-    return round(statistics.median(a / b for a, b in pairs), 4)
+    low, middle, high = statistics.quantiles((a / b for a, b in pairs), n=4)
+    return [round(each, 4) for each in (middle, low, high)]
 
 
 def main() -> None:
@@ -138,7 +139,7 @@ def main() -> None:
     rows = {
         name: {
             "milliseconds": round(1e3 * statistics.median(seconds[name]), 3),
-            "beside one call": ratio(seconds, name, "one call"),
+            "beside one call": ratio(seconds, name, "one call")[0],
             "evaluations": counts[name][0],
             "products with the Jacobian": counts[name][1],
             "peak MiB": round(memory(run, args.device), 1),

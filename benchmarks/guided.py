@@ -11,8 +11,8 @@ evaluations each (Split for as many steps as fit), float64, from common starts; 
 sample's root mean square over coordinates, and of these the median. All twelve guidances are one
 batch, in which no sample sees another. References are Dormand and Prince's pair at 1e-9; on a
 guided circle SciPy's DOP853 agrees with it (tests/bench/test_guided.py). Held out, for a rule that
-was found on VP, VE and flow: six modes and three classes, the digits of the other half, and scales 3,
-6 and 12.
+was found on VP, VE and flow: cosine, sub-VP and EDM; and six modes of three classes, the digits of
+the other half, and scales 3, 6 and 12.
 """
 
 from __future__ import annotations
@@ -216,7 +216,9 @@ def measured(
     case = CASES[problem]
     every = [(name, walk, c) for name in names for walk in case.walks for c in calls]
     keys = ("solver", "walk", "calls")
-    todo = [{"problem": problem, "sde": sde, **dict(zip(keys, e, strict=True))} for e in every]
+    todo: list[Row] = [
+        {"problem": problem, "sde": sde, **dict(zip(keys, e, strict=True))} for e in every
+    ]
     todo = [row for row in todo if key_of(row) not in done]
     if not todo:
         return
@@ -236,8 +238,8 @@ def measured(
         before = model.nfe
         off = run(solver, model, x, row["calls"], row["walk"]) - exact
         spent = model.nfe - before
-        for (kind, scale), error in zip(about, errors(off, len(about)), strict=True):
-            yield {**row, "kind": kind, "scale": scale, "spent": spent, **error}
+        for (kind, s), error in zip(about, errors(off, len(about)), strict=True):
+            yield {**row, "kind": kind, "scale": s, "spent": spent, **error}
 
 
 def read(path: Path) -> list[Row]:

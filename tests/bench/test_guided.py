@@ -114,10 +114,10 @@ def test_a_kink_costs_the_order_above_two() -> None:
     def slope(**how: Any) -> float:
         model = problems.guided_mixture(4.0, **how).model(sg.VPSDE(), n=8)
         x = normal(8, 2)
-        ends = [sg.sample(model, x, solver=sg.UniPC(3), steps=n) for n in (50, 100, 300)]
+        ends = [sg.sample(model, x, solver=sg.UniPC(3), steps=n) for n in (60, 120, 360)]
         far = [(end - ends[2]).square().mean(1).sqrt().quantile(0.5) for end in ends[:2]]
         return float((far[0] / far[1]).log2())
 
-    assert slope() > 3.2
+    assert slope() > 3.5
     assert slope(threshold=True) < 3
-    assert slope(interval=(0.3, 3.0)) < 3
+    assert slope(interval=(0.3, 3.0)) < 2

@@ -75,7 +75,8 @@ def test_guided_models_say_how_strongly(scale: Any, strength: float) -> None:
     for steps in (3, 12, 50):
         how = recipes.recommended(steps, strength, callable(scale))
         found = sg.solve(cfg, x, steps=steps)
-        assert found.solver == how["solver"] and found.walk.steps == steps
+        assert found.walk is not None and found.walk.steps == steps
+        assert found.solver == how["solver"]
         again = sg.sample(cfg, x, solver=how["solver"], walk=how["walk"], steps=steps)
         assert torch.equal(found.x, again)
     if strength <= 1:
