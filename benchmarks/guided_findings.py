@@ -175,5 +175,5 @@ def picture(record: dict[str, Any], path: Path) -> None:
         ax.grid(alpha=0.25, linewidth=0.5)
     axes[0].set_ylabel("median error")
     axes[0].legend(fontsize=7, frameon=False)
-    with rc_context({"svg.hashsalt": "sdegen"}), atomic(path) as part:
+    with rc_context({"svg.hashsalt": "sdegen", "svg.fonttype": "none"}), atomic(path) as part:
         FigureCanvasSVG(figure).print_svg(str(part), metadata={"Date": None})
