@@ -49,6 +49,11 @@ Every solver there is, by the name it has in configurations (`solver=unipc`) and
 Slopes above the claim are common where an error happens to vanish on the problem measured. Those
 of high-order multistep methods below it, on VE above all, are the first steps', which have fewer
 values than the order asks for: see [design](design.md).
+
+`Split(inner, order)` is not in this table, as it takes guided models alone: their base by inner,
+their guidance in between, Lie and Trotter's or Strang's ([conditions](guidance.md)). Its order is
+1, and 2 for `Split(DPMSolverPPSinglestep(2), 2)`, whose inner method remembers nothing
+(tests/solvers/test_splitting.py).
 """
 
 

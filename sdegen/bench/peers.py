@@ -24,8 +24,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sdegen.bench.guided import network_of
 from sdegen.bench.watch import Stopwatch
-from sdegen.model.score import ScoreModel
+from sdegen.model.denoiser import Denoiser
 from sdegen.sde.level import Level, expand
 from sdegen.sde.process import LinearSDE
 from sdegen.solvers.traits import Traits
@@ -72,14 +73,14 @@ class Peer(ABC):
         return self.evals * steps
 
     @abstractmethod
-    def solve(self, model: ScoreModel, x: Tensor, times: Tensor, tol: float | None) -> Tensor:
+    def solve(self, model: Denoiser, x: Tensor, times: Tensor, tol: float | None) -> Tensor:
         """From x (b, *) at times[0] to times[-1], in float64; tol for those with steps of their
         own."""
 
 
-def level_at(model: ScoreModel, t: Tensor | None = None, rho: Tensor | None = None) -> Level:
+def level_at(model: Denoiser, t: Tensor | None = None, rho: Tensor | None = None) -> Level:
     """The level at a time, or at one rho (b,) for all: not counted as the library's work."""
-    watch, sde = model.net, linear(model)
+    watch, sde = network_of(model), linear(model)
     with watch.aside() if isinstance(watch, Stopwatch) else nullcontext():
         if rho is not None:
             t = sde.time(-rho.reshape(-1)[0].cpu().log())
@@ -87,7 +88,7 @@ def level_at(model: ScoreModel, t: Tensor | None = None, rho: Tensor | None = No
         return sde(t.cpu())
 
 
-def linear(model: ScoreModel) -> LinearSDE:
+def linear(model: Denoiser) -> LinearSDE:
     """The model's SDE."""
     assert isinstance(model.sde, LinearSDE)
     return model.sde
@@ -124,7 +125,7 @@ class KDiffusion(Peer):
     adaptive: bool = False
     library = "k-diffusion"
 
-    def solve(self, model: ScoreModel, x: Tensor, times: Tensor, tol: float | None) -> Tensor:
+    def solve(self, model: Denoiser, x: Tensor, times: Tensor, tol: float | None) -> Tensor:
         """On our levels; "dpm_fast" and "dpm_adaptive" choose theirs between the ends."""
         need(self.library)
         sde = linear(model)
@@ -187,7 +188,7 @@ class Diffusers(Peer):
     eta: float = 0.0
     library = "diffusers"
 
-    def solve(self, model: ScoreModel, x: Tensor, times: Tensor, tol: float | None) -> Tensor:
+    def solve(self, model: Denoiser, x: Tensor, times: Tensor, tol: float | None) -> Tensor:
         """Its loop: one call of the network, one ``step``."""
         need(self.library)
         import diffusers
@@ -228,7 +229,7 @@ class Azula(Peer):
     eta: float = 0.0
     library = "azula"
 
-    def solve(self, model: ScoreModel, x: Tensor, times: Tensor, tol: float | None) -> Tensor:
+    def solve(self, model: Denoiser, x: Tensor, times: Tensor, tol: float | None) -> Tensor:
         """Its own loop, which asks ``timesteps`` where to stop."""
         need(self.library)
         import azula.denoise
@@ -240,7 +241,7 @@ class Azula(Peer):
                 level = level_at(model, t)
                 return level.alpha.to(t), level.sigma.to(t)
 
-        class Denoiser(azula.denoise.Denoiser):  # type: ignore[misc]
+        class Guess(azula.denoise.Denoiser):  # type: ignore[misc]
             schedule = Ours()
 
             def forward(self, x: Tensor, t: Tensor) -> Any:
@@ -251,7 +252,7 @@ class Azula(Peer):
         how: dict[str, Any] = {"order": self.order} if self.order else {}
         if self.sampler in ("DDIM", "Ito"):
             how["eta"] = self.eta
-        end: Tensor = at_ours(Denoiser(), steps=len(times) - 1, silent=True, **how)(x)
+        end: Tensor = at_ours(Guess(), steps=len(times) - 1, silent=True, **how)(x)
         return end
 
 
@@ -267,7 +268,7 @@ class TorchODE(Peer):
     adaptive: bool = True
     library = "torchode"
 
-    def solve(self, model: ScoreModel, x: Tensor, times: Tensor, tol: float | None) -> Tensor:
+    def solve(self, model: Denoiser, x: Tensor, times: Tensor, tol: float | None) -> Tensor:
         """Over s = T - t, since it knows no time that falls."""
         need(self.library)
         import torchode

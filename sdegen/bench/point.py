@@ -27,10 +27,11 @@ from sdegen.bench.watch import Stopwatch, Watch, wait
 from sdegen.checks import one_of, whole
 from sdegen.exact.distributions import Gaussian
 from sdegen.exact.orders import law
-from sdegen.model.score import ScoreModel
+from sdegen.model.denoiser import Denoiser
 from sdegen.noise.brownian import Brownian
 from sdegen.sampling.choice import Chooser, pair
 from sdegen.sampling.march import sample
+from sdegen.sampling.plan import calls_of
 from sdegen.sde.level import Level
 from sdegen.sde.process import LinearSDE
 from sdegen.solvers import DDIM
@@ -64,7 +65,7 @@ def library_of(solver: Method) -> str:
 
 def run(
     solver: Solver | Peer,
-    model: ScoreModel,
+    model: Denoiser,
     x: Tensor,
     *,
     walk: Any,
@@ -78,7 +79,8 @@ def run(
     if isinstance(solver, Peer):
         assert isinstance(model.sde, LinearSDE)
         adaptive = solver.traits.adaptive
-        how = {"steps": 1} if adaptive else {"steps": steps, "nfe": nfe, "walk": walk}
+        calls = calls_of(model, nfe)
+        how = {"steps": 1} if adaptive else {"steps": steps, "nfe": calls, "walk": walk}
         times = walk_of(solver, model.sde, **how).times
         with torch.random.fork_rng(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -143,8 +145,8 @@ def measure(
     if not isinstance(solver, Solver | Peer):
         if nfe is None:
             raise ValueError(f"{solver} is for a number of network calls: give nfe.")
-        shape = (settings.n, *problem.shape)
-        solver, walk = pair(solver, solver.choose(problem.model(sde), shape, nfe))
+        shape, guessed = (settings.n, *problem.shape), problem.model(sde, n=settings.n)
+        solver, walk = pair(solver, solver.choose(guessed, shape, calls_of(guessed, nfe)))
     if isinstance(solver, Peer) and settings.dtype != "float64":
         raise ValueError(f"Other libraries run in float64, but dtype = {settings.dtype!r}.")
     if solver.traits.adaptive != (tol is not None):
@@ -160,11 +162,17 @@ def measure(
         watch.net = net
         return watch
 
-    model = problem.model(sde, wrapped)
+    model = problem.model(sde, wrapped, settings.n)
     budget: dict[str, Any] = {"walk": walk, "nfe": nfe, "steps": steps}
     how = {**budget, "tol": tol, "seed": settings.seed}
+    budget["nfe"] = calls_of(model, nfe)
     route = None if solver.traits.adaptive else walk_of(solver, sde, **budget)
     noisy = solver.eta != 0 or (route is not None and route.climbs)
+    if noisy and problem.guidance is not None:
+        raise ValueError(
+            f"{solver} adds noise, but no law is known that a guided model would be sampled from: "
+            "compare solvers of the flow."
+        )
     row: dict[str, Any] = {"kind": "law" if noisy else "path"}
     if noisy:
         start = problem.noised(top(sde), settings.draws, settings.seed)
@@ -262,7 +270,7 @@ def strong(
 
 def cost(
     solver: Solver | Peer,
-    model: ScoreModel,
+    model: Denoiser,
     stop: Stopwatch,
     start: Tensor,
     how: Mapping[str, Any],

@@ -1,4 +1,4 @@
-"""The problems that solvers are compared on: exact scores first, then a trained network."""
+"""The problems that solvers are compared on: exact scores, guided ones, a trained network."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdegen.bench.guided import Classes, Guidance, digits_by_class, ring
 from sdegen.exact.distributions import Empirical, Gaussian, LowRankMixture, Mixture
 from sdegen.exact.distributions import Problem as Exact
+from sdegen.model.denoiser import Denoiser
 from sdegen.model.score import ScoreModel
 from sdegen.sde.level import Level, expand
 from sdegen.sde.process import LinearSDE
@@ -24,19 +26,24 @@ class Problem:
     """What is to be sampled.
 
     exact: its distribution.  shape: of one sample.  network: a trained one in the place of the
-    exact denoiser, whose own SDE is the only one it knows.
+    exact denoiser, whose own SDE is the only one it knows.  guidance: to classes of it.
     """
 
     exact: Exact
     shape: tuple[int, ...]
     network: ScoreModel | None = None
+    guidance: Guidance | None = None
 
-    def model(self, sde: LinearSDE, wrap: Callable[[Any], Any] = lambda net: net) -> ScoreModel:
-        """A denoiser that counts its calls, wrapped as told.
+    def model(
+        self, sde: LinearSDE, wrap: Callable[[Any], Any] = lambda net: net, n: int = 1
+    ) -> Denoiser:
+        """A denoiser of n samples that counts its network's calls, which is wrapped as told.
 
-        ValueError for another SDE than a network's own.
+        n matters where there are classes.  ValueError for another SDE than a network's own.
         """
         network, exact = self.network, self.exact
+        if self.guidance is not None:
+            return self.guidance.model(sde, wrap, n)
         if network is not None and str(network.sde) != str(sde):
             raise ValueError(
                 f"This network was trained under {network.sde}, but the SDE is {sde}: choose the "
@@ -62,6 +69,9 @@ class Problem:
         print_ = hashlib.sha256(
             self.exact.sample(256, torch.Generator().manual_seed(0)).numpy().tobytes()
         )
+        if self.guidance is not None:
+            print_.update(repr(self.guidance).encode())
+            print_.update(self.guidance.data.of.numpy().tobytes())
         if self.network is not None:
             for name, value in sorted(self.network.state_dict().items()):
                 print_.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
@@ -122,6 +132,37 @@ def photo_patches(n: int = 1024, size: int = 8) -> Problem:
 
     x = data(size=size).x[:n]
     return Problem(Empirical(x), tuple(x.shape[1:]))
+
+
+def guided_mixture(
+    scale: float = 4.0, threshold: bool = False, interval: tuple[float, float] | None = None
+) -> Problem:
+    """Eight modes on a circle, guided to one of four classes of two opposite modes each.
+
+    threshold: x0 is clipped to [-1, 1], where the means lie.  interval: see ``Guidance``.
+    """
+    every, classes = ring()
+    return Problem(every, (2,), guidance=guidance(classes, scale, threshold, interval))
+
+
+def guided_digits(
+    scale: float = 4.0, threshold: bool = False, interval: tuple[float, float] | None = None
+) -> Problem:
+    """The training half of the digits, guided to one of the ten: see ``guided_mixture``."""
+    every, classes = digits_by_class()
+    shape = tuple(every.data.shape[1:])
+    return Problem(every, shape, guidance=guidance(classes, scale, threshold, interval))
+
+
+def guidance(
+    data: Classes,
+    scale: float,
+    threshold: bool,
+    interval: tuple[float, float] | None,
+) -> Guidance:
+    """As a configuration says it."""
+    on = None if interval is None else (float(interval[0]), float(interval[1]))
+    return Guidance(data, scale, (-1.0, 1.0) if threshold else None, on)
 
 
 def run(path: str, packages: list[str] | None = None) -> Problem:

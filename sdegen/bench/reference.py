@@ -82,7 +82,7 @@ def kept(
     if path.is_file():
         tensors, said = read_tensors(path)
         return Reference(tensors["starts"], tensors["ends"], said["agreement"])
-    model = problem.model(sde)
+    model = problem.model(sde, n=n)
     top = sde(torch.tensor(sde.T, dtype=torch.float64))
     starts = problem.noised(top, n, seed)
     one, other = first(model, starts), second(model, starts)

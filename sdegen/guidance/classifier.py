@@ -14,6 +14,7 @@ from sdegen.guidance.wrapped import (
     Wrapped,
     at_large,
     check_strength,
+    largest,
     refuse_end,
     rows,
     strength,
@@ -86,18 +87,49 @@ class Guided(Wrapped):
             return self.model.output(x, level)
         if isinstance(level, Level) and not same(self.target(level)[0], 0.0):
             refuse_end(level, "A guided score", "alpha")
-        for name, value in self.about.items():
-            if isinstance(value, Tensor) and value.ndim and len(value) not in (1, len(x)):
-                raise ValueError(
-                    f"log_p was given {name} of {len(value)} values, but the batch has {len(x)} "
-                    "samples: give one for each, or leave it to log_p itself."
-                )
+        self.check_given(x)
         if self.through:
             p, score = self.through_the_network(x, level)
         else:
             p, score = self.model(x, level), gradient(self.log_p, x, level, self.about)
         push = expand(s, x) * score
         return p.F + push if isinstance(p, ScorePrediction) else p.moved(push)
+
+    @property
+    def base(self) -> Denoiser:
+        """The model that is guided."""
+        return self.model
+
+    def kick(self, x: Tensor, level: Level) -> Tensor:
+        """eps - eps_base (b, *), -sigma scale grad log p; a scale of 0 asks nothing."""
+        s = strength(self.scale, x, level)
+        if isinstance(s, int | float) and s == 0:
+            return torch.zeros_like(x)
+        self.check_given(x)
+        if self.through:
+            _, score = self.through_the_network(x, level)
+        else:
+            score = gradient(self.log_p, x, level, self.about)
+        return expand(-level.sigma, x) * (expand(s, x) * score)
+
+    @property
+    def strength(self) -> float:
+        """The largest scale, CFG's where log_p is log p(y | x_t), or that of a model inside."""
+        return max(largest(self.scale, self.sde), super().strength)
+
+    @property
+    def jumps(self) -> bool:
+        """As the scale does."""
+        return callable(self.scale) or super().jumps
+
+    def check_given(self, x: Tensor) -> None:
+        """Refuse arguments of log_p that are not of the batch's length."""
+        for name, value in self.about.items():
+            if isinstance(value, Tensor) and value.ndim and len(value) not in (1, len(x)):
+                raise ValueError(
+                    f"log_p was given {name} of {len(value)} values, but the batch has {len(x)} "
+                    "samples: give one for each, or leave it to log_p itself."
+                )
 
     def through_the_network(self, x: Tensor, level: Instant) -> tuple[LinearPrediction, Tensor]:
         """The network's prediction, and the gradient of log_p(x0(x)) by x: one graph for both."""

@@ -14,6 +14,7 @@ from sdegen.guidance.wrapped import (
     Strength,
     Wrapped,
     check_strength,
+    largest,
     noise_of,
     repeated,
     rows,
@@ -24,7 +25,7 @@ from sdegen.model.denoiser import Denoiser, cost_of
 from sdegen.model.network import changed_values, in_place_of, take_values
 from sdegen.model.prediction import LinearPrediction
 from sdegen.model.score import ScoreModel
-from sdegen.sde.level import Instant, expand
+from sdegen.sde.level import Instant, Level, expand
 from sdegen.sde.process import LinearSDE
 
 
@@ -103,13 +104,42 @@ class CFG(Wrapped):
         s = strength(self.scale, x, level)
         if of_one(s):
             return (self.model if s == 1 else self.other).output(x, level)
+        return self.extrapolated(x, level, s)[0]
+
+    @property
+    def base(self) -> Denoiser:
+        """The conditional model."""
+        return self.model
+
+    def kick(self, x: Tensor, level: Level) -> Tensor:
+        """eps - eps_c (b, *), what is added to the conditional model: (scale - 1) (eps_c - eps_u),
+        and a rescaling's part. No evaluation where the scale is 1."""
+        s = strength(self.scale, x, level)
+        if of_one(s) and s == 1:
+            return torch.zeros_like(x)
+        F, c = self.extrapolated(x, level, s)
+        a, b = self.target(level)
+        return expand(level.alpha / (level.alpha * b - level.sigma * a), x) * (F - c)
+
+    @property
+    def strength(self) -> float:
+        """The scale at its largest, or that of a guided model inside."""
+        return max(largest(self.scale, self.sde), super().strength)
+
+    @property
+    def jumps(self) -> bool:
+        """As the scale does."""
+        return callable(self.scale) or super().jumps
+
+    def extrapolated(self, x: Tensor, level: Instant, s: float | Tensor) -> tuple[Tensor, Tensor]:
+        """F of the guided and of the conditional model."""
         if self.both is not None:
             c, u = self.both.output(torch.cat([x, x]), repeated(level, 2)).chunk(2)
             self.count(1)
         else:
             c, u = self.model.output(x, level), self.other.output(x, level)
         F = u + expand(s, x) * (c - u)
-        return rescaled(self, x, F, c, level) if self.rescale else F
+        return (rescaled(self, x, F, c, level) if self.rescale else F), c
 
 
 def of_one(s: Strength) -> bool:
@@ -208,6 +238,16 @@ class Contrast(Wrapped):
         """The models' together."""
         return sum(map(cost_of, self.ladder))
 
+    @property
+    def strength(self) -> float:
+        """The largest of the scales."""
+        return max(super().strength, *(largest(s, self.sde) for s in self.scales))
+
+    @property
+    def jumps(self) -> bool:
+        """As one of the scales does."""
+        return any(map(callable, self.scales)) or super().jumps
+
     def of(self, ladder: list[Any], scales: Any = None) -> Contrast:
         """The contrast of other models that are told alike as these are."""
         scales = self.scales if scales is None else scales
@@ -273,6 +313,11 @@ class Interval:
                 f"An interval of rho has 0 <= low < high, but they are {self.low}, {self.high}."
             )
 
+    @property
+    def largest(self) -> float:
+        """Where it is the largest."""
+        return max(1.0, self.scale)
+
     def __call__(self, level: Instant) -> float | Tensor:
         """At a level."""
         rho = noise_of(level)
@@ -301,6 +346,11 @@ class Stepwise:
                 f"Stepwise takes n + 1 falling times and n scales, not {len(self.times)} times "
                 f"and {len(self.scales)} scales."
             )
+
+    @property
+    def largest(self) -> float:
+        """Where it is the largest."""
+        return max(self.scales)
 
     def __call__(self, level: Instant) -> float | Tensor:
         """At a level; a step's end is the next one's beginning."""

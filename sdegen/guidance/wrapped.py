@@ -22,7 +22,7 @@ from sdegen.model.denoiser import Around, Denoiser, cost_of
 from sdegen.model.network import changed_values, take_values
 from sdegen.model.prediction import LinearPrediction, Target, predicted, same
 from sdegen.sde.level import Instant, Level
-from sdegen.sde.process import LinearSDE
+from sdegen.sde.process import SDE, LinearSDE
 
 Strength = float | Tensor | Callable[[Instant], float | Tensor]
 """How strongly a model is guided: a number, one a sample (b,), or a function of the level."""
@@ -76,6 +76,16 @@ class Wrapped(Around, ABC):
     def cost(self) -> int:
         """Network evaluations on a sample of one call, at most: what budgets are divided by."""
         return cost_of(self.model)
+
+    @property
+    def strength(self) -> float:
+        """How strongly it is guided, as CFG's scale says it: 1 not at all."""
+        return strength_of(self.model)
+
+    @property
+    def jumps(self) -> bool:
+        """True where a scale is a function of the level, and so may jump along the way."""
+        return jumps(self.model)
 
     def changed(self, **attributes: Any) -> Any:
         """A copy with other attributes."""
@@ -137,6 +147,29 @@ def strength(s: Strength, x: Tensor, level: Instant) -> float | Tensor:
             f"A scale has {tuple(value.shape)} numbers, but the batch has {len(x)} samples."
         )
     return value
+
+
+def strength_of(model: Denoiser) -> float:
+    """How strongly a model is guided, as CFG's scale says it: 1 where it is not."""
+    return float(getattr(model, "strength", 1.0))
+
+
+def jumps(model: Denoiser) -> bool:
+    """Whether a model's guidance may jump along the way."""
+    return bool(getattr(model, "jumps", False))
+
+
+def largest(s: Strength, sde: SDE) -> float:
+    """A strength at its largest, of all samples; a function that does not say what it is there
+    (``largest``) is asked at 33 times."""
+    if isinstance(s, Tensor):
+        return float(s.max())
+    if not callable(s):
+        return s
+    if hasattr(s, "largest"):
+        return float(s.largest)
+    times = torch.linspace(sde.T, sde.t_min, 33, dtype=torch.float64)
+    return max(float(torch.as_tensor(s(sde(t))).max()) for t in times)
 
 
 def refuse_end(level: Instant, what: str, name: Literal["alpha", "sigma"]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from sdegen.checks import whole
+from sdegen.guidance.wrapped import jumps, strength_of
 from sdegen.model.denoiser import Denoiser
 from sdegen.sampling.recipes import recommended
 from sdegen.sde.process import linear
@@ -32,7 +33,8 @@ class Chooser(Protocol):
 
 @dataclass(frozen=True)
 class Recommended:
-    """``recipes.recommended``, which looks at the budget alone: taken where no solver is given.
+    """``recipes.recommended``, which looks at the budget and at how strongly the model is guided:
+    taken where no solver is given.
 
     Its solvers call the network once a step, so that it also knows what to do with ``steps``, or
     on a walk of yours.  ValueError for an SDE without marginals.
@@ -41,7 +43,7 @@ class Recommended:
     def choose(self, model: Denoiser, shape: tuple[int, ...], nfe: int) -> tuple[Solver, WalkLike]:
         """The solver and the walk."""
         linear(model.sde, "The usual solver", "give one, such as Heun() or EulerMaruyama()")
-        how = recommended(nfe)
+        how = recommended(nfe, strength_of(model), jumps(model))
         return how["solver"], how["walk"]
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Literal
 
 from sdegen import walks
-from sdegen.checks import whole
+from sdegen.checks import number, whole
 from sdegen.noise.source import Fresh, Inflated, Noise
 from sdegen.solvers import DDIM, Ancestral, Heun, Multistep
 from sdegen.walks.grids import Grid, karras, leading, linspace
@@ -79,17 +79,37 @@ def repaint(
     return {"solver": DDPM(), **climbing(by, grid), **steps(n)}
 
 
-def recommended(nfe: int) -> dict[str, Any]:
+def recommended(nfe: int, strength: float = 1.0, jumps: bool = False) -> dict[str, Any]:
     """The solver of the flow and the walk for a number of network calls: not published, measured.
 
     Four values, from 40 calls on five, and a polynomial in the wide clock, corrected, on the
     focused walk; with fewer than 12 calls the last step is Euler's. ``solve`` and ``sample`` take
     it where no solver is given. docs/benchmarks.md holds it against every other.
+
+    strength, jumps: of guidance, as the model says them (CFG's scale). Above 1 ``guided`` holds,
+    and nfe are calls of the guided model, steps, each of which may be several evaluations.
     """
     whole("nfe", nfe, 1)
+    if number("strength", strength) > 1:
+        return {"solver": guided(nfe, strength, jumps), "walk": "focused", "steps": nfe}
     k = 4 if nfe < 40 else 5
     solver = Multistep(k, corrector=k, clock="wide", euler_at_final=nfe < 12)
     return {"solver": solver, "walk": "focused", "nfe": nfe}
+
+
+def guided(steps: int, strength: float, jumps: bool) -> Multistep:
+    """The solver for a guided model: with m = steps / strength,
+
+    k = 1 + floor(log2 m) values,  2 <= k <= 5,  and from m = 1 on a corrector of max(k, 3)
+
+    What guidance adds to x0 changes with x in proportion to its scale, so that m counts the steps
+    there are for each unit of it. A polynomial through one value more pays once m has doubled;
+    below m = 1 a corrector amplifies what it corrects. Where the scale jumps along the way no
+    polynomial beyond two values gains anything. Measured in docs/benchmarks.md.
+    """
+    m = steps / strength
+    k = 2 if jumps else min(max(1 + math.floor(math.log2(m)), 2), 5)
+    return Multistep(k, corrector=max(k, 3) if m >= 1 else 0, clock="wide")
 
 
 def steps(n: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from sdegen.solvers.pairs import AdaptiveDPM, AdaptiveRK, GottaGoFast
 from sdegen.solvers.registry import Entry, catalogue, choosers, named, register
 from sdegen.solvers.singlestep import DPMSolver, DPMSolverPPSinglestep, Singlestep
 from sdegen.solvers.solver import Preset, Solver, Status, Step, Tally
+from sdegen.solvers.splitting import Split
 from sdegen.solvers.stochastic import (
     DDIM,
     SRA1,
@@ -73,6 +74,7 @@ __all__ = [
     "SciPy",
     "Singlestep",
     "Solver",
+    "Split",
     "Status",
     "Step",
     "StochasticHeun",

@@ -212,3 +212,27 @@ def test_faults(tmp_path: Path) -> None:
     assert len(tried) == 8 and all(found["tried"] > 1 for found in tried)
     assert [found["wrong"] for found in tried] == [[]] * 8, said
     assert record["growth"]["MB of solves"] < 20 and record["growth"]["MB of steps"] < 20
+
+
+@pytest.mark.slow
+def test_guided(tmp_path: Path) -> None:
+    """Under guidance many values are worse than few in few steps; a clip lowers the order."""
+    bench("guided", "--quick", "--out", str(tmp_path))
+    found = json.loads((tmp_path / "guided.json").read_text())
+    at = found["solvers"]["scale 16, plain"]
+    assert at["wide_20"]["5"] < at["wide_33"]["5"]
+    assert found["comparisons"]["all"]["10"]["recommended"] > 0
+    assert (tmp_path / "guided.svg").stat().st_size < 80_000
+    before = (tmp_path / "guided.csv.gz").read_bytes()
+    bench("guided", "--quick", "--tables", "--out", str(tmp_path))
+    assert (tmp_path / "guided.csv.gz").read_bytes() == before
+
+
+def test_guidance_cost(tmp_path: Path) -> None:
+    """CFG is two evaluations, DPS one and a product, MMPS of k iterations one and k + 1."""
+    out = tmp_path / "cost.json"
+    bench("guidance_cost", "--quick", "--out", str(out))
+    rows = json.loads(out.read_text())["rows"]
+    spent = {n: (r["evaluations"], r["products with the Jacobian"]) for n, r in rows.items()}
+    assert spent["cfg"] == spent["cfg, together"] == spent["two calls"] == (2, 0)
+    assert spent["dps"] == (1, 1) and spent["mmps, 5"] == (1, 6)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 import sdegen as sg
+from sdegen.guidance import CFG, Guided, Interval, Stepwise, Thresholded
+from sdegen.guidance.wrapped import strength_of
 from sdegen.sampling import recipes
 from tests.cases import Plain, Smooth, normal, refused
+from tests.labelled import NULL, labelled
 
 NET = Smooth()
 
@@ -48,3 +53,48 @@ def test_the_usual_solver_needs_marginals() -> None:
     model = sg.ScoreModel(NET, Plain(), predicts="score")
     with refused("The usual solver needs alpha and sigma, but Plain gives only"):
         sg.sample(model, normal(2, 2), nfe=4)
+
+
+SCALES = [
+    (1.0, 1.0),
+    (0.0, 1.0),
+    (4.0, 4.0),
+    (torch.tensor([2.0, 5.0, 3.0]), 5.0),
+    (Interval(6.0, 0.2, 2.0), 6.0),
+    (Stepwise((1.0, 0.5, 0.0), (2.0, 7.0)), 7.0),
+    (lambda level: 1 + 2 * level.t, 3.0),
+]
+
+
+@pytest.mark.parametrize(("scale", "strength"), SCALES)
+def test_guided_models_say_how_strongly(scale: Any, strength: float) -> None:
+    inner = labelled(sg.VPSDE()).given(y=torch.tensor([0, 1, 2]))
+    cfg = CFG(inner, scale, {"y": NULL})
+    assert strength_of(cfg) == strength_of(Thresholded(cfg, None, (-1, 1))) == strength
+    x = normal(3, 2)
+    for steps in (3, 12, 50):
+        how = recipes.recommended(steps, strength, callable(scale))
+        found = sg.solve(cfg, x, steps=steps)
+        assert found.walk is not None and found.walk.steps == steps
+        assert found.solver == how["solver"]
+        again = sg.sample(cfg, x, solver=how["solver"], walk=how["walk"], steps=steps)
+        assert torch.equal(found.x, again)
+    if strength <= 1:
+        assert found.solver == recipes.recommended(50)["solver"]
+    assert strength_of(inner) == 1
+    outer = Guided(cfg, lambda x, level: -x.square().sum(1), 1.5)
+    assert strength_of(outer) == max(strength, 1.5) and outer.jumps == cfg.jumps
+
+
+def test_the_order_under_guidance_follows_the_steps_beside_the_scale() -> None:
+    def values(steps: int, strength: float, jumps: bool = False) -> tuple[int, int]:
+        solver = recipes.recommended(steps, strength, jumps)["solver"]
+        return solver.order, solver.corrector
+
+    assert [values(n, 4.0) for n in (1, 3, 4, 15, 16, 31, 32, 63, 64, 640)] == [
+        *((2, 0), (2, 0), (2, 3), (2, 3), (3, 3), (3, 3), (4, 4), (4, 4), (5, 5), (5, 5))
+    ]
+    assert values(16, 16.0) == values(8, 8.0) == (2, 3) and values(15, 16.0) == (2, 0)
+    assert values(640, 4.0, True) == (2, 3) and values(3, 4.0, True) == (2, 0)
+    with refused("strength"):
+        recipes.recommended(10, "strong")  # type: ignore[arg-type]
