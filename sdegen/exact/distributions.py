@@ -294,7 +294,7 @@ class LowRankMixture(Constant):
 class Empirical(Constant):
     """A data set (n, *) as a distribution of its n points.
 
-    chunk:   points that are compared with all states at once, which bounds the memory to b x chunk.
+    chunk:   points that are compared with all states at once: memory is bounded by b x chunk.
     weights: of the points, (n,), not negative, of whatever sum; None: 1 / n each.
 
     ValueError for what is no data set, and weights that are none.
@@ -315,8 +315,8 @@ class Empirical(Constant):
             w.shape == self.data.shape[:1] and w.isfinite().all() and w.min() >= 0 and w.max() > 0
         ):
             raise ValueError(
-                f"Weights of {len(self.data)} points are ({len(self.data)},) numbers >= 0, not all "
-                f"of them 0, but they are of shape {tuple(w.shape)}, from {w.min():g} to "
+                f"Weights of {len(self.data)} points are ({len(self.data)},) numbers >= 0, not "
+                f"all of them 0, but they are of shape {tuple(w.shape)}, from {w.min():g} to "
                 f"{w.max():g}."
             )
 

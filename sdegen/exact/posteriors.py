@@ -1,4 +1,4 @@
-"""Posteriors in closed form: y = A x0 + std z is seen, and what is left to know is a problem again.
+"""Posteriors in closed form: y = A x0 + std z is seen, and what is left is a problem again.
 
 What methods of inverse problems are proven on: with ``exact_model(posterior(...), sde)`` every
 solver draws from p(x0 | y) itself.

@@ -3,13 +3,25 @@
 from sdegen.guidance.classifier import Guided, Judge
 from sdegen.guidance.free import CFG, Contrast, Interval, Stepwise, cfgpp
 from sdegen.guidance.inpaint import Known
-from sdegen.guidance.inverse import Observed, ddnm, dps, mmps, pigdm, tmpd
+from sdegen.guidance.inverse import (
+    Observed,
+    PriorCovariance,
+    ddnm,
+    dps,
+    jfps,
+    mmps,
+    pigdm,
+    tmpd,
+)
 from sdegen.guidance.operators import Average, Blur, Fourier, Gray, Mask, Operator, Radon
+from sdegen.guidance.published import PublishedDPS, mcg
 from sdegen.guidance.threshold import Thresholded
+from sdegen.guidance.volumes import TV, Proximal, Refined, Sliced
 from sdegen.guidance.wrapped import Strength, Wrapped
 
 __all__ = [
     "CFG",
+    "TV",
     "Average",
     "Blur",
     "Contrast",
@@ -22,7 +34,12 @@ __all__ = [
     "Mask",
     "Observed",
     "Operator",
+    "PriorCovariance",
+    "Proximal",
+    "PublishedDPS",
     "Radon",
+    "Refined",
+    "Sliced",
     "Stepwise",
     "Strength",
     "Thresholded",
@@ -30,6 +47,8 @@ __all__ = [
     "cfgpp",
     "ddnm",
     "dps",
+    "jfps",
+    "mcg",
     "mmps",
     "pigdm",
     "tmpd",

@@ -187,7 +187,9 @@ def test_what_has_no_posterior_is_refused() -> None:
     low = LowRankMixture(part, part[..., None], part[:, :1], torch.ones(1).double(), 0.1)
     with refused("Gaussian, Mixture, GaussianMixture and Empirical, not of LowRankMixture"):
         posterior(low, A, Y, STD)
-    with refused_with("means (k, d), covs (k, d, d) and weights (k,), but they are (1, 2), (2, 2)"):
+    with refused_with(
+        "means (k, d), covs (k, d, d) and weights (k,), but they are (1, 2), (2, 2)"
+    ):
         GaussianMixture(part, COVS[0], [1.0]).sample(1)
     for weights in (torch.ones(3), -torch.ones(4), torch.zeros(4), torch.full((4,), torch.nan)):
         with refused("Weights of 4 points are"):
