@@ -66,17 +66,20 @@ class PriorCovariance:
         var, axes = torch.linalg.eigh(self.P.double())
         return var.clamp(min=0), axes
 
-    def at(self, level: Level, x: Tensor) -> Linear:
-        """v -> S v for v like states x (b, *) at a level."""
-        a, s = (expand(c**2, x) for c in (level.alpha, level.sigma))
+    def check(self, x: Tensor) -> None:
+        """ValueError for a P of other states than x (b, *)."""
         n = x[0].numel()
-        if self.P.shape == x.shape[1:]:
-            return lambda v: shrunk(self.P.to(x), a, s) * v
-        if self.P.shape != (n, n):
+        if self.P.shape not in ((n, n), x.shape[1:]):
             raise ValueError(
                 f"P is {tuple(self.P.shape)}, but a covariance of states {tuple(x.shape)} is "
                 f"({n}, {n}), or variances {tuple(x.shape[1:])}."
             )
+
+    def at(self, level: Level, x: Tensor) -> Linear:
+        """v -> S v for v like states x (b, *) at a level."""
+        a, s = (expand(c**2, x) for c in (level.alpha, level.sigma))
+        if self.P.shape == x.shape[1:]:
+            return lambda v: shrunk(self.P.to(x), a, s) * v
         var, axes = (part.to(x) for part in self.spectrum)
         a, s = (c.reshape(-1, 1) if isinstance(c, Tensor) and c.ndim else c for c in (a, s))
         return lambda v: ((v.flatten(1) @ axes * shrunk(var, a, s)) @ axes.T).reshape(v.shape)
@@ -229,6 +232,9 @@ class Observed(Wrapped):
         if x.shape == self.fine:
             return
         check_measured(self.A, self.y, x)
+        for each in (self.out, self.within):
+            if isinstance(each, PriorCovariance):
+                each.check(x)
         self.fine = x.shape
 
 

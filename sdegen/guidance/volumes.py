@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sdegen.checks import number, whole
+from sdegen.guidance.inverse import check_measured
 from sdegen.guidance.operators import Operator, conjugate_gradients
 from sdegen.guidance.wrapped import Wrapped, refuse_where_eps_is_lost, rows, with_x0
 from sdegen.model.denoiser import Denoiser, cost_of
@@ -190,6 +191,7 @@ class TV(Proximal):
         A, x, rhs = self.A, x0, x0
         if A is not None:
             assert self.y is not None
+            check_measured(A, self.y, x0)
             rhs = x0 + self.gamma * A.T(self.y.to(x0).expand_as(A(x0)))
 
         def M(v: Tensor) -> Tensor:
