@@ -2,13 +2,14 @@
 
     python benchmarks/posteriors.py                      writes benchmarks/posteriors.json, minutes
     python benchmarks/posteriors.py --quick --out x.json a look, in seconds
+    python benchmarks/posteriors.py --table              the record as docs/inverse.md shows it
 
 Three problems whose posterior is exact: a Gaussian in four dimensions of which two numbers are
 seen, with noise of 0.3 and of 0.05; a mixture of four in the plane whose first coordinate is seen;
 the digits themselves as a prior, seen by their upper half or as means of 2 x 2 or 4 x 4 pixels.
 Every method on VP, equal steps in lam, eta = 1, by DPM-Solver++(2M), but the published steps by
-DDPM; the table says what each draws, for how many evaluations and products with the Jacobian, and no ranking: off
-Gaussians none is exact, and the order changes with the problem.
+DDPM; the table says what each draws, for how many evaluations and products with the Jacobian, and
+no ranking: off Gaussians none is exact, and the order changes with the problem.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import Tensor
 import sdegen as sg
 from sdegen.data import digits
 from sdegen.exact import Empirical, Gaussian, Mixture, exact_model, posterior
-from sdegen.files import write_json
+from sdegen.files import read_json, write_json
 from sdegen.guidance import (
     Average,
     Known,
@@ -239,12 +240,50 @@ def pictures(kind: str, n: int, points: int, steps: int) -> Case:
     return Case(prior, A, y, std, cov, (1, 8, 8), steps, judge, zeta=1.0)
 
 
+def cell(row: Row | None) -> str:
+    """What a method draws on one problem, in a table."""
+    if row is None:
+        return ""
+    if row.get("exploded"):
+        return "explodes"
+    if "in the 99 % set" in row:
+        return f"{row['in the 99 % set']:.2f}"
+    weights = " ".join(f"{w:.2f}" for w in row.get("weights", ()))
+    return f"{row['mean']:.3f}, {row['cov']:.3f}" + (f"; {weights}" if weights else "")
+
+
+def table(rows: dict[str, dict[str, Row]]) -> str:
+    """The record in Markdown: a row for each method, MMPS of most iterations in one."""
+
+    def known_as(method: str) -> str:
+        most = method.startswith("MMPS(") and method != "MMPS(1)"
+        return "MMPS(2), digits (4)" if most else method
+
+    each = {
+        name: {known_as(method): row for method, row in found.items()}
+        for name, found in rows.items()
+    }
+    lines = [f"| | {' | '.join(each)} | evaluations, products a step |", "|---" * 8 + "|"]
+    for method in each["mixture"]:
+        one, other = (each[name].get(method) for name in ("mixture", "digits, upper half"))
+        calls = round(one["nfe"] / 60)
+        first, then = (round(calls * r["vjps"] / r["nfe"]) for r in (one, other or one))
+        spent = f"{calls}, {first}" + (f" (digits {then})" if then != first else "")
+        cells = [cell(found.get(method)) for found in each.values()]
+        lines.append(f"| {method} | {' | '.join(cells)} | {spent} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure, write and print."""
     parse = argparse.ArgumentParser(description=__doc__)
     parse.add_argument("--quick", action="store_true")
     parse.add_argument("--out", type=Path, default=OUT)
+    parse.add_argument("--table", action="store_true")
     args = parse.parse_args()
+    if args.table:
+        print(table(read_json(args.out)["rows"]))
+        return
     torch.set_num_threads(1)
     few = args.quick
     steps = 10 if few else 60

@@ -29,7 +29,8 @@ class Sliced(Wrapped):
             Conditions that are given to the wrapper are a volume's, told to each of its slices.
     dim:    the axis of a volume (b, *) along which slices lie, 1 or more.
     slices: how many. The network is asked about each of them, so that this is the number of
-            evaluations of one call on a sample, counted as nfe, by which budgets are divided.
+            evaluations of one call on a sample, counted as nfe, by which budgets are divided. (A
+            product with the Jacobian of the whole volume is one.)
 
     ValueError for an axis that is none, and volumes of another number of slices.
     """

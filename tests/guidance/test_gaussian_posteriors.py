@@ -10,7 +10,7 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.exact import Gaussian, exact_model, posterior
-from sdegen.guidance import Observed, jfps, mmps, pigdm
+from sdegen.guidance import Observed, jfps, mmps, pigdm, tmpd
 from sdegen.guidance.inverse import PriorCovariance
 from sdegen.noise.source import Noise
 from tests.cases import SDES, close, ends, normal, refused
@@ -37,6 +37,7 @@ METHODS: dict[str, tuple[Any, Tensor]] = {
     "jfps": (lambda m, y, std: jfps(m, y, measure, std, FULL, iterations=RANK), FULL),
     "pigdm": (lambda m, y, std: pigdm(m, y, measure, std, iterations=RANK), UNIT),
     "ddnm": (identity, UNIT),
+    "tmpd": (lambda m, y, std: tmpd(m, y, measure, std, iterations=RANK), FULL.diag().diag()),
 }
 
 
@@ -79,7 +80,7 @@ CASES = [
         sde,
         solver,
         marks=()
-        if sde == "vp" or (method == "mmps" and sde != "marginal") or solver == "unipc-0"
+        if sde == "vp" or (method == "mmps" and (sde != "marginal" or solver == "unipc-0"))
         else pytest.mark.slow,
     )
     for method in METHODS
