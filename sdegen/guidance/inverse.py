@@ -47,10 +47,9 @@ class PriorCovariance:
     P: Tensor
 
     def __post_init__(self) -> None:
-        P, square = self.P, self.P.ndim == 2 and self.P.shape[0] == self.P.shape[-1]
-        fine = bool(P.isfinite().all()) and P.is_floating_point()
-        whole_ = fine and square and torch.allclose(P, P.T, rtol=1e-5, atol=1e-8)
-        if not (whole_ or (fine and bool((P >= 0).all()))):
+        P = self.P
+        fine = P.is_floating_point() and bool(P.isfinite().all())
+        if not fine or not (symmetric(P) or bool((P >= 0).all())):
             raise ValueError(
                 "A prior's covariance is a symmetric matrix (n, n), or variances >= 0 of a "
                 f"state's shape, but P is {P.dtype} of shape {tuple(P.shape)} and neither."
@@ -64,25 +63,43 @@ class PriorCovariance:
     def spectrum(self) -> tuple[Tensor, Tensor]:
         """Variances (n,) and axes (n, n) of a full covariance."""
         var, axes = torch.linalg.eigh(self.P.double())
+        if not symmetric(self.P) or bool(var[0] < -1e-6 * var[-1]):
+            raise ValueError(
+                "A prior's covariance is symmetric and has no negative variance along any axis, "
+                f"but P has one of {var[0]:g}, or is not symmetric."
+            )
         return var.clamp(min=0), axes
 
     def check(self, x: Tensor) -> None:
-        """ValueError for a P of other states than x (b, *)."""
+        """ValueError for a P of other states than x (b, *), or that is none of theirs."""
         n = x[0].numel()
         if self.P.shape not in ((n, n), x.shape[1:]):
             raise ValueError(
                 f"P is {tuple(self.P.shape)}, but a covariance of states {tuple(x.shape)} is "
                 f"({n}, {n}), or variances {tuple(x.shape[1:])}."
             )
+        if self.P.shape != x.shape[1:]:
+            self.spectrum  # noqa: B018, which looks at it
 
     def at(self, level: Level, x: Tensor) -> Linear:
         """v -> S v for v like states x (b, *) at a level."""
         a, s = (expand(c**2, x) for c in (level.alpha, level.sigma))
         if self.P.shape == x.shape[1:]:
             return lambda v: shrunk(self.P.to(x), a, s) * v
+        if level.alpha.ndim > level.t.ndim:
+            raise ValueError(
+                "A full covariance is of one level, but these differ between coordinates: give "
+                "the variance of each value."
+            )
         var, axes = (part.to(x) for part in self.spectrum)
         a, s = (c.reshape(-1, 1) if isinstance(c, Tensor) and c.ndim else c for c in (a, s))
         return lambda v: ((v.flatten(1) @ axes * shrunk(var, a, s)) @ axes.T).reshape(v.shape)
+
+
+def symmetric(P: Tensor) -> bool:
+    """Whether it is a square matrix and its own transposed."""
+    square = P.ndim == 2 and P.shape[0] == P.shape[1]
+    return square and torch.allclose(P, P.T, rtol=1e-5, atol=1e-8)
 
 
 def shrunk(P: Tensor, a2: Any, s2: Any) -> Tensor:
@@ -99,7 +116,7 @@ class Observed(Wrapped):
 
     Bayes' rule for x0 ~ N(E[x0 | x_t], S) given y = A x0 + std z: exact where ``out`` and
     ``within`` are the true covariance, which a Gaussian's is ("moments"); an approximation
-    elsewhere, and which of them is better depends on the problem (docs/guidance.md).
+    elsewhere, and which of them is better depends on the problem (docs/inverse.md).
 
     A:          an ``Operator``, or any differentiable function of x0, linearised where it is.
     std:        of the noise, > 0 but with both spreads "identity" and an Operator: then 0 is

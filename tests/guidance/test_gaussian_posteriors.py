@@ -165,6 +165,10 @@ def test_what_is_no_covariance_is_refused() -> None:
     with refused(r"P is \(3, 3\), but a covariance of states \(3, 4\) is \(4, 4\), or variances"):
         jfps(model, Y, measure, 0.1, torch.eye(3).double()).output(x, level)
     assert model.nfe == before
+    for P in (FULL.abs().triu(), FULL - 2 * torch.eye(D)):
+        with refused("symmetric and has no negative variance along any axis, but P has one of"):
+            jfps(model, Y, measure, 0.1, P).output(x, level)
+    assert model.nfe == before
     with refused("S_out is 'moments', 'identity' or a PriorCovariance, but out = 'diagonal'"):
         Observed(model, Y, measure, 0.1, out="diagonal")
     for std in (0.0, -0.1):
