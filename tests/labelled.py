@@ -13,13 +13,20 @@ import sdegen as sg
 from sdegen.exact.distributions import Mixture
 from sdegen.guidance import (
     CFG,
+    TV,
+    Average,
     Contrast,
     Guided,
     Interval,
     Known,
     Mask,
+    PublishedDPS,
+    Refined,
+    Sliced,
     Thresholded,
     ddnm,
+    jfps,
+    mcg,
     mmps,
     pigdm,
 )
@@ -91,6 +98,24 @@ def contrasted(inner: Any) -> Any:
     return Contrast([labelled(SDE, "v").given(y=torch.full_like(Y, NULL)), inner], [1.7])
 
 
+COV = torch.tensor([[0.8, 0.3], [0.3, 0.6]]).double()
+WALK = sg.walks.log_snr(SDE, 5)
+DEEP = 4
+"""Slices of a volume of two."""
+
+
+def volumes(inner: Any) -> Any:
+    """Slices that are joined by what was measured of all of them."""
+    sliced, A = Sliced(inner, 1, DEEP).given(y=Y), Average(2)
+    y = 0.3 * A(normal(BATCH, DEEP, 2, seed=2))
+    return Refined(pigdm(sliced, y, A, 0.4), TV(A, y, 0.05, 1, iterations=3))
+
+
+def states(kind: str) -> Tensor:
+    """Where samples of a kind begin."""
+    return normal(BATCH, DEEP, 2, seed=1) if kind in ("sliced", "volumes") else X
+
+
 KINDS: dict[str, Callable[[Any], Any]] = {
     "cfg": lambda m: CFG(m, 3.0, {"y": NULL}),
     "cfg together": lambda m: CFG(m, 3.0, {"y": NULL}, together=True),
@@ -105,6 +130,12 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "observed": lambda m: mmps(m, 0.2 * X[:, :1], seen, 0.3, scale=SCALES),
     "observed by masks": lambda m: pigdm(m, 0.2 * X, Mask(MASKS), 0.3),
     "projected by masks": lambda m: ddnm(m, 0.2 * X, Mask(MASKS)),
+    "jfps": lambda m: jfps(m, 0.2 * X[:, :1], seen, 0.3, COV),
+    "published dps": lambda m: PublishedDPS(m, 0.2 * X[:, :1], seen, WALK, 0.1),
+    "mcg": lambda m: mcg(m, 0.2 * X * MASKS, Mask(MASKS), WALK, 0.1),
+    "refined": lambda m: Refined(m, TV(Mask(MASKS), 0.2 * X, 0.1, 1, iterations=3)),
+    "sliced": lambda m: Sliced(m, 1, DEEP).given(y=Y),
+    "volumes": volumes,
     "all": every,
 }
 

@@ -3,22 +3,26 @@
 from sdegen.exact.distributions import (
     Empirical,
     Gaussian,
+    GaussianMixture,
     LowRankMixture,
     Mixture,
     Problem,
     exact_model,
 )
 from sdegen.exact.orders import flow_order, law, strong_order, weak_order
+from sdegen.exact.posteriors import posterior
 
 __all__ = [
     "Empirical",
     "Gaussian",
+    "GaussianMixture",
     "LowRankMixture",
     "Mixture",
     "Problem",
     "exact_model",
     "flow_order",
     "law",
+    "posterior",
     "strong_order",
     "weak_order",
 ]

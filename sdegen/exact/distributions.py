@@ -171,6 +171,60 @@ class Mixture(Constant):
 
 
 @dataclass(frozen=True, eq=False)
+class GaussianMixture(Constant):
+    """Gaussians of any covariance: means (k, d), covs (k, d, d), weights (k,); states are (b, d).
+
+    ValueError for shapes that do not belong together.
+    """
+
+    means: Tensor
+    covs: Tensor
+    weights: Sequence[float] | Tensor
+
+    @cached_property
+    def constants(self) -> tuple[Tensor, ...]:
+        """Means, variances (k, d) along axes (k, d, d), x = mean + axes y, and weights."""
+        means, covs = matrix(self.means), matrix(self.covs)
+        weights = matrix(self.weights)  # type: ignore[arg-type]
+        if means.ndim != 2 or (covs.shape, weights.shape) != (
+            (*means.shape, means.shape[1]),
+            means.shape[:1],
+        ):
+            raise ValueError(
+                "A mixture of Gaussians has means (k, d), covs (k, d, d) and weights (k,), but "
+                f"they are {tuple(means.shape)}, {tuple(covs.shape)}, {tuple(weights.shape)}."
+            )
+        var, axes = torch.linalg.eigh(covs)
+        return means, var.clamp(min=0), axes, weights
+
+    def _parts(self, x: Tensor, level: Level | None) -> tuple[Tensor, Tensor]:
+        """Of each component: log(weight N(x)) (b, k), and its posterior mean of x0 (b, k, d)."""
+        means, var, axes, weights = self.like(x)
+        a, v = (c[..., None] for c in coefficients(x, level))
+        wide = a**2 * var + v
+        y = torch.einsum("bkd,kde->bke", x[:, None, :] - a * means, axes)
+        each = (y**2 / wide + (2 * math.pi * wide).log()).sum(-1)
+        mean = means + torch.einsum("bke,kde->bkd", a * var / wide * y, axes)
+        return weights.log() - each / 2, mean
+
+    def denoise(self, x: Tensor, level: Level) -> Tensor:
+        """E[x0 | x_t = x], x (b, d)."""
+        logs, means = self._parts(x, level)
+        return (logs.softmax(1)[..., None] * means).sum(1)
+
+    def log_prob(self, x: Tensor, level: Level | None = None) -> Tensor:
+        """Log-density of x (b, d), (b,): of the data, or of x_t at a level, () or (b,)."""
+        return self._parts(x, level)[0].logsumexp(1)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n draws (n, d) in float64."""
+        means, var, axes, weights = self.constants
+        k = torch.multinomial(weights, n, replacement=True, generator=generator)
+        z = torch.randn(n, means.shape[1], dtype=torch.float64, generator=generator)
+        return means[k] + torch.einsum("nde,ne->nd", axes[k], var[k].sqrt() * z)
+
+
+@dataclass(frozen=True, eq=False)
 class LowRankMixture(Constant):
     """Gaussians that are wide in r directions each and narrow in all others, in many dimensions.
 
@@ -238,13 +292,17 @@ class LowRankMixture(Constant):
 
 @dataclass(frozen=True, eq=False)
 class Empirical(Constant):
-    """A data set (n, *) as a distribution: each of its n points with weight 1 / n.
+    """A data set (n, *) as a distribution of its n points.
 
-    chunk: points that are compared with all states at once, which bounds the memory to b x chunk.
+    chunk:   points that are compared with all states at once: memory is bounded by b x chunk.
+    weights: of the points, (n,), not negative, of whatever sum; None: 1 / n each.
+
+    ValueError for what is no data set, and weights that are none.
     """
 
     data: Tensor
     chunk: int = 4096
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not self.data.is_floating_point() or self.data.ndim < 2 or len(self.data) == 0:
@@ -252,13 +310,27 @@ class Empirical(Constant):
                 "A data set is a floating-point tensor (n, *) with n >= 1, but it is "
                 f"{self.data.dtype} of shape {tuple(self.data.shape)}."
             )
+        w = self.weights
+        if w is not None and not (
+            w.shape == self.data.shape[:1] and w.isfinite().all() and w.min() >= 0 and w.max() > 0
+        ):
+            raise ValueError(
+                f"Weights of {len(self.data)} points are ({len(self.data)},) numbers >= 0, not "
+                f"all of them 0, but they are of shape {tuple(w.shape)}, from {w.min():g} to "
+                f"{w.max():g}."
+            )
 
     @cached_property
     def constants(self) -> tuple[Tensor, ...]:
         """The points (n, d) in float64, as at small sigma their logits differ in the last digits,
-        and half of their squares (n,)."""
+        half of their squares (n,) and the logarithms of their weights (n,), up to a constant.
+        Points without weight are none."""
         rows = self.data.reshape(len(self.data), -1).to("cpu", torch.float64)
-        return rows, 0.5 * rows.square().sum(1)
+        if self.weights is None:
+            return rows, 0.5 * rows.square().sum(1), torch.zeros(len(rows), dtype=torch.float64)
+        weights = self.weights.to("cpu", torch.float64)
+        rows = rows[weights > 0]
+        return rows, 0.5 * rows.square().sum(1), weights[weights > 0].log()
 
     def denoise(self, x: Tensor, level: Level) -> Tensor:
         """E[x0 | x_t = x], a softmax over the data; x is (b, *)."""
@@ -266,8 +338,8 @@ class Empirical(Constant):
         a, v = coefficients(y, level)
         top = y.new_full((len(y), 1), -torch.inf)
         total, mean = torch.zeros_like(top), torch.zeros_like(y)
-        for part, half in zip(*(c.split(self.chunk) for c in self.like(y)), strict=True):
-            logits = (a * y @ part.T - a**2 * half) / v
+        for part, half, log_w in zip(*(c.split(self.chunk) for c in self.like(y)), strict=True):
+            logits = (a * y @ part.T - a**2 * half) / v + log_w
             new = torch.maximum(top, logits.detach().amax(1, keepdim=True))
             w, fade = (logits - new).exp(), (top - new).exp()
             total, mean, top = fade * total + w.sum(1, keepdim=True), fade * mean + w @ part, new
@@ -278,14 +350,18 @@ class Empirical(Constant):
         y = x.reshape(len(x), -1).double()
         a, v = coefficients(y, level)
         total = y.new_full((len(y), 1), -torch.inf)
-        for part, half in zip(*(c.split(self.chunk) for c in self.like(y)), strict=True):
-            logits = (a * y @ part.T - a**2 * half) / v
+        for part, half, log_w in zip(*(c.split(self.chunk) for c in self.like(y)), strict=True):
+            logits = (a * y @ part.T - a**2 * half) / v + log_w
             total = torch.logaddexp(total, logits.logsumexp(1, keepdim=True))
-        total = total - y.square().sum(1, keepdim=True) / (2 * v) - math.log(len(self.data))
+        total = total - y.square().sum(1, keepdim=True) / (2 * v) - self.like(y)[2].logsumexp(0)
         return (total - y.shape[1] / 2 * (2 * math.pi * v).log()).squeeze(1)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws (n, *), with replacement, in float64."""
-        picks = torch.randint(len(self.data), (n,), generator=generator)
-        rows, _ = self.constants
+        if self.weights is None:
+            picks = torch.randint(len(self.data), (n,), generator=generator)
+        else:
+            weights = self.constants[2].softmax(0)
+            picks = torch.multinomial(weights, n, replacement=True, generator=generator)
+        rows = self.constants[0]
         return rows[picks].reshape(n, *self.data.shape[1:])

@@ -5,12 +5,25 @@ from sdegen.guidance.free import CFG, Contrast, Interval, Stepwise, cfgpp
 from sdegen.guidance.inpaint import Known
 from sdegen.guidance.inverse import Observed, ddnm, dps, mmps, pigdm, tmpd
 from sdegen.guidance.judges import Encoder, Judge, Similarity, Style, gram
+from sdegen.guidance.inverse import (
+    Observed,
+    PriorCovariance,
+    ddnm,
+    dps,
+    jfps,
+    mmps,
+    pigdm,
+    tmpd,
+)
 from sdegen.guidance.operators import Average, Blur, Fourier, Gray, Mask, Operator, Radon
+from sdegen.guidance.published import PublishedDPS, mcg
 from sdegen.guidance.threshold import Thresholded
+from sdegen.guidance.volumes import TV, Proximal, Refined, Sliced
 from sdegen.guidance.wrapped import Strength, Wrapped
 
 __all__ = [
     "CFG",
+    "TV",
     "Average",
     "Blur",
     "Contrast",
@@ -24,8 +37,13 @@ __all__ = [
     "Mask",
     "Observed",
     "Operator",
+    "PriorCovariance",
+    "Proximal",
+    "PublishedDPS",
     "Radon",
     "Similarity",
+    "Refined",
+    "Sliced",
     "Stepwise",
     "Strength",
     "Style",
@@ -35,6 +53,8 @@ __all__ = [
     "ddnm",
     "dps",
     "gram",
+    "jfps",
+    "mcg",
     "mmps",
     "pigdm",
     "tmpd",

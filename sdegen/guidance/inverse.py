@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -32,6 +32,81 @@ Spread = Literal["none", "identity", "diagonal", "moments"]
 alpha^2), of N(m, I) data; the diagonal that Cov 1 has; Cov = sigma^2 / alpha J^T, the model's own
 with J = d E[x0 | x_t] / d x_t."""
 
+
+Linear = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class PriorCovariance:
+    """(P^-1 + alpha^2 / sigma^2)^-1, the covariance of x0 given x_t where data are N(m, P).
+
+    P: of all values of a state, (n, n), or the variance of each, of a state's own shape.
+    ValueError for a P that is no covariance, and one that is not a state's.
+    """
+
+    P: Tensor
+
+    def __post_init__(self) -> None:
+        P = self.P
+        fine = P.is_floating_point() and bool(P.isfinite().all())
+        if not fine or not (symmetric(P) or bool((P >= 0).all())):
+            raise ValueError(
+                "A prior's covariance is a symmetric matrix (n, n), or variances >= 0 of a "
+                f"state's shape, but P is {P.dtype} of shape {tuple(P.shape)} and neither."
+            )
+
+    def to(self, device: torch.device) -> PriorCovariance:
+        """The same where a model is."""
+        return PriorCovariance(self.P.to(device))
+
+    @cached_property
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        """Variances (n,) and axes (n, n) of a full covariance."""
+        var, axes = torch.linalg.eigh(self.P.double())
+        if not symmetric(self.P) or bool(var[0] < -1e-6 * var[-1]):
+            raise ValueError(
+                "A prior's covariance is symmetric and has no negative variance along any axis, "
+                f"but P has one of {var[0]:g}, or is not symmetric."
+            )
+        return var.clamp(min=0), axes
+
+    def check(self, x: Tensor) -> None:
+        """ValueError for a P of other states than x (b, *), or that is none of theirs."""
+        n = x[0].numel()
+        if self.P.shape not in ((n, n), x.shape[1:]):
+            raise ValueError(
+                f"P is {tuple(self.P.shape)}, but a covariance of states {tuple(x.shape)} is "
+                f"({n}, {n}), or variances {tuple(x.shape[1:])}."
+            )
+        if self.P.shape != x.shape[1:]:
+            self.spectrum  # noqa: B018, which looks at it
+
+    def at(self, level: Level, x: Tensor) -> Linear:
+        """v -> S v for v like states x (b, *) at a level."""
+        a, s = (expand(c**2, x) for c in (level.alpha, level.sigma))
+        if self.P.shape == x.shape[1:]:
+            return lambda v: shrunk(self.P.to(x), a, s) * v
+        if level.alpha.ndim > level.t.ndim:
+            raise ValueError(
+                "A full covariance is of one level, but these differ between coordinates: give "
+                "the variance of each value."
+            )
+        var, axes = (part.to(x) for part in self.spectrum)
+        a, s = (c.reshape(-1, 1) if isinstance(c, Tensor) and c.ndim else c for c in (a, s))
+        return lambda v: ((v.flatten(1) @ axes * shrunk(var, a, s)) @ axes.T).reshape(v.shape)
+
+
+def symmetric(P: Tensor) -> bool:
+    """Whether it is a square matrix and its own transposed."""
+    square = P.ndim == 2 and P.shape[0] == P.shape[1]
+    return square and torch.allclose(P, P.T, rtol=1e-5, atol=1e-8)
+
+
+def shrunk(P: Tensor, a2: Any, s2: Any) -> Tensor:
+    """P sigma^2 / (sigma^2 + alpha^2 P), 0 where P is."""
+    return torch.where(P > 0, P * s2 / (s2 + a2 * torch.where(P > 0, P, 1)), 0)
+
+
 MOST = 5
 """Iterations of conjugate gradients, unless a number is given, where a sample has more values."""
 
@@ -41,17 +116,18 @@ class Observed(Wrapped):
 
     Bayes' rule for x0 ~ N(E[x0 | x_t], S) given y = A x0 + std z: exact where ``out`` and
     ``within`` are the true covariance, which a Gaussian's is ("moments"); an approximation
-    elsewhere, and which of them is better depends on the problem (docs/guidance.md).
+    elsewhere, and which of them is better depends on the problem (docs/inverse.md).
 
     A:          an ``Operator``, or any differentiable function of x0, linearised where it is.
     std:        of the noise, > 0 but with both spreads "identity" and an Operator: then 0 is
                 projection by A^+.
-    out, within: S_out, S_in, by name. "moments" is a product with the network's Jacobian each
-                time.
+    out, within: S_out, S_in, by name, or a ``PriorCovariance``. "moments" is a product with the
+                network's Jacobian each time.
     iterations: of conjugate gradients: as many as A has rank are exact.
 
-    dps, pigdm, mmps, tmpd, ddnm are choices of these. ValueError for a y of another shape than
-    A x0, a std that is not positive, and an SDE without marginals, before the network is called.
+    dps, pigdm, mmps, tmpd, ddnm, jfps are choices of these. ValueError for a y of another shape
+    than A x0, a std that is not positive, and an SDE without marginals, before the network is
+    called.
     """
 
     own = ("y", "scale")
@@ -63,29 +139,34 @@ class Observed(Wrapped):
         A: Callable[[Tensor], Tensor],
         std: float,
         *,
-        out: Spread = "moments",
-        within: Spread = "moments",
+        out: Spread | PriorCovariance = "moments",
+        within: Spread | PriorCovariance = "moments",
         iterations: int | None = None,
         scale: Strength = 1.0,
     ) -> None:
         super().__init__(model)
         with_x0(model, "Observed")
         for name in (out, within):
-            one_of(name, "spread", dict.fromkeys(get_args(Spread)))
-        if out not in ("moments", "identity"):
-            raise ValueError(f"S_out is 'moments' or 'identity', but out = {out!r}.")
+            if not isinstance(name, PriorCovariance):
+                one_of(name, "spread", dict.fromkeys(get_args(Spread)))
+        if not isinstance(out, PriorCovariance) and out not in ("moments", "identity"):
+            raise ValueError(
+                f"S_out is 'moments', 'identity' or a PriorCovariance, but out = {out!r}."
+            )
         projected = out == within == "identity" and isinstance(A, Operator)
         if not (number("std", std) > 0 or (std == 0 and projected)):
             raise ValueError(
                 f"std is the noise's, > 0, but it is {std!r}: without noise take "
                 "ddnm(model, y, A), which projects, or a small std."
             )
-        if not isinstance(y, Tensor) or not y.ndim or not len(y):
-            raise ValueError(f"y is a tensor with the batch's axis, (b, *) or (1, *), not {y!r}.")
+        check_seen(y)
         most = min(y[0].numel(), MOST) if iterations is None else iterations
         self.iterations, self.std = whole("iterations", most), float(std)
         self.y, self.A, self.scale = y.to(model.device), A, check_strength(scale, model)
-        self.out, self.within = out, within
+        self.out, self.within = (
+            each.to(model.device) if isinstance(each, PriorCovariance) else each
+            for each in (out, within)
+        )
         self.fine: tuple[int, ...] = ()
 
     def take(self, index: Tensor) -> Observed:
@@ -141,14 +222,19 @@ class Observed(Wrapped):
             return move, move.new_zeros(len(move))
         seen, A, AT = linearised(self.A, x0)
         r2 = expand(level.sigma**2 / (level.sigma**2 + level.alpha**2), x0)
-        spreads: dict[str, Callable[[Tensor], Tensor]] = {"identity": lambda v: r2 * v}
+        spreads: dict[str, Linear] = {"identity": lambda v: r2 * v}
         if C is not None:
             spreads["moments"] = C
         if self.within == "diagonal":
             assert C is not None
             diagonal = C(torch.ones_like(x0))
             spreads["diagonal"] = lambda v: diagonal * v
-        S_in, S_out, var = spreads.get(self.within), spreads[self.out], self.std**2
+        S_in, S_out = (
+            each.at(level, x0) if isinstance(each, PriorCovariance) else spreads.get(each)
+            for each in (self.within, self.out)
+        )
+        assert S_out is not None  # ``__init__`` has looked
+        var = self.std**2
         r = y - seen
         if S_in is None:
             w, residual = r / var, r.new_zeros(len(r))
@@ -162,16 +248,29 @@ class Observed(Wrapped):
         """Refuse measurements of another shape than a state's; each shape is looked at once."""
         if x.shape == self.fine:
             return
-        seen = self.A(torch.zeros_like(x))
-        if self.y.shape[1:] != seen.shape[1:] or len(self.y) not in (1, len(seen)):
-            raise ValueError(
-                f"A makes {tuple(seen.shape)} of states {tuple(x.shape)}, but y is "
-                f"{tuple(self.y.shape)}."
-            )
+        check_measured(self.A, self.y, x)
+        for each in (self.out, self.within):
+            if isinstance(each, PriorCovariance):
+                each.check(x)
         self.fine = x.shape
 
 
-Linear = Callable[[Tensor], Tensor]
+def check_seen(y: Tensor) -> None:
+    """ValueError for what is no batch of measurements."""
+    if not isinstance(y, Tensor) or not y.ndim or not len(y) or not y.is_floating_point():
+        said = f"{y.dtype} of shape {tuple(y.shape)}" if isinstance(y, Tensor) else repr(y)
+        raise ValueError(
+            f"y is a floating-point tensor with the batch's axis, (b, *) or (1, *), not {said}."
+        )
+
+
+def check_measured(A: Callable[[Tensor], Tensor], y: Tensor, x: Tensor) -> None:
+    """ValueError for measurements of another shape than A makes of states x (b, *)."""
+    seen = A(torch.zeros_like(x))
+    if y.shape[1:] != seen.shape[1:] or len(y) not in (1, len(seen)):
+        raise ValueError(
+            f"A makes {tuple(seen.shape)} of states {tuple(x.shape)}, but y is {tuple(y.shape)}."
+        )
 
 
 def linearised(A: Callable[[Tensor], Tensor], x0: Tensor) -> tuple[Tensor, Linear, Linear]:
@@ -207,3 +306,22 @@ def ddnm(model: Denoiser, y: Tensor, A: Operator, std: float = 0.0) -> Observed:
     if not isinstance(A, Operator):
         raise ValueError(f"ddnm projects by A^+: A is an Operator, which has pinv, not {A!r}.")
     return Observed(model, y, A, std, out="identity", within="identity")
+
+
+def jfps(
+    model: Denoiser,
+    y: Tensor,
+    A: Callable[[Tensor], Tensor],
+    std: float,
+    P: Tensor,
+    *,
+    iterations: int | None = None,
+    scale: Strength = 1.0,
+) -> Observed:
+    """Posterior sampling without the Jacobian: the data's covariance P is given, and both spreads
+    are (P^-1 + alpha^2 / sigma^2)^-1. Exact for N(m, P), with as many iterations as A has rank.
+
+    P: (n, n), or variances of a state's shape: see ``PriorCovariance``.
+    """
+    S = PriorCovariance(P)
+    return Observed(model, y, A, std, out=S, within=S, iterations=iterations, scale=scale)

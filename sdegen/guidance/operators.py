@@ -208,7 +208,7 @@ class Radon(Operator):
 
     def T(self, y: Tensor) -> Tensor:
         """Smeared back: the derivative of <A x, y>."""
-        n, outer = y.shape[-1], torch.is_grad_enabled()
+        n, outer = y.shape[-1], torch.is_grad_enabled() and y.requires_grad
         with torch.inference_mode(False), torch.enable_grad():
             x = y.new_zeros(*y.shape[:-2], n, n).requires_grad_()
             u = y.clone() if y.is_inference() else y

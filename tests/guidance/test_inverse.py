@@ -32,11 +32,11 @@ def test_an_operator_its_adjoint_and_its_inverse(name: str) -> None:
     x, v = normal(*shape), normal(*shape).flip(0)
     y = A(v)
     u = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).double()
-    close((A(x) * u).sum(), (x * A.T(u)).sum(), rtol=1e-11, atol=1e-11)
-    close(A(A.pinv(y)), y, rtol=1e-8, atol=1e-8)
+    close((A(x) * u).sum(), (x * A.T(u)).sum(), rtol=1e-12, atol=1e-12)
+    close(A(A.pinv(y)), y, rtol=1e-10, atol=1e-10)
     p = A.pinv(A(x))  # a projection along the null space, orthogonal to it
-    close(A.pinv(A(p)), p, rtol=1e-7, atol=1e-7)
-    close((p * (x - p)).sum(), torch.zeros(()).double(), atol=1e-6)
+    close(A.pinv(A(p)), p, rtol=1e-10, atol=1e-10)
+    close((p * (x - p)).sum(), torch.zeros(()).double(), atol=1e-10)
 
 
 def test_operators_of_images_by_hand() -> None:
@@ -113,20 +113,6 @@ def test_the_cost_is_counted() -> None:
         with torch.no_grad():
             make(inner, Y, measure, STD, iterations=RANK).output(x, level)
         assert (inner.nfe - before[0], inner.vjps - before[1]) == (1, vjps), make
-
-
-def test_samples_of_a_gaussian_posterior() -> None:
-    """MMPS with as many iterations as A has rank: mean and covariance of the posterior."""
-    n, cov = 4000, covariance("full")
-    model = exact_model(Gaussian(MEAN, cov), sg.VPSDE())
-    known = mmps(model, Y[:1], measure, STD, iterations=RANK)
-    start = torch.randn(n, D, generator=torch.Generator().manual_seed(0)).double()
-    x = sg.sample(known, start, solver=sg.DPMSolverPP(2), steps=40, eta=1.0, seed=1)
-    gain = cov @ A2.T @ torch.linalg.inv(A2 @ cov @ A2.T + STD**2 * torch.eye(RANK).double())
-    mean, spread = MEAN + (Y[0] - MEAN @ A2.T) @ gain.T, cov - gain @ A2 @ cov
-    error = (spread.diag() / n).sqrt()
-    assert bool(((x.mean(0) - mean).abs() < 5 * error + 0.01).all())
-    close(x.T.cov(), spread, rtol=0.15, atol=0.03)
 
 
 @pytest.mark.parametrize("kind", ["mmps", "pigdm", "ddnm"])
@@ -223,9 +209,9 @@ def test_what_cannot_be_observed_is_refused() -> None:
             dps(model, Y, measure, std)
     with refused("ddnm projects by A.., A is an Operator|ddnm projects by"):
         ddnm(model, Y, measure)  # type: ignore[arg-type]
-    with refused("y is a tensor with the batch's axis"):
+    with refused("y is a floating-point tensor with the batch's axis"):
         dps(model, [1.0], measure, 0.1)
-    with refused("S_out is 'moments' or 'identity', but out = 'none'"):
+    with refused("S_out is 'moments', 'identity' or a PriorCovariance, but out = 'none'"):
         Observed(model, Y, measure, 0.1, out="none")
     with refused("Observed changes E.x0 . x., which needs alpha and sigma, but Plain"):
         Observed(sg.ScoreModel(lambda x, t: x, Plain(), "score"), Y, measure, 0.1)

@@ -15,7 +15,7 @@ from sdegen.programs.remembered import programmed
 from tests.cases import FIXED, close, refused
 from tests.elsewhere import elsewhere
 from tests.labelled import BATCH as B
-from tests.labelled import KINDS, NULL, SDE, X, Y, labelled, made
+from tests.labelled import KINDS, NULL, SDE, X, Y, labelled, made, states
 
 
 def source(solver: sg.Solver) -> Any:
@@ -38,11 +38,12 @@ def program_is_loop(solver: sg.Solver, kind: str) -> None:
     times = sg.walks.log_snr(SDE, n)
     eta = 0.7 if solver.traits.any_eta else solver.eta
     equation = sg.Reverse(model, eta, source(solver))
-    for state in sg.march(solver, equation, X, sg.walks.levels(SDE, times)):  # noqa: B007
+    x = states(kind)
+    for state in sg.march(solver, equation, x, sg.walks.levels(SDE, times)):  # noqa: B007
         pass
     program = programmed(solver, model, eta, times)
     if program is not None:
-        *_, end = (x.clone() for x in program.steps(model, X, source(solver)))
+        *_, end = (x.clone() for x in program.steps(model, states(kind), source(solver)))
         close(end, state.x, rtol=1e-11, atol=1e-12)
 
 
@@ -50,45 +51,47 @@ def program_is_loop(solver: sg.Solver, kind: str) -> None:
 def test_a_sample_is_its_own(kind: str) -> None:
     """Alone as in the batch, a NaN stays where it is, and no mode changes a bit."""
     model, how = made(kind), {"solver": sg.DPMSolverPP(2), "steps": 5, "eta": 0.5}
-    whole = sg.sample(model, X, seed=[1, 2, 3, 4], **how)  # type: ignore[arg-type]
+    x = states(kind)
+    whole = sg.sample(model, x, seed=[1, 2, 3, 4], **how)  # type: ignore[arg-type]
     for i in range(B):
         one = torch.tensor([i])
-        alone = sg.sample(model.take(one), X[one], seed=[i + 1], **how)  # type: ignore[arg-type]
+        alone = sg.sample(model.take(one), x[one], seed=[i + 1], **how)  # type: ignore[arg-type]
         close(alone, whole[one], rtol=1e-11, atol=1e-12)
-    sick = X.clone()
+    sick = x.clone()
     sick[2] = torch.nan
     hurt = sg.sample(model, sick, seed=[1, 2, 3, 4], **how)  # type: ignore[arg-type]
     kept = torch.tensor([0, 1, 3])
     assert torch.equal(hurt[kept], whole[kept])
     with torch.inference_mode():
-        again = sg.sample(model, X, seed=[1, 2, 3, 4], **how)  # type: ignore[arg-type]
+        again = sg.sample(model, x, seed=[1, 2, 3, 4], **how)  # type: ignore[arg-type]
     assert torch.equal(again, whole) and not whole.requires_grad
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_another_device(kind: str) -> None:
     model, how = made(kind), {"solver": sg.DPMSolverPP(2), "steps": 3, "eta": 0.5, "seed": 0}
-    here = sg.sample(model, X, **how)  # type: ignore[arg-type]
-    there = elsewhere(lambda move: sg.sample(model, move(X), **how))  # type: ignore[arg-type]
+    x = states(kind)
+    here = sg.sample(model, x, **how)  # type: ignore[arg-type]
+    there = elsewhere(lambda move: sg.sample(model, move(x), **how))  # type: ignore[arg-type]
     close(there, here, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_adaptive_solvers_cut_it(kind: str) -> None:
-    model = made(kind)
+    model, x = made(kind), states(kind)
     solver = sg.AdaptiveRK("bosh3", rtol=1e-2, atol=1e-2)
-    whole = sg.solve(model, X, solver=solver)
+    whole = sg.solve(model, x, solver=solver)
     for i in range(B):
         one = torch.tensor([i])
-        close(sg.sample(model.take(one), X[one], solver=solver), whole.x[one], atol=1e-10)
+        close(sg.sample(model.take(one), x[one], solver=solver), whole.x[one], atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_original_stays_as_it_was(kind: str) -> None:
-    model = made(kind)
-    before = model.output(X, SDE(0.5))
+    model, x = made(kind), states(kind)
+    before = model.output(x, SDE(0.5))
     model.take(torch.tensor([1])), model.given(y=Y.flip(0))
-    assert torch.equal(model.output(X, SDE(0.5)), before)
+    assert torch.equal(model.output(x, SDE(0.5)), before)
     assert isinstance(model, sg.model.Denoiser) and type(model).__name__ in repr(model)
     assert "y" in model.conditions
 

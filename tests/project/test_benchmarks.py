@@ -236,3 +236,51 @@ def test_guidance_cost(tmp_path: Path) -> None:
     spent = {n: (r["evaluations"], r["products with the Jacobian"]) for n, r in rows.items()}
     assert spent["cfg"] == spent["cfg, together"] == spent["two calls"] == (2, 0)
     assert spent["dps"] == (1, 1) and spent["mmps, 5"] == (1, 6)
+
+
+CASES = [
+    "gaussian, std 0.3",
+    "gaussian, std 0.05",
+    "mixture",
+    "digits, upper half",
+    "digits, means of 2 x 2",
+    "digits, means of 4 x 4",
+]
+
+
+@pytest.mark.slow
+def test_posteriors(tmp_path: Path) -> None:
+    """What is exact is as near as exact draws are, and every method costs what it says."""
+    out = tmp_path / "posteriors.json"
+    bench("posteriors", "--quick", "--out", str(out))
+    rows = json.loads(out.read_text())["rows"]
+    kept = json.loads((BENCHMARKS / "posteriors.json").read_text())["rows"]
+    assert list(rows) == list(kept) == CASES
+    for name in CASES:
+        assert rows[name].keys() == kept[name].keys()
+        spent = {method: row["vjps"] / row["nfe"] for method, row in kept[name].items()}
+        assert [spent[m] for m in ("DPS, Bayes", "PiGDM", "TMPD", "MMPS(1)")] == [1, 1, 2, 2]
+        assert spent["DDNM"] == spent["JFPS"] == 0
+    for name in CASES[:2]:
+        for method in ("MMPS(2)", "JFPS"):
+            assert abs(kept[name][method]["cov"] - kept[name]["exact"]["cov"]) < 0.01
+
+
+@pytest.mark.slow
+def test_volumes(tmp_path: Path) -> None:
+    """What is drawn costs an evaluation of each slice a step; what is joined is nearer."""
+    pytest.importorskip("nibabel")
+    bench("volumes", "--quick", "--out", str(tmp_path))
+    rows = json.loads((tmp_path / "volumes.json").read_text())["rows"]
+    kept = json.loads((BENCHMARKS / "volumes.json").read_text())["rows"]
+    for kind in ("Fourier", "Radon"):
+        assert rows[kind].keys() == kept[kind].keys()
+        found = {name: row["psnr"] for name, row in kept[kind].items()}
+        assert found["sample, TV across"] > found["posterior sample"] > 15
+        assert found["posterior mean"] > found["posterior sample"]
+        assert rows[kind]["posterior sample"]["nfe"] == 12 * 2
+    assert (tmp_path / "volumes.png").stat().st_size > 10_000
+
+
+def test_the_table_of_posteriors_is_the_record() -> None:
+    assert bench("posteriors", "--table") in (ROOT / "docs" / "inverse.md").read_text()

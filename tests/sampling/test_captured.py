@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 import sdegen as sg
 from tests.cases import EVERY, EVERY_SOLVER, FIXED, Smooth, normal, pointwise, refused
-from tests.labelled import KINDS, labelled
+from tests.labelled import KINDS, labelled, states
 
 LINEAR = {name: solver for name, solver in FIXED.items() if not solver.traits.why_not_linear}
 
@@ -111,19 +111,20 @@ def test_a_captured_wrapper_is_the_wrapper(name: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_captured_guided_model_and_other_conditions(kind: str) -> None:
     """Captured it is sampled as in the loop, under other labels too, which it keeps to itself."""
+    shape = tuple(states(kind).shape)
     y, other = torch.tensor([0, 1, 2, 1]), torch.tensor([2, 2, 0, 1])
     model, how = KINDS[kind](labelled(sg.VPSDE()).given(y=y)), {"solver": sg.UniPC(2), "steps": 4}
-    captured = sg.sampling.Captured(model, (4, 2), **how)  # type: ignore[arg-type]
+    captured = sg.sampling.Captured(model, shape, **how)  # type: ignore[arg-type]
     before = model.nfe, model.vjps
     got = captured(seed=7)
     spent = model.nfe - before[0], model.vjps - before[1]
     before = model.nfe, model.vjps
-    assert torch.equal(got, sg.sample(model, (4, 2), seed=7, **how))  # type: ignore[arg-type]
+    assert torch.equal(got, sg.sample(model, shape, seed=7, **how))  # type: ignore[arg-type]
     assert spent == (model.nfe - before[0], model.vjps - before[1])
     again = captured(seed=7, given={"y": other})
-    want = sg.sample(model.given(y=other), (4, 2), seed=7, **how)
+    want = sg.sample(model.given(y=other), shape, seed=7, **how)
     assert torch.equal(again, want) and not torch.equal(again, got)
-    assert torch.equal(captured(seed=8), sg.sample(model.given(y=other), (4, 2), seed=8, **how))
+    assert torch.equal(captured(seed=8), sg.sample(model.given(y=other), shape, seed=8, **how))
     assert y.tolist() == [0, 1, 2, 1] and other.tolist() == [2, 2, 0, 1]
     with refused("captured for the conditions y, of the network alone: capture another one for z"):
         captured(seed=0, given={"z": other})
