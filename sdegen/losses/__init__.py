@@ -1,9 +1,20 @@
-"""What score models are trained on: denoising score matching, its weightings and times."""
+"""What score models are trained on: denoising score matching, its weightings and times, and
+what is seen of the data beside."""
 
 from sdegen.losses.conditions import dropped
+from sdegen.losses.degradations import (
+    JPEG,
+    Colorize,
+    Degradation,
+    Degraded,
+    Inpaint,
+    Superresolve,
+    Uncrop,
+)
 from sdegen.losses.dequantisation import dequantised
 from sdegen.losses.dsm import dsm_loss
 from sdegen.losses.judges import noisy_ce
+from sdegen.losses.restoration import paired
 from sdegen.losses.times import (
     LogNormalTime,
     independent,
@@ -15,9 +26,16 @@ from sdegen.losses.vdm import vdm_loss
 from sdegen.losses.weightings import EDMWeighting, MinSNR
 
 __all__ = [
+    "JPEG",
+    "Colorize",
+    "Degradation",
+    "Degraded",
     "EDMWeighting",
+    "Inpaint",
     "LogNormalTime",
     "MinSNR",
+    "Superresolve",
+    "Uncrop",
     "dequantised",
     "dropped",
     "dsm_loss",
@@ -25,6 +43,7 @@ __all__ = [
     "likelihood_time",
     "low_discrepancy",
     "noisy_ce",
+    "paired",
     "uniform_time",
     "vdm_loss",
 ]
