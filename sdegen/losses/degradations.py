@@ -1,6 +1,6 @@
 """What spoils data, by the task that mends it: what a restoring model is trained beside and told.
 
-Palette, Saharia et al. (2022a): one network, one loss, a degradation for each task. Those that are
+Palette, Saharia et al. (2022b): one network, one loss, a degradation for each task. Those that are
 linear have the operator A whose A x0 they show, by which a model that was never trained for the
 task restores too (``Known``, ``Observed``).
 """

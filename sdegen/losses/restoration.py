@@ -25,7 +25,7 @@ def paired(
     loss: Callable[..., Tensor] = dsm_loss,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """A loss (b,) of the model that is given ``c = degrade(x0)``.  Saharia et al. (2022a), eq. 1.
+    """A loss (b,) of the model that is given ``c = degrade(x0)``.  Saharia et al. (2022b), eq. 1.
 
         E |eps_model(x_t, t, c) - eps|^2,    of the hole alone where something is known
 

@@ -117,7 +117,7 @@ class UNet(nn.Module):
 
     ``net(x, t, y=None, c=None)``; see Conditioning for t (B,) and the class labels y (B,). With
     ``beside = k > 0`` it also sees a picture c (B, k, *space) beside x, as Palette's does what it
-    restores: Saharia et al. (2022a), section 3. c is not scaled with x.
+    restores: Saharia et al. (2022b), section 3. c is not scaled with x.
     Raises ValueError for an x or c of another shape, and for a c that is missing or not expected.
     """
 

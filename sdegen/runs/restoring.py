@@ -142,7 +142,7 @@ def draw(
     if not drawable(x0) or x0.ndim != 4:
         return
     every = {"original": x0, **columns}
-    states = torch.stack([each[:most].float().cpu() for each in every.values()])
+    states = torch.stack([each[:most].float().cpu().clamp(-1, 1) for each in every.values()])
     save_trajectory(states, list(every), path, title)
 
 
