@@ -107,14 +107,14 @@ class SampleSettings:
     objective: str | None
     device: str
     packages: list[str]
+    start: float | None
+    image: str | None
+    draws: int | None
     solver: Node | None = None
     walk: Node | None = None
     guidance: Node | None = None
     task: Node | None = None
     observation: Node | None = None
-    start: float | None = None
-    image: str | None = None
-    draws: int | None = None
 
     def __post_init__(self) -> None:
         text("run", self.run), folder_name("name", self.name), text("device", self.device)

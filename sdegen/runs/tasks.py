@@ -113,8 +113,8 @@ def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | N
     ours = task_name(settings.task)
     if trained is not None and ours != task_name(trained):
         raise ValueError(
-            f"The run was trained for task={task_name(trained)}, not for task={ours}: give its own "
-            "task, or a run that was trained for none."
+            f"The run was trained for task={task_name(trained)}, not for task={ours}: give "
+            "its own task, or a run that was trained for none."
         )
     if trained is not None and settings.observation:
         raise ValueError(
