@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,11 @@ class Seen:
             z = torch.randn(y[i].shape, generator=torch.Generator().manual_seed(seed_of(1, i)))
             y[i] += std * z
         return y
+
+    def through(self, std: float) -> Seen:
+        """The same, with A^+ (A x0 + std z) as the condition: what an observation knows."""
+        assert self.A is not None
+        return replace(self, c=self.A.pinv(self.measured(std)))
 
     @property
     def picture(self) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ class Job:
     inner: tuple[Told, ...]
     outer: tuple[Told, ...]
     start: float | None
+    exact: bool = True
+    """Whether what is known is known without noise."""
 
     @property
     def n(self) -> int:
@@ -85,7 +87,9 @@ class Job:
 
     def ended(self, x: Tensor, first: int, m: int) -> Tensor:
         """Samples with what is known."""
-        return x if self.seen is None else with_known(x, self.seen, self.at(first, m))
+        if self.seen is None or not self.exact:
+            return x
+        return with_known(x, self.seen, self.at(first, m))
 
     def worth(self, x: Tensor) -> Restored | None:
         """What all samples are worth beside the images; None where nothing was restored."""
@@ -140,7 +144,15 @@ def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | N
     outer: tuple[Told, ...] = () if seen.hole is None else (told_hole(seen),)
     if trained is None:
         outer = by_observation(settings, seen) or outer
-    return Job(images.x, labels, settings.draws or DRAWS, seen, inner, outer, None)
+    draws, observed = settings.draws or DRAWS, settings.observation
+    if observed:
+        seen = seen.through(noise_of(observed))
+    return Job(images.x, labels, draws, seen, inner, outer, None, exact=not observed)
+
+
+def noise_of(observation: Mapping[str, Any]) -> float:
+    """The std of what is seen."""
+    return float(observation.get("std", 0.0))
 
 
 def by_observation(settings: SampleSettings, seen: Seen) -> tuple[Told, ...]:
@@ -153,7 +165,7 @@ def by_observation(settings: SampleSettings, seen: Seen) -> tuple[Told, ...]:
         )
     if settings.observation:
         observation = build(settings.observation, settings.packages)
-        return (told_by(observation, seen, settings.observation.get("std", 0.0)),)
+        return (told_by(observation, seen, noise_of(settings.observation)),)
     return () if seen.hole is not None else (told_by(ddnm, seen, 0.0),)
 
 

@@ -111,8 +111,8 @@ def test_a_run_that_never_saw_the_task_restores(finished: Path, how: Any) -> Non
         off = (means.unflatten(0, (3, 2)) - seen[:, None]).abs().max()
         assert found["known"] is None and found["seen"] > 10
         assert off < 1e-5 or "observation=mmps" in how
-    else:
-        assert found["known"] == 0
+    else:  # seen through noise, it is not what it was
+        assert (found["known"] == 0) == ("observation=pigdm" not in how)
 
 
 def test_images_are_edited(finished: Path, tmp_path: Path) -> None:
