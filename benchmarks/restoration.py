@@ -46,8 +46,9 @@ Row = dict[str, Any]
 
 def regression(model: sg.ScoreModel, data: ArrayData, task: Any, steps: int, size: int) -> Any:
     """(c, batch) -> E[x0 | c], learned by squared error; of the hole alone where there is one."""
-    net, rate = model.net.train(), 1e-3
-    optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.0)
+    net = model.net
+    assert isinstance(net, torch.nn.Module)
+    optimizer = torch.optim.AdamW(net.train().parameters(), lr=1e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     torch.manual_seed(0)
 
@@ -176,7 +177,7 @@ def main() -> None:
         nets = [UNet(1, width=8, heads=2, beside=1).eval() for _ in range(2)]
         models = [sg.ScoreModel(net, sg.VPSDE(), "edm") for net in nets]
         data, task = (digits("train"), digits("test")), Inpaint(0.5, "random")
-        rows["inpaint"], some = case(*models, data, task, (3, 2, 8), None)
+        rows["inpaint"], some = case(models[0], models[1], data, task, (3, 2, 8), None)
         plain = sg.ScoreModel(UNet(1, width=8, heads=2).eval(), sg.VPSDE(), "edm")
         rows["inpaint"] |= imputed(lambda b: plain, some, 8, True)
     else:
@@ -193,10 +194,10 @@ def main() -> None:
         "python": platform.python_version(),
         "rows": rows,
     }
-    for task, each in rows.items():
+    for kind, each in rows.items():
         for name, numbers in each.items():
             said = "  ".join(f"{k} {v}" for k, v in numbers.items())
-            print(f"{task:10s}{name:20s}{said}", flush=True)
+            print(f"{kind:10s}{name:20s}{said}", flush=True)
     write_json(args.out, record)
 
 
