@@ -1,8 +1,8 @@
 """What spoils data, by the task that mends it: what a restoring model is trained beside and told.
 
-Palette, Saharia et al. (2022b): one network, one loss, a degradation for each task. Those that are
-linear have the operator A whose A x0 they show, by which a model that was never trained for the
-task restores too (``Known``, ``Observed``).
+One network and one loss for all, a degradation for each task: Palette.  Saharia et al. (2022b).
+Those that are linear have the operator A whose A x0 they show, by which a model that was never
+trained for the task restores too (``Known``, ``Observed``).
 """
 
 from __future__ import annotations

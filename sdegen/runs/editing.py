@@ -9,7 +9,7 @@ from sdegen.checks import number
 
 @dataclass(frozen=True)
 class Edit:
-    """Images noised to t = start, and drawn again from there: SDEdit, Meng et al. (2022)."""
+    """Images noised to t = start, and drawn again from there.  Meng et al. (2022), SDEdit."""
 
     start: float
 
