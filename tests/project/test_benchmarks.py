@@ -156,16 +156,18 @@ def test_euler_grid(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_restoration(tmp_path: Path) -> None:
     """What is known stays, the regression has no spread, and RePaint pays for its climbs; what is
-    published holds what the page says."""
+    published is in the order that the page says."""
     python(BENCHMARKS / "restoration.py", "--quick", "--out", tmp_path / "x.json", cwd=ROOT)
     rows = json.loads((tmp_path / "x.json").read_text())["rows"]["inpaint"]
     assert all(row["known"] == 0 for row in rows.values())
     assert rows["regression"]["spread"] == 0 and rows["trained for it"]["spread"] > 0
     assert rows["RePaint, 2 times"]["nfe"] == 2 * rows["imputation, eta 0"]["nfe"]
     kept = json.loads((BENCHMARKS / "restoration.json").read_text())["rows"]
-    for each in kept.values():
-        ours, best = each["trained for it"], each["regression"]
-        assert ours["mean"] >= best["mean"] - 0.5 and ours["spread"] > 0
+    assert kept.keys() == {"inpaint", "colorize"} and kept["inpaint"].keys() > rows.keys()
+    assert all(row["known"] in (0, None) for each in kept.values() for row in each.values())
+    means = {name: row["mean"] for name, row in kept["inpaint"].items()}
+    assert means["imputation, eta 0"] < means["imputation, eta 1"] < means["RePaint, 5 times"]
+    assert means["trained for it"] > means["imputation, eta 1"]
 
 
 @pytest.mark.slow
