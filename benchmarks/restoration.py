@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import time
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,7 @@ def regression(model: sg.ScoreModel, data: ArrayData, task: Any, steps: int, siz
     return mean
 
 
-def row(found: Restored | None, nfe: int, seconds: float) -> Row:
+def row(found: Restored | None, nfe: int) -> Row:
     """One method's numbers."""
     assert found is not None
     return {
@@ -80,18 +79,15 @@ def row(found: Restored | None, nfe: int, seconds: float) -> Row:
         "spread": round(found.spread, 4),
         "known": found.known,
         "nfe": nfe,
-        "seconds": round(seconds, 1),
     }
 
 
 def sampled(told: Any, some: Seen, **how: Any) -> tuple[Tensor, Row]:
     """Samples (m DRAWS, *) and their numbers; told: places of images -> the model."""
     at = torch.arange(len(some.x0)).repeat_interleave(DRAWS)
-    begun = time.perf_counter()
     done = sg.solve(told(at), (len(at), *some.x0.shape[1:]), seed=0, **how)
     x = with_known(done.x, some, at)
-    spent = time.perf_counter() - begun
-    return x, row(restored(x, some, DRAWS), int(done.nfe.max()), spent)
+    return x, row(restored(x, some, DRAWS), int(done.nfe.max()))
 
 
 def beside(model: sg.ScoreModel, some: Seen, steps: int) -> tuple[Tensor, Row]:
@@ -138,11 +134,9 @@ def case(
     some = Seen.of(task, gather(test, n))
     x, ours = beside(model, some, 20)
     mean = regression(other, train, task, steps, size)
-    begun = time.perf_counter()
     with torch.no_grad():
         one = with_known(mean(some.c), some, torch.arange(len(some.x0)))
-    spent = time.perf_counter() - begun
-    rows = {"trained for it": ours, "regression": row(restored(one, some, 1), 1, spent)}
+    rows = {"trained for it": ours, "regression": row(restored(one, some, 1), 1)}
     if picture is not None:
         each = x.unflatten(0, (-1, DRAWS))
         columns = {"seen": some.picture, **{f"sample {k + 1}": each[:, k] for k in range(3)}}
