@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sdegen.checks import folder_name
+from sdegen.checks import folder_name, nearest
 from sdegen.files import short
 
 
@@ -183,7 +183,11 @@ def explain(error: BaseException) -> str:
         group, name, known = unknown.groups()
         if group == "solver" and name in CORRECTORS:
             return ALONE
-        return f"Could not find '{group}/{name}': {group} is one of {', '.join(known.split())}."
+        hint = nearest(name, known.split())
+        hint = f" ({hint})" if hint else ""
+        return (
+            f"Could not find '{group}/{name}'{hint}: {group} is one of {', '.join(known.split())}."
+        )
     if isinstance(error, HydraException) and cause is not None and str(cause) not in text:
         text = f"{text} ({str(cause).splitlines()[0]})"
     return " ".join(text.split())

@@ -22,5 +22,7 @@ def run(config: dict[str, Any]) -> float | None:
     if done.choice is not None and not isinstance(done.choice, tuple):
         print(done.choice)  # of a chooser that says why
     print(table(done.rows))
+    if done.restored is not None:
+        print(f"Restored: {done.restored}")
     print(f"Samples are in {done.folder}")
     return done.value

@@ -1,9 +1,21 @@
-"""What score models are trained on: denoising score matching, its weightings and times."""
+"""What score models are trained on: denoising score matching, its weightings and times, and
+what is seen of the data beside."""
 
 from sdegen.losses.conditions import dropped
+from sdegen.losses.degradations import (
+    JPEG,
+    Colorize,
+    Degradation,
+    Degraded,
+    Inpaint,
+    Superresolve,
+    Uncrop,
+)
 from sdegen.losses.dequantisation import dequantised
 from sdegen.losses.dsm import dsm_loss
 from sdegen.losses.judges import matched, noisy_ce
+from sdegen.losses.judges import noisy_ce
+from sdegen.losses.restoration import paired
 from sdegen.losses.times import (
     LogNormalTime,
     independent,
@@ -15,9 +27,16 @@ from sdegen.losses.vdm import vdm_loss
 from sdegen.losses.weightings import EDMWeighting, MinSNR
 
 __all__ = [
+    "JPEG",
+    "Colorize",
+    "Degradation",
+    "Degraded",
     "EDMWeighting",
+    "Inpaint",
     "LogNormalTime",
     "MinSNR",
+    "Superresolve",
+    "Uncrop",
     "dequantised",
     "dropped",
     "dsm_loss",
@@ -26,6 +45,7 @@ __all__ = [
     "low_discrepancy",
     "matched",
     "noisy_ce",
+    "paired",
     "uniform_time",
     "vdm_loss",
 ]

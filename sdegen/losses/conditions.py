@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,10 +17,11 @@ def dropped(
     model: Any,
     x0: Tensor,
     *,
-    loss: Callable[[Any, Tensor], Tensor],
+    loss: Callable[..., Tensor],
     p: float | Mapping[str, float],
     without: Mapping[str, Any],
     together: bool = True,
+    where: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """A loss (b,) of a model whose conditions are dropped with probability p, sample by sample.
@@ -31,6 +33,7 @@ def dropped(
               broadcasts to it, as a learned or an empty text. Conditions not named stay.
     p:        of all at once; or, with ``together=False``, of each by itself, of k conditions k
               numbers by name where they differ: all are then gone with the product's probability.
+    where:    of the loss, which takes it, as ``dsm_loss`` does.
 
     The draws are torch's generator's, or those of ``generator``, on x0's device. They do not
     shift the loss's own: p = 0 and p = 1 are the losses of the models with and without, bit for
@@ -59,7 +62,8 @@ def dropped(
         changed[name] = torch.where(gone, new, old)
         if not together:
             u = torch.rand(len(x0), device=x0.device, generator=draws)
-    found = loss(model.given(**changed), x0)
+    part = loss if where is None else partial(loss, where=where)
+    found = part(model.given(**changed), x0)
     if generator is None:
         torch.randint(2, ())  # after the loss: where it draws elsewhere, the next call differs too
     return found

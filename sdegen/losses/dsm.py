@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from sdegen.checks import one_of
+from sdegen.guidance.wrapped import fits
 from sdegen.losses.times import Draw, Times, independent, uniform_time
 from sdegen.losses.weightings import WEIGHTINGS, Weighting
 from sdegen.model.denoiser import Denoiser
 from sdegen.sde.level import TINY, expand, spread
-from sdegen.sde.process import LinearSDE, check_given, diffusion_of
+from sdegen.sde.process import SDE, LinearSDE, check_given, diffusion_of
 
 # ------------------------------------------------------------------------------- the loss
 
@@ -28,6 +29,7 @@ def dsm_loss(
     weighting: str | Weighting | None = None,
     times: Times = uniform_time,
     draw: Draw = independent,
+    where: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Denoising score matching, one loss per sample: (b,).  Song et al. (2021), eq. 7.
@@ -40,16 +42,20 @@ def dsm_loss(
                each coordinate.
     times:     where t is drawn: ``uniform_time``, ``LogNormalTime()``, ``likelihood_time``.
     draw:      ``independent`` or ``low_discrepancy`` uniforms behind t.
+    where:     booleans that broadcast to x0, with the batch's axis: the mean is of the coordinates
+               where they are true, 0 of a sample without any. None: of all.
 
     The mean over coordinates times d/2 is the paper's 1/2 |.|^2. The error is taken in the
     network's own target and then weighted, so nothing cancels at small sigma. An SDE without
     marginals is trained on |G^T (score - target)|^2, the likelihood weighting.
 
-    ValueError for data that is empty or not floating point; and, where looking costs no
+    ValueError for data that is empty or not floating point, a ``where`` of another kind or shape,
+    or for an SDE without marginals; and, where looking costs no
     synchronisation (on the CPU), for NaN or infinite data.
     """
     check_data(x0)
     check_given(model.sde)
+    refuse_part(where, x0, model.sde)
     u = draw(len(x0), x0.device, generator)
     z = torch.randn(x0.shape, device=x0.device, generator=generator, dtype=x0.dtype)
     t, ratio = times(model.sde, u)
@@ -76,9 +82,32 @@ def dsm_loss(
     slope = size * inside.alpha / (inside.alpha * b - inside.sigma * a)
     weight = spread(weigh(inside), slope.ndim) * slope**2
     if weight.ndim > 1:  # of each coordinate, which the mean must not come before
-        return ratio.to(x0) * (expand(weight, x0) * off.square()).reshape(len(x0), -1).mean(1)
-    error = off.square().reshape(len(x0), -1).mean(1)
-    return (ratio * weight).to(x0) * error
+        return ratio.to(x0) * mean_where(expand(weight, x0) * off.square(), where)
+    return (ratio * weight).to(x0) * mean_where(off.square(), where)
+
+
+def mean_where(error: Tensor, where: Tensor | None) -> Tensor:
+    """The mean of a sample's errors (b, *) where they count, (b,)."""
+    if where is None:
+        return error.reshape(len(error), -1).mean(1)
+    counted = where.to(error.device).expand(error.shape).reshape(len(error), -1)
+    kept = torch.where(counted, error.reshape(len(error), -1), 0)  # what is infinite elsewhere too
+    return kept.sum(1) / counted.sum(1).clamp(min=1)
+
+
+def refuse_part(where: Tensor | None, x0: Tensor, sde: SDE) -> None:
+    """ValueError where a loss cannot be that of a part of the data."""
+    if where is None:
+        return
+    if not isinstance(sde, LinearSDE):
+        raise ValueError(
+            f"The loss on {type(sde).__name__}, which has no marginals, mixes coordinates by its "
+            "G: it is of all of them, and takes no where."
+        )
+    if not isinstance(where, Tensor) or where.dtype is not torch.bool:
+        said = where.dtype if isinstance(where, Tensor) else repr(where)
+        raise ValueError(f"where is boolean, true where the error counts, but it is {said}.")
+    fits(where, x0, "where")
 
 
 def finite(c: Tensor | float) -> Tensor:

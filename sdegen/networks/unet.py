@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sdegen.checks import whole
 from sdegen.networks.embedding import Conditioning
 
 
@@ -114,8 +115,10 @@ class UNet(nn.Module):
     on the way up also sees what its counterpart on the way down has made. Ho et al. (2020),
     appendix B.
 
-    ``net(x, t, y=None)``; see Conditioning for t (B,) and the class labels y (B,).
-    Raises ValueError for an x of another shape.
+    ``net(x, t, y=None, c=None)``; see Conditioning for t (B,) and the class labels y (B,). With
+    ``beside = k > 0`` it also sees a picture c (B, k, *space) beside x, as Palette's does what it
+    restores: Saharia et al. (2022b), section 3. c is not scaled with x.
+    Raises ValueError for an x or c of another shape, and for a c that is missing or not expected.
     """
 
     def __init__(
@@ -129,8 +132,10 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         heads: int = 4,
         dims: int = 2,
+        beside: int = 0,
     ) -> None:
         super().__init__()
+        whole("beside", beside, 0)
         if dims not in CONV:
             raise ValueError(f"dims = {dims}, expected 1 (series), 2 (images) or 3 (volumes).")
         if blocks < 1:
@@ -140,7 +145,7 @@ class UNet(nn.Module):
                 f"attention = {list(attention)} must list levels among the {len(mults)} of "
                 f"mults = {list(mults)}, which needs at least one."
             )
-        self.channels, self.dims = channels, dims
+        self.channels, self.dims, self.beside = channels, dims, beside
         self.multiple = 2 ** (len(mults) - 1)
         self.conditioning = Conditioning(width, classes)
 
@@ -155,7 +160,8 @@ class UNet(nn.Module):
         finer = channels  # of the level above; above the first stands the state itself
         for i, mult in enumerate(mults):
             here, attend = width * mult, i in attention
-            shrink = CONV[dims](finer, here, 3, stride=2 if i else 1, padding=1)
+            enter = finer if i else channels + beside
+            shrink = CONV[dims](enter, here, 3, stride=2 if i else 1, padding=1)
             grow = self._upsample(here, finer) if i else self._head(here, finer)
             self.shrink += [shrink, *(nn.Identity() for _ in range(blocks - 1))]
             self.down += [stage(here, here, attend) for _ in range(blocks)]
@@ -172,18 +178,39 @@ class UNet(nn.Module):
         conv = zeroed(CONV[self.dims](enter, leave, 3, padding=1))
         return nn.Sequential(group_norm(enter), nn.SiLU(), conv)
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, t: Tensor, y: Tensor | None = None, c: Tensor | None = None
+    ) -> Tensor:
         self._check(x.shape)
-        c = self.conditioning(t, y, len(x))
-        h: Tensor = x
+        e = self.conditioning(t, y, len(x))
+        h: Tensor = self._with(x, c)
         seen: list[Tensor] = []
         for shrink, stage in zip(self.shrink, self.down, strict=True):
-            h = stage(shrink(h), c)
+            h = stage(shrink(h), e)
             seen.append(h)
-        h = self.middle(h, c)
+        h = self.middle(h, e)
         for stage, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
-            h = grow(stage(torch.cat([h, seen.pop()], dim=1), c))
+            h = grow(stage(torch.cat([h, seen.pop()], dim=1), e))
         return h
+
+    def _with(self, x: Tensor, c: Tensor | None) -> Tensor:
+        """x and what stands beside it, (B, channels + beside, *space)."""
+        wanted = (len(x), self.beside, *x.shape[2:])
+        if c is None and not self.beside:
+            return x
+        if c is None:
+            raise ValueError(
+                f"This network has beside = {self.beside}: it is given c of shape {wanted}, what "
+                "is seen of the data, as model.given(c=...)."
+            )
+        if not self.beside:
+            raise ValueError(
+                "c was given, but the network sees nothing beside x: build it with beside > 0, "
+                "or call it without c."
+            )
+        if c.shape != wanted:
+            raise ValueError(f"c has shape {tuple(c.shape)}, expected {wanted}.")
+        return torch.cat([x, c.to(x)], dim=1)
 
     def _check(self, shape: torch.Size) -> None:
         """ValueError unless states of this shape go down to the lowest level and up again."""

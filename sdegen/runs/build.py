@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch.utils.data import IterableDataset
 
 from sdegen.data import ArrayData, ImageFolder, hold_out, numbered_as
 from sdegen.data.classes import plain
+from sdegen.losses import Degradation
 
 ALLOWED = ("sdegen", "torch.optim")
 """Packages whose names a configuration may call. A user's own are added by ``packages``; solvers
@@ -81,6 +82,31 @@ def build(node: Any, packages: Sequence[str] = (), **extra: Any) -> Any:
 def build_walk(config: dict[str, Any]) -> Any:
     """The walk of a configuration, None for walk=default: the solver's own, or log_snr."""
     return build(config["walk"], config["packages"]) or None
+
+
+EDIT = "edit"
+"""The task that hides nothing."""
+
+
+def task_name(node: Any) -> str:
+    """What a task's node is called, as task=... has it."""
+    target = node.get("_target_") if isinstance(node, Mapping) else node
+    return str(target).rpartition(".")[2].lower()
+
+
+def build_task(node: Any, packages: Sequence[str] = ()) -> Degradation | None:
+    """What a configuration's ``task`` shows of data, None without one; ValueError for what hides
+    nothing."""
+    if not node:
+        return None
+    if task_name(node) == EDIT:
+        raise ValueError(
+            "task=edit is for sdegen-sample, with any run: there is nothing to be trained for it."
+        )
+    task = build(node, packages)
+    if not isinstance(task, Degradation):
+        raise ValueError(f"A task is a Degradation of sdegen.losses, but it is {task!r}.")
+    return task
 
 
 def build_optimizer(config: dict[str, Any]) -> Any:

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from sdegen.data import class_labels
 from sdegen.files import write_json, write_tensors
 from sdegen.metrics.quality import Row
 from sdegen.model.score import ScoreModel
 from sdegen.runs.compare import as_json, budgets_of, compare
-from sdegen.runs.folder import WEIGHTS, given_labels, quality_of
+from sdegen.runs.folder import WEIGHTS, quality_of
 from sdegen.runs.pictures import Shown, curve, picture, shown, trajectory
+from sdegen.runs.restoring import Seen, prepared
 from sdegen.runs.settings import Comparison
 from sdegen.sampling.choice import Chooser
 from sdegen.solvers.solver import Solver
@@ -33,9 +33,12 @@ def finish(
     solvers: Mapping[str, Solver | Chooser],
     walk: Any,
     header: dict[str, Any],
+    seen: Seen | None = None,
 ) -> list[Row]:
     """Sample with every solver at every budget; write the weights, with what they say of
     themselves, pictures and the table.
+
+    seen: what a model that restores is shown.
 
     The table's rows, that of real data first; without it, and unmeasured, where no data are held
     out.
@@ -50,8 +53,8 @@ def finish(
     counts = header["counts"] if config["conditional"] else []
     rows = [quality.floor(n)] if quality else []
     runs = sum(len(budgets_of(solver, budgets)) for solver in solvers.values())
-    given, shape = given_labels(model, n, counts), (n, *data.shape)
-    y = class_labels(n, counts) if counts else None
+    given, shape = prepared(model, n, counts, seen), (n, *data.shape)
+    y = given.conditions["y"] if counts else None
     drawn: dict[str, tuple[Shown, str]] = {}  # of each solver, at its last budget
     results = compare(given, quality, shape, solvers, budgets, walk=walk, seed=seed)
     for row, solution in tqdm(results, total=runs, desc="sampling", unit="solve", leave=False):
@@ -62,5 +65,9 @@ def finish(
     for name, (some, title) in drawn.items():
         picture(some, folder / name, title)
     curve(folder)
-    trajectory(model, data.shape, counts, folder, solvers, walk, compared)
+
+    def given_few(n: int) -> Any:
+        return prepared(model, n, counts, seen)
+
+    trajectory(given_few, data.shape, folder, solvers, walk, compared)
     return rows

@@ -13,7 +13,7 @@ from torch import nn
 from sdegen.checks import warn
 from sdegen.model.score import ScoreModel
 from sdegen.networks import MLP, UNet
-from sdegen.runs.build import build, refuse_strangers
+from sdegen.runs.build import build, build_task, refuse_strangers
 
 USUAL = ("dim", "channels", "classes")
 """What a network gets that takes any keyword and names none of them."""
@@ -22,7 +22,9 @@ USUAL = ("dim", "channels", "classes")
 def build_model(config: dict[str, Any], shape: Sequence[int], classes: int) -> ScoreModel:
     """The score model of a resolved configuration, for data of a shape and number of classes."""
     packages, conditional = config["packages"], config["conditional"]
-    net = build_network(config["net"], packages, shape, classes if conditional else 0)
+    task = build_task(config.get("task"), packages)
+    beside = task.beside(shape[0]) if task else 0
+    net = build_network(config["net"], packages, shape, classes if conditional else 0, beside)
     if not conditional:
         refuse_wanting(net, str(config["net"].get("_target_")))
     sde = build(config["sde"], packages)
@@ -32,15 +34,18 @@ def build_model(config: dict[str, Any], shape: Sequence[int], classes: int) -> S
         raise ValueError(f"The model {config['model']} cannot be built: {error}.") from error
 
 
-def facts(shape: Sequence[int], classes: int) -> dict[str, Any]:
+def facts(shape: Sequence[int], classes: int, beside: int = 0) -> dict[str, Any]:
     """What samples of a shape say of themselves, by the names that a network may ask for.
 
     shape: all of it.  dim: of vectors.  channels: of anything else, whose first axis they are, and
     dims: the number of axes that follow.  length: of series.  size: of images and volumes whose
-    sides are equal.  classes: how many labels the network will be given, 0 for none.
+    sides are equal.  classes: how many labels the network will be given, 0 for none.  beside: the
+    channels of what it is shown of the data, where it is trained for a task.
     """
     first, *space = shape
     found: dict[str, Any] = {"shape": list(shape), "classes": classes}
+    if beside:
+        found["beside"] = beside
     if not space:
         return found | {"dim": first}
     found |= {"channels": first, "dims": len(space)}
@@ -50,16 +55,20 @@ def facts(shape: Sequence[int], classes: int) -> dict[str, Any]:
 
 
 def build_network(
-    node: dict[str, Any], packages: Sequence[str], shape: Sequence[int], classes: int
+    node: dict[str, Any],
+    packages: Sequence[str],
+    shape: Sequence[int],
+    classes: int,
+    beside: int = 0,
 ) -> Any:
     """The network of a configuration node, for data of a shape; with ``classes`` > 0 one that is
-    given labels.
+    given labels, with ``beside`` > 0 one that is given c, of so many channels.
 
     It gets of ``facts`` what its signature names and the node does not say. ValueError with one
     sentence where that is not enough, where it is no module or not called as net(x, t), and where
     a network that is to get labels takes none.
     """
-    known, target = facts(shape, classes), str(node.get("_target_"))
+    known, target = facts(shape, classes, beside), str(node.get("_target_"))
     asked = parameters(node, packages)
     node = without_ours(node, asked, target)
     given = {name: value for name, value in known.items() if name in asked and name not in node}
@@ -89,6 +98,8 @@ def build_network(
             f"that names those it wants, of {', '.join(known)}, gets these alone."
         ) from error
     refuse_deaf(net, target, classes)
+    if beside:
+        refuse_blind(net, target)
     return net
 
 
@@ -147,6 +158,18 @@ def refuse_deaf(net: Any, target: str, classes: int) -> None:
         raise ValueError(
             f"conditional=true gives the network the class labels as y, but {target} is called "
             f"with ({said}): let it take y, or say conditional=false."
+        )
+
+
+def refuse_blind(net: nn.Module, target: str) -> None:
+    """ValueError for a network that does not take what a task shows."""
+    called = signature_of(net)
+    if called is None or "c" in called.parameters:
+        return
+    if not any(each.kind is Parameter.VAR_KEYWORD for each in called.parameters.values()):
+        raise ValueError(
+            f"A task gives the network what is seen of the data as c, but {target} is called with "
+            f"({', '.join(called.parameters)}): take net=unet, or let it take c."
         )
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from sdegen.model.score import ScoreModel
 from sdegen.runs.compare import budgets_of
-from sdegen.runs.folder import given_labels
 from sdegen.runs.settings import Comparison
 from sdegen.sampling.choice import Chooser
 from sdegen.solvers.solver import Solver
@@ -69,15 +67,15 @@ def curve(folder: Path) -> None:
 
 
 def trajectory(
-    model: ScoreModel,
+    given: Callable[[int], Any],
     shape: Sequence[int],
-    counts: list[int],
     folder: Path,
     solvers: Mapping[str, Solver | Chooser],
     walk: Any,
     compared: Comparison,
 ) -> None:
-    """A few samples on their way from noise to data, by the last solver that steps."""
+    """A few samples on their way from noise to data, by the last solver that steps, of the model
+    that is given all it needs for so many."""
     from sdegen.plots import save_trajectory
     from sdegen.sampling.march import solve
 
@@ -88,10 +86,9 @@ def trajectory(
         return
     name, solver = list(stepping.items())[-1]
     n = 2000 if len(shape) == 1 else 10
-    model = given_labels(model, n, counts)
     budget, seed = max(compared.budgets), compared.seed
     solution = solve(
-        model, (n, *shape), solver=solver, nfe=budget, walk=walk, seed=seed, path=True
+        given(n), (n, *shape), solver=solver, nfe=budget, walk=walk, seed=seed, path=True
     )
     assert solution.path is not None
     states = solution.path.x

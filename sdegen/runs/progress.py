@@ -11,8 +11,8 @@ import torch
 from sdegen.checks import warn
 from sdegen.files import claim, clear_parts, write_tensors
 from sdegen.model.score import ScoreModel
-from sdegen.runs.folder import given_labels
 from sdegen.runs.pictures import picture, shown
+from sdegen.runs.restoring import Seen, prepared
 from sdegen.sampling.march import solve
 from sdegen.sampling.plan import Plan
 from sdegen.solvers.solver import arrived
@@ -39,6 +39,7 @@ class Progress:
     seed: int
     every: int
     most: int
+    some: Seen | None = None
 
     def refuse_early(self, model: ScoreModel) -> None:
         """Raise now what the solver would refuse later."""
@@ -60,7 +61,7 @@ class Progress:
             claim(place)
             clear_parts(place)
             with torch.random.fork_rng(gpu):
-                given = given_labels(model, n, self.counts)
+                given = prepared(model, n, self.counts, self.some)
                 made = solve(given, (n, *self.shape), nfe=NFE, seed=self.seed)
             good = arrived(made.status)
             about = {"step": step, "seed": self.seed, "nfe": NFE}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from torch import Tensor
 from sdegen.data import class_labels
 from sdegen.files import claim, locked, write_json
 from sdegen.metrics.quality import Quality, Row, row_of
+from sdegen.metrics.restored import Restored
 from sdegen.noise import Brownian, Noise, Seeded
 from sdegen.runs.build import build
 from sdegen.runs.chunks import SAMPLES, Chunk, Job, Shelf, gathered
@@ -24,6 +26,7 @@ from sdegen.runs.folder import Run, device_of, load_run, quality_of
 from sdegen.runs.guiding import guide_of
 from sdegen.runs.pictures import picture, shown
 from sdegen.runs.settings import SampleSettings, record
+from sdegen.runs.tasks import job_of
 from sdegen.sampling.march import Solution
 from sdegen.sampling.plan import Plan
 from sdegen.solvers.backends import TorchDiffEq
@@ -48,12 +51,13 @@ WHICH = ("step", "ema")
 
 class Sampled(NamedTuple):
     """The table's rows, the folder that holds everything, why the solver was chosen where one
-    was, and the number that was asked for."""
+    was, the number that was asked for, and what restored images are worth."""
 
     rows: list[Row]
     folder: Path
     choice: Any
     value: float | None
+    restored: Restored | None = None
 
 
 def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled:
@@ -70,13 +74,14 @@ def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled:
     refuse_export(settings.formats, run.shape)
     folder = run.folder / "samples" / settings.title
     maker = Maker(settings, run)
+    job = maker.job
     claim(folder)
     with locked(folder):
         config = record(settings)
         same = {k: v for k, v in config.items() if k not in HOW_MANY and k not in WHICH}
         if settings.seed is None:  # none of them could be made again
             (folder / SAMPLES).unlink(missing_ok=True)
-        n, size, devices = settings.n, settings.batch_size, settings.devices
+        n, size, devices = maker.n, settings.batch_size, settings.devices
         if couples(maker.how["solver"]):
             same["batch_size"] = size
         else:
@@ -94,12 +99,16 @@ def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled:
         quality = reference(settings, run, say) if settings.quality else None
         row = row_of(settings.title, settings.nfe, solution, seconds, quality)
         rows = [quality.floor(n), row] if quality else [row]
-        write_json(
-            folder / "result.json", {"config": config, "step": run.step, "rows": as_json(rows)}
-        )
+        found = job.worth(solution.x) if job else None
+        result = {"config": config, "step": run.step, "rows": as_json(rows)}
+        result |= {"restored": asdict(found)} if found else {}
+        write_json(folder / "result.json", result)
+        title = f"{settings.title}, {calls} NFE"
         some = shown(solution.x, made["y"] if run.counts else None, run.names)
-        picture(some, folder / "samples.png", f"{settings.title}, {calls} NFE")
-    return Sampled(rows, folder, maker.choice, value_of(rows, settings.objective))
+        picture(some, folder / "samples.png", title)
+        if job:
+            job.draw(solution.x, folder / "images.png", title)
+    return Sampled(rows, folder, maker.choice, value_of(rows, settings.objective), found)
 
 
 def couples(solver: Any) -> bool:
@@ -129,9 +138,14 @@ class Maker:
         self, settings: SampleSettings, run: Run, how: dict[str, Any] | None = None
     ) -> None:
         self.settings, self.run, self.choice = settings, run, None
+        chosen = numbers_of(settings.classes, run)
+        self.job = job_of(settings, run, chosen if settings.classes else ())
+        self.n = self.job.n if self.job else settings.n
         self.labels = None
-        if chosen := numbers_of(settings.classes, run):
-            self.labels = class_labels(settings.n, chosen)
+        if self.job and self.job.labels is not None:
+            self.labels = self.job.labels.repeat_interleave(self.job.draws)
+        elif chosen:
+            self.labels = class_labels(self.n, chosen)
         self.guide = guide_of(settings.guidance, run, settings.packages)
         if settings.seed is None:  # a new process's generator begins as every other's
             torch.seed()
@@ -147,21 +161,24 @@ class Maker:
             "eta": settings.eta,
             "denoise": settings.denoise,
         }
-        size = min(settings.n, settings.batch_size)
-        start, noise = (size, *run.shape), self.noise(0, size)
+        if self.job and self.job.start is not None:
+            self.how["t"] = self.job.start
+        size = min(self.n, settings.batch_size)
         # What cannot be solved is refused here, before there is a folder.
-        plan = Plan.of(self.model(0, size), start, **self.how, **noise)
+        plan = Plan.of(self.model(0, size), (size, *run.shape), **self.how, **self.noise(0, size))
         self.choice = plan.choice
         if not isinstance(solver, Solver):
             self.how |= {"solver": plan.solver, "walk": plan.walk, "steps": None, "nfe": None}
 
     def __call__(self, first: int, m: int) -> Chunk:
         """Samples first to first + m - 1."""
-        shape = (m, *self.run.shape)
-        solution, seconds = timed_solve(
-            self.model(first, m), shape, **self.how, **self.noise(first, m)
-        )
-        made: dict[str, Tensor] = {"x": solution.x, "nfe": solution.nfe, "status": solution.status}
+        model, random = self.model(first, m), self.noise(first, m)
+        start: Any = (m, *self.run.shape)
+        if self.job:
+            start = self.job.begin(model, first, m, random.get("noise"))
+        solution, seconds = timed_solve(model, start, **self.how, **random)
+        x = self.job.ended(solution.x, first, m) if self.job else solution.x
+        made: dict[str, Tensor] = {"x": x, "nfe": solution.nfe, "status": solution.status}
         if self.labels is not None:
             made["y"] = self.labels[first : first + m]
         return Chunk({name: tensor.cpu() for name, tensor in made.items()}, seconds)
@@ -171,7 +188,9 @@ class Maker:
         model = self.run.model
         if self.labels is not None:
             model = model.given(y=self.labels[first : first + m].to(model.device))
-        return self.guide(model)
+        if self.job is None:
+            return self.guide(model)
+        return self.job.model(model, self.guide, first, m)
 
     def noise(self, first: int, m: int) -> dict[str, Any]:
         """The random numbers of these samples, as ``solve`` takes them."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sdegen.checks import flag, folder_name, number, one_of, optional, text, texts, whole
@@ -81,7 +82,10 @@ class SampleSettings:
     a checkpoint that was kept.  ema: the decay of the average, where there are several.  quality:
     whether the samples are measured.  formats: files beside the .safetensors, of "png" and "npz".
     objective: the number that the command returns, "frechet" or "sliced", None for none.
-    guidance: what is made of the model, a wrapper or several by name.
+    guidance: what is made of the model, a wrapper or several by name.  task: what is done to
+    held-out images, or those of the file ``image``, n at most, with ``draws`` samples of each.
+    observation: how a model that was not trained for the task is told what is seen.  start: the
+    time to which task=edit noises.
     """
 
     run: str
@@ -103,9 +107,14 @@ class SampleSettings:
     objective: str | None
     device: str
     packages: list[str]
+    start: float | None
+    image: str | None
+    draws: int | None
     solver: Node | None = None
     walk: Node | None = None
     guidance: Node | None = None
+    task: Node | None = None
+    observation: Node | None = None
 
     def __post_init__(self) -> None:
         text("run", self.run), folder_name("name", self.name), text("device", self.device)
@@ -128,14 +137,32 @@ class SampleSettings:
         seeds = len(self.seed) if isinstance(self.seed, list) else self.n
         if seeds != self.n:
             raise ValueError(f"There are {seeds} seeds for n = {self.n} samples: give one each.")
+        self.refuse_without_task()
         if self.classes is not None and (not isinstance(self.classes, list) or not self.classes):
             raise ValueError(f"classes must be a list, classes=[...], but it is {self.classes!r}.")
+
+    def refuse_without_task(self) -> None:
+        """ValueError for what only a task has, and what it has not."""
+        optional(number, "start", self.start)
+        optional(text, "image", self.image)
+        optional(whole, "draws", self.draws)
+        given = {"image": self.image, "draws": self.draws, "observation": self.observation}
+        if not self.task:
+            for name, value in {**given, "start": self.start}.items():
+                if value:
+                    raise ValueError(f"{name} belongs to a task: give task=..., or leave it out.")
+            return
+        if self.start is not None and "start" not in self.task:
+            raise ValueError(f"start={self.start} belongs to task=edit: leave it out.")
+        if isinstance(self.seed, list):
+            raise ValueError("With a task a seed is one number: each sample has its own stream.")
 
     @property
     def title(self) -> str:
         """A folder name that says what differs between the jobs of a sweep, and fits a file."""
         how = {"nfe": self.nfe, "steps": self.steps, "eta": self.eta, "seed": self.seed}
-        parts = {"at": self.step, "ema": self.ema, **how}
+        image = self.image and f"-{Path(self.image).stem}"
+        parts = {"at": self.step, "ema": self.ema, "image": image, **how}
         given = [f"{key}{value}" for key, value in parts.items() if value is not None]
         return short("-".join([self.name, *given, *(["denoise"] if self.denoise else [])]))
 
@@ -248,6 +275,7 @@ class Experiment:
     conditional: bool
     packages: list[str]
     walk: Node | None = None
+    task: Node | None = None
     objective: str | None = None
 
     def __post_init__(self) -> None:

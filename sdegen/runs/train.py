@@ -16,13 +16,14 @@ from sdegen.data.items import split
 from sdegen.files import claim, locked, write_json
 from sdegen.metrics.quality import Row
 from sdegen.runs.begun import as_begun
-from sdegen.runs.build import build, build_data, build_optimizer, share_held_out
+from sdegen.runs.build import build, build_data, build_optimizer, build_task, share_held_out
 from sdegen.runs.compare import refuse_early
-from sdegen.runs.finish import finish
+from sdegen.runs.finish import SAMPLES, finish
 from sdegen.runs.folder import description, with_length
 from sdegen.runs.guiding import with_null_label
 from sdegen.runs.network import build_model
 from sdegen.runs.progress import Progress
+from sdegen.runs.restoring import seen_of
 from sdegen.runs.scale import warn_of_scale, with_sigma
 from sdegen.runs.settings import Experiment
 from sdegen.training import Objective, Trainer, TrainSettings, stopping
@@ -48,9 +49,10 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     beginning, test = with_length(data), with_length(test)
     config = with_sigma(config, beginning, folder)
     loss = with_null_label(config["loss"], data.classes, bool(config["conditional"]))
-    config = {**config, "loss": loss}
+    config = with_task({**config, "loss": loss})
     experiment = Experiment.of(config)
     packages, settings, compared = experiment.packages, experiment.train, experiment.evaluate
+    task = build_task(experiment.task, packages)
     torch.manual_seed(settings.seed)
     model = build_model(config, data.shape, data.classes)
     refuse_idle(model, config["net"])
@@ -63,11 +65,13 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     Objective(model, loss, experiment.conditional)(*split(default_collate(two_of(data))))
     if first_process():
         warn_of_scale(model.sde, beginning)
-    del beginning
     about = description(config, data)
     counts = about["counts"] if experiment.conditional else []
     often, most = settings.sample_every, settings.batch_size
-    progress = Progress(folder, data.shape, counts, about["names"], compared.seed, often, most)
+    some = seen_of(task, beginning if test is None else test, SAMPLES)
+    del beginning
+    names, seed = about["names"], compared.seed
+    progress = Progress(folder, data.shape, counts, names, seed, often, most, some)
     progress.refuse_early(model)
     claim(folder)
     with locked(folder) if first_process() else contextlib.nullcontext():
@@ -100,8 +104,17 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
         if stopped or not first:
             return Trained(stopped, [])
         header = {**about, "step": step}
-        rows = finish(averaged, config, compared, folder, data, test, solvers, walk, header)
+        rows = finish(averaged, config, compared, folder, data, test, solvers, walk, header, some)
         return Trained(0, rows)
+
+
+def with_task(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration whose loss is ``paired`` where it has a task."""
+    task = config.get("task")
+    if not task:  # as of runs before there were any
+        return {name: value for name, value in config.items() if name != "task"}
+    loss = {"_target_": "sdegen.losses.paired", "_partial_": True, "degrade": task}
+    return {**config, "loss": {**loss, "loss": config["loss"]}}
 
 
 def begins(

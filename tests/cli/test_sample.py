@@ -185,6 +185,7 @@ def test_a_command_returns_the_number_that_is_asked_for(plane: Path) -> None:
     config |= {"classes": None, "weights": "finished", "quality": True, "formats": []}
     config |= {"objective": "sliced", "device": "cpu", "packages": []}
     config |= {"devices": 1, "step": None, "ema": None}
+    config |= {"start": None, "image": None, "draws": None}
     config |= {"solver": {"_target_": "sdegen.DDIM"}, "walk": None}
     value = task(config)
     made_in = plane / "outputs" / "toy2d" / "samples" / "value-nfe2-seed0"

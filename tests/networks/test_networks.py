@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from sdegen import EDMSDE, ScoreModel
 from sdegen.networks import MLP, TimeEmbedding, UNet
 from sdegen.networks.unet import Attention, group_norm
-from tests.cases import ROOT
+from tests.cases import ROOT, refused
 
 CONF = ROOT / "conf" / "net"
 Net = TypeVar("Net", bound=nn.Module)
@@ -331,8 +332,49 @@ def test_configuration_lists_all_but_what_the_data_decides(name: str, kind: type
     conf: Any = OmegaConf.to_object(OmegaConf.load(CONF / f"{name}.yaml"))
     assert conf.pop("_target_") == f"sdegen.networks.{kind.__name__}"
     signature = inspect.signature(kind).parameters
-    asked = {"dim"} if kind is MLP else {"channels", "dims"}
+    asked = {"dim"} if kind is MLP else {"channels", "dims", "beside"}
     assert set(signature) - set(conf) == {*asked, "classes"}
     for key, value in conf.items():
         default = signature[key].default
         assert value == (list(default) if isinstance(default, tuple) else default)
+
+
+class TestBeside:
+    """A picture beside the state: Palette's condition."""
+
+    X, T = torch.randn(2, 3, 8, 8), torch.tensor([0.1, 0.7])
+
+    def test_the_first_layer_alone_sees_it(self) -> None:
+        """With its weights there the network is one without, and c is not scaled with x."""
+        torch.manual_seed(0)
+        plain = UNet(3, width=8, heads=2)
+        torch.manual_seed(0)
+        net = UNet(3, width=8, heads=2, beside=1)
+        weights = dict(plain.state_dict())
+        first = weights["shrink.0.weight"]
+        beside = torch.ones(len(first), 1, 3, 3)
+        net.load_state_dict(weights | {"shrink.0.weight": torch.cat([first, beside], 1)})
+        for each in (net, plain):
+            with torch.no_grad():
+                each.grow[0][-1].weight.normal_(generator=torch.Generator().manual_seed(1))
+        dark = torch.zeros(2, 1, 8, 8)
+        assert torch.equal(net(self.X, self.T, c=dark), plain(self.X, self.T))
+        assert not torch.equal(net(self.X, self.T, c=dark + 1), plain(self.X, self.T))
+        seen = []
+        handle = net.shrink[0].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+        model = ScoreModel(net, EDMSDE(), "edm").given(c=dark + 1)
+        model(self.X, 20.0)
+        handle.remove()
+        assert (seen[0][:, 3:] == 1).all() and (seen[0][:, :3].abs() < 1).all()
+
+    def test_what_stands_beside_is_told_or_refused(self) -> None:
+        net, c = UNet(3, width=8, heads=2, beside=2), torch.zeros(2, 2, 8, 8)
+        with refused(r"beside = 2: it is given c of shape \(2, 2, 8, 8\).* model.given\(c=...\)"):
+            net(self.X, self.T)
+        with refused(r"c has shape \(2, 1, 8, 8\), expected \(2, 2, 8, 8\)"):
+            net(self.X, self.T, c=c[:, :1])
+        with refused("the network sees nothing beside x: build it with beside > 0"):
+            UNet(3, width=8, heads=2)(self.X, self.T, c=c)
+        with refused("beside must be a whole number >= 0, but it is -1"):
+            UNet(3, beside=-1)
+        assert UNet(3).state_dict().keys() == net.state_dict().keys()

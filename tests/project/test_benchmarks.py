@@ -191,6 +191,23 @@ def test_control(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_restoration(tmp_path: Path) -> None:
+    """What is known stays, the regression has no spread, and RePaint pays for its climbs; what is
+    published is in the order that the page says."""
+    python(BENCHMARKS / "restoration.py", "--quick", "--out", tmp_path / "x.json", cwd=ROOT)
+    rows = json.loads((tmp_path / "x.json").read_text())["rows"]["inpaint"]
+    assert all(row["known"] == 0 for row in rows.values())
+    assert rows["regression"]["spread"] == 0 and rows["trained for it"]["spread"] > 0
+    assert rows["RePaint, 2 times"]["nfe"] == 2 * rows["imputation, eta 0"]["nfe"]
+    kept = json.loads((BENCHMARKS / "restoration.json").read_text())["rows"]
+    assert kept.keys() == {"inpaint", "colorize"} and kept["inpaint"].keys() > rows.keys()
+    assert all(row["known"] in (0, None) for each in kept.values() for row in each.values())
+    means = {name: row["mean"] for name, row in kept["inpaint"].items()}
+    assert means["imputation, eta 0"] < means["imputation, eta 1"] < means["RePaint, 5 times"]
+    assert means["trained for it"] > means["imputation, eta 1"]
+
+
+@pytest.mark.slow
 def test_guidance(tmp_path: Path) -> None:
     """A network of zero weights is not moved by a scale, and scales of one model cost one call."""
     python(BENCHMARKS / "guidance.py", "--quick", "--out", tmp_path / "x.json", cwd=ROOT)
@@ -269,7 +286,6 @@ def test_posteriors(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_volumes(tmp_path: Path) -> None:
     """What is drawn costs an evaluation of each slice a step; what is joined is nearer."""
-    pytest.importorskip("nibabel")
     bench("volumes", "--quick", "--out", str(tmp_path))
     rows = json.loads((tmp_path / "volumes.json").read_text())["rows"]
     kept = json.loads((BENCHMARKS / "volumes.json").read_text())["rows"]

@@ -102,6 +102,7 @@ def test_what_samples_say_of_themselves() -> None:
     assert facts((3, 8, 8), 0) == {**images, "size": 8}
     assert facts((3, 8, 4), 0) == {**images, "shape": [3, 8, 4]}
     assert facts((1, 4, 4, 4), 0)["dims"] == 3
+    assert facts((5,), 3, 2)["beside"] == 2
 
 
 @pytest.mark.parametrize("shape", [(2, 8), (3, 8, 4), (1, 4, 4, 4)])

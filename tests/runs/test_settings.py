@@ -107,6 +107,10 @@ WRONG = {
     "sample objective=fid": "objective must be one of frechet, sliced, but it is 'fid'",
     "sample seed=[1,2]": "There are 2 seeds for n = 100 samples: give one each",
     "sample quality=1": "quality must be true or false, but it is 1",
+    "sample image=x.png": "image belongs to a task: give task=..., or leave it out",
+    "sample draws=2": "draws belongs to a task",
+    "sample start=0.4": "start belongs to a task",
+    "sample observation=mmps": "observation belongs to a task",
     "sample ~n": "setting n has no value: give n=",
     "tune nfe=5.0": "nfe must be a whole number >= 1, but it is 5.0",
     "tune coefficients=1": "coefficients must be true or false, but it is 1",
@@ -137,6 +141,23 @@ def test_what_may_be_left_open_may() -> None:
     assert read(SampleSettings, composed("sample", "~solver")).solver is None
     at = read(SampleSettings, composed("sample", "step=5000", "ema=0.99", "steps=5"))
     assert at.title == "x-at5000-ema0.99-steps5-seed0"
+    task = ["task=edit", "start=0.4", "image=a/b.png", "draws=3"]
+    edit = read(SampleSettings, composed("sample", *task))
+    assert edit.title == "x-image-b-seed0" and edit.task == {
+        "_target_": "sdegen.runs.editing.Edit",
+        "start": 0.4,
+    }
+
+
+def test_a_task_takes_what_is_its_own() -> None:
+    for wrong, says in (
+        (["task=inpaint", "start=0.4"], "start=0.4 belongs to task=edit: leave it out"),
+        (["task=edit", "start=x"], "start must be a number, but it is 'x'"),
+        (["task=inpaint", "draws=0"], "draws must be a whole number >= 1, but it is 0"),
+        (["task=inpaint", "seed=[1,2]", "n=2"], "With a task a seed is one number"),
+    ):
+        with refused(says):
+            read(SampleSettings, composed("sample", *wrong))
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:

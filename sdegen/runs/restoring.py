@@ -1,0 +1,201 @@
+"""Restoring: what a task shows of images, models that are told it, and what came out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdegen.data import ArrayData, gather
+from sdegen.data.sampler import seed_of
+from sdegen.guidance import Known, Operator
+from sdegen.losses import Degradation
+from sdegen.metrics.restored import Restored
+from sdegen.runs.folder import given_labels
+from sdegen.runs.pictures import drawable
+
+DRAWS = 16
+"""Samples of each image that is restored."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a task shows of images x0 (m, *), which is the same whatever their number: labels y
+    (m,) where they have some; a condition c (m, k, *), a hole (m, 1, *), and the operator."""
+
+    x0: Tensor
+    y: Tensor | None
+    c: Tensor
+    hole: Tensor | None
+    A: Operator | None
+
+    @classmethod
+    def of(cls, task: Degradation, images: ArrayData) -> Seen:
+        """Of each image what a generator of its own draws."""
+        x0 = images.x
+        parts = [
+            task(x0[i : i + 1], torch.Generator().manual_seed(seed_of(0, i)))
+            for i in range(len(x0))
+        ]
+        c = torch.cat([part.c for part in parts])
+        holes = [part.hole for part in parts if part.hole is not None]
+        hole = torch.cat(holes) if holes else None
+        A = task.operator(x0, hole)
+        return cls(x0, images.y if images.classes else None, c, hole, A)
+
+    def measured(self, std: float) -> Tensor:
+        """A x0 + std z, the same z for an image whatever their number."""
+        assert self.A is not None
+        y = self.A(self.x0)
+        for i in range(len(y) if std else 0):
+            z = torch.randn(y[i].shape, generator=torch.Generator().manual_seed(seed_of(1, i)))
+            y[i] += std * z
+        return y
+
+    def through(self, std: float) -> Seen:
+        """The same, with A^+ (A x0 + std z) as the condition: what an observation knows."""
+        assert self.A is not None
+        return replace(self, c=self.A.pinv(self.measured(std)))
+
+    @property
+    def picture(self) -> Tensor:
+        """What is seen, as images."""
+        return self.c.expand_as(self.x0)
+
+
+def prepared(model: Any, n: int, counts: list[int], some: Seen | None) -> Any:
+    """A model of a run, for n samples: with labels in the shares of the data's classes, and of one
+    that restores with what is shown of n images, in turn, and their labels."""
+    if some is None:
+        return given_labels(model, n, counts)
+    at = torch.arange(n) % len(some.x0)
+    model = model.given(c=some.c[at].to(model.device))
+    if counts and some.y is not None:
+        return model.given(y=some.y[at].to(model.device))
+    return given_labels(model, n, counts)
+
+
+def seen_of(task: Degradation | None, data: Any, n: int) -> Seen | None:
+    """What a run's task shows of n images of a data set at most; None of a run without one."""
+    return None if task is None else Seen.of(task, gather(data, n))
+
+
+Told = Callable[[Any, Tensor], Any]
+"""(model, places of images (b,)) -> the model that is told what is seen of these."""
+
+
+def told_beside(some: Seen) -> Told:
+    """By the condition that the network was trained beside."""
+
+    def told(model: Any, at: Tensor) -> Any:
+        return model.given(c=some.c[at].to(model.device))
+
+    return told
+
+
+def told_hole(some: Seen) -> Told:
+    """By what is known around a hole.  Song et al. (2021), app. I.2."""
+
+    def told(model: Any, at: Tensor) -> Any:
+        assert some.hole is not None
+        return Known(model, some.x0[at], ~some.hole[at])
+
+    return told
+
+
+def told_by(observation: Any, some: Seen, std: float) -> Told:
+    """By y = A x0 + std z, as (model, y, A) -> model has it."""
+    y, A = some.measured(std), some.A
+    assert A is not None
+
+    def told(model: Any, at: Tensor) -> Any:
+        return observation(model, y[at], A.take(at))
+
+    return told
+
+
+def with_known(x: Tensor, some: Seen, at: Tensor) -> Tensor:
+    """Samples in which what is known is what it was: a walk ends with the noise of t_min."""
+    if some.hole is None:
+        return x
+    lost = ~x.isfinite().reshape(len(x), -1).all(1).reshape(-1, *[1] * (x.ndim - 1))
+    return torch.where(some.hole[at].to(x.device) | lost, x, some.x0[at].to(x))
+
+
+def restored(x: Tensor, some: Seen, draws: int) -> Restored | None:
+    """What samples (m draws, *) of m images are worth beside them; None where none arrived."""
+    each = x.unflatten(0, (-1, draws)).cpu()
+    m = len(each)
+    whole = each.reshape(m, -1).isfinite().all(1)
+    if not whole.any():
+        return None
+    hole = None if some.hole is None else some.hole[:m][whole]
+    seen = some.picture[:m][whole] if hole is None else None
+    return Restored.of(some.x0[:m][whole], each[whole], hole, seen)
+
+
+def draw(
+    path: Path, title: str, x0: Tensor, columns: Mapping[str, Tensor], most: int = 10
+) -> None:
+    """Images in rows: themselves, and what became of them in named columns (m, *)."""
+    from sdegen.plots import save_trajectory
+
+    if not drawable(x0) or x0.ndim != 4:
+        return
+    every = {"original": x0, **columns}
+    states = torch.stack([each[:most].float().cpu().clamp(-1, 1) for each in every.values()])
+    save_trajectory(states, list(every), path, title)
+
+
+def columns_of(x: Tensor, some: Seen | None, draws: int) -> dict[str, Tensor]:
+    """What was seen of each image, three samples, and the mean of all."""
+    each = x.unflatten(0, (-1, draws)).cpu()
+    found = {} if some is None else {"seen": some.picture[: len(each)]}
+    found |= {
+        f"sample {k + 1}" if draws > 1 else "sample": each[:, k] for k in range(min(3, draws))
+    }
+    return found | ({f"mean of {draws}": each.mean(1)} if some and draws > 1 else {})
+
+
+def image_of(path: Path, shape: Sequence[int]) -> ArrayData:
+    """The image of a PNG or JPEG file, or those of a .npy or .npz, as data of a run's shape.
+
+    ValueError for a missing or damaged file and another shape.
+    """
+    from sdegen.data import from_file
+
+    if path.suffix.lower() in (".npy", ".npz"):
+        x = from_file(path).x
+        x = x[None] if list(x.shape) == list(shape) else x
+    else:
+        x = pixels_of(path)[None]
+    if list(x.shape[1:]) != list(shape):
+        raise ValueError(
+            f"image={path} has the shape {tuple(x.shape[1:])}, but the run's samples are "
+            f"{tuple(shape)} (channels first): resize or convert it."
+        )
+    return ArrayData(x)
+
+
+def pixels_of(path: Path) -> Tensor:
+    """An image file as (channels, h, w) in [-1, 1], of 8 bits, grey or RGB."""
+    from sdegen.data import from_uint8
+    from sdegen.data.files import reading
+
+    if not path.is_file():
+        raise ValueError(f"There is no image {path}: give image=FILE, a PNG, JPEG, .npy or .npz.")
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    with reading(path, "is it damaged, or no image?"), Image.open(path) as opened:
+        image = ImageOps.exif_transpose(opened)
+    if image.mode not in ("L", "RGB"):
+        raise ValueError(
+            f"image={path} is of mode {image.mode}: convert it to 8-bit grey (L) or to RGB."
+        )
+    bytes_ = torch.from_numpy(np.array(image))
+    return from_uint8(bytes_[None] if bytes_.ndim == 2 else bytes_.permute(2, 0, 1))

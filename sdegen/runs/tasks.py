@@ -1,0 +1,205 @@
+"""Tasks of ``sdegen-sample``: held-out images, or a file's, restored or edited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdegen.data import ArrayData, class_labels, gather
+from sdegen.guidance import ddnm
+from sdegen.metrics.restored import Restored
+from sdegen.noise import Noise
+from sdegen.runs.build import EDIT, build, build_data, build_task, task_name
+from sdegen.runs.folder import Run
+from sdegen.runs.restoring import (
+    DRAWS,
+    Seen,
+    Told,
+    columns_of,
+    draw,
+    image_of,
+    restored,
+    told_beside,
+    told_by,
+    told_hole,
+    with_known,
+)
+from sdegen.runs.settings import SampleSettings
+from sdegen.sde.process import linear
+
+
+@dataclass(frozen=True)
+class Job:
+    """Images, and what is to be done with them: ``draws`` samples of each, one after another.
+
+    seen: what is seen of them, None where they are edited.  inner, outer: how a model is told it,
+    within and around its guidance.
+    start: the time that they are noised to then.  labels: (m,), None without classes.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    draws: int
+    seen: Seen | None
+    inner: tuple[Told, ...]
+    outer: tuple[Told, ...]
+    start: float | None
+    exact: bool = True
+    """Whether what is known is known without noise."""
+
+    @property
+    def n(self) -> int:
+        """Samples."""
+        return len(self.images) * self.draws
+
+    def at(self, first: int, m: int) -> Tensor:
+        """The places of the images of samples first to first + m - 1."""
+        return torch.arange(first, first + m) // self.draws
+
+    def model(self, model: Any, guide: Callable[[Any], Any], first: int, m: int) -> Any:
+        """A model for these samples, guided, and told what is seen."""
+        at = self.at(first, m)
+        for told in self.inner:
+            model = told(model, at)
+        model = guide(model)
+        for told in self.outer:
+            model = told(model, at)
+        return model
+
+    def begin(self, model: Any, first: int, m: int, noise: Noise | None) -> Any:
+        """What ``solve`` starts from: a shape, or images as noisy as the start is.
+
+        (As ``resample`` has it, whose samples these are; they are solved here to be counted.)
+        """
+        if self.start is None:
+            return (m, *self.images.shape[1:])
+        sde = linear(model.sde, "task=edit", "take a run on a LinearSDE")
+        x, top = self.images[self.at(first, m)].to(model.device), sde(self.start)
+        z = torch.randn_like(x)
+        if noise is not None:
+            z = noise.stream("resample")(x, top, sde(sde.t_min))
+        return sde.mix(x, top, z)
+
+    def ended(self, x: Tensor, first: int, m: int) -> Tensor:
+        """Samples with what is known."""
+        if self.seen is None or not self.exact:
+            return x
+        return with_known(x, self.seen, self.at(first, m))
+
+    def worth(self, x: Tensor) -> Restored | None:
+        """What all samples are worth beside the images; None where nothing was restored."""
+        return None if self.seen is None else restored(x, self.seen, self.draws)
+
+    def draw(self, x: Tensor, path: Path, title: str) -> None:
+        """A picture of some images, what was seen of them, and what became of them."""
+        draw(path, title, self.images, columns_of(x, self.seen, self.draws))
+
+
+def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | None:
+    """What the settings' task is for a run, None without one; chosen: how often each class comes
+    where classes were named.
+
+    ValueError for a task that the run cannot do, before anything runs.
+    """
+    trained = run.config.get("task") or None
+    if not settings.task:
+        if trained is not None:
+            raise ValueError(
+                f"The run was trained to restore, and generates nothing by itself: give its task, "
+                f"task={task_name(trained)}."
+            )
+        return None
+    ours = task_name(settings.task)
+    if trained is not None and ours != task_name(trained):
+        raise ValueError(
+            f"The run was trained for task={task_name(trained)}, not for task={ours}: give "
+            "its own task, or a run that was trained for none."
+        )
+    if trained is not None and settings.observation:
+        raise ValueError(
+            "The run was trained for its task, and its network sees what an observation would "
+            "tell it: leave observation out, or take a run that was trained without a task."
+        )
+    start = None
+    if ours == EDIT:
+        if settings.observation:
+            raise ValueError(
+                "An observation is of what a task hides, but task=edit hides nothing: leave it "
+                "out."
+            )
+        start = start_of(build(settings.task, settings.packages).start, run)
+    images = images_of(settings, run)
+    labels = labels_of(images, run, chosen)
+    if start is not None:
+        return Job(images.x, labels, settings.draws or 1, None, (), (), start)
+    task = build_task(settings.task, settings.packages)
+    assert task is not None
+    seen = Seen.of(task, images)
+    inner: tuple[Told, ...] = () if trained is None else (told_beside(seen),)
+    outer: tuple[Told, ...] = () if seen.hole is None else (told_hole(seen),)
+    if trained is None:
+        outer = by_observation(settings, seen) or outer
+    draws, observed = settings.draws or DRAWS, settings.observation
+    if observed:
+        seen = seen.through(noise_of(observed))
+    return Job(images.x, labels, draws, seen, inner, outer, None, exact=not observed)
+
+
+def noise_of(observation: Mapping[str, Any]) -> float:
+    """The std of what is seen."""
+    return float(observation.get("std", 0.0))
+
+
+def by_observation(settings: SampleSettings, seen: Seen) -> tuple[Told, ...]:
+    """How a model that never saw the task is told, exactly where nothing else is said: by what is
+    known around a hole, by projection elsewhere. ValueError where it cannot be."""
+    if seen.A is None:
+        raise ValueError(
+            f"What task={task_name(settings.task)} shows is no linear function of the image, and "
+            "the run was not trained for it: train one with sdegen-train and this task."
+        )
+    if settings.observation:
+        observation = build(settings.observation, settings.packages)
+        return (told_by(observation, seen, noise_of(settings.observation)),)
+    return () if seen.hole is not None else (told_by(ddnm, seen, 0.0),)
+
+
+def start_of(t: float, run: Run) -> float:
+    """The time that images are noised to; ValueError for one that is not on the way."""
+    sde = linear(run.model.sde, "task=edit", "take a run on a LinearSDE")
+    if not sde.t_min < t <= sde.T:
+        raise ValueError(
+            f"start lies in ({sde.t_min:g}, {sde.T:g}], the times of the run's "
+            f"{type(sde).__name__}, but it is {t!r}."
+        )
+    return float(t)
+
+
+def images_of(settings: SampleSettings, run: Run) -> ArrayData:
+    """The images of the settings' file, or held-out ones, n at most; a smaller number is the
+    beginning of a larger one."""
+    if settings.image is not None:
+        found = image_of(Path(settings.image), run.shape)
+        return ArrayData(found.x[: settings.n])
+    _, test = build_data({**run.config, "packages": settings.packages})
+    if test is None:
+        raise ValueError("The run has no held-out data (data.test): give image=FILE.")
+    return gather(test, settings.n)
+
+
+def labels_of(images: ArrayData, run: Run, chosen: Sequence[int]) -> Tensor | None:
+    """The images' classes, those that were named or their own; None of a model without."""
+    if not run.counts:
+        return None
+    if chosen:
+        return class_labels(len(images), chosen)
+    if not images.classes:
+        raise ValueError(
+            "The run's model takes a class, and the image has none: say which by classes=[...]."
+        )
+    return images.y
