@@ -3,8 +3,6 @@
 from sdegen.guidance.classifier import Guided
 from sdegen.guidance.free import CFG, Contrast, Interval, Stepwise, cfgpp
 from sdegen.guidance.inpaint import Known
-from sdegen.guidance.inverse import Observed, ddnm, dps, mmps, pigdm, tmpd
-from sdegen.guidance.judges import Encoder, Judge, Similarity, Style, gram
 from sdegen.guidance.inverse import (
     Observed,
     PriorCovariance,
@@ -15,6 +13,7 @@ from sdegen.guidance.inverse import (
     pigdm,
     tmpd,
 )
+from sdegen.guidance.judges import Encoder, Judge, Similarity, Style, gram
 from sdegen.guidance.operators import Average, Blur, Fourier, Gray, Mask, Operator, Radon
 from sdegen.guidance.published import PublishedDPS, mcg
 from sdegen.guidance.threshold import Thresholded
@@ -41,8 +40,8 @@ __all__ = [
     "Proximal",
     "PublishedDPS",
     "Radon",
-    "Similarity",
     "Refined",
+    "Similarity",
     "Sliced",
     "Stepwise",
     "Strength",

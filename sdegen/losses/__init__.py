@@ -14,7 +14,6 @@ from sdegen.losses.degradations import (
 from sdegen.losses.dequantisation import dequantised
 from sdegen.losses.dsm import dsm_loss
 from sdegen.losses.judges import matched, noisy_ce
-from sdegen.losses.judges import noisy_ce
 from sdegen.losses.restoration import paired
 from sdegen.losses.times import (
     LogNormalTime,
