@@ -56,9 +56,9 @@ class Paired(Wrapped):
     def given(self, shared: Mapping[str, Any] | None = None, /, **conditions: Any) -> Paired:
         """The pair with other conditions; what the edit was told otherwise stays."""
         apart = self.conditions.keys() - self.alike
-        both = [{n: c for n, c in m.items() if n not in apart} for m in (shared or {}, conditions)]
+        told = [{n: c for n, c in m.items() if n not in apart} for m in (shared or {}, conditions)]
         model = self.model.given(shared, **conditions)  # type: ignore[attr-defined]
-        return self.changed(model=model, edited=self.edited.given(both[0], **both[1]))  # type: ignore[no-any-return,attr-defined]
+        return self.changed(model=model, edited=self.edited.given(told[0], **told[1]))  # type: ignore[no-any-return,attr-defined]
 
     def output(self, x: Tensor, level: Instant) -> Tensor:
         """F of both halves (b, 2, *), in the target of the first."""

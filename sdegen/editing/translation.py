@@ -10,6 +10,7 @@ from torch import Tensor
 from sdegen.checks import whole
 from sdegen.editing.pairs import Paired, both
 from sdegen.likelihood.flow import decode, encode
+from sdegen.likelihood.ground import check_batch
 from sdegen.model.denoiser import Denoiser
 from sdegen.noise.source import Seeded
 from sdegen.sampling.plan import Way
@@ -64,9 +65,12 @@ def changed_where(
     step 1; their t is half of the way. A sample's mask is its own, (b, 1, *) of images and (b, *)
     of vectors; where the models agree everywhere it is false.
 
-    ValueError for neither or both of t and rho, and for a threshold outside [0, 1).
+    ValueError for neither or both of t and rho, a threshold outside [0, 1), two SDEs, and data
+    that is not floating.
     """
     sde = linear(model.sde, "changed_where", "give translate a mask of yours")
+    Paired(model, edited)  # which refuses two SDEs
+    check_batch("Data", x)
     level = sde(time_of(sde, t, rho))
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold lies in [0, 1), but it is {threshold!r}.")

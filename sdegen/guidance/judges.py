@@ -107,8 +107,8 @@ class Similarity:
 
     def __call__(self, x: Tensor, level: Instant, target: Tensor) -> Tensor:
         """(b,)."""
-        features, wanted = self.encode(x, level).flatten(1), target.flatten(1)
-        fitting("Features", features, wanted)
+        features = self.encode(x, level).flatten(1)
+        wanted = fitting("Features", features, target)
         return cosine_similarity(features, wanted.to(features), dim=1)
 
 
@@ -129,24 +129,29 @@ class Style:
 
     def __call__(self, x: Tensor, level: Instant, target: Tensor) -> Tensor:
         """(b,)."""
-        found, wanted = gram(self.encode(x, level)), target.flatten(1)
-        fitting("Gram matrices", found, wanted)
+        found = gram(self.encode(x, level))
+        wanted = fitting("Gram matrices", found, target)
         return -(found - wanted.to(found)).square().sum(1)
 
 
 def gram(maps: Tensor) -> Tensor:
-    """F F^T / (channels pixels) of feature maps (b, channels, *), flat: (b, channels^2)."""
+    """F F^T / (channels pixels) of feature maps (b, channels, *), in float32 at least, flat:
+    (b, channels^2)."""
     if maps.ndim < 3:
         raise ValueError(f"Feature maps are (b, channels, *), but they are {tuple(maps.shape)}.")
     F = maps.flatten(2)
-    return torch.einsum("bip,bjp->bij", F, F).flatten(1) / (F.shape[1] * F.shape[2])
+    F = (F.float() if F.element_size() < 4 else F) / (F.shape[1] * F.shape[2]) ** 0.5
+    return torch.einsum("bip,bjp->bij", F, F).flatten(1)
 
 
-def fitting(what: str, found: Tensor, wanted: Tensor) -> None:
-    """ValueError for a target that is neither one row nor one for each sample, or of other
-    features."""
-    if wanted.shape[1:] != found.shape[1:] or len(wanted) not in (1, len(found)):
-        raise ValueError(
-            f"{what} of the states are {tuple(found.shape)}, but the target is "
-            f"{tuple(wanted.shape)}: encode what the samples should be like with the same network."
-        )
+def fitting(what: str, found: Tensor, target: Tensor) -> Tensor:
+    """A target as features (b, k) are; ValueError for one that is neither one row nor one for each
+    sample, or of other features."""
+    if target.ndim > 1 and len(target) in (1, len(found)):
+        wanted = target.flatten(1)
+        if wanted.shape[1:] == found.shape[1:]:
+            return wanted
+    raise ValueError(
+        f"{what} of the states are {tuple(found.shape)}, but the target is "
+        f"{tuple(target.shape)}: encode what the samples should be like with the same network."
+    )

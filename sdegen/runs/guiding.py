@@ -49,7 +49,7 @@ def guide_of(node: Mapping[str, Any] | None, run: Run, packages: Sequence[str] =
             raise ValueError(
                 f"guidance is one of its group, as guidance=cfg, or several by name, not {node!r}."
             )
-    wrappers = [wrapper(with_null(each, run), run, packages) for each in nodes]
+    wrappers = [wrapper(each, run, packages) for each in nodes]
 
     def guide(model: Any) -> Any:
         for wrap in wrappers:
@@ -60,20 +60,21 @@ def guide_of(node: Mapping[str, Any] | None, run: Run, packages: Sequence[str] =
 
 
 def wrapper(node: Mapping[str, Any], run: Run, packages: Sequence[str]) -> Guide:
-    """What one node makes of a model; a judge is the run's own."""
+    """What one node makes of a model; a judge is fitted to the run, and kept with it."""
+    if "without" in node:
+        node = {**node, "without": null_of(node["without"], run)}
     made = build(node, packages)
     if node["_target_"] != JUDGED:
         return made  # type: ignore[no-any-return]
     if not node.get("conditional"):
-        with_null({"without": None}, run)
+        null_of(None, run)  # or there is no model without a class to guide
     return made(run, packages)  # type: ignore[no-any-return]
 
 
-def with_null(node: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
-    """A wrapper's node whose null is the run's, as it was trained."""
-    if "without" not in node:
-        return node
-    without, trained = node["without"], dropped_of(run.config["loss"])
+def null_of(without: Mapping[str, Any] | None, run: Run) -> Mapping[str, Any]:
+    """What stands for no condition: as it was said, or the label of no class; ValueError for one
+    that the run was never trained with."""
+    trained = dropped_of(run.config["loss"])
     if without is None and not run.counts:
         raise ValueError(
             "This guidance needs a model that takes a class, but the run's takes none: train one "
@@ -89,7 +90,7 @@ def with_null(node: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
                 f"This guidance asks for the model with {name} = {value}, as which the run was "
                 f"never trained: it dropped {said}. Train one with loss=dropped."
             )
-    return {**node, "without": without}
+    return without
 
 
 def dropped_of(node: Any) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def judge_of(run: Run, asked: Mapping[str, Any], packages: Sequence[str]) -> Jud
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(asked["seed"])
         judge = built(run, asked["net"], packages).to(device)
-        about = json.loads(json.dumps({**asked, "step": run.step}))
+        about = json.loads(json.dumps({**asked, "run": of_run(run)}))
         if path.is_file():
             tensors, header = read_tensors(path)
             if header == about:
@@ -77,6 +77,13 @@ def judge_of(run: Run, asked: Mapping[str, Any], packages: Sequence[str]) -> Jud
     judge = judge.eval().requires_grad_(False)
     write_tensors(path, judge.state_dict(), about)
     return judge
+
+
+def of_run(run: Run) -> dict[str, Any]:
+    """What of a run decides its judge: other states, data or times have another one."""
+    names = ("sde", "data", "sigma_data", "loss")
+    kept = {name: run.config.get(name) for name in names}
+    return {**kept, "shape": list(run.shape), "classes": len(run.counts)}
 
 
 def built(run: Run, net: Mapping[str, Any] | None, packages: Sequence[str]) -> Judge:

@@ -188,5 +188,9 @@ def test_what_is_no_pair_is_refused() -> None:
         Paired(model, model, mask=torch.ones(4, 3, dtype=torch.bool)).output(PAIR, SDE(0.5))
     with refused("Give one of t and rho, but t = None and rho = None"):
         changed_where(model, model, X)
+    with refused("Paired is of two models on VPSDE"):
+        changed_where(model, labelled(SDES["ve"]).given(y=Y), X, t=0.5)
+    with pytest.raises(ValueError, match="floating"):
+        changed_where(model, model, torch.zeros(4, 2, dtype=torch.int64), t=0.5)
     with refused(r"threshold lies in \[0, 1\), but it is 1.0"):
         changed_where(model, model, X, t=0.5, threshold=1.0)

@@ -112,6 +112,9 @@ def test_what_does_not_fit_is_refused() -> None:
     x = normal(3, 3)
     with refused(r"Features of the states are \(3, 3\), but the target is \(1, 2\)"):
         Guided(NORMAL, Similarity(same), given={"target": normal(1, 2)})(x, 0.5)
+    with refused(r"Features of the states are \(3, 3\), but the target is \(3,\)"):
+        Guided(NORMAL, Similarity(same), given={"target": normal(3, 1)[:, 0]})(x, 0.5)
+    assert gram(200 * torch.ones(1, 2, 32, 32, dtype=torch.float16)).isfinite().all()
     with refused(r"Feature maps are \(b, channels, \*\), but they are \(3, 3\)"):
         Guided(NORMAL, Style(same), given={"target": normal(1, 9)})(x, 0.5)
     with refused("A network of noisy states needs"):

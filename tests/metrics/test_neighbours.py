@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -56,20 +58,22 @@ def test_the_kernel_distance_of_normals_is_its_closed_form() -> None:
     b = m + s * torch.randn(20_000, 1, generator=g).double()
     moments = [m, m**2 + s**2 - 1, m**3 + 3 * m * s**2]
     exact = 3 * moments[0] ** 2 + 3 * moments[1] ** 2 + moments[2] ** 2
-    got = kernel_distance(a, b, subsets=50, size=1000)
-    assert abs(got.value - exact) < 5 * got.error and got.error < 0.1 * exact
-    same = kernel_distance(a[:9000], a[9000:], subsets=50)
-    assert abs(same.value) < 5 * same.error + 1e-2
+    got = kernel_distance(a, b)
+    assert got.blocks == 20 and abs(got.value - exact) < 4 * got.error < 0.5 * exact
+    assert kernel_distance(a, b, size=500).blocks == 40
 
 
-def test_it_is_without_bias_in_few_samples() -> None:
-    """The mean over many small draws of one law is 0, where a biased one is far above."""
-    values = [
-        kernel_distance(normal(8, 2, seed=i), normal(8, 2, seed=500 + i), subsets=1).value
-        for i in range(400)
+def test_its_error_is_that_of_fresh_draws() -> None:
+    """The spread of the value over fresh data is what is reported, and the mean is 0 of one law,
+    where a biased estimate is far above."""
+    found = [
+        kernel_distance(normal(120, 3, seed=i), normal(200, 3, seed=900 + i)) for i in range(150)
     ]
-    found = torch.tensor(values)
-    assert abs(float(found.mean())) < 4 * float(found.std()) / 20
+    values = torch.tensor([each.value for each in found])
+    reported = torch.tensor([each.error for each in found]).square().mean().sqrt()
+    assert found[0].blocks == 10 and abs(float(values.std() / reported) - 1) < 0.25
+    assert abs(float(values.mean())) < 4 * float(values.std()) / 150**0.5
+    assert math.isnan(kernel_distance(normal(9, 2), normal(9, 2).flip(0), size=9).error)
 
 
 def test_too_few_are_refused() -> None:
@@ -81,3 +85,5 @@ def test_too_few_are_refused() -> None:
         coverage(normal(9, 2), normal(9, 2), 0)
     with pytest.raises(ValueError):
         kernel_distance(normal(1, 2), normal(9, 2))
+    with refused("size"):
+        kernel_distance(normal(5, 2), normal(9, 2), size=6)

@@ -59,6 +59,19 @@ def test_it_is_fitted_once_and_kept(tmp_path: Path) -> None:
     assert judge_of(run, asked(net=net), ()).logits.net.leave.in_features == 16  # type: ignore[union-attr]
 
 
+def test_another_run_in_the_folder_has_another_judge(tmp_path: Path) -> None:
+    """Its states, data or times may be others, whatever its steps."""
+    run = finished(tmp_path)
+    one = weights(judge_of(run, asked(), ()))
+    data = {"train": {**MOONS, "n": 1000}}
+    for change in ({"sigma_data": 0.3}, {"data": data}, {"sde": {"_target_": "sdegen.VESDE"}}):
+        other = finished(tmp_path, config={**run.config, **change})
+        made = (tmp_path / JUDGE).stat().st_mtime_ns
+        judge_of(other, asked(), ())
+        assert (tmp_path / JUDGE).stat().st_mtime_ns != made, change
+    assert torch.equal(weights(judge_of(run, asked(), ())), one)
+
+
 def test_a_fit_learns(tmp_path: Path) -> None:
     """Of moons that hardly overlap, at little noise: most are told apart after 150 steps."""
     judge = judge_of(finished(tmp_path), asked(steps=150, batch_size=64), ())
