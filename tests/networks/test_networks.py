@@ -332,7 +332,7 @@ def test_configuration_lists_all_but_what_the_data_decides(name: str, kind: type
     conf: Any = OmegaConf.to_object(OmegaConf.load(CONF / f"{name}.yaml"))
     assert conf.pop("_target_") == f"sdegen.networks.{kind.__name__}"
     signature = inspect.signature(kind).parameters
-    asked = {"dim"} if kind is MLP else {"channels", "dims", "beside"}
+    asked = {"dim", "out"} if kind is MLP else {"channels", "dims", "beside"}
     assert set(signature) - set(conf) == {*asked, "classes"}
     for key, value in conf.items():
         default = signature[key].default
