@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,8 +33,8 @@ class Restored:
     one, mean: PSNR of one sample, and of the mean of all k, which a regression is at its best.
     spread:    the root of the mean variance of an image's samples.
     seen:      PSNR of what was seen, None of a hole.
-    known:     the largest change of what was known, None without a hole; the others are of the
-               hole alone then.
+    known:     the largest change of what was known: around a hole, of which the others are then;
+               of A x0 elsewhere; None where nothing is.
     """
 
     images: int
@@ -45,12 +46,22 @@ class Restored:
     known: float | None
 
     @classmethod
-    def of(cls, x0: Tensor, x: Tensor, hole: Tensor | None, seen: Tensor | None) -> Restored:
-        """Of originals x0 (m, *) and samples x (m, k, *), where a hole (m, 1, *) is true."""
+    def of(
+        cls,
+        x0: Tensor,
+        x: Tensor,
+        hole: Tensor | None,
+        seen: Tensor | None,
+        A: Callable[[Tensor], Tensor] | None = None,
+    ) -> Restored:
+        """Of originals x0 (m, *) and samples x (m, k, *), where a hole (m, 1, *) is true, or of
+        which A x0 was seen."""
         m, k = x.shape[:2]
         part = None if hole is None else hole.expand(x0.shape)
         variance = x.double().var(1) if k > 1 else torch.zeros_like(x0, dtype=torch.float64)
         change = None if part is None else (x - x0[:, None]).abs().amax(1)[~part]
+        if part is None and A is not None:
+            change = torch.stack([A(each) - A(x0) for each in x.unbind(1)]).abs()
         every = x0[:, None].expand_as(x).flatten(0, 1)
         there = None if part is None else part[:, None].expand_as(x).flatten(0, 1)
         return cls(

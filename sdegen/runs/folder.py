@@ -98,6 +98,17 @@ def load_run(
     return Run(folder, model, config, shape, counts, tuple(header.get("names", ())), at)
 
 
+def generating(run: Run, what: str) -> Run:
+    """A run itself; ValueError for one that restores, which generates nothing by itself."""
+    if task := run.config.get("task"):
+        name = str(task["_target_"]).rpartition(".")[2].lower()
+        raise ValueError(
+            f"{what} is for runs that generate, but {run.folder} was trained to restore: measure "
+            f"it with sdegen-sample run={run.folder} task={name}."
+        )
+    return run
+
+
 def load(
     folder: str | Path,
     device: str = "cpu",

@@ -69,14 +69,19 @@ class Seen:
 
 def prepared(model: Any, n: int, counts: list[int], some: Seen | None) -> Any:
     """A model of a run, for n samples: with labels in the shares of the data's classes, and of one
-    that restores with what is shown of n images, in turn, and their labels."""
+    that restores with what is shown of n images, in turn, and their labels.
+
+    Around a hole it is told the image itself: it was trained on what is in the hole alone.
+    """
     if some is None:
         return given_labels(model, n, counts)
     at = torch.arange(n) % len(some.x0)
     model = model.given(c=some.c[at].to(model.device))
     if counts and some.y is not None:
-        return model.given(y=some.y[at].to(model.device))
-    return given_labels(model, n, counts)
+        model = model.given(y=some.y[at].to(model.device))
+    else:
+        model = given_labels(model, n, counts)
+    return model if some.hole is None else told_hole(some)(model, at)
 
 
 def seen_of(task: Degradation | None, data: Any, n: int) -> Seen | None:
@@ -119,11 +124,16 @@ def told_by(observation: Any, some: Seen, std: float) -> Told:
 
 
 def with_known(x: Tensor, some: Seen, at: Tensor) -> Tensor:
-    """Samples in which what is known is what it was: a walk ends with the noise of t_min."""
+    """Samples in which what is known is what it was: a walk ends with the noise of t_min. Of a
+    linear task without a hole x + A^+ (A x0 - A x)."""
+    x0 = some.x0[at].to(x)
     if some.hole is None:
-        return x
+        if some.A is None:
+            return x
+        A = some.A.take(at)
+        return x + A.pinv(A(x0) - A(x))
     lost = ~x.isfinite().reshape(len(x), -1).all(1).reshape(-1, *[1] * (x.ndim - 1))
-    return torch.where(some.hole[at].to(x.device) | lost, x, some.x0[at].to(x))
+    return torch.where(some.hole[at].to(x.device) | lost, x, x0)
 
 
 def restored(x: Tensor, some: Seen, draws: int) -> Restored | None:
@@ -135,7 +145,7 @@ def restored(x: Tensor, some: Seen, draws: int) -> Restored | None:
         return None
     hole = None if some.hole is None else some.hole[:m][whole]
     seen = some.picture[:m][whole] if hole is None else None
-    return Restored.of(some.x0[:m][whole], each[whole], hole, seen)
+    return Restored.of(some.x0[:m][whole], each[whole], hole, seen, some.A)
 
 
 def draw(

@@ -87,6 +87,8 @@ def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled:
         else:
             size = min(size, math.ceil(n / devices))
         same["weights"] = f"{settings.weights}, {digest(run)}"
+        if job:
+            same["images"] = job.origin
         shelf = Shelf(folder, config, same)
         other = partial(fill, settings, maker.how, shelf)
         made, seconds = gathered(shelf, n, size, maker, devices=devices, other=other)

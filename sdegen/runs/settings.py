@@ -149,7 +149,7 @@ class SampleSettings:
         given = {"image": self.image, "draws": self.draws, "observation": self.observation}
         if not self.task:
             for name, value in {**given, "start": self.start}.items():
-                if value:
+                if value is not None and value != {}:
                     raise ValueError(f"{name} belongs to a task: give task=..., or leave it out.")
             return
         if self.start is not None and "start" not in self.task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +50,10 @@ class Job:
     inner: tuple[Told, ...]
     outer: tuple[Told, ...]
     start: float | None
+    origin: str
     exact: bool = True
-    """Whether what is known is known without noise."""
+    """origin: where the images are from, in a few letters: a file's bytes, or the first of those
+    held out, of which more begin with fewer.  exact: what is known is known without noise."""
 
     @property
     def n(self) -> int:
@@ -120,6 +123,11 @@ def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | N
             f"The run was trained for task={task_name(trained)}, not for task={ours}: give "
             "its own task, or a run that was trained for none."
         )
+    if trained is not None and (others := differing(trained, settings.task)):
+        raise ValueError(
+            f"The run was trained for another task={ours}: give {' '.join(others)}, as it was, or "
+            "a run that was trained for none."
+        )
     if trained is not None and settings.observation:
         raise ValueError(
             "The run was trained for its task, and its network sees what an observation would "
@@ -134,9 +142,12 @@ def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | N
             )
         start = start_of(build(settings.task, settings.packages).start, run)
     images = images_of(settings, run)
+    kept = images.x[0].numpy().tobytes()
+    content = kept if settings.image is None else Path(settings.image).read_bytes()
+    origin = hashlib.sha256(content).hexdigest()[:16]
     labels = labels_of(images, run, chosen)
     if start is not None:
-        return Job(images.x, labels, settings.draws or 1, None, (), (), start)
+        return Job(images.x, labels, settings.draws or 1, None, (), (), start, origin)
     task = build_task(settings.task, settings.packages)
     assert task is not None
     seen = Seen.of(task, images)
@@ -147,7 +158,14 @@ def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | N
     draws, observed = settings.draws or DRAWS, settings.observation
     if observed:
         seen = seen.through(noise_of(observed))
-    return Job(images.x, labels, draws, seen, inner, outer, None, exact=not observed)
+    exact = not observed or noise_of(observed) == 0
+    return Job(images.x, labels, draws, seen, inner, outer, None, origin, exact)
+
+
+def differing(trained: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """What a task must be told to be the one that a run was trained for, as overrides."""
+    names = [name for name in {**trained, **asked} if trained.get(name) != asked.get(name)]
+    return [f"task.{name}={trained.get(name)}" for name in names]
 
 
 def noise_of(observation: Mapping[str, Any]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sdegen.runs.folder import given_labels, load_run
+from sdegen.runs.folder import generating, given_labels, load_run
 from sdegen.runs.settings import TuneSettings
 from sdegen.solvers.tuned import Tuned
 from sdegen.tuning.fitting import tune
@@ -15,7 +15,7 @@ def tune_run(settings: TuneSettings) -> tuple[Tuned, Path]:
     from tqdm import tqdm
 
     folder = Path(settings.run)
-    run = load_run(folder, settings.packages, settings.device)
+    run = generating(load_run(folder, settings.packages, settings.device), "sdegen-tune")
     with tqdm(desc="tuning", unit="iteration", leave=False) as bar:
 
         def watch(done: int, total: int, error: float) -> None:
