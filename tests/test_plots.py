@@ -286,6 +286,7 @@ def test_the_suffix_is_the_format(tmp_path: Path, suffix: str, start: bytes) -> 
     assert path.read_bytes().startswith(start)
 
 
+@pytest.mark.slow
 def test_pyplot_and_the_random_state_are_left_alone(tmp_path: Path) -> None:
     program = f"""
 import random, sys, numpy, torch

@@ -26,6 +26,7 @@ def points(cwd: Path, folder: str = "outputs/bench") -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in paths]
 
 
+@pytest.mark.slow
 def test_points_are_made_once_and_holes_have_a_reason(tmp_path: Path) -> None:
     code, out, err = run("bench", *QUICK, "solver=ddim", cwd=tmp_path)
     assert code == 0 and out.count("solver=ddim") == 2, err

@@ -194,6 +194,7 @@ def test_a_command_returns_the_number_that_is_asked_for(plane: Path) -> None:
         task({**config, "objective": "frechet"})
 
 
+@pytest.mark.slow
 def test_a_solver_is_tuned_to_a_run_and_used(plane: Path) -> None:
     little = ["seeds=20", "iterations=8", "fine=10", "nfe=4", "device=cpu"]
     code, out, err = run("tune", "run=outputs/toy2d", *little, cwd=plane)

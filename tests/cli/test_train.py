@@ -280,6 +280,7 @@ def test_configuration_can_be_looked_at(tmp_path: Path) -> None:
     assert code == 0 and "complete" in out
 
 
+@pytest.mark.slow
 def test_every_setting_composes_and_builds(tmp_path: Path) -> None:
     """Each file of each group, through the same composition and construction as the commands."""
     from hydra import compose, initialize_config_module

@@ -237,6 +237,7 @@ def test_a_solver_is_one_class_in_one_file(
     assert row.startswith("| `my_adams` | `MyAdams()` |") and abs(slope - 3) < 0.2
 
 
+@pytest.mark.slow
 def test_a_new_solver_is_held_to_the_laws_and_breaks_no_test(tmp_path: Path) -> None:
     """With one file more, and nothing else: the tests that list solvers pass, and try it."""
     (tmp_path / "mine.py").write_text(MINE)
