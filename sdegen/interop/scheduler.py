@@ -146,7 +146,7 @@ class SdegenScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         how: dict[str, Any] = {"solver": c.solver, "walk": walk, "eta": c.eta}
         how |= {"steps": 1} if lone else {"nfe": n, "denoise": c.denoise}
         self.plan = Plan.of(self.model, (1, 1), **how)
-        program = programmed(self.plan)
+        program = runnable(self.plan)
         self.calls = () if lone else program.levels
         self.begins = {} if lone else firsts(program)
         self.last = len(self.calls)
@@ -230,7 +230,9 @@ class SdegenScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """All but what is under way."""
         return {**self.__dict__, "talk": None, "first": None, "returned": None}
 
-    def check(self, eta: float | None = None, use_clipped_model_output: bool | None = None) -> None:
+    def check(
+        self, eta: float | None = None, use_clipped_model_output: bool | None = None
+    ) -> None:
         """ValueError for what a pipeline says of a step that the plan does otherwise."""
         assert self.plan is not None
         if eta is not None and eta != self.plan.equation.eta:
@@ -310,7 +312,7 @@ class SdegenScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             plan = Plan.of(
                 self.model, (1, 1), solver=plan.solver, eta=plan.equation.eta, walk=times
             )
-        talk = programmed(plan).talk(sample, noise)
+        talk = runnable(plan).talk(sample, noise)
         state, _ = next(talk)
         if state is not sample:
             raise ValueError(
@@ -349,7 +351,7 @@ MODELS = (
 """What of the configuration is the model's."""
 
 
-def programmed(plan: Plan) -> Program:
+def runnable(plan: Plan) -> Program:
     """A plan's program; ValueError where there is none."""
     if plan.program is None:
         raise ValueError(

@@ -94,7 +94,9 @@ def taken(config: Config, names: Sequence[str], more: Collection[str] = ()) -> s
         usual = [keys[key] for keys in takes if key in keys]
         if key.startswith("_") or (key in every and not usual and key not in more):
             continue
-        if key not in {*UNDERSTOOD, *more} and not (value in usual or str(value) in map(str, usual)):
+        if key not in {*UNDERSTOOD, *more} and not (
+            value in usual or str(value) in map(str, usual)
+        ):
             name = names[0] if len(names) == 1 else "the scheduler"
             raise ValueError(
                 f"The configuration of {name} says {key} = {value!r}, which is not understood: "
@@ -163,8 +165,8 @@ class Said:
         """
         if not self.config.get("skip_prk_steps", True):
             raise ValueError(
-                f"{self.name} with skip_prk_steps = False begins with Runge-Kutta steps, which are "
-                "no walk: set it to True, or take a walk of sdegen's, as walk='trailing'."
+                f"{self.name} with skip_prk_steps = False begins with Runge-Kutta steps, which "
+                "are no walk: set it to True, or take a walk of sdegen's, as walk='trailing'."
             )
         made = getattr(library(), self.name).from_config(self.config)
         made.set_timesteps(steps)
