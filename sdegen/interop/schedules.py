@@ -77,7 +77,7 @@ def library() -> Any:
 def defaults(scheduler: str | type) -> dict[str, Any]:
     """The keys that a scheduler's class takes, each as it is where a configuration has it not."""
     kind = getattr(library(), scheduler) if isinstance(scheduler, str) else scheduler
-    known = inspect.signature(kind.__init__).parameters.values()
+    known = inspect.signature(kind).parameters.values()
     return {each.name: each.default for each in known if each.default is not each.empty}
 
 
