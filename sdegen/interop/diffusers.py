@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sdegen.interop.schedules import Config, Said, read
+from sdegen.interop.schedules import Config, Said, library, read
 from sdegen.model.score import ScoreModel
 
 LABELLED = ("UNet2DModel", "DiTTransformer2DModel")
@@ -110,10 +110,21 @@ class Loaded:
     latents: Latents | None = None
     null: dict[str, Any] | None = None
 
-    def how(self, calls: int) -> dict[str, Any]:
-        """The times at which their scheduler would ask the network in so many calls, for
-        ``sg.sample``; the solver is yours."""
-        return {"walk": self.said.times(calls), "denoise": self.said.denoises}
+    def how(self, steps: int) -> dict[str, Any]:
+        """The times of so many steps of their scheduler, and whether the last one denoises, for
+        ``sg.sample``; the solver is yours, and may ask the network more than once a step.
+
+        ValueError for a scheduler whose steps are no walk; and for one step that denoises, which
+        needs no solver: it is ``model(x, found.said.sde(t)).x0`` at t = found.said.times(1).
+        """
+        times, denoise = self.said.times(steps), self.said.denoises
+        if len(times) < 2:
+            t = float(times[0])
+            raise ValueError(
+                f"One step of {self.said.name} that denoises is no walk: the sample is "
+                f"model(x, found.said.sde({t:g})).x0, for noise x at t = {t:g}."
+            )
+        return {"walk": times, "denoise": denoise}
 
     def thresholded(self, model: Any) -> Any:
         """A model with the clip or threshold of the scheduler, which is outermost; itself where
@@ -190,11 +201,7 @@ def pretrained(
 ) -> nn.Module:
     """A component by diffusers' own class, from safetensors on this machine alone; ValueError for
     one that is not among those known, and for weights that are missing or left over."""
-    try:
-        import diffusers
-    except ImportError as error:
-        raise ValueError("diffusers is not installed: pip install 'sdegen[hf]'.") from error
-
+    diffusers = library()
     if kind not in known:
         raise ValueError(f"{folder} holds {kind}, but only {', '.join(known)} are understood.")
     try:

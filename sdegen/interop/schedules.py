@@ -1,12 +1,14 @@
 """What a diffusers scheduler's configuration says of a model: its process, its output, its times.
 
-Who steps is not said here: the solver is the caller's. Every key is known or refused by its name.
+Who steps is not said here: the solver is the caller's. A key that no scheduler takes is refused by
+its name; one that this scheduler does not take is ignored, as diffusers ignores it.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,94 +25,85 @@ Config = Mapping[str, Any]
 
 PREDICTS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "velocity"}
 
-BETAS = {
-    "num_train_timesteps",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "trained_betas",
-    "rescale_betas_zero_snr",
-    "prediction_type",
-    "timestep_spacing",
-    "steps_offset",
-}
-CLIPS = {
-    "clip_sample",
-    "clip_sample_range",
-    "thresholding",
-    "dynamic_thresholding_ratio",
-    "sample_max_value",
-}
-GRIDS = {
-    "use_karras_sigmas",
-    "use_exponential_sigmas",
-    "use_beta_sigmas",
-    "use_lu_lambdas",
-    "final_sigmas_type",
-    "lambda_min_clipped",
-    "sigma_min",
-    "sigma_max",
-}
+KNOWN = (
+    "DDPMScheduler",
+    "DDIMScheduler",
+    "PNDMScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "UniPCMultistepScheduler",
+    "DEISMultistepScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "EDMEulerScheduler",
+    "EDMDPMSolverMultistepScheduler",
+)
+"""Schedulers that are understood."""
+
 SPACED = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
 """What says that times are spaced by sigma."""
-STEPS = {
-    "solver_order",
-    "solver_type",
-    "algorithm_type",
-    "lower_order_final",
-    "euler_at_final",
-    "predict_x0",
-    "disable_corrector",
-    "solver_p",
-    "skip_prk_steps",
-    "variance_type",
-    "interpolation_type",
-    "timestep_type",
-    "stochastic_sampling",
-}
-"""Of how a solver steps, which the caller says."""
-FLOW = {
-    "num_train_timesteps",
-    "shift",
-    "base_shift",
-    "max_shift",
-    "base_image_seq_len",
-    "max_image_seq_len",
-    "time_shift_type",
-    "shift_terminal",
-}
-EDM = {"sigma_min", "sigma_max", "sigma_data", "sigma_schedule", "num_train_timesteps", "rho"}
 
-KNOWN: dict[str, set[str]] = {
-    "DDPMScheduler": BETAS | CLIPS | STEPS,
-    "DDIMScheduler": BETAS | CLIPS | {"set_alpha_to_one"},
-    "PNDMScheduler": BETAS | STEPS | {"set_alpha_to_one"},
-    "DPMSolverMultistepScheduler": BETAS | CLIPS | GRIDS | STEPS,
-    "DPMSolverSinglestepScheduler": BETAS | CLIPS | GRIDS | STEPS,
-    "UniPCMultistepScheduler": BETAS | CLIPS | GRIDS | STEPS,
-    "DEISMultistepScheduler": BETAS | CLIPS | GRIDS | STEPS,
-    "EulerDiscreteScheduler": BETAS | GRIDS | STEPS,
-    "EulerAncestralDiscreteScheduler": BETAS,
-    "HeunDiscreteScheduler": BETAS | CLIPS | GRIDS,
-    "LMSDiscreteScheduler": BETAS | GRIDS,
-    "FlowMatchEulerDiscreteScheduler": FLOW | GRIDS | STEPS,
-    "EDMEulerScheduler": EDM | {"prediction_type", "final_sigmas_type"},
-    "EDMDPMSolverMultistepScheduler": EDM | {"prediction_type", "final_sigmas_type"} | STEPS,
+UNDERSTOOD = {
+    # The process, and the network's output.
+    *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
+    *("rescale_betas_zero_snr", "prediction_type", "variance_type"),
+    *("sigma_min", "sigma_max", "sigma_data"),
+    # What is done to x0.
+    *("clip_sample", "clip_sample_range", "thresholding"),
+    *("dynamic_thresholding_ratio", "sample_max_value"),
+    # The times, which their scheduler is asked for.
+    *("timestep_spacing", "steps_offset", "set_alpha_to_one", "final_sigmas_type", *SPACED),
+    *("sigma_schedule", "rho", "shift", "base_shift", "max_shift", "base_image_seq_len"),
+    *("max_image_seq_len", "interpolation_type", "skip_prk_steps"),
+    # How a solver steps, which the caller says.
+    *("solver_order", "solver_type", "algorithm_type", "lower_order_final", "euler_at_final"),
+    *("predict_x0", "disable_corrector", "stochastic_sampling"),
 }
-"""Schedulers, and the keys of each that are understood."""
+"""Keys that may say anything: any other is understood where it says its class's default."""
 
-OFF: dict[str, tuple[Any, ...]] = {
-    "use_flow_sigmas": (False,),
-    "flow_shift": (1.0,),
-    "use_dynamic_shifting": (False,),
-    "time_shift_type": ("exponential",),
-    "invert_sigmas": (False,),
-    "shift_terminal": (None,),
-    "solver_p": (None,),
-    "timestep_type": ("discrete",),
-    "lambda_min_clipped": (-math.inf,),
-}
-"""Keys that are understood only where they say nothing."""
+
+def library() -> Any:
+    """diffusers; ValueError where it is not installed."""
+    try:
+        import diffusers
+    except ImportError as error:
+        raise ValueError("diffusers is not installed: pip install 'sdegen[hf]'.") from error
+    return diffusers
+
+
+def defaults(scheduler: str | type) -> dict[str, Any]:
+    """The keys that a scheduler's class takes, each as it is where a configuration has it not."""
+    kind = getattr(library(), scheduler) if isinstance(scheduler, str) else scheduler
+    known = inspect.signature(kind).parameters.values()
+    return {each.name: each.default for each in known if each.default is not each.empty}
+
+
+def taken(config: Config, names: Sequence[str], more: Collection[str] = ()) -> set[str]:
+    """The keys of a configuration that one of these classes takes.
+
+    Those of others alone are ignored, as their classes ignore them: a configuration that was made
+    for one scheduler and saved by another keeps all it was given. ``more``: keys beside theirs.
+    ValueError for a key that no scheduler takes, and for one that says what is not understood.
+    """
+    found, every = set(), set(more).union(UNDERSTOOD, *map(defaults, KNOWN))
+    takes = [defaults(name) for name in names]
+    for key, value in config.items():
+        usual = [keys[key] for keys in takes if key in keys]
+        if key.startswith("_") or (key in every and not usual and key not in more):
+            continue
+        if key not in {*UNDERSTOOD, *more} and not (
+            value in usual or str(value) in map(str, usual)
+        ):
+            name = names[0] if len(names) == 1 else "the scheduler"
+            raise ValueError(
+                f"The configuration of {name} says {key} = {value!r}, which is not understood: "
+                "remove it, if the model does not depend on it, or build the ScoreModel yourself."
+            )
+        found.add(key)
+    return found
 
 
 @dataclass(frozen=True)
@@ -118,7 +111,7 @@ class Said:
     """A scheduler's configuration in our words.
 
     sde, predicts, label: what ``ScoreModel`` takes; sigma_data of EDM's preconditioning.
-    config:  as it was.
+    config:  every key that its class takes.
     """
 
     sde: LinearSDE
@@ -137,41 +130,46 @@ class Said:
         """The steps that the network counts."""
         if isinstance(self.sde, DiscreteVPSDE):
             return self.sde.n
-        return int(self.config.get("num_train_timesteps", 1000))
+        return int(self.config["num_train_timesteps"])
 
     @property
     def denoises(self) -> bool:
-        """Whether the last call is the step to sigma = 0."""
+        """Whether the last step is the one to sigma = 0."""
+        c = self.config
         return bool(
-            self.config.get("set_alpha_to_one", True)
-            and self.config.get("final_sigmas_type", "zero") == "zero"
+            c.get("set_alpha_to_one", True)
+            and c.get("final_sigmas_type", "zero") == "zero"
+            and self.name != "DEISMultistepScheduler"  # whose last sigma is that of its first beta
         )
 
     def thresholded(self, model: Any) -> Any:
         """A model, its x0 clipped as the configuration says; itself where it says nothing."""
-        c, new_ones = self.config, self.name in ("DDPMScheduler", "DDIMScheduler")
+        c = self.config
         if c.get("thresholding", False):
-            most = float(c.get("sample_max_value", 1.0))
+            most = float(c["sample_max_value"])
             if most <= 1:  # then theirs is a clip
                 return Thresholded(model, None, (-1.0, 1.0))
-            return Thresholded(
-                model, float(c.get("dynamic_thresholding_ratio", 0.995)), (-1.0, 1.0), most
-            )
-        if c.get("clip_sample", new_ones):
-            r = float(c.get("clip_sample_range", 1.0))
+            return Thresholded(model, float(c["dynamic_thresholding_ratio"]), (-1.0, 1.0), most)
+        if c.get("clip_sample", False):
+            r = float(c["clip_sample_range"])
             return Thresholded(model, None, (-r, r))
         return model
 
-    def times(self, calls: int) -> Tensor:
-        """The times at which their scheduler asks the network in so many calls, falling, and,
-        where it does not end at sigma = 0, the first step's.
+    def times(self, steps: int) -> Tensor:
+        """The times at which the steps of their scheduler begin, falling, and, where it does not
+        end at sigma = 0, the last one's end.
 
-        ValueError where the times do not fall, as of a solver that asks twice.
+        A scheduler that asks the network more often than once a step, as Heun's, asks at some of
+        them twice: they are told once. ValueError for steps that no walk is, which do not fall, as
+        PNDM's first ones, or leave [t_min, T].
         """
-        import diffusers
-
-        made = getattr(diffusers, self.name).from_config(self.config)
-        made.set_timesteps(calls)
+        if not self.config.get("skip_prk_steps", True):
+            raise ValueError(
+                f"{self.name} with skip_prk_steps = False begins with Runge-Kutta steps, which "
+                "are no walk: set it to True, or take a walk of sdegen's, as walk='trailing'."
+            )
+        made = getattr(library(), self.name).from_config(self.config)
+        made.set_timesteps(steps)
         asked, sde = made.timesteps.double(), self.sde
         if isinstance(sde, DiscreteVPSDE):
             whole = bool((asked == asked.round()).all())
@@ -184,60 +182,51 @@ class Said:
         if not self.denoises:
             t = torch.cat([t, t.new_tensor([sde.t_min])])
         t = t.unique_consecutive()
-        if not bool((t.diff() < 0).all()):
+        first, last, slack = float(t[0]), float(t[-1]), 1e-5  # theirs are float32
+        falls = bool((t.diff() < 0).all())
+        if not falls or first > sde.T * (1 + slack) or last < sde.t_min * (1 - slack):
             raise ValueError(
-                f"The times of {self.name} for {calls} calls do not fall from step to step: take "
-                "a walk of sdegen's, as walk='trailing'."
+                f"The {steps} steps of {self.name} are no walk of this model: their times must "
+                f"fall within [t_min, T] = [{sde.t_min:g}, {sde.T:g}], but they are "
+                f"{', '.join(f'{each:.4g}' for each in t.tolist()[:3])}, ..., {last:.4g}. Take a "
+                "walk of sdegen's, as walk='log_snr'."
             )
-        return t
+        return t.clamp(sde.t_min, sde.T)
 
 
 def read(config: Config) -> Said:
     """A scheduler's configuration, as its scheduler_config.json has it.
 
-    ValueError for another scheduler, and for a key that says what we do not reproduce.
+    What it does not say is as its class has it, and keys that its class does not take are ignored.
+    ValueError for another scheduler, for a key that none of them takes, and for one that says what
+    we do not reproduce.
     """
     name = str(config.get("_class_name"))
     if name not in KNOWN:
         raise ValueError(
             f"The scheduler {name} is not understood; those that are: {', '.join(KNOWN)}."
         )
-    check(config, KNOWN[name], name)
-    whole = dict(config)
+    own = taken(config, (name,))
+    c = {**defaults(name), **{key: config[key] for key in own}, "_class_name": name}
     if name.startswith("FlowMatch"):
-        n = int(config.get("num_train_timesteps", 1000))
-        return Said(FlowSDE(T=1.0, t_min=1 / n), "velocity", Steps(n), whole)
+        n = int(c["num_train_timesteps"])
+        return Said(FlowSDE(T=1.0, t_min=1 / n), "velocity", Steps(n), c)
     if name.startswith("EDM"):
-        kind = config.get("prediction_type", "epsilon")
-        if kind != "epsilon":
+        if (kind := c["prediction_type"]) != "epsilon":
             raise ValueError(
                 f"{name} with prediction_type = {kind!r} preconditions otherwise than EDM: only "
                 "'epsilon' is understood."
             )
-        low, high = (float(config.get(k, v)) for k, v in (("sigma_min", 0.002), ("sigma_max", 80)))
-        data = float(config.get("sigma_data", 0.5))
-        return Said(EDMSDE(t_min=low, T=high), "edm", label_c_noise, whole, data)
-    predicts = one_of(config.get("prediction_type", "epsilon"), "prediction_type", PREDICTS)
+        low, high, data = (float(c[key]) for key in ("sigma_min", "sigma_max", "sigma_data"))
+        return Said(EDMSDE(t_min=low, T=high), "edm", label_c_noise, c, data)
+    predicts = one_of(c["prediction_type"], "prediction_type", PREDICTS)
     if predicts == "velocity":
         raise ValueError(
             f"{name} with prediction_type = 'flow_prediction' is not understood: load the model "
             "with the configuration of FlowMatchEulerDiscreteScheduler."
         )
-    sde = DiscreteVPSDE(tuple(betas(config).tolist()))
-    return Said(sde, predicts, Steps(sde.n, -1.0), whole)
-
-
-def check(config: Config, known: set[str], name: str) -> None:
-    """ValueError for a key that says what is not understood."""
-    for key, value in config.items():
-        if key.startswith("_") or (key in known and key not in OFF):
-            continue
-        if key in OFF and (value in OFF[key] or str(value) in map(str, OFF[key])):
-            continue
-        raise ValueError(
-            f"The configuration of {name} says {key} = {value!r}, which is not understood: remove "
-            "it, if the model does not depend on it, or build the ScoreModel yourself."
-        )
+    sde = DiscreteVPSDE(tuple(betas(c).tolist()))
+    return Said(sde, predicts, Steps(sde.n, -1.0), c)
 
 
 def betas(config: Config) -> Tensor:
@@ -245,10 +234,9 @@ def betas(config: Config) -> Tensor:
     if (given := config.get("trained_betas")) is not None:
         found = torch.as_tensor(given, dtype=torch.float64)
     else:
-        n = int(config.get("num_train_timesteps", 1000))
-        ends = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
-        kind = one_of(config.get("beta_schedule", "linear"), "beta_schedule", SCHEDULES)
-        found = kind(*ends, n)
+        ends = float(config["beta_start"]), float(config["beta_end"])
+        kind = one_of(config["beta_schedule"], "beta_schedule", SCHEDULES)
+        found = kind(*ends, int(config["num_train_timesteps"]))
     return without_signal(found) if config.get("rescale_betas_zero_snr", False) else found
 
 

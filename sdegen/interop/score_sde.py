@@ -8,8 +8,9 @@ by sigma itself, ``ScoreModel(net, VPSDE(), "eps", time="999t")`` of a DDPM++.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,8 @@ def load_ema(path: str | Path, net: nn.Module, *, averaged: bool = True) -> int:
     averaged: the averages, or the weights as the optimiser left them.
 
     Only tensors and plain values are read (``weights_only``): a file that would execute anything
-    is refused. ValueError for a file that is missing, damaged or of another network, which is
-    then left as it was.
+    is refused. ValueError for a file that is missing, damaged or of another network, or whose
+    weights are not finite; the network is then left as it was.
     """
     path = Path(path)
     try:
@@ -41,10 +42,15 @@ def load_ema(path: str | Path, net: nn.Module, *, averaged: bool = True) -> int:
         raise ValueError(
             f"A checkpoint of score_sde has model, ema and step, but {path}: {names}."
         )
+    if not named_tensors(found["model"]):
+        raise ValueError(
+            f'"model" of {path} is a network\'s state, tensors by their names, but it is of '
+            f"{type(found['model']).__name__}."
+        )
     state = {name.removeprefix("module."): each for name, each in found["model"].items()}
     if averaged:
         trained = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
-        state |= matched(trained, found["ema"]["shadow_params"], path)
+        state |= averages(trained, found["ema"], path)
     wrong = {*state} ^ {*net.state_dict()} or {
         name for name, each in net.state_dict().items() if each.shape != state[name].shape
     }
@@ -53,15 +59,34 @@ def load_ema(path: str | Path, net: nn.Module, *, averaged: bool = True) -> int:
             f"{path} is of another network: {', '.join(sorted(wrong)[:3])} "
             f"{'and others ' if len(wrong) > 3 else ''}differ."
         )
+    sick = [name for name, each in state.items() if not bool(each.isfinite().all())]
+    if sick:
+        raise ValueError(f"{path} has weights that are not finite, of {', '.join(sick[:3])}.")
+    step = found.get("step", 0)
+    if isinstance(step, bool) or not isinstance(step, int):
+        raise ValueError(f'"step" of {path} is a whole number, but it is {step!r:.60s}.')
     net.load_state_dict(state)
-    return int(found.get("step", 0))
+    return step
 
 
-def matched(
-    trained: Iterable[tuple[str, Tensor]], averages: Iterable[Tensor], path: Path
-) -> dict[str, Tensor]:
-    """Averages by the names of the parameters whose they are; ValueError where they are not."""
-    known, given = list(trained), list(averages)
+def named_tensors(given: Any) -> bool:
+    """Whether something is tensors by their names."""
+    return isinstance(given, Mapping) and all(
+        isinstance(name, str) and isinstance(each, Tensor) for name, each in given.items()
+    )
+
+
+def averages(trained: Iterable[tuple[str, Tensor]], ema: Any, path: Path) -> dict[str, Tensor]:
+    """An "ema" as its averages by the names of the parameters whose they are; ValueError where
+    they are not."""
+    given = ema.get("shadow_params") if isinstance(ema, Mapping) else None
+    if not isinstance(given, list | tuple) or not all(isinstance(a, Tensor) for a in given):
+        what = ", ".join(map(str, ema)) if isinstance(ema, Mapping) else type(ema).__name__
+        raise ValueError(
+            f'"ema" of {path} has "shadow_params", a list of tensors, but it has '
+            f"{what or 'nothing'}: averaged=False takes the weights themselves."
+        )
+    known = list(trained)
     if [p.shape for _, p in known] != [a.shape for a in given]:
         raise ValueError(
             f"{path} has averages of {len(given)} parameters, whose shapes are not those of the "

@@ -25,9 +25,9 @@ X = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 CALLS = 10
 
 
-def theirs(scheduler: Any, net: Any, x: Tensor, **how: Any) -> Tensor:
+def theirs(scheduler: Any, net: Any, x: Tensor, calls: int = CALLS, **how: Any) -> Tensor:
     """diffusers' own loop."""
-    scheduler.set_timesteps(CALLS)
+    scheduler.set_timesteps(calls)
     with torch.no_grad():
         for t in scheduler.timesteps:
             scale = getattr(scheduler, "scale_model_input", lambda x, t: x)
@@ -69,6 +69,21 @@ def test_ddim_is_theirs(
     found = load(saved(tmp_path, net, scheduler))
     got = sg.sample(found.model, X, solver=sg.DDIM(), **found.how(CALLS))
     near(got, theirs(scheduler, net, X), 1e-3 if predicts == "sample" else 1e-5)
+
+
+def test_one_step_is_told_or_is_x0(tmp_path: Path) -> None:
+    """One that ends above sigma = 0 is a walk; one that denoises is x0, as the refusal says."""
+    how = {"clip_sample": False, "timestep_spacing": "trailing"}
+    for end in (False, True):
+        scheduler, net = diffusers.DDIMScheduler(set_alpha_to_one=end, **how), unet()
+        found = load(saved(tmp_path / str(end), net, scheduler))
+        if end:
+            with refused(r"One step of DDIMScheduler that denoises is no walk: .*sde\(1\)\)\.x0"):
+                found.how(1)
+            got = found.model(X, found.said.sde(float(found.said.times(1)))).x0.detach()
+        else:
+            got = sg.sample(found.model, X, solver=sg.DDIM(), **found.how(1))
+        near(got, theirs(scheduler, net, X, calls=1), 1e-4)
 
 
 def test_zero_terminal_snr_is_theirs(tmp_path: Path) -> None:

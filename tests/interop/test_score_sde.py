@@ -66,6 +66,30 @@ def test_other_networks_and_files_are_refused_and_nothing_changes(tmp_path: Path
         load_ema(tmp_path / "other.pth", net)
 
 
+def test_what_is_no_checkpoint_of_theirs_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    """Every part that is of another kind; averages and weights that are not finite."""
+    net = network()
+    before = {name: each.clone() for name, each in net.state_dict().items()}
+    trained = [2 * p.detach() for p in net.parameters() if p.requires_grad]
+    sick = [torch.full_like(trained[0], torch.nan), *trained[1:]]
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"ema": {}}, '"ema" of .* has "shadow_params", a list of tensors, but it has nothing'),
+        ({"ema": [1]}, "a list of tensors, but it has list"),
+        ({"ema": {"shadow_params": 3}}, "a list of tensors, but it has shadow_params"),
+        ({"ema": {"shadow_params": [1, 2]}}, "a list of tensors, but it has shadow_params"),
+        ({"ema": {"shadow_params": sick}}, "has weights that are not finite, of 0.weight"),
+        ({"model": [1, 2]}, '"model" of .* is a network\'s state, .* but it is of list'),
+        ({"model": {"0.weight": 1}}, '"model" of .* is a network\'s state'),
+        ({"step": "many"}, "\"step\" of .* is a whole number, but it is 'many'"),
+    ]
+    for change, message in cases:
+        path = checkpoint(tmp_path / "c.pth", network(), **change)
+        with refused(message):
+            load_ema(path, net)
+    for name, each in net.state_dict().items():
+        assert torch.equal(each, before[name]), name
+
+
 class Evil:
     def __reduce__(self) -> Any:
         return os.mkdir, ("executed",)

@@ -1,0 +1,153 @@
+"""Schedulers' configurations are read as diffusers' own classes read them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+
+import sdegen as sg
+from sdegen.guidance import Thresholded
+from sdegen.interop.scheduler import SdegenScheduler
+from sdegen.interop.schedules import KNOWN, betas, defaults, read
+from tests.cases import close, refused
+
+# diffusers hands tensors to numpy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
+
+LATENT = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "trained_betas": None,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+}
+HUB: dict[str, dict[str, Any]] = {
+    "Stable Diffusion 1.5": {
+        "_class_name": "PNDMScheduler",
+        "_diffusers_version": "0.6.0",
+        **LATENT,
+    },
+    "Stable Diffusion 2.1": {
+        "_class_name": "DDIMScheduler",
+        "_diffusers_version": "0.8.0",
+        "prediction_type": "v_prediction",
+        **LATENT,
+    },
+    "Stable Diffusion XL": {
+        "_class_name": "EulerDiscreteScheduler",
+        "_diffusers_version": "0.19.0.dev0",
+        "interpolation_type": "linear",
+        "prediction_type": "epsilon",
+        "sample_max_value": 1.0,
+        "timestep_spacing": "leading",
+        "use_karras_sigmas": False,
+        **LATENT,
+    },
+    "DDPM of CIFAR-10": {
+        "_class_name": "DDPMScheduler",
+        "_diffusers_version": "0.1.1",
+        "beta_start": 0.0001,
+        "beta_end": 0.02,
+        "beta_schedule": "linear",
+        "clip_sample": True,
+        "num_train_timesteps": 1000,
+        "trained_betas": None,
+        "variance_type": "fixed_large",
+    },
+}
+"""As they lie on the hub, with keys of other schedulers than their own."""
+
+MODEL = sg.ScoreModel(lambda x, t: x, sg.DiscreteVPSDE(), "eps", time="1000t-1")
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_configurations_of_the_hub_are_read(name: str) -> None:
+    """Betas, output, clip, end and times, against the scheduler that they make."""
+    config = HUB[name]
+    theirs = getattr(diffusers, config["_class_name"]).from_config(config)
+    found, made = read(config), SdegenScheduler.from_config(config)
+    for said in (found, made.said):
+        assert isinstance(said.sde, sg.DiscreteVPSDE)
+        close(torch.as_tensor(said.sde.betas), theirs.betas, rtol=1e-5)
+        assert said.predicts == ("v" if "2.1" in name else "eps")
+        clips = said.thresholded(MODEL) is not MODEL
+        assert clips == ("CIFAR" in name)
+    assert found.denoises == (name in ("Stable Diffusion XL", "DDPM of CIFAR-10"))
+    theirs.set_timesteps(10)
+    want = (theirs.timesteps.double().unique_consecutive() + 1) / 1000
+    got = found.times(10)
+    close(got[: len(want)], want, rtol=1e-6)
+
+
+def test_a_key_of_another_class_says_nothing() -> None:
+    """Neither a clip nor an end is taken from keys that the class's own signature has not."""
+    euler = {"_class_name": "EulerDiscreteScheduler", "set_alpha_to_one": False}
+    assert read(euler).denoises
+    for name in ("EulerDiscreteScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler"):
+        config = {"_class_name": name, "clip_sample": True}
+        assert read(config).thresholded(MODEL) is MODEL
+        assert SdegenScheduler.from_config(config).said.thresholded(MODEL) is MODEL
+    assert read({"_class_name": "DDIMScheduler", "use_flow_sigmas": True}).predicts == "eps"
+    with refused("DDIMScheduler says brand_new = 3, which is not understood"):
+        read({"_class_name": "DDIMScheduler", "brand_new": 3})
+    edm = {"_class_name": "EDMDPMSolverMultistepScheduler", "thresholding": True}
+    assert isinstance(read({**edm, "sample_max_value": 3.0}).thresholded(MODEL), Thresholded)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_scheduler_reads_its_own_defaults(name: str) -> None:
+    """An empty configuration is the class's own, in betas, in clips, and in where it ends."""
+    kind, bare = getattr(diffusers, name), {"_class_name": name}
+    theirs, found = kind(), read(bare)
+    assert {key: found.config[key] for key in defaults(name)} == {
+        key: theirs.config[key] for key in defaults(name)
+    }
+    if isinstance(found.sde, sg.DiscreteVPSDE):
+        close(betas(found.config), theirs.betas, rtol=1e-5)
+        made = SdegenScheduler.from_config(bare)
+        assert made.said.sde == found.sde
+        assert made.config.clip_sample == theirs.config.get("clip_sample", False)
+    if name != "PNDMScheduler":
+        theirs.set_timesteps(8)
+    for end in ("zero", "sigma_min") if "final_sigmas_type" in defaults(name) else (None,):
+        if end is not None:
+            theirs = kind(final_sigmas_type=end, **final(name))
+            theirs.set_timesteps(8)
+        said = read({**theirs.config, **bare})
+        if hasattr(theirs, "sigmas"):
+            assert said.denoises == (float(theirs.sigmas[-1]) == 0), end
+    if name == "PNDMScheduler":
+        assert not found.denoises  # its set_alpha_to_one is False where DDIM's is True
+
+
+def final(name: str) -> dict[str, Any]:
+    return {"lower_order_final": True} if "Singlestep" in name else {}
+
+
+def test_steps_are_told_once_and_only_walks_are() -> None:
+    """Heun's and PNDM's second questions are no steps; what is no walk is refused."""
+    heun = diffusers.HeunDiscreteScheduler()
+    heun.set_timesteps(6)
+    found = read({**heun.config, "_class_name": "HeunDiscreteScheduler"})
+    assert len(heun.timesteps) == 11 and len(found.times(6)) == 6
+    pndm = {"_class_name": "PNDMScheduler", "skip_prk_steps": True}
+    assert len(read(pndm).times(6)) == 6
+    with refused("PNDMScheduler with skip_prk_steps = False begins with Runge-Kutta steps"):
+        read({"_class_name": "PNDMScheduler"}).times(6)
+    euler = {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True}
+    for beyond in ({"sigma_max": 200.0}, {"sigma_min": 0.001}):
+        with refused(r"6 steps of EulerDiscreteScheduler .* within \[t_min, T\] = \[0.001, 1\]"):
+            read({**euler, **beyond}).times(6)
+    whole = read(euler).times(6)
+    assert math.isclose(float(whole[0]), 1.0, rel_tol=1e-5)
+    shifted = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 0.5}
+    with refused("6 steps of FlowMatchEulerDiscreteScheduler are no walk of this model"):
+        read(shifted).times(6)
