@@ -94,6 +94,7 @@ def as_matrix(A: Measurement, d: int) -> Tensor:
 def each_by_itself(A: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """A x (b, *) of flat states (b, d); ValueError where A does not see the batch's axis as one,
     as measurements of images do that are shown none."""
+    error: Exception | None
     try:
         seen, alone = A(x), A(x[:1])
         fine = seen.shape == (len(x), *alone.shape[1:]) and torch.allclose(seen[:1], alone)

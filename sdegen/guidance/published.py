@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -115,8 +116,9 @@ def reach(sde: LinearSDE, times: Tensor) -> tuple[Tensor, Tensor]:
     if not isinstance(times, Tensor) or times.ndim != 1 or len(times) < 2:
         raise ValueError(f"times are those of the walk, (n + 1,), but they are {times!r}.")
     times = times.detach().to("cpu", torch.float64)
-    if not bool((times.diff() < 0).all()):
-        raise ValueError(f"A walk's times fall, but they are {times.tolist()}.")
+    for t, s in pairwise(times.tolist()):
+        if not s < t:
+            raise ValueError(f"A walk's times fall, but {t:g} is followed by {s:g}.")
     levels = sde(times)
     if levels.alpha.ndim > 1:
         raise ValueError(

@@ -151,7 +151,7 @@ def test_what_cannot_be_is_refused() -> None:
     model = exact_model(MIXTURE, SDE)
     with refused("zeta must be a number >= 0, but it is -1"):
         PublishedDPS(model, Y, measure, TIMES, -1.0)
-    with refused("A walk's times fall, but they are"):
+    with refused("A walk's times fall, but .* is followed by"):
         PublishedDPS(model, Y, measure, TIMES.flip(0))
     with refused("times are those of the walk, .n . 1,., but they are 5"):
         PublishedDPS(model, Y, measure, 5)  # type: ignore[arg-type]
