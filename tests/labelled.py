@@ -140,5 +140,9 @@ KINDS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+OF_ONE_WALK = ("published dps", "mcg")
+"""Kinds that are of WALK's steps, and refuse other times."""
+
+
 def made(kind: str) -> Any:
     return KINDS[kind](labelled(SDE).given(y=Y))

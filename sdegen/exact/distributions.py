@@ -72,6 +72,19 @@ def coefficients(x: Tensor, level: Level | None) -> tuple[Tensor, Tensor]:
     return a, v
 
 
+def refuse_flat(var: Tensor, level: Level | None) -> None:
+    """ValueError for the density, without noise, of what has no variance along an axis, or one
+    that an eigenvalue's rounding makes of none: var (*, d), each d of one distribution."""
+    if level is not None and (level.sigma.ndim or float(level.sigma)):
+        return
+    least = 10 * var.shape[-1] * torch.finfo(var.dtype).eps * var.amax(-1, keepdim=True)
+    if bool((var <= least).any()):
+        raise ValueError(
+            "There is no density without noise of what has a variance of 0 along an axis, as a "
+            "value has that was seen with std = 0: give a level whose sigma is above 0."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Gaussian(Constant):
     """N(mean, cov) in d dimensions, closed form throughout; a zero covariance is a point mass.
@@ -109,7 +122,11 @@ class Gaussian(Constant):
         return s.alpha * mean + (gain * y) @ axes.T
 
     def log_prob(self, x: Tensor, level: Level | None = None) -> Tensor:
-        """Log-density of x (b, d), (b,): of the data, or of x_t at a level."""
+        """Log-density of x (b, d), (b,): of the data, or of x_t at a level.
+
+        ValueError, where there is no noise, for a covariance that is singular.
+        """
+        refuse_flat(self.spectrum[1], level)
         mean, var, axes = self.like(x)
         a, v = coefficients(x, level)
         var = a**2 * var + v
@@ -153,7 +170,11 @@ class Mixture(Constant):
         return (logits.softmax(-1)[..., None] * each).sum(1)
 
     def log_prob(self, x: Tensor, level: Level | None = None) -> Tensor:
-        """Log-density of x (b, d), (b,): of the data, or of x_t at a level, () or (b,)."""
+        """Log-density of x (b, d), (b,): of the data, or of x_t at a level, () or (b,).
+
+        ValueError, where there is no noise, for a std of 0.
+        """
+        refuse_flat(self.constants[1][:, None], level)
         means, stds, weights = self.like(x)
         a, v = coefficients(x, level)
         var = a**2 * stds**2 + v
@@ -213,7 +234,11 @@ class GaussianMixture(Constant):
         return (logs.softmax(1)[..., None] * means).sum(1)
 
     def log_prob(self, x: Tensor, level: Level | None = None) -> Tensor:
-        """Log-density of x (b, d), (b,): of the data, or of x_t at a level, () or (b,)."""
+        """Log-density of x (b, d), (b,): of the data, or of x_t at a level, () or (b,).
+
+        ValueError, where there is no noise, for a covariance that is singular.
+        """
+        refuse_flat(self.constants[1], level)
         return self._parts(x, level)[0].logsumexp(1)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:

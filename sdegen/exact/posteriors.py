@@ -81,7 +81,7 @@ def as_matrix(A: Measurement, d: int) -> Tensor:
             )
         return A.to("cpu", torch.float64)
     eye = torch.eye(d, dtype=torch.float64)
-    H = A(eye).reshape(d, -1).T
+    H = each_by_itself(A, eye).flatten(1).T
     x = torch.cat([torch.zeros_like(eye[:1]), -1.5 * eye.cumsum(0)])
     if not torch.allclose(A(x).reshape(d + 1, -1), x @ H.T, rtol=1e-6, atol=1e-9):
         raise ValueError(
@@ -89,6 +89,27 @@ def as_matrix(A: Measurement, d: int) -> Tensor:
             "what it makes of x's coordinates: of any function it is known for Empirical data."
         )
     return H
+
+
+def each_by_itself(A: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A x (b, *) of flat states (b, d); ValueError where A does not see the batch's axis as one,
+    as measurements of images do that are shown none."""
+    error: Exception | None
+    try:
+        seen, alone = A(x), A(x[:1])
+        fine = seen.shape == (len(x), *alone.shape[1:]) and torch.allclose(seen[:1], alone)
+        error = (
+            None if fine else ValueError("alone a state is measured as another than in a batch")
+        )
+    except (ValueError, RuntimeError, IndexError) as found:
+        error = found
+    if error is None:
+        return seen
+    why = str(error).rstrip(".")
+    raise ValueError(
+        f"A does not measure each of the problem's states {tuple(x.shape)} by itself: {why}. "
+        "Where it is of images, reshape: lambda x: A(x.reshape(-1, 1, h, w))."
+    ) from error
 
 
 def conditioned(
@@ -110,6 +131,9 @@ def conditioned(
     off = y - means @ H.T
     # Joseph's form: symmetric, and positive whatever is rounded.
     covs = rest @ covs @ rest.mT + std**2 * K @ K.mT
+    if std == 0:  # what is fixed has no variance, where rounding has the prior's size
+        free = torch.eye(d, dtype=torch.float64) - torch.linalg.pinv(H) @ H
+        covs = free @ covs @ free
     normal = torch.distributions.MultivariateNormal(torch.zeros_like(off), scale_tril=root)
     return means + (K @ off[..., None])[..., 0], covs, normal.log_prob(off)
 

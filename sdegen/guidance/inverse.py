@@ -107,8 +107,17 @@ def shrunk(P: Tensor, a2: Any, s2: Any) -> Tensor:
     return torch.where(P > 0, P * s2 / (s2 + a2 * torch.where(P > 0, P, 1)), 0)
 
 
-MOST = 5
-"""Iterations of conjugate gradients, unless a number is given, where a sample has more values."""
+FEW, MOST = 5, 100
+"""Iterations of conjugate gradients at most, unless a number is given: where each is a product
+with the network's Jacobian, or row sums of it make a system that may not be positive, and where
+it is, and asks the operator alone."""
+
+
+def usual_iterations(within: Spread | PriorCovariance, values: int) -> int:
+    """For a measurement of so many values. Where they are cheap they are twice as many as A can
+    have rank, as rounding makes less of them than they are."""
+    few = within in ("moments", "diagonal")
+    return min(values, FEW) if few else min(2 * values, MOST)
 
 
 class Observed(Wrapped):
@@ -123,7 +132,9 @@ class Observed(Wrapped):
                 projection by A^+.
     out, within: S_out, S_in, by name, or a ``PriorCovariance``. "moments" is a product with the
                 network's Jacobian each time.
-    iterations: of conjugate gradients: as many as A has rank are exact.
+    iterations: of conjugate gradients: as many as A has rank are exact, but for rounding. None:
+                as many as y has values, at most 5, with "moments" within, where each is a product
+                with the Jacobian, and "diagonal"; else twice as many as values, at most 100.
 
     dps, pigdm, mmps, tmpd, ddnm, jfps are choices of these. ValueError for a y of another shape
     than A x0, a std that is not positive, and an SDE without marginals, before the network is
@@ -160,7 +171,7 @@ class Observed(Wrapped):
                 "ddnm(model, y, A), which projects, or a small std."
             )
         check_seen(y)
-        most = min(y[0].numel(), MOST) if iterations is None else iterations
+        most = usual_iterations(within, y[0].numel()) if iterations is None else iterations
         self.iterations, self.std = whole("iterations", most), float(std)
         self.y, self.A, self.scale = y.to(model.device), A, check_strength(scale, model)
         self.out, self.within = (
@@ -168,6 +179,11 @@ class Observed(Wrapped):
             for each in (out, within)
         )
         self.fine: tuple[int, ...] = ()
+
+    @property
+    def jumps(self) -> bool:
+        """As the scale does."""
+        return bool(getattr(self.scale, "jumps", False)) or super().jumps
 
     def take(self, index: Tensor) -> Observed:
         """What some samples of the batch were seen as."""
@@ -291,11 +307,14 @@ def linearised(A: Callable[[Tensor], Tensor], x0: Tensor) -> tuple[Tensor, Linea
 dps = partial(Observed, within="none")
 """The Bayes form of Chung et al. (2023): no spread within. It explodes where std is small."""
 pigdm = partial(Observed, within="identity")
-"""Song et al. (2023), exact for N(m, I) data."""
+"""Song et al. (2023), exact for N(m, I) data with as many iterations as A has rank; one for Mask,
+Average and Gray, whose A A^T is a number where it is not 0."""
 mmps = Observed
-"""Rozet et al. (2024): exact for Gaussians, with as many iterations as A has rank."""
+"""Rozet et al. (2024): exact for Gaussians, with as many iterations as A has rank; unless they are
+given, they are 5 at most."""
 tmpd = partial(Observed, within="diagonal")
-"""Boys et al. (2023), exact for Gaussians of diagonal covariance."""
+"""Boys et al. (2023), exact for Gaussians of diagonal covariance, with as many iterations as A has
+rank; unless they are given, they are 5 at most."""
 
 
 def ddnm(model: Denoiser, y: Tensor, A: Operator, std: float = 0.0) -> Observed:

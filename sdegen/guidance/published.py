@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from sdegen.checks import number
 from sdegen.guidance.classifier import leaf
-from sdegen.guidance.free import Stepwise
 from sdegen.guidance.inverse import Observed, check_measured, check_seen, ddnm, linearised
 from sdegen.guidance.operators import Operator
 from sdegen.guidance.wrapped import Wrapped, at_large, refuse_where_eps_is_lost, with_x0
@@ -30,13 +30,18 @@ class PublishedDPS(Wrapped):
         x0' = x0 + zeta / (alpha_s (1 - e^(-2h))) J^T A^T r / |r|:
 
     Bayes' form with std^2 = 2 h sigma^2 |r| / zeta for short steps, a strength that grows with
-    the number of steps and has no limit. It is a function of the level along a walk alone.
+    the number of steps and has no limit. At the last time it is that of a step to sigma = 0, which
+    ``denoise=True`` takes: x0 moves in full, by zeta J^T A^T r / |r|.
+
+    So it is the published algorithm by ``DDIM(1.0)`` on its own walk, ``walk=times``, alone.
+    Another solver makes steps of other lengths of it; at other times it has no value.
 
     times: of the walk, (n + 1,), falling.  y: (b, *) or (1, *).  A: an ``Operator`` or any
     differentiable function of x0. One evaluation and one product with the Jacobian.
 
     ValueError for a zeta that is negative, times that do not fall, a y of another shape than A x0,
-    and an SDE without marginals.
+    an SDE without marginals or with levels that differ between coordinates, and a level that is
+    none of the walk's.
     """
 
     own = ("y",)
@@ -53,7 +58,7 @@ class PublishedDPS(Wrapped):
         with_x0(model, "PublishedDPS")
         check_seen(y)
         self.y, self.A, self.zeta = y.to(model.device), A, number("zeta", zeta, 0)
-        self.gain = reach(model.sde, times)  # type: ignore[arg-type]
+        self.times, self.gains = reach(model.sde, times)  # type: ignore[arg-type]
         self.fine: tuple[int, ...] = ()
 
     def take(self, index: Tensor) -> PublishedDPS:
@@ -62,11 +67,30 @@ class PublishedDPS(Wrapped):
         A = self.A.take(index) if isinstance(self.A, Operator) else self.A
         return new.changed(A=A, fine=())  # type: ignore[no-any-return]
 
+    @property
+    def jumps(self) -> bool:
+        """A step's strength is its own."""
+        return True
+
+    def gain(self, level: Instant) -> Tensor:
+        """What x0 is pushed by at a level of the walk, () or (b,); ValueError at any other."""
+        t = level.t.detach().to("cpu", torch.float64)
+        off = (t[..., None] - self.times).abs()
+        nearest = off.argmin(-1)
+        stray = off.amin(-1) > 1e-6 * t  # they may have been said in float32
+        if bool(stray.any()):
+            raise ValueError(
+                f"PublishedDPS is of the steps of its walk's {len(self.times)} times, of which "
+                f"t = {t[stray].flatten()[0]:g} is none: sample with solver=DDIM(1.0), walk=times."
+            )
+        return self.gains[nearest]
+
     def output(self, x: Tensor, level: Instant) -> Tensor:
         """F of the model whose DDPM step descends."""
         if x.shape != self.fine:
             check_measured(self.A, self.y, x)
             self.fine = x.shape
+        gain = expand(self.gain(level), x)
         refuse_where_eps_is_lost(self.model, level, "What is observed")
         level = at_large(level)
         outer = torch.is_grad_enabled()
@@ -83,17 +107,26 @@ class PublishedDPS(Wrapped):
         self.count(vjps=1)
         if not outer:
             p, push = replace(p, x=x, F=p.F.detach()), push.detach()
-        return p.pushed(self.zeta * expand(self.gain(level), x) * push)
+        return p.pushed(self.zeta * gain * push)
 
 
-def reach(sde: LinearSDE, times: Tensor) -> Stepwise:
-    """1 / (alpha_s (1 - e^(-2h))) of each step of a walk: what x0 is moved by where DDPM's x_s is
-    moved by one."""
+def reach(sde: LinearSDE, times: Tensor) -> tuple[Tensor, Tensor]:
+    """Times (n + 1,) and 1 / (alpha_s (1 - e^(-2h))) of the step from each: what x0 is moved by
+    where DDPM's x_s is moved by one. Of the step to sigma = 0, from the last, it is 1."""
     if not isinstance(times, Tensor) or times.ndim != 1 or len(times) < 2:
         raise ValueError(f"times are those of the walk, (n + 1,), but they are {times!r}.")
-    levels = sde(times.double())
+    times = times.detach().to("cpu", torch.float64)
+    for t, s in pairwise(times.tolist()):
+        if not s < t:
+            raise ValueError(f"A walk's times fall, but {t:g} is followed by {s:g}.")
+    levels = sde(times)
+    if levels.alpha.ndim > 1:
+        raise ValueError(
+            f"PublishedDPS has one length for a step, but levels of {type(sde).__name__} differ "
+            "between coordinates."
+        )
     step = levels.alpha[1:] * -torch.expm1(-2 * levels.lam.diff())
-    return Stepwise(tuple(times.tolist()), tuple((1 / step).tolist()))
+    return times, torch.cat([1 / step, step.new_ones(1)])
 
 
 def mcg(model: Denoiser, y: Tensor, A: Operator, times: Tensor, zeta: float = 1.0) -> Observed:

@@ -15,7 +15,7 @@ from sdegen.guidance.inverse import check_measured
 from sdegen.guidance.operators import Operator, conjugate_gradients
 from sdegen.guidance.wrapped import Wrapped, refuse_where_eps_is_lost, rows, with_x0
 from sdegen.model.denoiser import Denoiser, cost_of
-from sdegen.model.network import changed_values, take_values
+from sdegen.model.network import changed_values, lengths, take_values
 from sdegen.sde.level import Instant
 
 
@@ -26,7 +26,9 @@ class Sliced(Wrapped):
 
     model:  of slices. Everything it holds for each sample is a slice's: it sees b x slices of
             them in one call, those of a volume together, and as many values of each condition.
-            Conditions that are given to the wrapper are a volume's, told to each of its slices.
+            Conditions that are given to the wrapper are a volume's, told to each of its slices;
+            ``conditions`` are those that a volume's slices share. What differs between them, as
+            a slice's place, is the inner model's alone.
     dim:    the axis of a volume (b, *) along which slices lie, 1 or more.
     slices: how many. The network is asked about each of them, so that this is the number of
             evaluations of one call on a sample, counted as nfe, by which budgets are divided. (A
@@ -47,6 +49,25 @@ class Sliced(Wrapped):
         """Of one call, on every slice."""
         return cost_of(self.model) * self.slices
 
+    @property
+    def shared(self) -> frozenset[str]:
+        """Names of the conditions that are for all samples alike."""
+        return frozenset(getattr(self.model, "shared", ()))
+
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        """What volumes were given, each for its slices: ``given`` with it changes nothing."""
+        told: dict[str, Any] = {}
+        for name, value in getattr(self.model, "conditions", {}).items():
+            found = set() if name in self.shared else lengths(value)
+            if not found:
+                told[name] = value
+            elif len(found) == 1 and (n := min(found)) % self.slices == 0:
+                first = take_values(value, torch.arange(0, n, self.slices))
+                if alike(self.each(first), value):
+                    told[name] = first
+        return told
+
     def given(self, shared: Mapping[str, Any] | None = None, /, **conditions: Any) -> Sliced:
         """The same with other conditions of volumes."""
         each = {name: self.each(value) for name, value in conditions.items()}
@@ -54,11 +75,10 @@ class Sliced(Wrapped):
 
     def each(self, value: Any) -> Any:
         """A volume's value for each of its slices; one that has no axis is for all."""
-        if isinstance(value, Tensor) and value.ndim:
-            return value.repeat_interleave(self.slices, 0)
-        if isinstance(value, list | tuple):
-            return take_values(value, torch.arange(len(value)).repeat_interleave(self.slices))
-        return value
+        found = lengths(value)
+        if len(found) != 1:  # the network's model refuses what has two
+            return value
+        return take_values(value, torch.arange(min(found)).repeat_interleave(self.slices))
 
     def take(self, index: Tensor) -> Sliced:
         """Some of the volumes: all of their slices."""
@@ -80,6 +100,15 @@ class Sliced(Wrapped):
         F = self.model.output(lying.flatten(0, 1), level)
         self.count(more * (self.nfe - before[0]), more * (self.vjps - before[1]))
         return F.unflatten(0, lying.shape[:2]).movedim(1, self.dim)
+
+
+def alike(one: Any, two: Any) -> bool:
+    """Whether two conditions of the same kind have the same values."""
+    if isinstance(one, Mapping):
+        return all(alike(one[key], two[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return all(map(alike, one, two))
+    return bool((one == two).all()) if hasattr(one, "ndim") else bool(one == two)
 
 
 class Proximal(ABC):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from sdegen.exact import (
     exact_model,
     posterior,
 )
-from sdegen.guidance import Average, Mask
+from sdegen.guidance import Average, Blur, Mask, Radon
 from tests.cases import MIXTURE, SDES, close, normal, refused, refused_with
 
 COVS = torch.tensor([[[0.5, 0.3], [0.3, 0.4]], [[0.2, -0.1], [-0.1, 0.3]]]).double()
@@ -163,6 +164,48 @@ def test_solvers_draw_from_a_posterior() -> None:
     n = 20_000
     x = sg.sample(exact_model(known, sg.EDMSDE()), (n, 2), nfe=20, seed=0).double()
     close(x.T.cov(), known.cov, rtol=0.05, atol=0.005)
+
+
+@pytest.mark.parametrize("d", [2, 7])
+def test_what_is_fixed_has_no_density(d: int) -> None:
+    """Without noise, on the support or off it; a level gives it one, its noise's there."""
+    root, H = normal(d, d, seed=5), normal(1, d, seed=6)
+    prior = Gaussian(torch.zeros(d), root @ root.T)
+    for problem in (
+        posterior(prior, H, torch.ones(1), 0.0),
+        posterior(Mixture(normal(2, d), [0.4, 0.3], [0.5, 0.5]), H, torch.ones(1), 0.0),
+        Mixture(normal(2, d), [0.4, 0.0], [0.5, 0.5]),
+        Gaussian(torch.zeros(d), torch.tensor([1.0] * (d - 1) + [0.0])),
+    ):
+        on = problem.sample(1, torch.Generator().manual_seed(0))
+        for level in (None, sg.FlowSDE()(0.0)):
+            with refused("There is no density without noise of what has a variance of 0"):
+                problem.log_prob(torch.cat([on, on + 1]), level)
+        near, far = problem.log_prob(torch.cat([on, on + 1]), sg.EDMSDE()(0.01)).tolist()
+        assert -1e7 < far < near
+    known = posterior(prior, H, torch.ones(1), 0.0)
+    close(known.sample(5) @ H[0], torch.ones(5).double(), atol=1e-6)
+    free = torch.linalg.svd(H).Vh[1:]  # beside what is fixed it is a Gaussian of d - 1 numbers
+    level, x = sg.EDMSDE()(1e-3), known.sample(3, torch.Generator().manual_seed(1))
+    flat = Gaussian(free @ known.mean, free @ known.cov @ free.T)
+    want = (
+        flat.log_prob(x @ free.T, level) - float(level.sigma.log()) - 0.5 * math.log(2 * math.pi)
+    )
+    close(known.log_prob(x, level), want, atol=1e-6, rtol=0)
+
+
+def test_images_are_shown_as_images() -> None:
+    """An operator of images takes a Gaussian's states in their own shape; without it the error
+    names that, and not linearity."""
+    prior = Gaussian(torch.zeros(16), torch.ones(16))
+    for operator in (Average(2), Average(4), Blur(torch.ones(3, 3) / 9), Radon((0.0, 45.0))):
+        y = operator(normal(1, 1, 4, 4))
+        for asked in (operator, lambda x, A=operator: A(x)):
+            with refused("does not measure each of .* by itself.*reshape: lambda x: A.x.reshape"):
+                posterior(prior, asked, y, 0.1)
+        known = posterior(prior, lambda x, A=operator: A(x.reshape(-1, 1, 4, 4)), y, 0.1)
+        H = operator(torch.eye(16).double().reshape(16, 1, 4, 4)).flatten(1).T
+        close(known.cov, posterior(prior, H, y, 0.1).cov, rtol=1e-9, atol=1e-12)
 
 
 def test_what_has_no_posterior_is_refused() -> None:

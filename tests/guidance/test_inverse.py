@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.exact.distributions import Gaussian, exact_model
+from sdegen.exact import Gaussian, exact_model
+from sdegen.exact import posterior as known
 from sdegen.guidance import Known, Observed, operators
-from sdegen.guidance.inverse import ddnm, dps, mmps, pigdm, tmpd
+from sdegen.guidance.inverse import ddnm, dps, jfps, mmps, pigdm, tmpd
 from tests.cases import SDES, Plain, close, normal, refused
 
 G = torch.Generator().manual_seed(0)
@@ -102,6 +103,66 @@ def test_what_is_exact_is_the_posterior_mean(method: str, sde: str, std: float) 
             want = posterior(cov, x, level, std)
             close(model(x, level).x0, want, rtol=1e-6, atol=1e-7)
             assert float(model.residual(x, level).max()) < 1e-6
+
+
+@pytest.mark.parametrize("sde", ["vp", "ve"])
+def test_what_asks_the_operator_alone_is_exact_by_itself(sde: str) -> None:
+    """Of rank 12, badly conditioned: PiGDM, the identity and JFPS with iterations of their own,
+    which are no product with the Jacobian; MMPS and TMPD have 5, and are told its rank."""
+    n, process, unit = 12, SDES[sde], torch.eye(12).double()
+    A = normal(n, n, seed=5) * torch.logspace(0, -1, n, dtype=torch.float64)[:, None]
+    root, y = normal(n, n, seed=6), normal(1, n, seed=7) @ A.T
+    full, own = root @ root.T / n + 0.1 * unit, torch.linspace(0.2, 2, n).double().diag()
+    level = process(0.4 * process.T)
+    x = level.alpha * normal(3, n) + level.sigma * normal(3, n, seed=8)
+
+    def measured(x: Tensor) -> Tensor:
+        return x @ A.T
+
+    def off(make: Any, cov: Tensor, **how: Any) -> float:
+        prior = Gaussian(torch.zeros(n), cov)
+        want = known(prior, A, y, 0.1).denoise(x, level)
+        seen = make(exact_model(prior, process), y, measured, 0.1, **how)
+        return float((seen(x, level).x0.detach() - want).norm() / want.norm())
+
+    two: dict[str, Any] = {"out": "identity", "within": "identity"}
+    assert off(pigdm, unit) < 1e-9
+    assert off(Observed, unit, **two) < 1e-9
+    assert off(jfps, full, P=full) < 1e-9
+    assert off(tmpd, own, iterations=2 * n) < 1e-9
+    assert off(mmps, full, iterations=2 * n) < 1e-9
+    assert off(mmps, full) > 1e-4 and off(jfps, full, P=full, iterations=5) > 1e-4
+    asked = exact_model(Gaussian(torch.zeros(n), full), process)
+    for make, vjps in ((mmps, 6), (pigdm, 1), (tmpd, 2)):
+        before = asked.vjps
+        make(asked, y, measured, 0.1).output(x, level)
+        assert asked.vjps - before == vjps
+
+
+def test_what_is_done_stays_however_many_iterations_follow() -> None:
+    """In every type: a hundred of them where one is enough, and a state that fits already."""
+    model = sg.ScoreModel(lambda x, t: 0.5 * x.tanh(), sg.VPSDE(), "x0")
+    A, level = operators.Average(2), sg.VPSDE()(0.4)
+    for dtype, near in ((torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.1)):
+        x = normal(2, 1, 16, 16).to(dtype)
+        y = torch.cat([A(x[:1]), A(model(x[1:], level).x0)])
+        long, short = (pigdm(model, y, A, 0.1, iterations=k)(x, level).x0 for k in (100, 1))
+        close(long.double(), short.double(), atol=near, rtol=0)
+        assert pigdm(model, y, A, 0.1).iterations == 100
+
+
+def test_a_scale_that_jumps_is_said() -> None:
+    class Half:
+        jumps = True
+
+        def __call__(self, level: sg.Level) -> float:
+            return float(level.t > 0.5)
+
+    model = exact_model(Gaussian(MEAN, covariance("full")), sg.VPSDE())
+    jumping = mmps(model, Y, measure, STD, scale=Half())
+    assert jumping.jumps and dps(jumping, Y, measure, STD).jumps
+    smooth = mmps(model, Y, measure, STD, scale=lambda level: 1 - level.t)
+    assert not smooth.jumps and not mmps(model, Y, measure, STD).jumps
 
 
 def test_the_cost_is_counted() -> None:

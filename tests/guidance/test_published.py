@@ -13,11 +13,13 @@ from torch import Tensor
 import sdegen as sg
 from sdegen.exact import Gaussian, exact_model
 from sdegen.guidance import Guided, Mask, PublishedDPS, ddnm, dps, mcg, mmps, pigdm, tmpd
+from sdegen.sde import AnisotropicVPSDE
 from tests.cases import MIXTURE, SDES, Plain, close, normal, refused
 
 SDE = sg.VPSDE()
 X, Y = normal(4, 2), torch.tensor([[0.3], [0.1], [-0.2], [0.9]]).double()
 TIMES = sg.walks.log_snr(SDE, 6)
+FIRST = Mask(torch.tensor([[True, False]]))
 
 
 def measure(x: Tensor) -> Tensor:
@@ -47,6 +49,49 @@ def test_it_is_ddpm_and_a_step_down_the_norm(sde: str) -> None:
     close(got, want, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("sde", ["vp", "flow", "ve"])
+def test_the_last_step_is_one_to_sigma_zero(sde: str) -> None:
+    """Alg. 1's own last step: x0 of the walk's end, - zeta grad |y - A x0|, in full."""
+    process, zeta = SDES[sde], 0.3
+    times, plain = sg.walks.log_snr(process, 6), exact_model(MIXTURE, process)
+    start = float(process.prior.std) * X
+    guided = PublishedDPS(plain, Y, measure, times, zeta)
+    how: dict[str, Any] = {"solver": sg.DDIM(1.0), "walk": times, "seed": 0}
+    state = sg.sample(guided, start, **how).requires_grad_()
+    with torch.enable_grad():
+        x0 = plain(state, process(times[-1])).x0
+        (slope,) = torch.autograd.grad((Y - measure(x0)).norm(dim=1).sum(), state)
+    close(sg.sample(guided, start, denoise=True, **how), x0 - zeta * slope, rtol=1e-9, atol=1e-10)
+
+
+def test_it_belongs_to_its_walk() -> None:
+    """Another solver's levels between the times, another walk's and any other are refused before
+    the network is called; levels of each sample's own are the walk's or not, each by itself."""
+    plain = exact_model(MIXTURE, SDE)
+    guided = PublishedDPS(plain, Y, measure, TIMES, 0.3)
+    for how in (
+        {"solver": sg.DDIM(1.0), "walk": "log_snr", "steps": 7},
+        {"solver": sg.DDIM(1.0), "walk": "uniform", "steps": 6},
+        {"nfe": 20},
+        {"solver": sg.AdaptiveRK("bosh3")},
+    ):
+        with refused("of its walk's 7 times, of which t = .* is none: sample with solver=DDIM"):
+            sg.sample(guided, X, seed=0, **how)  # type: ignore[arg-type]
+    own = TIMES[torch.tensor([1, 6, 3, 0])]
+    each = guided(X, SDE(own)).x0
+    for i in range(4):
+        alone = guided.take(torch.tensor([i]))(X[i : i + 1], SDE(own[i])).x0
+        close(each[i : i + 1], alone, rtol=1e-12, atol=1e-13)
+    before = plain.nfe
+    with refused("of which t = 0.45 is none"):
+        guided.output(X, SDE(torch.where(torch.arange(4) == 2, 0.45, own)))
+    assert plain.nfe == before
+    close(guided.output(X, SDE(TIMES[2].float())), guided.output(X, SDE(TIMES[2])), rtol=1e-4)
+    assert (
+        guided.jumps and mcg(plain, Y, FIRST, TIMES).jumps and not dps(plain, Y, measure, 1).jumps
+    )
+
+
 def test_in_short_steps_it_is_bayes_form_of_another_noise() -> None:
     """std^2 = 2 h sigma^2 |r| / zeta, up to the step's length."""
     plain, zeta = exact_model(MIXTURE, SDE), 0.7
@@ -65,7 +110,7 @@ def test_in_short_steps_it_is_bayes_form_of_another_noise() -> None:
 
 def test_its_push_is_bounded_and_of_each_sample() -> None:
     """However far y is; and at r = 0 there is none. (The norm of a batch would move others.)"""
-    plain, level = exact_model(Gaussian([0.0, 0.0], [1.0, 0.5]), SDE), SDE(0.5)
+    plain, level = exact_model(Gaussian([0.0, 0.0], [1.0, 0.5]), SDE), SDE(TIMES[3])
     known = Mask(torch.tensor([[True, False]]))
 
     def push(y: Tensor) -> Tensor:
@@ -98,7 +143,7 @@ def test_mcg_sets_the_state_to_what_is_seen() -> None:
 def test_its_cost() -> None:
     model = exact_model(MIXTURE, SDE)
     with torch.no_grad():
-        PublishedDPS(model, Y, measure, TIMES).output(X, SDE(0.5))
+        PublishedDPS(model, Y, measure, TIMES).output(X, SDE(TIMES[1]))
     assert (model.nfe, model.vjps) == (1, 1)
 
 
@@ -106,10 +151,13 @@ def test_what_cannot_be_is_refused() -> None:
     model = exact_model(MIXTURE, SDE)
     with refused("zeta must be a number >= 0, but it is -1"):
         PublishedDPS(model, Y, measure, TIMES, -1.0)
-    with refused("takes n . 1 falling times"):
+    with refused("A walk's times fall, but .* is followed by"):
         PublishedDPS(model, Y, measure, TIMES.flip(0))
     with refused("times are those of the walk, .n . 1,., but they are 5"):
         PublishedDPS(model, Y, measure, 5)  # type: ignore[arg-type]
+    with refused("levels of AnisotropicVPSDE differ between coordinates"):
+        wide = AnisotropicVPSDE((1.0, 2.0))
+        PublishedDPS(exact_model(MIXTURE, wide), Y, measure, TIMES)
     with refused(r"A makes \(4, 1\) of states \(4, 2\), but y is \(4, 2\)"):
         PublishedDPS(model, X, measure, TIMES).output(X, SDE(0.5))
     assert model.nfe == 0

@@ -13,9 +13,9 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.exact import Empirical, Gaussian, exact_model, posterior
-from sdegen.guidance import TV, Average, Mask, Refined, Sliced, pigdm
+from sdegen.guidance import CFG, TV, Average, Mask, Refined, Sliced, pigdm
 from tests.cases import Plain, close, normal, refused
-from tests.labelled import SDE, labelled
+from tests.labelled import NULL, SDE, labelled
 
 LEVEL = SDE(0.4)
 SLICES = exact_model(Empirical(normal(6, 2, 3, 5, seed=1)), SDE)
@@ -68,6 +68,65 @@ def test_conditions_of_volumes_are_told_to_their_slices() -> None:
     close(got(x, LEVEL).x0.flatten(0, 1), inner.given(y=each)(x.flatten(0, 1), LEVEL).x0)
     some = torch.tensor([2, 0])
     close(got.take(some)(x[some], LEVEL).x0, got(x, LEVEL).x0[some])
+
+
+Y, SCALES = torch.tensor([2, 0, 1]), torch.tensor([0.5, 3.0, 2.0]).double()
+
+
+@pytest.mark.parametrize("null", [NULL, torch.tensor([1, 3, 0])], ids=["all", "each"])
+@pytest.mark.parametrize("together", [False, True])
+def test_guided_volumes_are_volumes_of_guided_slices(null: Any, together: bool) -> None:
+    """CFG(Sliced) is Sliced(CFG), and stays so of some volumes and with other conditions."""
+    each, inner = (
+        torch.arange(3).repeat_interleave(4),
+        labelled(SDE).given(y=Y.repeat_interleave(4)),
+    )
+    wide = null[each] if isinstance(null, Tensor) else null
+    slices = CFG(inner, SCALES[each], {"y": wide}, together=together)
+    one, two = CFG(Sliced(inner, 1, 4), SCALES, {"y": null}), Sliced(slices, 1, 4)
+    x, some, other = normal(3, 4, 2), torch.tensor([2, 0]), torch.tensor([1, 1, 2])
+    for a, b, at in (
+        (one, two, x),
+        (one.take(some), two.take(some), x[some]),
+        (one.given(y=other), two.given(y=other), x),
+        (one.given(y=other).take(some), two.take(some).given(y=other[some]), x[some]),
+    ):
+        close(a.output(at, LEVEL), b.output(at, LEVEL), rtol=1e-12, atol=1e-13)
+        assert torch.equal(a.conditions["y"], b.conditions["y"])
+    assert (one.cost, two.cost) == (8, 8)
+    assert sg.solve(one, x, nfe=24).nfe.tolist() == [24] * 3
+    close(sg.sample(one, x, nfe=24), sg.sample(two, x, nfe=24), rtol=1e-10, atol=1e-11)
+
+
+def test_conditions_are_said_of_volumes() -> None:
+    """So that ``given`` undoes what ``conditions`` says; what slices of one volume do not share,
+    no volume has, and what is for all samples alike stays as it is."""
+    seen: list[dict[str, Any]] = []
+
+    def net(x: Tensor, t: Tensor, **given: Any) -> Tensor:
+        seen.append(given)
+        return x.tanh()
+
+    model, pair = sg.ScoreModel(net, SDE, "x0"), {"a": normal(3, 5), "b": (normal(3, 1), Y)}
+    told = {"y": Y, "names": ["u", "v", "w"], "both": pair, "w": 0.3, "more": torch.ones(7)}
+    shared = {"more": told["more"]}
+    volumes = Sliced(model, 1, 4).given(shared, **{n: v for n, v in told.items() if n != "more"})
+    own = volumes.model.given(place=torch.arange(4).repeat(3))  # type: ignore[attr-defined]
+    volumes = Sliced(own, 1, 4)
+    known = dict(volumes.conditions)
+    assert list(known) == ["y", "names", "both", "w", "more"] and volumes.shared == {"more"}
+    assert known["names"] == told["names"] and torch.equal(known["both"]["b"][1], Y)
+    volumes.output(normal(3, 4, 2), LEVEL)
+    known.pop("more")
+    volumes.given(shared, **known).output(normal(3, 4, 2), LEVEL)
+    one, two = seen
+    assert one.keys() == two.keys() and torch.equal(one["place"], two["place"])
+    assert one["names"] == two["names"] == ["u"] * 4 + ["v"] * 4 + ["w"] * 4
+    for a, b in ((one["y"], two["y"]), (one["both"]["a"], two["both"]["a"])):
+        assert torch.equal(a, b) and len(a) == 12
+    guided = CFG(volumes, 2.0, {"y": 0, "more": 2.0})
+    assert torch.equal(guided.other.conditions["more"], torch.full((7,), 2.0))  # type: ignore[attr-defined]
+    assert guided.take(torch.tensor([1])).output(normal(1, 4, 2), LEVEL).shape == (1, 4, 2)
 
 
 def solved(c: Tensor, weight: float) -> Tensor:

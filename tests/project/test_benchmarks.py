@@ -312,4 +312,8 @@ def test_volumes(tmp_path: Path) -> None:
 
 
 def test_the_table_of_posteriors_is_the_record() -> None:
+    """And exact draws are in the sets that have 99 % or more as often, but for chance."""
+    rows = json.loads((BENCHMARKS / "posteriors.json").read_text())["rows"]
+    for name in CASES[3:]:
+        assert rows[name]["exact"]["in the 99 % set"] > 0.99 - 3 * (0.99 * 0.01 / 256) ** 0.5
     assert bench("posteriors", "--table") in (ROOT / "docs" / "inverse.md").read_text()

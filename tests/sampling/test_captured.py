@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 import sdegen as sg
 from tests.cases import EVERY, EVERY_SOLVER, FIXED, Smooth, normal, pointwise, refused
-from tests.labelled import KINDS, labelled, states
+from tests.labelled import KINDS, WALK, labelled, states
 
 LINEAR = {name: solver for name, solver in FIXED.items() if not solver.traits.why_not_linear}
 
@@ -113,7 +113,10 @@ def test_a_captured_guided_model_and_other_conditions(kind: str) -> None:
     """Captured it is sampled as in the loop, under other labels too, which it keeps to itself."""
     shape = tuple(states(kind).shape)
     y, other = torch.tensor([0, 1, 2, 1]), torch.tensor([2, 2, 0, 1])
-    model, how = KINDS[kind](labelled(sg.VPSDE()).given(y=y)), {"solver": sg.UniPC(2), "steps": 4}
+    model, how = (
+        KINDS[kind](labelled(sg.VPSDE()).given(y=y)),
+        {"solver": sg.UniPC(2), "walk": WALK},
+    )
     captured = sg.sampling.Captured(model, shape, **how)  # type: ignore[arg-type]
     before = model.nfe, model.vjps
     got = captured(seed=7)
