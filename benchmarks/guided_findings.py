@@ -118,18 +118,17 @@ def said(choice: tuple[float, Choice]) -> dict[str, Any]:
 
 
 def by_solver(table: Table, cells: Sequence[Cell]) -> dict[str, Any]:
-    """Errors of every solver on the focused walk, by calls; all that were measured there."""
-    every = sorted({c[4] for c in cells})
-    found: dict[str, Any] = {}
+    """Errors of the rule and of every solver on the focused walk, by calls; all that were measured
+    there."""
+    full = {n: [c for c in cells if c[4] == n] for n in sorted({c[4] for c in cells})}
+    found: dict[str, Any] = {
+        "recommended": {str(n): short(rule(table, part)) for n, part in full.items()}
+    }
     for name, walk in sorted(table):
         row = table[name, walk]
-        if walk != "focused":
-            continue
-        own = {n: [c for c in cells if c[4] == n and c in row] for n in every}
-        full = {n: [c for c in cells if c[4] == n] for n in every}
-        found[name] = {
-            str(n): short(mean(row[c] for c in own[n])) for n in every if own[n] == full[n]
-        }
+        if walk == "focused":
+            known = {n: part for n, part in full.items() if all(c in row for c in part)}
+            found[name] = {str(n): short(mean(row[c] for c in own)) for n, own in known.items()}
     return {name: row for name, row in found.items() if row}
 
 
