@@ -42,10 +42,19 @@ def mean(values: Iterable[float]) -> float:
     return math.exp(sum(logs) / len(logs))
 
 
+def plain(calls: int) -> Choice:
+    """What is recommended without guidance; but for its Euler's last step below 12 calls."""
+    return ("wide_44" if calls < 40 else "wide_55", "focused")
+
+
+def of_rule(table: Table, c: Cell) -> float:
+    """The error of what is recommended."""
+    return table[name_of(c[4], c[3], c[2] == "interval"), "focused"][c]
+
+
 def rule(table: Table, cells: Sequence[Cell]) -> float:
     """What is recommended, over cells."""
-    chosen = ((name_of(c[4], c[3], c[2] == "interval"), "focused") for c in cells)
-    return mean(table[choice][c] for choice, c in zip(chosen, cells, strict=True))
+    return mean(of_rule(table, c) for c in cells)
 
 
 def best(table: Table, cells: Sequence[Cell], names: Sequence[str]) -> tuple[float, Choice]:
@@ -71,10 +80,30 @@ def compared(
             least = min(rows[name]["error"] for name in LIBRARIES.values() if name in rows)
             rows["beside their best"] = round(rows["recommended"] / least, 3)
         rows["best of ours"] = said(best(table, part, ours))
-        plain = ("wide_44" if calls < 40 else "wide_55", "focused")
-        if plain in table:
-            rows["for plain models"] = short(mean(table[plain][c] for c in part))
+        if plain(calls) in table:
+            rows["for plain models"] = short(mean(table[plain(calls)][c] for c in part))
         found[str(calls)] = rows
+    return found
+
+
+def beside_plain(table: Table, cells: Sequence[Cell]) -> dict[str, Any]:
+    """By calls: how the rule compares with the one for plain models cell by cell, and its largest
+    error."""
+    found = {}
+    for calls in sorted({c[4] for c in cells if plain(c[4]) in table}):
+        part = [c for c in cells if c[4] == calls]
+        errors = {c: (of_rule(table, c), table[plain(calls)][c]) for c in part}
+        ratio = {c: max(a, FLOOR) / max(b, FLOOR) for c, (a, b) in errors.items()}
+        worst = max(part, key=lambda c: ratio[c])
+        found[str(calls)] = {
+            "cells": len(part),
+            "mean ratio": short(mean(ratio.values())),
+            "worse by 5 %": sum(r > 1.05 for r in ratio.values()),
+            "better by 5 %": sum(r < 1 / 1.05 for r in ratio.values()),
+            "worst ratio": short(ratio[worst]),
+            "where": [*worst[:2], worst[3]],
+            "largest error": short(max(a for a, _ in errors.values())),
+        }
     return found
 
 
@@ -89,18 +118,17 @@ def said(choice: tuple[float, Choice]) -> dict[str, Any]:
 
 
 def by_solver(table: Table, cells: Sequence[Cell]) -> dict[str, Any]:
-    """Errors of every solver on the focused walk, by calls; all that were measured there."""
-    every = sorted({c[4] for c in cells})
-    found: dict[str, Any] = {}
+    """Errors of the rule and of every solver on the focused walk, by calls; all that were measured
+    there."""
+    full = {n: [c for c in cells if c[4] == n] for n in sorted({c[4] for c in cells})}
+    found: dict[str, Any] = {
+        "recommended": {str(n): short(rule(table, part)) for n, part in full.items()}
+    }
     for name, walk in sorted(table):
         row = table[name, walk]
-        if walk != "focused":
-            continue
-        own = {n: [c for c in cells if c[4] == n and c in row] for n in every}
-        full = {n: [c for c in cells if c[4] == n] for n in every}
-        found[name] = {
-            str(n): short(mean(row[c] for c in own[n])) for n in every if own[n] == full[n]
-        }
+        if walk == "focused":
+            known = {n: part for n, part in full.items() if all(c in row for c in part)}
+            found[name] = {str(n): short(mean(row[c] for c in own)) for n, own in known.items()}
     return {name: row for name, row in found.items() if row}
 
 
@@ -125,8 +153,18 @@ def findings(rows: Sequence[Row], ours: Sequence[str], theirs: Sequence[str]) ->
     if held:
         said_of["problems and scales held out"] = compared(table, held, ours, theirs)
     few = [c for c in own if c[0] == "ring" and c[2] == "plain"]
+    kinds = {
+        f"{where}{k}": [c for c in of if c[2] == k]
+        for where, of in (("", own), ("held out, ", held))
+        for k in sorted({c[2] for c in of})
+    }
+    for s in sorted({c[3] for c in own}):
+        kinds[f"plain, scale {s:g}"] = [c for c in own if c[2:4] == ("plain", s)]
     return {
         "comparisons": said_of,
+        "beside the rule for plain models": {
+            k: beside_plain(table, of) for k, of in kinds.items()
+        },
         "solvers": {
             f"scale {s:g}, plain": by_solver(
                 table, [c for c in own if c[3] == s and c[2] == "plain"]

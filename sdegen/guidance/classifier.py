@@ -14,7 +14,8 @@ from sdegen.guidance.wrapped import (
     Wrapped,
     at_large,
     check_strength,
-    largest,
+    extremes,
+    jumps,
     refuse_end,
     rows,
     strength,
@@ -114,13 +115,14 @@ class Guided(Wrapped):
 
     @property
     def strength(self) -> float:
-        """The largest scale, CFG's where log_p is log p(y | x_t), or that of a model inside."""
-        return max(largest(self.scale, self.sde), super().strength)
+        """The largest |scale|, or that of a model inside. Where log_p is log p(y | x_t), of a
+        positive scale it is CFG's."""
+        return max(super().strength, *map(abs, extremes(self.scale, self.sde)))
 
     @property
     def jumps(self) -> bool:
-        """As the scale does."""
-        return callable(self.scale) or super().jumps
+        """As the scale says, or a model inside."""
+        return jumps(self.scale) or super().jumps
 
     def check_given(self, x: Tensor) -> None:
         """Refuse arguments of log_p that are not of the batch's length."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from itertools import pairwise, product
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,12 +13,15 @@ from torch import Tensor
 from sdegen.guidance.wrapped import (
     Strength,
     Wrapped,
+    beyond,
     check_strength,
-    largest,
+    extremes,
+    jumps,
     noise_of,
     repeated,
     rows,
     strength,
+    strength_of,
     with_x0,
 )
 from sdegen.model.denoiser import Denoiser, cost_of
@@ -123,13 +126,13 @@ class CFG(Wrapped):
 
     @property
     def strength(self) -> float:
-        """The scale at its largest, or that of a guided model inside."""
-        return max(largest(self.scale, self.sde), super().strength)
+        """The scale at its largest, 1 - scale of a negative one, or that of a model inside."""
+        return max(super().strength, *map(beyond, extremes(self.scale, self.sde)))
 
     @property
     def jumps(self) -> bool:
-        """As the scale does."""
-        return callable(self.scale) or super().jumps
+        """As the scale says, or a model inside."""
+        return jumps(self.scale) or super().jumps
 
     def extrapolated(self, x: Tensor, level: Instant, s: float | Tensor) -> tuple[Tensor, Tensor]:
         """F of the guided and of the conditional model."""
@@ -240,13 +243,14 @@ class Contrast(Wrapped):
 
     @property
     def strength(self) -> float:
-        """The largest of the scales."""
-        return max(super().strength, *(largest(s, self.sde) for s in self.scales))
+        """The sum of the models' positive weights at its largest, or that of one of the models."""
+        ends = product(*(extremes(s, self.sde) for s in self.scales))  # convex: largest at ends
+        return max(*map(strength_of, self.ladder), *(beyond(*each) for each in ends))
 
     @property
     def jumps(self) -> bool:
-        """As one of the scales does."""
-        return any(map(callable, self.scales)) or super().jumps
+        """As one of the scales says, or one of the models."""
+        return any(map(jumps, (*self.scales, *self.ladder)))
 
     def of(self, ladder: list[Any], scales: Any = None) -> Contrast:
         """The contrast of other models that are told alike as these are."""
@@ -306,6 +310,7 @@ class Interval:
     scale: float
     low: float
     high: float
+    jumps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.low < self.high:
@@ -314,9 +319,9 @@ class Interval:
             )
 
     @property
-    def largest(self) -> float:
-        """Where it is the largest."""
-        return max(1.0, self.scale)
+    def extremes(self) -> tuple[float, float]:
+        """The least and the largest value."""
+        return min(1.0, self.scale), max(1.0, self.scale)
 
     def __call__(self, level: Instant) -> float | Tensor:
         """At a level."""
@@ -336,6 +341,7 @@ class Stepwise:
 
     times: tuple[float, ...]
     scales: tuple[float, ...]
+    jumps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "times", tuple(map(float, self.times)))
@@ -348,9 +354,9 @@ class Stepwise:
             )
 
     @property
-    def largest(self) -> float:
-        """Where it is the largest."""
-        return max(self.scales)
+    def extremes(self) -> tuple[float, float]:
+        """The least and the largest value."""
+        return min(self.scales), max(self.scales)
 
     def __call__(self, level: Instant) -> float | Tensor:
         """At a level; a step's end is the next one's beginning."""

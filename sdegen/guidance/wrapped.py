@@ -13,6 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -21,11 +22,15 @@ from torch import Tensor
 from sdegen.model.denoiser import Around, Denoiser, cost_of
 from sdegen.model.network import changed_values, take_values
 from sdegen.model.prediction import LinearPrediction, Target, predicted, same
-from sdegen.sde.level import Instant, Level
+from sdegen.sde.level import NO_SIGNAL, Instant, Level
 from sdegen.sde.process import SDE, LinearSDE
 
 Strength = float | Tensor | Callable[[Instant], float | Tensor]
-"""How strongly a model is guided: a number, one a sample (b,), or a function of the level."""
+"""How strongly a model is guided: a number, one a sample (b,), or a function of the level.
+
+A function may say of itself what no look at it finds: ``jumps``, True where it is not continuous,
+and ``extremes``, the least and the largest of its values. Both choose a solver, and no more.
+"""
 
 
 class Wrapped(Around, ABC):
@@ -84,7 +89,7 @@ class Wrapped(Around, ABC):
 
     @property
     def jumps(self) -> bool:
-        """True where a scale is a function of the level, and so may jump along the way."""
+        """True where a scale says that it jumps along the way, as ``Interval`` does."""
         return jumps(self.model)
 
     def changed(self, **attributes: Any) -> Any:
@@ -154,22 +159,48 @@ def strength_of(model: Denoiser) -> float:
     return float(getattr(model, "strength", 1.0))
 
 
-def jumps(model: Denoiser) -> bool:
-    """Whether a model's guidance may jump along the way."""
-    return bool(getattr(model, "jumps", False))
+def jumps(what: Denoiser | Strength) -> bool:
+    """Whether a model's guidance, or a scale, says that it jumps along the way."""
+    return bool(getattr(what, "jumps", False))
 
 
-def largest(s: Strength, sde: SDE) -> float:
-    """A strength at its largest, of all samples; a function that does not say what it is there
-    (``largest``) is asked at 33 times."""
-    if isinstance(s, Tensor):
-        return float(s.max())
-    if not callable(s):
-        return s
-    if hasattr(s, "largest"):
-        return float(s.largest)
+@torch.no_grad()
+def extremes(s: Strength, sde: SDE) -> tuple[float, float]:
+    """The least and the largest value of a strength, of all samples and times; 1 where no value is
+    finite. A function that does not say them (``extremes``) is asked at ``looked_at``."""
+    if isinstance(s, int | float):
+        return s, s
+    if hasattr(s, "extremes"):
+        least, largest = s.extremes
+        return float(least), float(largest)
+    at = [s(sde(t)) for t in looked_at(sde)] if callable(s) else [s]
+    values = torch.cat([torch.as_tensor(v, dtype=torch.float64).reshape(-1).cpu() for v in at])
+    values = values[values.isfinite()]  # what is not spoils its own sample, not the choice for all
+    return (float(values.min()), float(values.max())) if len(values) else (1.0, 1.0)
+
+
+def looked_at(sde: SDE) -> Tensor:
+    """33 times evenly spaced in t and, between those of them where lam = log(alpha / sigma) is
+    finite, 33 evenly spaced in lam: a quarter of VP's lam lies in the last of those steps in t."""
     times = torch.linspace(sde.T, sde.t_min, 33, dtype=torch.float64)
-    return max(float(torch.as_tensor(s(sde(t))).max()) for t in times)
+    if not isinstance(sde, LinearSDE):
+        return times
+    lam = torch.stack([sde.reference(t).lam for t in times])
+    if lam.ndim > 1:  # of an SDE that is given something for each sample
+        return times
+    first, *_, last = lam[lam.isfinite() & (lam >= NO_SIGNAL)].tolist()
+    even = sde.reference.time(torch.linspace(first, last, 33, dtype=torch.float64))
+    return torch.cat([times, even.clamp(sde.t_min, sde.T)])
+
+
+def beyond(*scales: float) -> float:
+    """How strongly F_0 + sum_k scale_k (F_k - F_{k-1}) extrapolates, as CFG's scale says it.
+
+    It is sum_k w_k F_k with weights that sum to 1: what the positive ones sum to, that is 1 where
+    none is negative. Of two models max(scale, 1 - scale): a negative scale is the same guidance
+    with the models exchanged.
+    """
+    return 1.0 + sum(max(b - a, 0.0) for a, b in pairwise((1.0, *scales, 0.0)))
 
 
 def refuse_end(level: Instant, what: str, name: Literal["alpha", "sigma"]) -> None:

@@ -34,7 +34,8 @@ class Chooser(Protocol):
 @dataclass(frozen=True)
 class Recommended:
     """``recipes.recommended``, which looks at the budget and at how strongly the model is guided:
-    taken where no solver is given.
+    taken where no solver is given. It is one solver for the whole batch: of scales for each sample
+    the largest counts, so that the choice, not a step, depends on the batch around a sample.
 
     Its solvers call the network once a step, so that it also knows what to do with ``steps``, or
     on a walk of yours.  ValueError for an SDE without marginals.

@@ -98,17 +98,19 @@ def recommended(nfe: int, strength: float = 1.0, jumps: bool = False) -> dict[st
 
 
 def guided(steps: int, strength: float, jumps: bool) -> Multistep:
-    """The solver for a guided model: with m = steps / strength,
+    """The solver for a guided model: with m = steps / strength, a polynomial through
 
-    k = 1 + floor(log2 m) values,  2 <= k <= 5,  and from m = 1 on a corrector of max(k, 3)
+    2 values below m = 4, from there on 4, from m = 8 and 40 steps on 5, and from m = 1 on a
+    corrector of as many, of 3 at least
 
     What guidance adds to x0 changes with x in proportion to its scale, so that m counts the steps
-    there are for each unit of it. A polynomial through one value more pays once m has doubled;
-    below m = 1 a corrector amplifies what it corrects. Where the scale jumps along the way no
-    polynomial beyond two values gains anything. Measured in docs/benchmarks.md.
+    there are for each unit of it: with few of them a polynomial amplifies more than it gains, and
+    below m = 1 a corrector too. There are never more values than without guidance. Where the scale
+    jumps along the way no polynomial beyond two values gains anything. Measured on scales from 2
+    to 16 (docs/benchmarks.md, which says too where it loses).
     """
     m = steps / strength
-    k = 2 if jumps else min(max(1 + math.floor(math.log2(m)), 2), 5)
+    k = 2 if jumps or m < 4 else 4 if m < 8 or steps < 40 else 5
     return Multistep(k, corrector=max(k, 3) if m >= 1 else 0, clock="wide")
 
 

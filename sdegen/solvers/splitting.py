@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from sdegen.checks import whole
-from sdegen.sde.level import Level, expand
+from sdegen.sde.level import NO_SIGNAL, Level, expand
 from sdegen.solvers.deis import IPNDM
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.multistep import LinearMultistep
@@ -39,7 +39,8 @@ class Split(Solver):
     A step asks the base as often as inner does, and both models once more: with CFG and a
     multistep method three evaluations, and two for the first k. ``nfe=`` counts every kick as a
     whole call of the guided model, and so stays below the budget.
-    ValueError for a model without guidance of its own, and an inner that it cannot step with.
+    ValueError for a model without guidance of its own, an inner that it cannot step with, and a
+    walk that begins without signal: there rho is infinite, and so is the integral of k over rho.
     """
 
     inner: Solver = IPNDM()  # noqa: RUF009
@@ -80,6 +81,12 @@ class Split(Solver):
 
     def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
         """One step; memory is inner's, and k at t."""
+        if bool((t.lam < NO_SIGNAL).any()):
+            raise ValueError(
+                f"Split steps in sigma / alpha, which is infinite at t = {float(t.t.max()):g}, "
+                f"where {type(p.sde).__name__} has no signal left: begin below it, as "
+                "FlowSDE(T=0.999) does."
+            )
         model: Any = p.model
         base = replace(p, model=model.base)
         known, k = memory if memory is not None else (None, None)

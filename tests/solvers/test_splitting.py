@@ -126,6 +126,19 @@ def test_a_classifiers_kick_is_no_evaluation_of_the_network() -> None:
     assert found.nfe.tolist() == [5] * 3
 
 
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("inner", [IPNDM(), DDIM(), DPMSolverPPSinglestep(2)], ids=str)
+def test_where_there_is_no_signal_splitting_is_refused(order: int, inner: sg.Solver) -> None:
+    """The integral of k over rho from infinity diverges, though a solver undivided can begin."""
+    model, x = linear(4.0, sde=sg.FlowSDE(T=1.0)), normal(4, 2)
+    with refused("infinite at t = 1, where FlowSDE has no signal left"):
+        sg.sample(model, x, solver=Split(inner, order), steps=8, walk="uniform")
+    assert model.nfe == 0
+    assert sg.sample(model, x, solver=DDIM(), steps=8, walk="uniform").isfinite().all()
+    early = linear(4.0, sde=sg.FlowSDE(T=0.99))
+    assert sg.sample(early, x, solver=Split(inner, order), steps=8).isfinite().all()
+
+
 def test_what_cannot_be_split_is_refused() -> None:
     model = linear(3.0)
     with refused("has no guidance of its own: give CFG"):
