@@ -299,7 +299,7 @@ def work(quick: bool) -> Iterator[tuple[str, str, list[str], tuple[int, ...]]]:
     """What is measured: problem, SDE, solvers and calls."""
     every, calls = [*OURS, *THEIRS], CALLS[:2] if quick else CALLS
     if quick:
-        every = ["wide_20", "wide_23", "wide_33", "ddim"]
+        every = ["wide_20", "wide_23", "wide_33", "wide_44", "wide_55", "ddim"]
         yield "ring", "vp", every, calls
         yield "ring", "vp", ["strang"], calls
         return

@@ -16,7 +16,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin, SchedulerOutput
 from torch import Tensor
 
-from sdegen.checks import whole
+from sdegen.checks import number, whole
 from sdegen.interop.draws import Drawn, Recorded
 from sdegen.interop.schedules import KNOWN, Said, defaults, read, taken
 from sdegen.model.prediction import predicted
@@ -38,11 +38,12 @@ class First(NamedTuple):
 
 
 class Output(ScoreModel):
-    """A model whose output is what a pipeline hands over."""
+    """A model whose output is what a pipeline hands over; strength: of its guidance."""
 
-    def __init__(self, said: Said) -> None:
+    def __init__(self, said: Said, strength: float) -> None:
         super().__init__(self.hand, said.sde, said.predicts, time=said.label)
         self.handed: Tensor | None = None
+        self.strength = number("guidance_scale", strength)
 
     def hand(self, x: Tensor, t: Tensor) -> Tensor:
         """It."""
@@ -57,6 +58,8 @@ class SdegenScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     walk:    a grid's name; by default the solver's own, or log_snr, or, of betas that are rescaled
              to zero terminal SNR, trailing, since log_snr has no beginning there.
     eta:     by default the solver's.
+    guidance_scale: that of the pipeline's own guidance, by which "recommended" takes fewer values
+             in few steps, as ``sg.sample`` does: a scheduler is not told.
     denoise: the last call is the step to sigma = 0, as their final_sigmas_type="zero".
     The others are those of a model's own scheduler, which ``from_config`` brings along:
     betas, prediction_type, clip_sample, thresholding.
@@ -93,6 +96,7 @@ class SdegenScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         solver: str = "recommended",
         walk: str | None = None,
         eta: float | None = None,
+        guidance_scale: float = 1.0,
         denoise: bool = True,
     ) -> None:
         said = {name: self.config[name] for name in MODELS}
@@ -104,7 +108,7 @@ class SdegenScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                 "with 'v_prediction' or 'sample'. Give the one of your model, or leave "
                 "rescale_betas_zero_snr out."
             )
-        self.model = Output(self.said)
+        self.model = Output(self.said, guidance_scale)
         self.plan: Plan | None = None
         self.timesteps = torch.arange(num_train_timesteps - 1, -1, -1)
         self.num_inference_steps: int | None = None

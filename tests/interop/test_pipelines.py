@@ -81,7 +81,7 @@ def test_text_to_image_is_sample_with_guidance(tmp_path: Path) -> None:
     how |= {"output_type": "latent"}
     for made, mine in (
         (theirs, sg.sample(guided, Z, solver=sg.DDIM(), **found.how(8))),
-        (pipeline("", ours()), sg.sample(guided, Z, nfe=16, denoise=True)),
+        (pipeline("", ours(guidance_scale=5.0)), sg.sample(guided, Z, nfe=16, denoise=True)),
         (
             pipeline("", ours(solver="unipc")),
             sg.sample(guided, Z, solver="unipc", nfe=16, denoise=True),

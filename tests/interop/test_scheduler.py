@@ -385,3 +385,14 @@ def test_zero_terminal_snr_takes_trailing_steps(predicts: str, n: int) -> None:
     if n > 1:
         with refused("UniPC .* has no value at t = 1"):
             SdegenScheduler.from_config(theirs.config, solver="unipc").set_timesteps(n)
+
+
+def test_a_guidance_scale_is_what_sample_knows() -> None:
+    """The scheduler's solver is that of a guided model of this strength."""
+    for scale in (1.0, 7.5):
+        made = scheduler(guidance_scale=scale)
+        made.set_timesteps(10)
+        want = sg.recipes.recommended(9, scale)["solver"]  # and the call that denoises
+        assert made.plan.solver == want
+    with refused("guidance_scale"):
+        scheduler(guidance_scale="high")
