@@ -1,38 +1,53 @@
-"""Data: in-memory arrays, two-dimensional toys, bundled pictures, files, and the order of batches.
+"""Data: arrays, toys, bundled pictures, files of the field's formats, and the order of batches.
 
 Every data set is map-style and gives pairs (x, y): x float32 of `shape` (images lie in [-1, 1]),
 y the class as an int64 0-d tensor. `classes` is their number; 0 means unlabelled, and y is 0.
-Three more attributes are of use where a data set of your own has them: `y`, all labels (n,),
-`names`, those of the classes, and `plain`, the same data with nothing random in their items.
+More attributes are of use where a data set of your own has them: `y`, all labels (n,), `names`,
+those of the classes, `captions`, a text of each, and `plain`, the same data with nothing random in
+their items.
 """
 
+from sdegen.data.archives import ImageShards, ImageZip
 from sdegen.data.arrays import ArrayData, from_uint8, to_uint8
 from sdegen.data.bundled import digits, photo_patches
+from sdegen.data.captions import captioned_digits, tokens, vocabulary
 from sdegen.data.classes import class_counts, class_labels, gather, numbered_as, stratified
 from sdegen.data.files import from_file
 from sdegen.data.folders import ImageFolder
+from sdegen.data.glyphs import emoji
+from sdegen.data.hub import HubFolder
 from sdegen.data.parts import hold_out
 from sdegen.data.sampler import InfiniteBatches, SeededItems
 from sdegen.data.scale import Moments, moments
+from sdegen.data.standard import cifar10, mnist
 from sdegen.data.toys import toy
 
 __all__ = [
     "ArrayData",
+    "HubFolder",
     "ImageFolder",
+    "ImageShards",
+    "ImageZip",
     "InfiniteBatches",
     "Moments",
     "SeededItems",
+    "captioned_digits",
+    "cifar10",
     "class_counts",
     "class_labels",
     "digits",
+    "emoji",
     "from_file",
     "from_uint8",
     "gather",
     "hold_out",
+    "mnist",
     "moments",
     "numbered_as",
     "photo_patches",
     "stratified",
     "to_uint8",
+    "tokens",
     "toy",
+    "vocabulary",
 ]

@@ -40,15 +40,21 @@ class ArrayData(Dataset[tuple[Tensor, Tensor]]):
     `.x` (float32) and `.y` (int64) hold all of it, for metrics. `classes` is the largest label
     plus one, 0 when unlabelled; then `.y` is all zeros. `levels` says of how many values, spread
     evenly over [-1, 1], data that is discrete has been made: 256 of bytes, 0 of real data.
-    `names` are the classes', in the order of their numbers, where they have any.
+    `names` are the classes', in the order of their numbers, where they have any, and `captions`
+    are texts of the n data, where these have some.
 
     Raises ValueError where x is not of floats, is empty, has no dimension beside n, or has an
     entry that is not finite in float32, where y is not int64 (n,) or has a negative entry, and
-    where there are fewer names than classes.
+    where there are fewer names than classes or not n captions.
     """
 
     def __init__(
-        self, x: Tensor, y: Tensor | None = None, levels: int = 0, names: Sequence[str] = ()
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        levels: int = 0,
+        names: Sequence[str] = (),
+        captions: Sequence[str] = (),
     ) -> None:
         self.x, self.levels = _checked_data(x), levels
         unlabelled = torch.zeros(len(x), dtype=torch.int64, device=x.device)
@@ -58,6 +64,9 @@ class ArrayData(Dataset[tuple[Tensor, Tensor]]):
         if names and len(names) < most:
             raise ValueError(f"there are {len(names)} names for {most} classes: {names}")
         self.classes = len(names) or most
+        self.captions = tuple(captions)
+        if captions and len(captions) != len(x):
+            raise ValueError(f"there are {len(captions)} captions of {len(x)} data")
 
     def __len__(self) -> int:
         return len(self.x)

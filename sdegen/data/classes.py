@@ -69,7 +69,8 @@ def gather(data: Any, most: int | None = None, seed: int = 0) -> ArrayData:
     picks = torch.arange(len(data)) if most is None else drawn(data, most, seed)
     if isinstance(data, ArrayData):
         y = data.y[picks] if data.classes else None
-        return ArrayData(data.x[picks], y, data.levels, data.names)
+        said = captions_at(data, picks)
+        return ArrayData(data.x[picks], y, data.levels, data.names, said)
     known = known_labels(data)
     items = (data[i] for i in picks.tolist())
     return collected(items, data, None if known is None else known[picks])
@@ -88,6 +89,12 @@ def known_labels(data: Any) -> Tensor | None:
     that have no classes."""
     y = getattr(data, "y", None)
     return None if y is None or getattr(data, "classes", None) == 0 else torch.as_tensor(y).cpu()
+
+
+def captions_at(data: Any, picks: Tensor) -> tuple[str, ...]:
+    """The captions of a data set's items at ``picks``, none of one without captions."""
+    captions = getattr(data, "captions", ())
+    return tuple(captions[i] for i in picks.tolist()) if captions else ()
 
 
 def plain(data: Any) -> Any:

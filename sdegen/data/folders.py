@@ -2,60 +2,42 @@
 
 from __future__ import annotations
 
-import copy
+import json
 import mimetypes
 from collections import Counter
-from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from sdegen.checks import flag, one_of, warn
-from sdegen.data.arrays import from_uint8
-from sdegen.data.files import reading
+from sdegen.checks import warn
+from sdegen.data.images import SUFFIXES, Colour, ImageFiles
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-
-
-CROPS = {"centre": False, "random": True}
-"""Which square of an image is taken, and whether it is drawn."""
-
-LEAST = 0.8
-"""A drawn square's least side, in units of an image's shorter one."""
-
-Colour = str | int | Sequence[int] | None
-"""A name that Pillow knows, a grey level or (red, green, blue) from 0 to 255; None for none."""
+METADATA = ("metadata.jsonl", "captions.jsonl")
+"""Names of a file that says more of a folder's images; the first as Hugging Face's folders have
+it."""
+TEXTS = ("text", "caption")
+"""Names under which a line of it has the caption."""
 
 
-class ImageFolder(Dataset[tuple[Tensor, Tensor]]):
+class ImageFolder(ImageFiles):
     """The images below a folder, (channels, size, size) in [-1, 1], decoded when asked for.
 
-    An image is laid on the ``background`` where it is transparent, cropped to a square, resized
-    with Lanczos' filter, and made RGB or grey; its EXIF orientation is followed, and of several
-    frames or pages the first is taken. Where every image lies in a sub-folder, the first-level
-    sub-folders in sorted order are the classes 0, 1, ..., and `names` are theirs; otherwise there
-    are none. `y` (n,) are the labels of all images. Files come in sorted order, hidden ones and
-    links to folders are not followed, and a warning says which images are passed over for their
-    suffix.
+    Where every image lies in a sub-folder, the first-level sub-folders in sorted order are the
+    classes 0, 1, ..., and `names` are theirs, as ImageNet's are; otherwise there are none. `y`
+    (n,) are the labels of all images. Files come in sorted order, hidden ones and links to folders
+    are not followed, and a warning says which images are passed over for their suffix.
 
-    background: a pixel of colour c and opacity a becomes a c + (1 - a) background, before
-        anything is resized; None: c itself, whatever a hides.
-    flip: of left and right, with probability 1/2.
-    crop: "centre", the largest square in the middle; "random", a square of 0.8 to 1 of its side,
-        at any place in the image, as Dhariwal and Nichol (2021) do it.
+    Where the folder has a metadata.jsonl, or a captions.jsonl, each line of it is a JSON object
+    with a ``file_name``, relative to the folder, and a ``text`` (or ``caption``), and `captions`
+    are those of the images.
 
-    What is drawn comes from torch's generator: in training, from (seed, item, epoch), see
-    ``SeededItems``. ``plain`` is the same folder with nothing drawn, which is what is measured.
-
-    A file that is damaged, or grey with more than 8 bits, is left out when it is found, a warning
-    names it, and the next one that can be read stands in its place.
+    How an image is laid on the ``background``, cropped, resized and flipped, and what is done with
+    a damaged one, see ``ImageFiles``.
 
     Raises ValueError where the folder is missing or has no image, channels is not 1 or 3,
-    size < 1, or background or crop is unknown; and on reading, where no image can be read.
+    size < 1, or background or crop is unknown; where a line of the metadata is no such object or
+    names a file that is not there, and where an image has no line; and on reading, where no image
+    can be read.
     """
 
     def __init__(
@@ -67,65 +49,58 @@ class ImageFolder(Dataset[tuple[Tensor, Tensor]]):
         flip: bool = False,
         crop: str = "centre",
     ) -> None:
-        if channels not in (1, 3):
-            raise ValueError(f"channels = {channels}, but it must be 1 (grey) or 3 (RGB)")
-        if size < 1:
-            raise ValueError(f"size = {size}, but it must be at least 1 pixel")
+        super().__init__(size, channels, background, flip, crop)
         self.root = Path(root)
-        self.shape: tuple[int, ...] = (channels, size, size)
-        self.background = None if background is None else _colour(background)
-        self.flip, self.crop = flag("flip", flip), one_of(crop, "crop", CROPS)
-        self.files = _images_below(self.root)
-        folders = [file.relative_to(self.root).parts[0] for file in self.files]
-        labelled = all(file.parent != self.root for file in self.files)
+        self.files = files = _images_below(self.root)
+        folders = [file.relative_to(self.root).parts[0] for file in files]
+        labelled = all(file.parent != self.root for file in files)
         self.names = tuple(sorted(set(folders))) if labelled else ()
-        self.classes, self.levels = len(self.names), 256
+        self.classes = len(self.names)
         number = {name: k for k, name in enumerate(self.names)}
         self.y = torch.tensor([number.get(folder, 0) for folder in folders])
-        self.left_out: set[int] = set()
+        self.captions = _captions(self.root, files)
 
-    @property
-    def plain(self) -> ImageFolder:
-        """The same images, each always the same: not flipped, the middle of them."""
-        again = copy.copy(self)
-        again.flip = again.crop = False
-        return again
+    def opened(self, file: Path) -> Path:
+        """The file itself."""
+        return file
 
-    def __len__(self) -> int:
-        return len(self.files)
+    def place(self) -> str:
+        """Below the folder."""
+        return f"below {str(self.root)!r}"
 
-    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        first = range(len(self))[i]
-        for j in chain(range(first, len(self)), range(first)):
-            if j in self.left_out:
-                continue
-            try:
-                return self._read(self.files[j]), self.y[j]
-            except ValueError as error:
-                self.left_out.add(j)
-                warn(f"{error}. It is left out, and the next image stands in its place.")
-        raise ValueError(f"no image below {str(self.root)!r} can be read")
 
-    def _read(self, file: Path) -> Tensor:
-        """An image file as a tensor of this shape."""
-        import numpy as np
-        from PIL import Image, ImageOps
+def _captions(root: Path, files: list[Path]) -> tuple[str, ...]:
+    """The captions of a folder's images, none without a file that has them."""
+    path = next((root / name for name in METADATA if (root / name).is_file()), None)
+    if path is None:
+        return ()
+    said: dict[Path, str] = {}
+    for k, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.strip():
+            name, text = _entry(path, k, line)
+            if not (root / name).is_file():
+                raise ValueError(f"line {k} of {str(path)!r} is of {name!r}, which is not there")
+            said[root / name] = text
+    missing = next((file for file in files if file not in said), None)
+    if missing is not None:
+        raise ValueError(f"{str(path)!r} has no line for {str(missing.relative_to(root))!r}")
+    return tuple(said[file] for file in files)
 
-        channels, size, _ = self.shape
-        image = _opened(file, self.background, "L" if channels == 1 else "RGB")
-        w, h = image.size
-        # All are drawn whatever is wanted, so that the one does not move what the other draws.
-        scale, across, down, turn = torch.rand(4).tolist() if self.flip or self.crop else [0.0] * 4
-        side, left, top = min(w, h), (w - min(w, h)) // 2, (h - min(w, h)) // 2
-        if self.crop:
-            side = max(1, round(side * (LEAST + (1 - LEAST) * scale)))
-            left, top = int(across * (w - side + 1)), int(down * (h - side + 1))
-        square = image.crop((left, top, left + side, top + side))
-        square = square.resize((size, size), Image.Resampling.LANCZOS)
-        if self.flip and turn < 0.5:
-            square = ImageOps.mirror(square)
-        pixels = torch.from_numpy(np.array(square)).reshape(size, size, channels)
-        return from_uint8(pixels.permute(2, 0, 1))
+
+def _entry(path: Path, k: int, line: str) -> tuple[str, str]:
+    """File name and text in line k of a metadata file."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        entry = None
+    entry = entry if isinstance(entry, dict) else {}
+    text = next((entry[key] for key in TEXTS if key in entry), None)
+    if not isinstance(entry.get("file_name"), str) or not isinstance(text, str):
+        raise ValueError(
+            f"line {k} of {str(path)!r} is {line[:60]!r}, but it must be a JSON object with a "
+            "file_name and a text"
+        )
+    return entry["file_name"], text
 
 
 def _images_below(root: Path) -> list[Path]:
@@ -154,55 +129,3 @@ OTHERS = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".jfif")
 def _is_image(file: Path) -> bool:
     kind, _ = mimetypes.guess_type(file.name)
     return (kind or "").startswith("image/") or file.suffix.lower() in OTHERS
-
-
-def _colour(background: str | int | Sequence[int]) -> tuple[int, ...]:
-    """Red, green and blue of a colour, refused unless it is one."""
-    from PIL import ImageColor
-
-    colour: Any = background
-    if isinstance(colour, str):
-        try:
-            return ImageColor.getrgb(colour)[:3]
-        except ValueError:
-            colour = None
-    levels = [colour] * 3 if isinstance(colour, int) else colour
-    if (
-        not isinstance(levels, Sequence)
-        or len(levels) != 3
-        or not all(type(each) is int and 0 <= each <= 255 for each in levels)
-    ):
-        raise ValueError(
-            f"background = {background!r}, but it must be a colour, as white or '#202020', a grey "
-            "level or [red, green, blue] from 0 to 255, or null for none"
-        )
-    return tuple(levels)
-
-
-def _opened(file: Path, background: tuple[int, ...] | None, mode: str) -> Any:
-    """An image file as an image of a mode, on a background where it is transparent."""
-    from PIL import Image, ImageOps
-
-    with reading(file, "is it damaged?"), Image.open(file) as opened:
-        image = ImageOps.exif_transpose(opened)
-    if image.mode.startswith(("I", "F")):
-        # Pillow would clip these to 255, which leaves most pixels white.
-        raise ValueError(
-            f"{str(file)!r} is grey with more than 8 bits (mode {image.mode}): convert it to 8"
-        )
-    if background is not None and image.has_transparency_data:
-        return _on(image.convert("RGBA"), background).convert(mode)
-    if image.mode == "P":  # straight to RGB, Pillow warns of a palette's transparency
-        image = image.convert("RGBA")
-    return image.convert(mode)
-
-
-def _on(image: Any, background: tuple[int, ...]) -> Any:
-    """An RGBA image laid on a colour: a c + (1 - a) background, to the nearest level."""
-    import numpy as np
-    from PIL import Image
-
-    pixels = np.asarray(image, np.float32)
-    c, a = pixels[..., :3], pixels[..., 3:] / 255
-    laid = a * c + (1 - a) * np.asarray(background, np.float32)
-    return Image.fromarray(laid.round().astype(np.uint8))

@@ -11,18 +11,19 @@ from torch.utils.data import Dataset
 
 from sdegen.checks import number
 from sdegen.data.arrays import ArrayData
-from sdegen.data.classes import drawn, known_labels, plain
-from sdegen.data.folders import ImageFolder
+from sdegen.data.classes import captions_at, drawn, known_labels, plain
+from sdegen.data.images import ImageFiles
 
 
 class Part(Dataset[Any]):
     """The items of a data set at ``picks``, with what it says of all: shape, classes, names,
-    levels, and the labels ``y`` of these where it has them."""
+    levels, and the labels ``y`` and captions of these where it has them."""
 
     def __init__(self, data: Any, picks: Tensor) -> None:
         self.data, self.picks = data, picks
         self.shape, self.classes = data.shape, data.classes
         self.levels, self.names = getattr(data, "levels", 0), tuple(getattr(data, "names", ()))
+        self.captions = captions_at(data, picks)
         known = known_labels(data)
         if known is not None:
             self.y = known[picks]
@@ -44,12 +45,10 @@ def part(data: Any, picks: Tensor) -> Any:
     if isinstance(data, ArrayData):
         some: Any = copy.copy(data)
         some.x, some.y = data.x[picks], data.y[picks]
+        some.captions = captions_at(data, picks)
         return some
-    if isinstance(data, ImageFolder):  # so that a damaged image is replaced by one of the part
-        some = copy.copy(data)
-        some.files, some.y = [data.files[i] for i in picks.tolist()], data.y[picks]
-        some.left_out = set()
-        return some
+    if isinstance(data, ImageFiles):
+        return data.part(picks)
     return Part(data, picks)
 
 

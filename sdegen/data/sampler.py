@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from sdegen.data.arrays import ArrayData
-from sdegen.data.folders import ImageFolder
+from sdegen.data.images import ImageFiles
 
 
 class InfiniteBatches(Sampler[list[int]]):
@@ -84,8 +84,9 @@ class SeededItems(Dataset[Any]):
 
     def __init__(self, data: Any, seed: int) -> None:
         self.data, self.seed = data, seed
-        drawn = isinstance(data, ImageFolder) and (data.flip or data.crop)
-        self.certain = type(data) in (ArrayData, ImageFolder) and not drawn  # and so cheaper
+        drawn = isinstance(data, ImageFiles) and (data.flip or data.crop)
+        ours = type(data) is ArrayData or isinstance(data, ImageFiles)
+        self.certain = ours and not drawn  # and so cheaper
 
     def __len__(self) -> int:
         return len(self.data)

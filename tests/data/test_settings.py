@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
 from sdegen.data import (
+    HubFolder,
+    ImageShards,
+    ImageZip,
+    captioned_digits,
+    cifar10,
     digits,
+    emoji,
+    mnist,
     photo_patches,
     toy,
 )
 from sdegen.data.toys import TOYS
+from sdegen.runs.build import share_held_out
 from tests.cases import ROOT
 
 CONF = ROOT / "conf" / "data"
@@ -37,6 +46,13 @@ def test_every_group_is_tried_here() -> None:
         "photo_patches",
         "image_folder",
         "array_file",
+        "captioned_digits",
+        "cifar10",
+        "emoji",
+        "hf_folder",
+        "image_shards",
+        "image_zip",
+        "mnist",
     }
 
 
@@ -73,3 +89,35 @@ def test_the_configured_files(tmp_path: Path) -> None:
         assert folder.shape == (1, 32, 32) and folder.classes == 2
     assert instantiate(conf.array.train).classes == 3
     assert instantiate(conf.array.test).shape == (5,)
+
+
+FILES = {
+    "cifar10": ({"path": "a.tar.gz"}, cifar10),
+    "mnist": ({"root": "a"}, mnist),
+    "image_zip": ({"path": "a.zip"}, ImageZip),
+    "image_shards": ({"path": "a.tar"}, ImageShards),
+    "hf_folder": ({"path": "a"}, HubFolder),
+    "captioned_digits": ({}, captioned_digits),
+    "emoji": ({"font": "a.ttf"}, emoji),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_configured_formats(name: str) -> None:
+    """Every argument is one that its data set has, and the two parts are told apart as said."""
+    given, make = FILES[name]
+    conf = OmegaConf.create({"data": OmegaConf.load(CONF / f"{name}.yaml")})
+    missing = {key for key in conf.data if OmegaConf.is_missing(conf.data, key)}
+    assert missing == set(given) - {"font"}
+    conf.data.update(given)
+    plain: Any = OmegaConf.to_container(conf, resolve=True)
+    described = plain["data"]
+    for part in ("train", "test"):
+        node = described.get(part, described["train"])
+        assert get_object(node["_target_"]) is make
+        inspect.signature(make).bind(**{k: v for k, v in node.items() if k != "_target_"})
+    own = name in ("cifar10", "mnist", "captioned_digits")
+    assert share_held_out(described) == (None if own else 0.1)
+    if not own:
+        described["test"] = {**described.get("test", described["train"]), "path": "other"}
+        assert share_held_out(described) is None

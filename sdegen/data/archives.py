@@ -1,0 +1,275 @@
+"""Images in archives, read where they are: EDM's zip and webdataset's tar shards."""
+
+from __future__ import annotations
+
+import glob
+import io
+import json
+import os
+import tarfile
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sdegen.data.images import SUFFIXES, Colour, ImageFiles
+
+LISTING = "dataset.json"
+"""What has the labels in EDM's zip."""
+
+
+class ImageZip(ImageFiles):
+    """The images of a zip as EDM's and StyleGAN's dataset_tool.py makes them, decoded when asked
+    for: (channels, size, size) in [-1, 1].  Karras et al. (2022), their code.
+
+    Its dataset.json has ``{"labels": [["00000/img00000000.png", 6], ...]}`` or null for labels.
+    The numbers that occur are the classes 0, 1, ... in their order, and `names` are these numbers.
+    Images come in the order of their names; they may have any size (see ``ImageFiles``), and
+    size=None is that of the first.
+
+    Raises ValueError for a missing or damaged zip, one without images, labels that are no whole
+    numbers or that an image has none of, and as ``ImageFiles`` does.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        size: int | None = None,
+        channels: int = 3,
+        background: Colour = "white",
+        flip: bool = False,
+        crop: str = "centre",
+    ) -> None:
+        self.path, self.open = Path(path), dict[int, zipfile.ZipFile]()
+        if not self.path.is_file():
+            raise ValueError(f"there is no file {str(path)!r}")
+        try:
+            names = self.zip().namelist()
+            listing = self.zip().read(LISTING) if LISTING in names else b"{}"
+        except (zipfile.BadZipFile, OSError) as error:
+            raise ValueError(
+                f"{str(path)!r} could not be read (is it damaged?): {error}"
+            ) from None
+        self.files = files = sorted(name for name in names if is_image(name))
+        if not files:
+            raise ValueError(f"{str(path)!r} has no image, of {', '.join(SUFFIXES)}")
+        super().__init__(size or self.size_of(files[0]), channels, background, flip, crop)
+        labels = labels_in(listing, files, str(path))
+        self.y, self.names = numbered(labels, len(files))
+        self.classes, self.captions = len(self.names), ()
+
+    def zip(self) -> zipfile.ZipFile:
+        """The archive, opened once in each process: what is forked shares no place in a file."""
+        if os.getpid() not in self.open:
+            self.open = {os.getpid(): zipfile.ZipFile(self.path)}
+        return self.open[os.getpid()]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "open": {}}
+
+    def opened(self, file: str) -> io.BytesIO:
+        """The bytes of an image."""
+        return io.BytesIO(self.zip().read(file))
+
+    def place(self) -> str:
+        """In the zip."""
+        return f"in {str(self.path)!r}"
+
+    def size_of(self, file: str) -> int:
+        """The shorter side of an image; ValueError for a damaged one."""
+        from PIL import Image
+
+        from sdegen.data.files import reading
+
+        with reading(Path(file), "is it damaged?"), Image.open(self.opened(file)) as image:
+            return int(min(image.size))
+
+
+def is_image(name: str) -> bool:
+    """Whether a file in an archive is called as an image is, and not hidden."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def labels_in(listing: bytes, files: Sequence[str], path: str) -> list[int] | None:
+    """The labels of images by a dataset.json, None where it has none."""
+    try:
+        found = json.loads(listing).get("labels")
+        by_name = None if found is None else {name: label for name, label in found}
+    except (ValueError, AttributeError, TypeError):
+        raise ValueError(
+            f"the {LISTING} in {path!r} must be an object whose labels are null or a list of "
+            "[name, number]"
+        ) from None
+    if by_name is None:
+        return None
+    missing = next((name for name in files if name not in by_name), None)
+    if missing is not None:
+        raise ValueError(f"the {LISTING} in {path!r} has no label of {missing!r}")
+    labels = [by_name[name] for name in files]
+    wrong = next((label for label in labels if type(label) is not int or label < 0), None)
+    if wrong is not None:
+        raise ValueError(f"the {LISTING} in {path!r} has the label {wrong!r}, which is no number")
+    return labels
+
+
+def numbered(labels: Sequence[int] | None, n: int) -> tuple[Tensor, tuple[str, ...]]:
+    """Classes 0, 1, ... (n,) of labels, in the order of these, and what they are called; zeros
+    and no names without labels."""
+    if labels is None:
+        return torch.zeros(n, dtype=torch.int64), ()
+    known, y = torch.tensor(labels).unique(return_inverse=True)
+    return y, tuple(str(each) for each in known.tolist())
+
+
+class Member(NamedTuple):
+    """Where the bytes of a file in a shard are."""
+
+    shard: str
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.name} in {self.shard}"
+
+    def read(self) -> bytes:
+        """These bytes."""
+        with open(self.shard, "rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+class ImageShards(ImageFiles):
+    """The images of webdataset's shards, decoded when asked for: (channels, size, size) in
+    [-1, 1].
+
+    A shard is a plain .tar in which files that are called alike up to the first dot of their names
+    are one sample: an image (.jpg, .png, .webp, ...), and beside it a class as a whole number
+    (.cls), a caption (.txt), or a JSON object (.json) with a ``label`` or ``cls`` and a
+    ``caption`` or ``text``. Every sample has what one has. Labels that occur are the classes 0, 1,
+    ... in their order, `names` are these numbers, and `captions` the texts.
+
+    All shards are looked through once, for where their files are, and then read at any place:
+    unlike a stream of them, they are shuffled as a whole, and a run goes on bit for bit.
+
+    path: of one shard, or a pattern, as "shards/*.tar"; {0000..0099} may stand in it.
+
+    Raises ValueError where there is no such shard, for a damaged or compressed one, one without
+    images, a sample without what others have or with a label that is no whole number, and as
+    ``ImageFiles`` does.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        size: int,
+        channels: int = 3,
+        background: Colour = "white",
+        flip: bool = False,
+        crop: str = "centre",
+    ) -> None:
+        super().__init__(size, channels, background, flip, crop)
+        self.path = str(path)
+        samples = [sample for shard in shards_of(self.path) for sample in samples_in(shard)]
+        if not samples:
+            raise ValueError(f"the shards {self.path!r} have no image, of {', '.join(SUFFIXES)}")
+        self.files = [sample.image for sample in samples]
+        labels = complete("label", [(s.label, s.image) for s in samples])
+        self.y, self.names = numbered(labels or None, len(samples))
+        self.captions = tuple(complete("caption", [(s.caption, s.image) for s in samples]))
+        self.classes = len(self.names)
+
+    def opened(self, file: Member) -> io.BytesIO:
+        """The bytes of an image."""
+        return io.BytesIO(file.read())
+
+    def place(self) -> str:
+        """In the shards."""
+        return f"in {self.path!r}"
+
+
+class Sample(NamedTuple):
+    """What a shard says of one image."""
+
+    image: Member
+    label: int | None
+    caption: str | None
+
+
+def shards_of(path: str) -> list[str]:
+    """The files that a pattern means, sorted; ValueError for none."""
+    found = sorted(file for each in braced(path) for file in glob.glob(each))
+    if not found:
+        raise ValueError(f"there is no shard {path!r}")
+    return found
+
+
+def braced(path: str) -> list[str]:
+    """A path with {0000..0099} in it as one for each number, with as many digits."""
+    before, opening, rest = path.partition("{")
+    span, closing, after = rest.partition("}")
+    first, dots, last = span.partition("..")
+    if not (opening and closing and dots and first.isdecimal() and last.isdecimal()):
+        return [path]
+    numbers = range(int(first), int(last) + 1)
+    return [f"{before}{k:0{len(first)}}{rest}" for k in numbers for rest in braced(after)]
+
+
+def samples_in(shard: str) -> list[Sample]:
+    """The samples of a shard, in the order of their first files."""
+    groups: dict[str, dict[str, Member]] = {}
+    try:
+        with open(shard, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - tarfile.BLOCKSIZE))
+            ends = size % tarfile.BLOCKSIZE == 0 and not any(file.read())
+        with tarfile.open(shard, "r:") as tar:
+            for info in tar:
+                folder, _, name = info.name.rpartition("/")
+                key, _, kind = name.partition(".")
+                if info.isfile() and key:
+                    at = Member(shard, info.name, info.offset_data, info.size)
+                    groups.setdefault(f"{folder}/{key}", {})[kind.lower()] = at
+    except (tarfile.TarError, OSError) as error:
+        raise ValueError(
+            f"{shard!r} could not be read (is it damaged, or compressed?): {error}"
+        ) from None
+    if not ends:  # with a block of zeros, without which tarfile takes a cut for the end
+        raise ValueError(f"{shard!r} is cut short")
+    return [sample for group in groups.values() if (sample := sample_of(group))]
+
+
+def sample_of(group: dict[str, Member]) -> Sample | None:
+    """What files that are called alike say; None without an image among them."""
+    image = next((at for kind, at in group.items() if f".{kind}" in SUFFIXES), None)
+    if image is None:
+        return None
+    about: dict[str, Any] = {}
+    if "json" in group:
+        try:
+            about = dict(json.loads(group["json"].read()))
+        except (ValueError, TypeError):
+            raise ValueError(f"{group['json']} is no JSON object") from None
+    label: Any = about.get("label", about.get("cls"))
+    caption = about.get("caption", about.get("text"))
+    if "cls" in group:
+        label = group["cls"].read().decode(errors="replace").strip()
+        label = int(label) if label.isdecimal() else label
+    if "txt" in group:
+        caption = group["txt"].read().decode(errors="replace").strip()
+    if label is not None and (type(label) is not int or label < 0):
+        raise ValueError(f"the label of {image} is {label!r}, but it must be a number from 0 on")
+    return Sample(image, label, caption if isinstance(caption, str) else None)
+
+
+def complete(what: str, values: Iterable[tuple[Any, Member]]) -> list[Any]:
+    """What all samples have, or an empty list where none has; ValueError where some have it."""
+    listed = list(values)
+    missing = next((image for value, image in listed if value is None), None)
+    if missing is not None and any(value is not None for value, _ in listed):
+        raise ValueError(f"{missing} has no {what}, but others have one")
+    return [] if missing is not None else [value for value, _ in listed]

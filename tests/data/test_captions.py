@@ -1,0 +1,129 @@
+"""Captions: words and their numbers, digits that say all there is, and what parts keep of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from sdegen.data import (
+    ArrayData,
+    ImageFolder,
+    captioned_digits,
+    digits,
+    gather,
+    hold_out,
+    tokens,
+    vocabulary,
+)
+from sdegen.data.captions import COLOURS, NUMBERS, PLACES, SPLITS
+from sdegen.data.parts import Part
+from tests.cases import close, refused, refused_with
+
+
+def test_words_are_numbered_from_one() -> None:
+    said = ["Cat Face, crying", "a cat's FACE", ""]
+    words = vocabulary(said)
+    assert words == ("a", "cat", "cat's", "crying", "face")
+    ids = tokens(said, words)
+    assert ids.tolist() == [[2, 5, 4], [1, 3, 5], [0, 0, 0]] and ids.dtype == torch.int64
+    bag = nn.EmbeddingBag(len(words) + 1, 3, mode="sum", padding_idx=0)
+    close(bag(ids)[2].detach(), torch.zeros(3))
+    with refused_with("The word 'dog' is not among the 5 that are known"):
+        tokens(["dog face"], words)
+
+
+@pytest.mark.parametrize("size", [16, 24])
+def test_a_captioned_digit_is_what_its_caption_says(size: int) -> None:
+    data = captioned_digits("test", size)
+    assert data.shape == (3, size, size) and data.classes == 10 and data.names == NUMBERS
+    assert float(data.x.min()) == -1 and float(data.x.max()) <= 1 + 1e-6
+    half = size // 2
+    for x, y, caption in list(zip(data.x, data.y, data.captions, strict=True))[::149]:
+        large, colour, number, *place = caption.split()
+        assert number == NUMBERS[int(y)]
+        row, column = PLACES[" ".join(place)]
+        ink = ((x + 1) / 2).clone()
+        quarter = ink[:, half * row : half * (row + 1), half * column : half * (column + 1)]
+        # Every pixel of it has the colour's red, green and blue in their shares.
+        peak = quarter.sum(0).max() / sum(COLOURS[colour])
+        assert float(peak) > 0.5
+        by_ink = quarter / torch.tensor(COLOURS[colour])[:, None, None]
+        close(by_ink[0], by_ink[1], atol=1e-6)
+        close(by_ink[0], by_ink[2], atol=1e-6)
+        border = [quarter[:, 0], quarter[:, -1], quarter[:, :, 0], quarter[:, :, -1]]
+        empty = all(float(line.abs().max()) < 1e-6 for line in border)
+        assert empty or large == "large"
+        quarter.zero_()
+        assert float(ink.abs().max()) == 0  # nothing lies elsewhere
+
+
+def test_a_large_digit_is_the_digit_itself() -> None:
+    data, images = captioned_digits("train", 16), digits("train")
+    k = next(k for k, caption in enumerate(data.captions) if caption.startswith("large yellow"))
+    row, column = PLACES[" ".join(data.captions[k].split()[3:])]
+    quarter = data.x[k, 0, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+    close(quarter, images.x[k // 8, 0], atol=1e-6)  # yellow's red is 1
+    assert int(data.y[k]) == int(images.y[k // 8])
+
+
+def test_combinations_and_images_are_held_out() -> None:
+    train, test, novel = (captioned_digits(split) for split in SPLITS)
+    known, tried, new = (set(data.captions) for data in (train, test, novel))
+    assert len(known) == 288 and tried <= known and len(new) == 32 and not new & known
+    assert len(train) == 8 * 899 and len(test) == 8 * 898
+    assert len(vocabulary(train.captions)) == 10 + 4 + 4 + 2
+    assert set(vocabulary(novel.captions)) <= set(vocabulary(train.captions))
+    # A digit's image is in eight different combinations.
+    assert max(Counter(test.captions[:8]).values()) == 1
+    assert captioned_digits("novel").captions == novel.captions
+    with refused("split = 'valid', but it must be one of train, test, novel"):
+        captioned_digits("valid")
+    with refused("size = 15, but it must be even"):
+        captioned_digits(size=15)
+    with refused("size must be a whole number >= 8, but it is 6"):
+        captioned_digits(size=6)
+
+
+def test_captions_go_with_their_data() -> None:
+    x = torch.arange(10.0)[:, None]
+    data = ArrayData(x, captions=[f"{k}" for k in range(10)])
+    with refused("there are 2 captions of 10 data"):
+        ArrayData(x, captions=["a", "b"])
+    train, test = hold_out(data, 0.3)
+    some = gather(data, 4)
+    part = Part(data, torch.tensor([3, 1]))
+    assert part.captions == ("3", "1")
+    for each in (train, test, some):
+        assert each.captions == tuple(f"{int(v)}" for v in each.x[:, 0]) and len(each.captions) > 2
+
+
+def test_a_folder_has_the_captions_of_its_metadata(tmp_path: Path) -> None:
+    for name in ("b.png", "a.png", "sub/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (4, 4), 9).save(tmp_path / name)
+    assert ImageFolder(tmp_path, 4).captions == ()
+    lines = [{"file_name": name, "text": name[0]} for name in ("sub/c.png", "b.png", "a.png")]
+    path = tmp_path / "captions.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    data = ImageFolder(tmp_path, 4)
+    assert data.captions == ("a", "b", "s") and data.classes == 0
+    _, test = hold_out(data, 0.4)
+    assert test.captions == tuple(data.captions[data.files.index(file)] for file in test.files)
+    (tmp_path / "metadata.jsonl").write_text(path.read_text().replace('"text"', '"caption"'))
+    assert ImageFolder(tmp_path, 4).captions == data.captions
+    for text, words in (
+        (json.dumps(lines[0]), "has no line for 'a.png'"),
+        (json.dumps({"file_name": "d.png", "text": ""}), "line 1 of"),
+        (json.dumps({"file_name": "a.png"}), "must be a JSON object with a file_name and a text"),
+        ('{"file_name": ', "is '{\"file_name\": ', but it must be a JSON object"),
+        ("[1]", "is '[1]', but it must be a JSON object"),
+    ):
+        (tmp_path / "metadata.jsonl").write_text(text)
+        with refused_with(words):
+            ImageFolder(tmp_path, 4)
