@@ -1,20 +1,47 @@
 """Distances between sets of samples."""
 
+from sdegen.metrics.captions import CLIPScore
 from sdegen.metrics.classifier import ImageClassifier, fit_classifier
-from sdegen.metrics.frechet import frechet_distance
+from sdegen.metrics.distances import Fidelity, fidelity
+from sdegen.metrics.features import (
+    Classified,
+    EfficientNetLite0,
+    Features,
+    Raw,
+    TorchScript,
+    as_bytes,
+    features_of,
+)
+from sdegen.metrics.frechet import FrechetDistance, frechet_distance, frechet_estimate
 from sdegen.metrics.kernels import KernelDistance, energy_distance, kernel_distance, mmd
 from sdegen.metrics.neighbours import Coverage, coverage
+from sdegen.metrics.restored import Restored, psnr, ssim
 from sdegen.metrics.sliced import sliced_wasserstein
 
 __all__ = [
+    "CLIPScore",
+    "Classified",
     "Coverage",
+    "EfficientNetLite0",
+    "Features",
+    "Fidelity",
+    "FrechetDistance",
     "ImageClassifier",
     "KernelDistance",
+    "Raw",
+    "Restored",
+    "TorchScript",
+    "as_bytes",
     "coverage",
     "energy_distance",
+    "features_of",
+    "fidelity",
     "fit_classifier",
     "frechet_distance",
+    "frechet_estimate",
     "kernel_distance",
     "mmd",
+    "psnr",
     "sliced_wasserstein",
+    "ssim",
 ]

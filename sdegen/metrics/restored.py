@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 PEAK = 2.0
 """The range of data in [-1, 1]."""
@@ -26,6 +27,51 @@ def psnr(x: Tensor, x0: Tensor, where: Tensor | None = None) -> float:
     return 10 * math.log10(PEAK**2 / mse) if mse else math.inf
 
 
+WINDOW, WIDTH = 11, 1.5
+"""Pixels of SSIM's Gaussian window on a side, and its standard deviation."""
+
+
+def ssim(x: Tensor, x0: Tensor) -> float:
+    """Structural similarity of images x and x0 (b, channels, h, w) in [-1, 1], their mean.
+
+        (2 m_x m_y + c1) (2 s_xy + c2) / ((m_x^2 + m_y^2 + c1) (s_x^2 + s_y^2 + c2))
+
+    with means m, variances s^2 and covariance s_xy under a Gaussian window of 11 x 11 and standard
+    deviation 1.5, c1 = (0.01 L)^2, c2 = (0.03 L)^2, L = 2: wherever the window fits, of each
+    channel, as scikit-image has it. (torchmetrics' mean has a border of reflected pixels in it.)
+    Wang et al. (2004), eq. 13. ValueError for other shapes, and images smaller than the window.
+    """
+    if x.shape != x0.shape or x.ndim != 4:
+        raise ValueError(
+            f"x is {tuple(x.shape)}, but x0 is {tuple(x0.shape)}: images are (b, channels, h, w)."
+        )
+    if min(x.shape[2:]) < WINDOW:
+        raise ValueError(
+            f"The images are {x.shape[2]} x {x.shape[3]}, but SSIM has a window of "
+            f"{WINDOW} x {WINDOW}."
+        )
+    at = torch.arange(WINDOW, dtype=torch.float64, device=x.device) - WINDOW // 2
+    weight = torch.exp(-(at**2) / (2 * WIDTH**2))
+    weight = weight / weight.sum()
+
+    def smoothed(y: Tensor) -> Tensor:
+        down = F.conv2d(y, weight.reshape(1, 1, -1, 1))
+        return F.conv2d(down, weight.reshape(1, 1, 1, -1))
+
+    a, b = (each.double().flatten(0, 1)[:, None] for each in (x, x0))
+    mean_a, mean_b = smoothed(a), smoothed(b)
+    var_a, var_b = smoothed(a * a) - mean_a**2, smoothed(b * b) - mean_b**2
+    cov = smoothed(a * b) - mean_a * mean_b
+    c1, c2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
+    alike = (2 * mean_a * mean_b + c1) * (2 * cov + c2)
+    return float((alike / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean())
+
+
+def fits(x: Tensor) -> bool:
+    """Whether SSIM's window fits into images."""
+    return x.ndim == 4 and min(x.shape[2:]) >= WINDOW
+
+
 @dataclass(frozen=True)
 class Restored:
     """k samples of each of m images beside the originals, in dB and in units of the data.
@@ -35,6 +81,8 @@ class Restored:
     seen:      PSNR of what was seen, None of a hole.
     known:     the largest change of what was known: around a hole, of which the others are then;
                of A x0 elsewhere; None where nothing is.
+    ssim_one, ssim_mean: SSIM of one sample, and of the mean of all, of whole images; None of what
+               its window does not fit into.
     """
 
     images: int
@@ -44,6 +92,8 @@ class Restored:
     spread: float
     seen: float | None
     known: float | None
+    ssim_one: float | None = None
+    ssim_mean: float | None = None
 
     @classmethod
     def of(
@@ -72,6 +122,8 @@ class Restored:
             float((variance if part is None else variance[part]).mean().sqrt()),
             None if seen is None else psnr(seen, x0),
             None if change is None else float(change.max()),
+            ssim(x.flatten(0, 1), every) if fits(x0) else None,
+            ssim(x.mean(1), x0) if fits(x0) else None,
         )
 
     def __str__(self) -> str:
@@ -80,4 +132,6 @@ class Restored:
         one = f"PSNR {self.one:.1f} dB of one sample"
         if self.draws > 1:
             one += f", {self.mean:.1f} dB of the mean of {self.draws}"
+        if self.ssim_one is not None:
+            one += f", SSIM {self.ssim_one:.3f}"
         return f"{one}{seen}, spread {self.spread:.3f}{known} ({self.images} images)"

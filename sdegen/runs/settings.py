@@ -200,6 +200,9 @@ class EvaluateSettings:
     have them, None for their defaults.  elbo_draws, ddpm_steps: of the bounds, 0 for none of
     them; bounds_on: "dequantised" data or its "values".  objective: the mean that the command
     returns, "flow", "elbo" or "ddpm", None for none.
+
+    features: what ``samples``, a folder of the run's, are compared with n data in, instead of
+    likelihoods; the objective is then "frechet" or "kernel".
     """
 
     run: str
@@ -221,9 +224,11 @@ class EvaluateSettings:
     seed: int
     device: str
     packages: list[str]
+    samples: str | None
     data: Node | None = None
     solver: Node | None = None
     walk: Node | None = None
+    features: Node | None = None
 
     def __post_init__(self) -> None:
         text("run", self.run), folder_name("name", self.name), text("device", self.device)
@@ -239,7 +244,10 @@ class EvaluateSettings:
         for name in ("divergence", "protocol"):
             optional(text, name, getattr(self, name))
         one_of(self.bounds_on, "bounds_on", {"values": True, "dequantised": False})
-        optional(objective, "objective", self.objective, ("flow", "elbo", "ddpm"))
+        if self.samples is not None and self.features is None:
+            raise ValueError(f"samples={self.samples} are compared by features: give features=...")
+        known = ("frechet", "kernel") if self.features else ("flow", "elbo", "ddpm")
+        optional(objective, "objective", self.objective, known)
         needed = {"elbo": "elbo_draws", "ddpm": "ddpm_steps"}.get(self.objective or "")
         if needed and not getattr(self, needed):
             raise ValueError(f"objective={self.objective} is measured with {needed} >= 1.")

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from sdegen.metrics.restored import Restored, psnr
+from sdegen.metrics.restored import Restored, psnr, ssim
 from tests.cases import refused
 
 
@@ -40,3 +40,38 @@ def test_posterior_samples_are_3_db_below_their_mean() -> None:
     alone = Restored.of(x0, x0[:, None], None, x0 + 0.2)
     assert alone.spread == 0 and alone.one == math.inf
     assert alone.seen is not None and abs(alone.seen - 20) < 1e-4
+
+
+def test_ssim_by_hand() -> None:
+    """Of one window: its means, variances and covariance, written out. Wang et al. (2004)."""
+    g = torch.Generator().manual_seed(0)
+    x0, x = (torch.rand(1, 1, 11, 11, generator=g, dtype=torch.float64) * 2 - 1 for _ in range(2))
+    at = torch.arange(11, dtype=torch.float64) - 5
+    w = torch.exp(-(at[:, None] ** 2 + at**2) / (2 * 1.5**2))
+    w = w / w.sum()
+    mx, my = float((w * x[0, 0]).sum()), float((w * x0[0, 0]).sum())
+    vx, vy = float((w * (x[0, 0] - mx) ** 2).sum()), float((w * (x0[0, 0] - my) ** 2).sum())
+    cov = float((w * (x[0, 0] - mx) * (x0[0, 0] - my)).sum())
+    c1, c2 = 0.02**2, 0.06**2
+    by_hand = (2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+    assert abs(ssim(x, x0) - by_hand) < 1e-12
+    assert abs(ssim(x0, x0) - 1) < 1e-12
+    # Constant images: the means alone.
+    half, none = torch.full((1, 1, 12, 12), 0.5), torch.zeros(1, 1, 12, 12)
+    assert abs(ssim(half, none) - c1 / (0.25 + c1)) < 1e-9
+    with refused("10 x 11, but SSIM has a window of 11 x 11"):
+        ssim(x[:, :, 1:], x0[:, :, 1:])
+    with refused(r"x is \(1, 1, 10, 11\), but x0 is \(1, 1, 11, 11\)"):
+        ssim(x[:, :, 1:], x0)
+
+
+def test_restorations_have_a_similarity_where_it_fits() -> None:
+    g = torch.Generator().manual_seed(0)
+    x0 = torch.rand(4, 3, 16, 16, generator=g) * 2 - 1
+    x = x0[:, None] + 0.1 * torch.randn(4, 5, 3, 16, 16, generator=g)
+    found = Restored.of(x0, x, None, None)
+    assert found.ssim_one is not None and found.ssim_mean is not None
+    assert 0.5 < found.ssim_one < found.ssim_mean < 1
+    assert abs(found.ssim_mean - ssim(x.mean(1), x0)) < 1e-12 and "SSIM 0." in str(found)
+    small = Restored.of(x0[..., :8], x[..., :8], None, None)
+    assert small.ssim_one is None and "SSIM" not in str(small)

@@ -57,7 +57,7 @@ def test_conf_has_every_setting_and_no_other(command: str) -> None:
     assert config.keys() <= known
     missing = known - config.keys()
     assert missing <= {each.name for each in fields(kind) if each.default is not MISSING}
-    assert missing <= {"data", "solver", "choices"}
+    assert missing <= {"data", "solver", "choices", "features"}
     settings = read(kind, config)
     if command != "bench":
         assert record(settings) == config
@@ -120,6 +120,8 @@ WRONG = {
     "evaluate elbo_draws=-1": "elbo_draws must be a whole number >= 0, but it is -1",
     "evaluate split=valid": "split must be 'train' or 'test', but it is 'valid'",
     "evaluate bounds_on=x": "Unknown bounds_on 'x': it must be one of dequantised, values",
+    "evaluate samples=x": "samples=x are compared by features: give features=",
+    "evaluate objective=frechet": "objective must be one of flow, elbo, ddpm, but it is 'frechet'",
     "evaluate seed=null": "seed must be a whole number, but it is None",
     "bench folder=null": "folder must be a name, but it is None",
     "bench n=x": "n must be a whole number >= 2, but it is 'x'",
