@@ -53,11 +53,13 @@ class CLIPScore:
         if len(captions) != len(x):
             raise ValueError(f"There are {len(captions)} captions of {len(x)} images.")
         found = []
+        most = self.model.config.text_config.max_position_embeddings
+        how: dict[str, Any] = {"padding": True, "truncation": True, "max_length": most}
         for first in range(0, len(x), batch):
             pictures = [each.permute(1, 2, 0).cpu().numpy() for each in x[first : first + batch]]
             pixels = self.images(pictures, return_tensors="pt").to(self.device)
             said = list(captions[first : first + batch])
-            words = self.tokenizer(said, padding=True, truncation=True, return_tensors="pt")
+            words = self.tokenizer(said, return_tensors="pt", **how)
             out = self.model(**words.to(self.device), **pixels)
             cosine = torch.cosine_similarity(out.image_embeds, out.text_embeds)
             found.append(100 * cosine.clamp(min=0).cpu())

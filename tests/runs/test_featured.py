@@ -1,0 +1,132 @@
+"""A run's samples beside its data, in features: known distances, names and refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from sdegen.cli.main import store_groups
+from sdegen.data import ArrayData, digits, gather
+from sdegen.files import read_json, write_tensors
+from sdegen.metrics import Raw, as_bytes, features_of, frechet_distance, kernel_distance
+from sdegen.runs.build import build_data
+from sdegen.runs.chunks import SAMPLES
+from sdegen.runs.featured import featured_run
+from sdegen.runs.folder import WEIGHTS, description
+from sdegen.runs.network import build_model
+from sdegen.runs.settings import EvaluateSettings, read
+from sdegen.solvers.solver import Status
+from tests.cases import refused, refused_with
+
+
+def composed(command: str, *overrides: str) -> dict[str, Any]:
+    """A command's configuration, as it gets it."""
+    store_groups()
+    with initialize_config_module("sdegen.conf", version_base="1.3"):
+        plain: Any = OmegaConf.to_container(compose(command, list(overrides)), resolve=True)
+    return plain
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the digits that has trained nothing, and whose samples are its held-out data."""
+    folder = tmp_path_factory.mktemp("run")
+    config = composed("train", "net.width=8", "net.heads=2", "name=x", "sigma_data=0.5")
+    data, test = build_data(config)
+    model = build_model(config, data.shape, data.classes)
+    write_tensors(folder / WEIGHTS, model.state_dict(), {**description(config, data), "step": 1})
+    write(folder, "same", test.x)
+    return folder
+
+
+def write(folder: Path, name: str, x: torch.Tensor, failed: int = 0) -> None:
+    (folder / "samples" / name).mkdir(parents=True)
+    status = torch.full((len(x),), int(Status.OK))
+    status[:failed] = int(Status.NONFINITE)
+    nfe = torch.full((len(x),), 7)
+    write_tensors(folder / "samples" / name / SAMPLES, {"x": x, "nfe": nfe, "status": status}, {})
+
+
+def asked(run: Path, *how: str) -> EvaluateSettings:
+    config = composed("evaluate", f"run={run}", "device=cpu", "features=raw", *how)
+    settings: EvaluateSettings = read(EvaluateSettings, config)
+    return settings
+
+
+def raw(data: ArrayData) -> torch.Tensor:
+    return features_of(Raw(), as_bytes(data.x))
+
+
+def test_the_data_themselves_are_as_near_as_can_be(run: Path) -> None:
+    found = featured_run(asked(run, "samples=same", "objective=frechet"))
+    assert abs(found.samples.frechet.value) < 1e-9 and found.value == found.samples.frechet.value
+    assert found.samples.shares is not None and min(found.samples.shares[:2]) == 1
+    # The floor: as many training data beside the same.
+    train, test = raw(digits("train")), raw(digits("test"))
+    floor = found.floor
+    assert floor is not None and floor.frechet.n == 898 and floor.frechet.m == 898
+    whole = frechet_distance(train, test)
+    assert abs(floor.frechet.value - whole) < 0.05 * whole  # of 899 one is missing
+    assert "raw pixels, test data" in found.text and "FID" not in found.text
+    assert "same: 898 samples, 898 data, 192 features" in found.text
+    assert found.file == run / "samples" / "same" / "features-raw-test.json"
+    kept = read_json(found.file)
+    assert kept["samples"]["frechet"]["value"] == found.samples.frechet.value
+    assert kept["features"] == "raw pixels" and kept["config"]["samples"] == "same"
+    json.dumps(kept, allow_nan=False)
+
+
+def test_samples_that_failed_are_left_out_and_counted(run: Path) -> None:
+    x = digits("train").x[:40] * 1.1
+    x[0] = torch.nan
+    write(run, "few", x, failed=1)
+    found = featured_run(asked(run, "samples=few", "n=100", "split=train", "objective=kernel"))
+    assert "few, 1 more failed: 39 samples, 100 data" in found.text and found.floor is None
+    own, data = features_of(Raw(), as_bytes(x[1:])), raw(gather(digits("train"), 100))
+    assert found.samples.frechet.value == pytest.approx(frechet_distance(own, data))
+    assert found.samples.kernel == kernel_distance(own, data)
+    assert "(fewer than d + 1 = 193: biased upwards)" in found.text
+    assert found.file.name == "features-raw-train.json"
+    assert found.value == found.samples.kernel.value
+
+
+def test_what_cannot_be_compared_is_refused(run: Path) -> None:
+    with refused_with(f"There are no samples None in {run}: give samples=NAME, one of few, same"):
+        featured_run(asked(run))
+    with refused("There are no samples 'x' in "):
+        featured_run(asked(run, "samples=x"))
+    write(run, "far", 100 * digits("train").x[:9])
+    with refused(r"Images are in \[-1, 1\], but these reach from -100 to 100: scale them"):
+        featured_run(asked(run, "samples=far"))
+    with refused("objective must be one of frechet, kernel, but it is 'flow'"):
+        asked(run, "samples=same", "objective=flow")
+    with refused_with("There is no file 'nowhere.pt' of features"):
+        featured_run(
+            asked(run, "samples=same", "features=torchscript", "features.path=nowhere.pt")
+        )
+
+
+@pytest.mark.slow
+def test_the_runs_own_classifier(run: Path) -> None:
+    found = featured_run(asked(run, "samples=same", "features=classifier"))
+    assert "the run's classifier, test data" in found.text and found.samples.frechet.d == 64
+    assert found.floor is not None and found.samples.frechet.value < found.floor.frechet.value
+
+
+def test_points_are_no_images(tmp_path: Path) -> None:
+    how: list[Any] = ["experiment=toy2d", "net.width=16", "name=x", "sigma_data=0.5"]
+    config = composed("train", *how)
+    data, _ = build_data(config)
+    model = build_model(config, data.shape, data.classes)
+    write_tensors(tmp_path / WEIGHTS, model.state_dict(), {**description(config, data), "step": 1})
+    write(tmp_path, "a", data.x[:9])
+    with refused_with("Images are (n, 1 or 3, h, w), but x is (9, 2)"):
+        featured_run(asked(tmp_path, "samples=a", "n=9"))
+    with refused_with("features=classifier needs images with classes"):
+        featured_run(asked(tmp_path, "samples=a", "features=classifier"))
