@@ -79,7 +79,7 @@ MNIST = {"train": "train", "test": "t10k"}
 
 def mnist(root: str | Path, split: str = "train") -> ArrayData:
     """MNIST, or what comes in files of its names, from the folder they were downloaded to:
-    1 x 28 x 28 in [-1, 1], classes by the numbers that occur.  LeCun et al. (1998).
+    1 x 28 x 28 in [-1, 1], classes by the numbers that occur.  LeCun and others (1998).
 
     The files are train-images-idx3-ubyte and train-labels-idx1-ubyte, and those of t10k-, as they
     are or with .gz. Fashion-MNIST's and Kuzushiji-MNIST's are called alike.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -81,7 +83,7 @@ def featured_run(settings: EvaluateSettings) -> Featured:
     about = {"features": name, "sha256": getattr(features, "sha256", None)}
     result = {**about, "config": record(settings), "samples": as_json(found)}
     result |= {"floor": None if floor is None else as_json(floor)}
-    file = folder / f"features-{group_of(settings.features)}-{settings.split}.json"
+    file = folder / f"{file_name(settings)}.json"
     write_json(file, result)
     value = {"frechet": found.frechet.value, "kernel": found.kernel.value}
     return Featured(found, floor, text, file, value.get(settings.objective or ""))
@@ -108,9 +110,14 @@ def name_of(features: Any) -> str:
     return str(getattr(features, "name", getattr(features, "__name__", type(features).__name__)))
 
 
-def group_of(node: Any) -> str:
-    """The last part of a node's target, for a file's name."""
-    return str(node["_target_"]).rpartition(".")[2].lower()
+def file_name(settings: EvaluateSettings) -> str:
+    """A name for a result: what was compared in, with which data, and a hash of these settings, so
+    that another comparison is another file."""
+    same = {"features": settings.features, "data": settings.data, "n": settings.n}
+    text = json.dumps({**same, "seed": settings.seed}, sort_keys=True)
+    target = str((settings.features or {})["_target_"]).rpartition(".")[2].lower()
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"features-{target}-{settings.split}-{digest}"
 
 
 def as_json(found: Fidelity) -> dict[str, Any]:

@@ -65,3 +65,25 @@ def test_points_of_the_plane_have_a_likelihood_in_nats(plane: Path, tmp_path: Pa
     assert code == 1 and "but these reach from 0 to 100: scale them" in err, err
     code, _, err = typed("evaluate", *how, "name=w", "protocol=song", "device=cpu", cwd=plane)
     assert code == 1 and "are for images" in err
+
+
+@pytest.mark.slow
+def test_samples_are_compared_in_features(finished: Path) -> None:
+    how = ["run=outputs/digits", "device=cpu"]
+    some = ["n=12", "nfe=2", "name=some", "quality=false"]
+    code, _, err = typed("sample", *how, *some, cwd=finished)
+    assert code == 0, err
+    (name,) = (path.name for path in (finished / "outputs/digits/samples").glob("some-*"))
+    asked = [*how, f"samples={name}", "n=50", "features=classifier"]
+    code, out, err = typed("evaluate", *asked, cwd=finished)
+    assert code == 0, err
+    assert f"{name}: 12 samples, 50 data, 64 features" in out and "+-" in out
+    assert "training data (floor): 12 samples" in out and "All figures are in" in out
+    for wrong, reason in (
+        (["samples=x", "features=raw"], f"give samples=NAME, one of {name}"),
+        ([f"samples={name}"], "are compared by features: give features="),
+        ([f"samples={name}", "features=fid"], "features is one of classifier, efficientnet_lite0"),
+        ([f"samples={name}", "features=torchscript"], "features.path has no value"),
+    ):
+        code, _, err = typed("evaluate", *how, *wrong, cwd=finished)
+        assert code == 1 and reason in err and len(err.strip().splitlines()) == 1, err

@@ -74,6 +74,9 @@ def test_images_become_bytes() -> None:
     grey = as_bytes(x[:, :1])
     assert torch.equal(grey, IMAGES[:, :1].expand(-1, 3, -1, -1)) and grey.dtype == torch.uint8
     assert torch.equal(as_bytes(1.2 * x.sign()), as_bytes(x.sign()))
+    far = x.clone()
+    far[0, 0, 0, 0] = 7.0  # one value that overshoots is no other scale
+    assert int(as_bytes(far)[0, 0, 0, 0]) == 255
     with refused_with("Images are in [-1, 1], but these reach from 0 to 255: scale them"):
         as_bytes(torch.tensor([0.0, 255.0]).reshape(2, 1, 1, 1))
     with refused_with("Images are (n, 1 or 3, h, w), but x is (7, 2)"):
