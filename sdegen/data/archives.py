@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sdegen.data.images import SUFFIXES, Colour, ImageFiles
+from sdegen.data.files import reading
+from sdegen.data.images import SUFFIXES, Colour, ImageFiles, known
 
 LISTING = "dataset.json"
 """What has the labels in EDM's zip."""
@@ -56,7 +57,8 @@ class ImageZip(ImageFiles):
         self.files = files = sorted(name for name in names if is_image(name))
         if not files:
             raise ValueError(f"{str(path)!r} has no image, of {', '.join(SUFFIXES)}")
-        super().__init__(size or self.size_of(files[0]), channels, background, flip, crop)
+        side = self.size_of(files[0]) if size is None else size
+        super().__init__(side, channels, background, flip, crop)
         labels = labels_in(listing, files, str(path))
         self.y, self.names = numbered(labels, len(files))
         self.classes, self.captions = len(self.names), ()
@@ -80,11 +82,7 @@ class ImageZip(ImageFiles):
 
     def size_of(self, file: str) -> int:
         """The shorter side of an image; ValueError for a damaged one."""
-        from PIL import Image
-
-        from sdegen.data.files import reading
-
-        with reading(Path(file), "is it damaged?"), Image.open(self.opened(file)) as image:
+        with reading(Path(file), "is it damaged?"), known(self.opened(file)) as image:
             return int(min(image.size))
 
 
@@ -112,7 +110,9 @@ def labels_in(listing: bytes, files: Sequence[str], path: str) -> list[int] | No
     labels = [by_name[name] for name in files]
     wrong = next((label for label in labels if type(label) is not int or label < 0), None)
     if wrong is not None:
-        raise ValueError(f"the {LISTING} in {path!r} has the label {wrong!r}, which is no number")
+        raise ValueError(
+            f"the {LISTING} in {path!r} has the label {wrong!r}, which is no whole number"
+        )
     return labels
 
 
@@ -121,8 +121,8 @@ def numbered(labels: Sequence[int] | None, n: int) -> tuple[Tensor, tuple[str, .
     and no names without labels."""
     if labels is None:
         return torch.zeros(n, dtype=torch.int64), ()
-    known, y = torch.tensor(labels).unique(return_inverse=True)
-    return y, tuple(str(each) for each in known.tolist())
+    values, y = torch.tensor(labels).unique(return_inverse=True)
+    return y, tuple(str(each) for each in values.tolist())
 
 
 class Member(NamedTuple):

@@ -164,9 +164,9 @@ def _colour(background: str | int | Sequence[int]) -> tuple[int, ...]:
 def decoded(stream: Any, file: Any, background: tuple[int, ...] | None, mode: str) -> Any:
     """An image, of a path or a stream of bytes, as an image of a mode, on a background where it is
     transparent; ``file`` is what errors call it."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    with reading(file, "is it damaged?"), Image.open(stream) as opened:
+    with reading(file, "is it damaged?"), known(stream) as opened:
         image = ImageOps.exif_transpose(opened)
     if image.mode.startswith(("I", "F")):
         # Pillow would clip these to 255, which leaves most pixels white.
@@ -178,6 +178,16 @@ def decoded(stream: Any, file: Any, background: tuple[int, ...] | None, mode: st
     if image.mode == "P":  # straight to RGB, Pillow warns of a palette's transparency
         image = image.convert("RGBA")
     return image.convert(mode)
+
+
+def known(stream: Any) -> Any:
+    """An image of a path or a stream, opened; ValueError for what is none."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(stream)
+    except UnidentifiedImageError:  # whose own words are the address of a stream
+        raise ValueError("it is no image that Pillow knows") from None
 
 
 def _on(image: Any, background: tuple[int, ...]) -> Any:

@@ -147,9 +147,10 @@ def features_of(features: Features, x: Tensor, *, batch: int = 100) -> Tensor:
 
     Raises ValueError for another x, and for features that are not (n, d) finite floats.
     """
-    if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] != 3 or not len(x):
+    what = f"{x.dtype} of {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+    if what.split()[0] != "torch.uint8" or x.ndim != 4 or x.shape[1] != 3 or not len(x):
         raise ValueError(
-            f"Features are of uint8 (n, 3, h, w), but x is {x.dtype} of shape {tuple(x.shape)}: "
+            f"Features are of uint8 (n, 3, h, w), but x is {what}: "
             "sdegen.metrics.as_bytes makes bytes of images in [-1, 1]."
         )
     device = x.device

@@ -75,7 +75,7 @@ def test_what_is_no_such_zip_is_refused(tmp_path: Path) -> None:
     some = [[name, 1] for name in NAMES]
     for labels, words in (
         (some[:3], f"has no label of {NAMES[3]!r}"),
-        ([*some[:4], [NAMES[4], "cat"]], "has the label 'cat', which is no number"),
+        ([*some[:4], [NAMES[4], "cat"]], "has the label 'cat', which is no whole number"),
         ([*some[:4], [NAMES[4], -1]], "has the label -1"),
         ([*some[:4], [NAMES[4], [0.5]]], "has the label [0.5]"),
         (7, "must be an object whose labels are null or a list"),
@@ -85,8 +85,12 @@ def test_what_is_no_such_zip_is_refused(tmp_path: Path) -> None:
             ImageZip(zipped(path, labels))
     with refused_with("has no image, of .png"):
         ImageZip(zipped(path, files={"a.npy": b"x"}))
-    with refused_with("could not be read (is it damaged?)"):
+    with refused_with(
+        "'a.png' could not be read (is it damaged?): it is no image that Pillow knows"
+    ):
         ImageZip(zipped(path, files={"a.png": b"x"}))
+    with refused_with("size = 0, but it must be at least 1 pixel"):
+        ImageZip(zipped(path), size=0)
     # One that is damaged is left out, as of a folder.
     data = ImageZip(zipped(path, files={"a.png": png(0), "b.png": png(1)[:60]}))
     with pytest.warns(UserWarning, match="b.png.* is left out"):

@@ -87,6 +87,8 @@ def test_what_are_no_bytes_or_no_features_is_refused() -> None:
     for x in (IMAGES.float(), from_uint8(IMAGES), IMAGES[0], IMAGES[:, :1], IMAGES.int()):
         with refused("Features are of uint8 .n, 3, h, w., but x is torch"):
             features_of(Raw(), x)
+    with refused_with("but x is list"):
+        features_of(Raw(), [IMAGES])  # type: ignore[arg-type]
     with refused_with("Features must be (n, d), but of 7 images they are (7, 3, 8, 8)"):
         features_of(lambda x: x.float(), IMAGES)
     with refused_with("they are (1, 2)"):
