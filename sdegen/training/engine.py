@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from sdegen.training.settings import TrainSettings
+from sdegen.training.shards import shard
 
 
 def launch(settings: TrainSettings) -> Any:
@@ -20,12 +21,27 @@ def launch(settings: TrainSettings) -> Any:
     precision = settings.precision
     if precision == "auto":
         precision = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"
-    fabric = Fabric(
-        accelerator="cuda" if cuda else "cpu",
-        devices=settings.devices,
-        strategy="ddp" if settings.devices > 1 else "auto",
-        precision=precision,  # type: ignore[arg-type]
-    )
+    world = settings.devices * settings.num_nodes
+    strategy: Any = "ddp" if world > 1 else "auto"
+    if settings.strategy == "fsdp":
+        from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+
+        strategy = ModelParallelStrategy(shard, data_parallel_size=world, tensor_parallel_size=1)
+    try:
+        fabric = Fabric(
+            accelerator="cuda" if cuda else "cpu",
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=strategy,
+            precision=precision,  # type: ignore[arg-type]
+        )
+    except (ValueError, RuntimeError) as error:  # of a launcher's numbers, too
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"train.devices = {settings.devices}, num_nodes = {settings.num_nodes}, strategy = "
+            f"{settings.strategy!r} and precision = {settings.precision!r} do not work here: "
+            f"{reason}"
+        ) from error
     fabric.launch()
     return fabric
 

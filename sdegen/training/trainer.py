@@ -39,6 +39,7 @@ from sdegen.training.engine import launch, peak_memory
 from sdegen.training.identity import is_until, refuse_other
 from sdegen.training.rates import rate
 from sdegen.training.settings import TrainSettings
+from sdegen.training.shards import all_finite, whole
 from sdegen.training.signals import Wish
 from sdegen.training.trackers import Tracker, Tracking
 
@@ -126,8 +127,12 @@ class Trainer:
             checkpoint_blocks(model.net if model.module is None else model.module)
         if settings.compile:
             compile_network(model.net, self.fabric.device)
-        self.objective, self.optimizer = self.fabric.setup(
-            Objective(model, loss, conditional), without_closure(optimizer(model.parameters()))
+        # In two steps: of weights that are shared out the optimiser has to have the parts.
+        self.objective = self.fabric.setup(Objective(model, loss, conditional))
+        if settings.strategy == "fsdp":
+            self.averages.share_out(self.fabric.strategy.device_mesh)
+        self.optimizer = self.fabric.setup_optimizers(
+            without_closure(optimizer(model.parameters()))
         )
         self.loss, self.conditional = loss, conditional
         self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
@@ -216,8 +221,10 @@ class Trainer:
         broken = f"loss is {loss}"
         if math.isfinite(loss):
             states = [self.model.state_dict(), *self.averages.states().values()]
-            values = [each for state in states for each in state.values()]
-            if bool(torch.stack([each.isfinite().all() for each in values]).all()):
+            good = all_finite([each for state in states for each in state.values()])
+            if self.fabric.world_size > 1:  # where each may have its own part
+                good = self.fabric.all_reduce(good, reduce_op="mean")
+            if float(good) == 1:
                 return
             broken = "weights are not finite"
         kept = "There is no checkpoint yet."
@@ -300,7 +307,7 @@ class Trainer:
         self.averages.update(self.model)
         self.step += 1
         self.seen += settings.batch_size * self.fabric.world_size
-        return torch.stack([loss.float(), torch.as_tensor(norm).to(loss).float()])
+        return torch.stack([loss.float(), torch.as_tensor(whole(norm)).to(loss).float()])
 
     def record(self, record: Record) -> None:
         """Append a record to the run's metrics, on the first process."""
@@ -310,10 +317,8 @@ class Trainer:
             self.tracking.tell(vars(record))
 
     def save(self, keep: bool = False) -> None:
-        """The whole state of training in one file, on the first process; ``keep``: in one that
+        """The whole state of training in one file, by the first process; ``keep``: in one that
         stays, too."""
-        if not self.fabric.is_global_zero:
-            return
         about = {
             **self.about,
             "step": self.step,
@@ -321,7 +326,9 @@ class Trainer:
             "devices": self.fabric.world_size,
             "identity": self.identity,
         }
-        write_checkpoint(self.folder, self.model, self.averages, self.optimizer, about, keep)
+        if self.fabric.is_global_zero or self.averages.plain is not None:
+            parts, first = (self.model, self.averages, self.optimizer), self.fabric.is_global_zero
+            write_checkpoint(self.folder, *parts, about, keep, first)
         self.saved = self.step
 
     def load(self) -> None:

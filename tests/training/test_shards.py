@@ -1,0 +1,102 @@
+"""Weights that two processes share out: the training is that of whole ones, and so are the files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sdegen.training import TrainSettings
+from sdegen.training.checkpoint import CHECKPOINT
+from sdegen.training.shards import all_finite, here, in_host, is_shard, like, whole
+from tests.cases import refused
+from tests.processes import TINY, run, typed
+
+
+def test_what_is_not_shared_out_is_left_as_it_is() -> None:
+    x = nn.Parameter(torch.ones(3))
+    assert not is_shard(x) and whole(x) is here(x) is like(x, torch.zeros(3)) is x
+    assert whole(None) is None and like(2.5, None) == 2.5
+    kept = in_host({"x": x}, keep=True)
+    assert torch.equal(kept["x"], torch.ones(3)) and not kept["x"].requires_grad
+    assert in_host({"x": x}, keep=False) == {}
+    assert float(all_finite([x, torch.arange(2)])) == 1
+    assert float(all_finite([x, torch.tensor([0.0, torch.nan])])) == 0
+
+
+def test_settings_of_several_processes() -> None:
+    for wrong, says in (
+        ({"strategy": "deepspeed"}, "train.strategy must be one of auto, ddp, fsdp, not 'deep"),
+        (
+            {"strategy": "fsdp"},
+            "train.strategy = 'fsdp' shares weights among processes, but there",
+        ),
+        ({"num_nodes": 0}, "train.num_nodes must be a whole number >= 1, not 0"),
+    ):
+        with refused(says):
+            TrainSettings(**wrong)
+    assert TrainSettings(strategy="fsdp", devices=2).strategy == "fsdp"
+    assert TrainSettings(strategy="fsdp", num_nodes=2).num_nodes == 2
+
+
+FEW = [f"~evaluate.solvers.{name}" for name in ("ddpm", "ddim", "heun", "euler_maruyama")]
+HOW = [*TINY, *FEW, "train.steps=6", "train.devices=2", "train.ema=[0.9,0.5]"]
+HOW += ["train.sample_every=3", "train.validate_every=2", "train.keep_every=3"]
+
+
+def checkpoint(folder: Path, name: str) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = load_file(folder / "outputs" / name / CHECKPOINT)
+    return found
+
+
+def apart(one: dict[str, Tensor], two: dict[str, Tensor]) -> float:
+    """The most that two checkpoints of the same names, shapes and types differ by."""
+    assert {k: (v.shape, v.dtype) for k, v in one.items()} == {
+        k: (v.shape, v.dtype) for k, v in two.items()
+    }
+    return max(float((one[k].double() - two[k].double()).abs().max()) for k in one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["train.checkpointing=true", "train.accumulate=2"]])
+def test_two_processes_with_halves_train_as_with_wholes(more: list[str], tmp_path: Path) -> None:
+    """Weights, averages and the optimiser's state; stopped and gone on, by either."""
+    ways = (
+        ("ddp", ["name=ddp"]),
+        ("fsdp", ["name=fsdp"]),
+        ("fsdp", ["name=again", "train.steps=3"]),
+        ("fsdp", ["name=again"]),
+        ("fsdp", ["name=over", "train.steps=3"]),
+        ("ddp", ["name=over"]),
+    )
+    for strategy, arguments in ways:
+        how = [*HOW, *more, *arguments, f"train.strategy={strategy}"]
+        code, out, err = run("train", *how, cwd=tmp_path)
+        assert code == 0, err
+    ddp, fsdp = checkpoint(tmp_path, "ddp"), checkpoint(tmp_path, "fsdp")
+    assert apart(ddp, fsdp) < 1e-6
+    assert apart(fsdp, checkpoint(tmp_path, "again")) == 0
+    assert apart(ddp, checkpoint(tmp_path, "over")) < 1e-6
+    one = [
+        load_file(tmp_path / f"outputs/{k}/progress/00000003.safetensors") for k in ("ddp", "fsdp")
+    ]
+    assert (one[0]["x"] - one[1]["x"]).abs().max() < 1e-4
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_with_what_two_have_left(tmp_path: Path) -> None:
+    code, _, err = run("train", *HOW, "train.strategy=fsdp", cwd=tmp_path)
+    assert code == 0, err
+    alone = [*HOW, "train.devices=1", "train.strategy=auto", "train.steps=8"]
+    code, _, err = typed("train", *alone, cwd=tmp_path)
+    assert code == 0, err
+    code, _, err = typed("train", *alone, "name=alone", cwd=tmp_path)
+    assert code == 0, err
+    two, one = checkpoint(tmp_path, "toy2d"), checkpoint(tmp_path, "alone")
+    assert {k: (v.shape, v.dtype) for k, v in one.items()} == {
+        k: (v.shape, v.dtype) for k, v in two.items()
+    }
+    assert float(two["optimizer.0.step"]) == 8
