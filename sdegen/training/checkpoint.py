@@ -88,11 +88,10 @@ def restore(
     for name, tensor in tensors.items():
         begin, _, key = name.partition(".")
         parts.setdefault(begin, {})[key] = tensor
-    for name, module in [("model", model), *((part(i), c) for i, c in enumerate(averages.copies))]:
-        now = module.state_dict()
-        load_weights(
-            module, {k: like(v, now.get(k)) for k, v in parts.get(name, {}).items()}, path
-        )
+    copies = {part(i): each for i, each in enumerate(averages.copies)}
+    for name, module in {"model": model, **copies}.items():
+        now, saved = module.state_dict(), parts.get(name, {})
+        load_weights(module, {k: like(v, now.get(k)) for k, v in saved.items()}, path)
     entries: dict[int, dict[str, Any]] = {}
     weights = [each for group in optimizer.param_groups for each in group["params"]]
     scalars = about["optimizer"]["scalars"]

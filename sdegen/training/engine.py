@@ -46,6 +46,12 @@ def launch(settings: TrainSettings) -> Any:
     return fabric
 
 
+def lost(error: Exception) -> bool:
+    """Whether an error says that another process cannot be reached."""
+    said = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
+    return isinstance(error, RuntimeError) and any(each in str(error) for each in said)
+
+
 def peak_memory(device: torch.device) -> float | None:
     """The most memory that this process has had, in MiB: on a GPU there, else in the host, where
     the system says so."""

@@ -30,9 +30,9 @@ class TrainSettings:
     seed:       of the data order and of every step's noise.
     device:     "cpu", "cuda" or "auto"; devices: processes, one per device (gloo on the CPU).
     num_nodes:  machines, each with so many devices; torchrun or srun starts the processes there.
-    strategy:   of several processes: "ddp", every one with all weights, "fsdp", each with a part of
-                every weight, of its average and of the optimiser's state (torch's fully_shard); "auto"
-                is ddp.
+    strategy:   of several processes: "ddp", each with all weights, or "fsdp", each with a part of
+                every weight, of its averages and of the optimiser's state (torch's fully_shard);
+                "auto" is ddp.
     precision:  Lightning Fabric's names ("32-true", "bf16-mixed", ...); "auto" is bfloat16
                 mixed precision on a GPU that has it, float32 elsewhere.
     compile:    the network is compiled by torch.compile, in training alone.

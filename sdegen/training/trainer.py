@@ -35,7 +35,7 @@ from sdegen.training.averages import Averages
 from sdegen.training.batches import cut, streamed
 from sdegen.training.checkpoint import CHECKPOINT, KEPT, restore, write_checkpoint
 from sdegen.training.compiling import compile_network
-from sdegen.training.engine import launch, peak_memory
+from sdegen.training.engine import launch, lost, peak_memory
 from sdegen.training.identity import is_until, refuse_other
 from sdegen.training.rates import rate
 from sdegen.training.settings import TrainSettings
@@ -174,8 +174,12 @@ class Trainer:
             try:
                 yield from self.go(wish)
                 status = "success" if self.step == self.settings.steps else status
-            except Exception:
-                status = "failed"
+            except Exception as error:
+                status, world = "failed", self.fabric.world_size
+                if world > 1 and lost(error):
+                    raise ValueError(
+                        f"Another of the {world} processes has ended. {self.last_good()}"
+                    ) from error
                 raise
             finally:
                 self.tracking.close(status)
@@ -227,13 +231,16 @@ class Trainer:
             if float(good) == 1:
                 return
             broken = "weights are not finite"
-        kept = "There is no checkpoint yet."
-        if self.saved is not None:
-            kept = f"The checkpoint of step {self.saved} is the last good one, and untouched."
         raise ValueError(
             f"The {broken} at step {self.step}: lower the learning rate or look at the data. "
-            + kept
+            + self.last_good()
         )
+
+    def last_good(self) -> str:
+        """What there is to go on from."""
+        if self.saved is None:
+            return "There is no checkpoint yet."
+        return f"The checkpoint of step {self.saved} is the last good one, and untouched."
 
     def agreed(self, wish: Wish | None) -> bool:
         """Does any process wish to stop?"""
