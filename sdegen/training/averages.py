@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from sdegen.model.network import hidden_modules
@@ -38,7 +38,8 @@ class Averages:
     def __init__(
         self, model: ScoreModel, decays: Sequence[float], device: torch.device | None = None
     ) -> None:
-        self.decays, self.plain = tuple(decays), None
+        self.decays = tuple(decays)
+        self.plain: nn.Module | None = None  # where the copies are shared out
         self.copies = [
             AveragedModel(model, device, multi_avg_fn=average(decay)) for decay in decays
         ]

@@ -37,13 +37,13 @@ class CSV:
 
     def __call__(self, folder: Path, step: int, records: Records) -> Any:
         """The logger, which has been told all records up to the step."""
-        from lightning_fabric.loggers import CSVLogger
+        from lightning_fabric.loggers.csv_logs import CSVLogger
 
         (folder / "tracking" / "metrics.csv").unlink(missing_ok=True)
         logger = CSVLogger(folder, name="", version="tracking")
         for record in records:
             if record["step"] <= step:
-                logger.log_metrics(numbers(record), record["step"])
+                logger.log_metrics({**numbers(record)}, record["step"])
         return logger
 
 
