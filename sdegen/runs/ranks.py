@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from sdegen.runs.chunks import Dealt, Job, Share
+from sdegen.training.engine import launched
 
 PATIENCE = timedelta(days=30)
 """That one process waits for another. One that has died is heard at once: its connection ends."""
@@ -92,9 +93,8 @@ def ranks() -> Ranks | None:
     from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
     from lightning_fabric.strategies.ddp import DDPStrategy
 
-    said = os.environ
-    world = int(said.get("WORLD_SIZE") or said.get("SLURM_NTASKS") or 1)
-    if world == 1 or not {"RANK", "SLURM_PROCID"} & said.keys():
+    said, world = os.environ, launched()
+    if world == 1:
         return None
     here = int(said.get("LOCAL_WORLD_SIZE") or said.get("SLURM_NTASKS_PER_NODE") or 0)
     if not here or world % here:

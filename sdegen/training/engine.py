@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -11,9 +12,26 @@ from sdegen.training.settings import TrainSettings
 from sdegen.training.shards import shard
 
 
+def launched() -> int:
+    """How many processes torchrun or srun has started as one command; 1 where none has."""
+    said = os.environ
+    if "TORCHELASTIC_RUN_ID" in said:
+        return int(said.get("WORLD_SIZE", 1))
+    if "SLURM_PROCID" in said:  # a batch script itself has it too, as a step of one task
+        return int(said.get("SLURM_STEP_NUM_TASKS") or said.get("SLURM_NTASKS") or 1)
+    return 1
+
+
 def launch(settings: TrainSettings) -> Any:
     """The engine: this process alone, or one process per device that all run this program."""
     from lightning_fabric import Fabric
+
+    world = settings.devices * settings.num_nodes
+    if launched() not in (1, world):
+        raise ValueError(
+            f"{launched()} processes were started together, but train.devices x train.num_nodes = "
+            f"{settings.devices} x {settings.num_nodes}: give as many as there are."
+        )
 
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("train.device = 'cuda', but torch sees no CUDA device: use 'cpu'.")
@@ -21,7 +39,6 @@ def launch(settings: TrainSettings) -> Any:
     precision = settings.precision
     if precision == "auto":
         precision = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"
-    world = settings.devices * settings.num_nodes
     strategy: Any = "ddp" if world > 1 else "auto"
     if settings.strategy == "fsdp":
         from lightning_fabric.strategies.model_parallel import ModelParallelStrategy

@@ -121,13 +121,16 @@ def test_who_has_died_is_heard() -> None:
 
 
 def test_a_process_is_alone_where_nobody_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS"):
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
     assert ranks.__wrapped__() is None
     monkeypatch.setenv("SLURM_PROCID", "0")
     monkeypatch.setenv("SLURM_NTASKS", "1")
     assert ranks.__wrapped__() is None
     monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")  # of a batch script that srun is to be used in
+    assert ranks.__wrapped__() is None
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
     with refused("4 processes were started together, and it is not said how many on each machine"):
         ranks.__wrapped__()
 

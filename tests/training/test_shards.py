@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sdegen.training import TrainSettings
 from sdegen.training.checkpoint import CHECKPOINT
-from sdegen.training.engine import lost
+from sdegen.training.engine import launch, lost
 from sdegen.training.shards import all_finite, here, in_host, is_shard, like, whole
 from tests.cases import refused
 from tests.processes import TINY, finish, run, script, started, typed
@@ -140,6 +140,13 @@ def children(parent: int) -> list[int]:
             if int(after[1]) == parent and "sdegen-train" in (stat.parent / "cmdline").read_text():
                 found.append(int(stat.parent.name))
     return found
+
+
+def test_processes_that_were_started_are_those_that_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with refused("3 processes were started together, but train.devices x train.num_nodes = 2 x 1"):
+        launch(TrainSettings(devices=2, device="cpu"))
 
 
 def test_which_errors_say_that_a_process_is_gone() -> None:
