@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,13 +83,84 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any])
         temporary.write_bytes(save(whole, metadata=header))
 
 
+def join_tensors(path: Path, parts: Sequence[Path], about: dict[str, Any]) -> None:
+    """Files of ``write_tensors`` as one, the tensors of a name end to end along the first axis.
+
+    One tensor of one part is in the memory at a time; the file is what ``write_tensors`` makes of
+    the whole.  Raises ValueError where a part is missing or damaged, and where its names, types or
+    other axes are not those of the first one.
+    """
+    kinds = [kinds_of(part) for part in parts]
+    for part, kind in zip(parts, kinds, strict=True):
+        if {k: v.tail for k, v in kind.items()} != {k: v.tail for k, v in kinds[0].items()}:
+            raise ValueError(f"{part} has other tensors than {parts[0]}: delete it.")
+    lengths = {name: sum(kind[name].n for kind in kinds) for name in kinds[0]}
+    shapes = {name: (lengths[name], *each.tail[1]) for name, each in kinds[0].items()}
+    # As safetensors orders them, so that every tensor is aligned: the widest types first.
+    order = sorted(kinds[0], key=lambda name: (-kinds[0][name].dtype.itemsize, name))
+    text, entries, end = json.dumps(about), dict[str, Any](), 0
+    total = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(order):
+        total.update(named(name, kinds[0][name].dtype, shapes[name]))
+        for part in parts:
+            total.update(bytes_in(part, name))
+    for name in order:
+        begin, end = end, end + math.prod(shapes[name]) * kinds[0][name].dtype.itemsize
+        entry = {"dtype": kinds[0][name].tail[0], "shape": shapes[name]}
+        entries[name] = {**entry, "data_offsets": (begin, end)}
+    said = {"__metadata__": {"sdegen": text, "sum": total.hexdigest()}, **entries}
+    header = json.dumps(said, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for name in order:
+            for part in parts:
+                file.write(bytes_in(part, name))
+
+
+class Kind(NamedTuple):
+    """Of a tensor in a file: how long its first axis is, its type, and what its parts share: the
+    type's name in the file and the other axes."""
+
+    n: int
+    dtype: torch.dtype
+    tail: tuple[str, tuple[int, ...]]
+
+
+def kinds_of(path: Path) -> dict[str, Kind]:
+    """Of all tensors of a file, by name; ValueError if it is missing or damaged."""
+    found = {}
+    with opened(path) as file:
+        for name in file.keys():  # noqa: SIM118
+            some = file.get_slice(name)
+            n, *rest = some.get_shape()
+            found[name] = Kind(n, some[:0].dtype, (some.get_dtype(), tuple(rest)))
+    return found
+
+
+def bytes_in(path: Path, name: str) -> memoryview:
+    """Of one tensor of a file."""
+    with opened(path) as file:
+        return raw(file.get_tensor(name))
+
+
+def raw(tensor: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor in the host's memory."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+def named(name: str, dtype: torch.dtype, shape: Sequence[int]) -> bytes:
+    """What a sum has of a tensor before its bytes."""
+    return f"{name} {dtype} {tuple(shape)} ".encode()
+
+
 def checksum(tensors: dict[str, Tensor], text: str) -> str:
     """Of names, types, shapes and bytes of contiguous tensors in the host's memory, and a text."""
     total = hashlib.blake2b(text.encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name]
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        total.update(named(name, tensor.dtype, tensor.shape))
+        total.update(raw(tensor))
     return total.hexdigest()
 
 

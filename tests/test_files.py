@@ -21,6 +21,7 @@ from sdegen.files import (
     atomic,
     claim,
     clear_parts,
+    join_tensors,
     locked,
     read_tensors,
     short,
@@ -155,3 +156,32 @@ def test_what_a_process_forks_has_no_lock(tmp_path: Path) -> None:
         assert os.waitpid(child, 0)[1] == 0
     with locked(tmp_path):
         pass
+
+
+def test_files_are_joined_as_what_is_written_whole(tmp_path: Path) -> None:
+    """End to end, of every type, with a sum of its own; what differs or is damaged is refused."""
+
+    def part(n: int, seed: int) -> dict[str, torch.Tensor]:
+        x = torch.randn(n, 3, 2, generator=torch.Generator().manual_seed(seed))
+        status = torch.full((n,), seed, dtype=torch.int8)
+        return {"x": x, "status": status, "y": torch.arange(n), "half": x[:, 0].bfloat16()}
+
+    every = [part(4, 0), part(1, 1), part(3, 2)]
+    paths = [tmp_path / f"{k}.safetensors" for k in range(3)]
+    for path, each in zip(paths, every, strict=True):
+        write_tensors(path, each, {"of": "a part"})
+    joined = tmp_path / "joined.safetensors"
+    join_tensors(joined, paths, {"of": "all"})
+    found, about = read_tensors(joined)  # which looks at the sum
+    assert about == {"of": "all"} and found.keys() == every[0].keys()
+    for name, tensor in found.items():
+        assert torch.equal(tensor, torch.cat([each[name] for each in every]))
+    join_tensors(joined, [joined, paths[1]], {})  # onto itself
+    assert len(read_tensors(joined)[0]["x"]) == 9
+    write_tensors(paths[1], {"x": torch.zeros(2, 5)}, {})
+    with refused("1.safetensors has other tensors than .*0.safetensors: delete it"):
+        join_tensors(joined, paths, {})
+    paths[1].write_bytes(paths[0].read_bytes()[:-20])
+    with refused("1.safetensors is damaged"):
+        join_tensors(joined, paths, {})
+    assert len(read_tensors(joined)[0]["x"]) == 9

@@ -13,12 +13,15 @@ def main() -> None:
 
 
 def run(config: dict[str, Any]) -> float | None:
-    """Sample, show the table, and return the number that was asked for."""
+    """Sample, show the table, and return the number that was asked for; nothing in a process that
+    helps another one."""
     from sdegen.runs.compare import table
     from sdegen.runs.samples import sample_run
     from sdegen.runs.settings import SampleSettings, read
 
     done = sample_run(read(SampleSettings, config), say=print)
+    if done is None:
+        return None
     if done.choice is not None and not isinstance(done.choice, tuple):
         print(done.choice)  # of a chooser that says why
     print(table(done.rows))

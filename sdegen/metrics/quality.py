@@ -122,7 +122,8 @@ def row_of(
 ) -> Row:
     """The line of a solved batch; samples that failed are counted and left out. Without a
     ``quality`` nothing is measured."""
-    good = solution.x[arrived(solution.status)]
-    frechet, sliced = quality.distances(good) if quality and len(good) else (None, None)
-    failed = len(solution.x) - len(good)
+    good = arrived(solution.status)
+    measured = quality is not None and bool(good.any())
+    frechet, sliced = quality.distances(solution.x[good]) if measured else (None, None)  # type: ignore[union-attr]
+    failed = int((~good).sum())
     return Row(name, budget, int(solution.nfe.max()), seconds, frechet, sliced, failed)

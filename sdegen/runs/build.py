@@ -122,6 +122,26 @@ def build_optimizer(config: dict[str, Any]) -> Any:
     return make
 
 
+def build_trackers(config: Mapping[str, Any]) -> list[Any]:
+    """Who is told a run's records beside metrics.jsonl; ValueError for what tracks nothing, and
+    where a package is missing."""
+    named = config.get("logger") or {}
+    for name, node in named.items():
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            raise ValueError(
+                f"logger is one of its group, as logger=csv, or several, but logger.{name} is "
+                f"{node!r}."
+            )
+    trackers = [build(node, config["packages"]) for node in named.values()]
+    for name, tracker in zip(named, trackers, strict=True):
+        if not callable(tracker):
+            raise ValueError(
+                f"logger.{name} is called with (folder, step, records) for a logger of Lightning "
+                f"Fabric, but it is {tracker!r}."
+            )
+    return trackers
+
+
 def share_held_out(data: dict[str, Any]) -> float | None:
     """The share of the training data that is held out of training: ``held_out``, where ``test``
     names no other data than ``train`` does; a tenth where there is no ``test``."""

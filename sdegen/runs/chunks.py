@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sdegen.files import clear_parts, read_tensors, write_tensors
+from sdegen.files import clear_parts, join_tensors, read_tensors, write_tensors
 from sdegen.training.identity import flatten
 from sdegen.workers import at_work
 
@@ -25,6 +27,18 @@ class Chunk(NamedTuple):
 
     tensors: dict[str, Tensor]
     seconds: float
+
+
+class Part(NamedTuple):
+    """A chunk as it lies on the shelf: its file, how many samples, and the seconds they took."""
+
+    file: Path
+    n: int
+    seconds: float
+
+
+Job = tuple[int, int]
+"""The first of some samples, and how many."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +54,20 @@ class Shelf:
 
     def put(self, first: int, chunk: Chunk) -> None:
         """A chunk, as the part-file of its first sample."""
-        parts = self.folder / PARTS
-        parts.mkdir(exist_ok=True)
-        write_tensors(parts / f"{first:09}.safetensors", chunk.tensors, self.about(chunk.seconds))
+        (self.folder / PARTS).mkdir(exist_ok=True)
+        write_tensors(self.part(first), chunk.tensors, self.about(chunk.seconds))
+
+    def part(self, first: int) -> Path:
+        """The part-file of a first sample."""
+        return self.folder / PARTS / f"{first:09}.safetensors"
 
     def about(self, seconds: float) -> dict[str, Any]:
         """What a file says of itself."""
         return {"config": dict(self.config), "same": dict(self.same), "seconds": seconds}
 
-    def chunks(self) -> dict[int, Chunk]:
-        """Those that are there, by their first sample, in order; none twice.
+    def parts(self) -> dict[int, Part]:
+        """Those that are there, by their first sample, in order; none twice, and each read whole,
+        one after another.
 
         Raises ValueError for samples of another ``same``, and for a damaged file.
         """
@@ -58,34 +76,63 @@ class Shelf:
             for file in (self.folder / PARTS).glob("*.safetensors")
             if file.stem.isdecimal()
         ]
-        found, count = dict[int, Chunk](), 0
+        found, count = dict[int, Part](), 0
         for first, file in [(0, self.folder / SAMPLES), *sorted(named)]:
             if file.is_file() and first >= count:
                 tensors, about = read_tensors(file)
                 refuse_mixture(file, about.get("same", {}), self.same)
-                found[first] = Chunk(tensors, about["seconds"])
+                found[first] = Part(file, len(tensors["x"]), about["seconds"])
                 count = first + len(tensors["x"])
         return found
 
-    def count(self) -> int:
-        """Of part-files, while others write them."""
-        return len(list((self.folder / PARTS).glob("[0-9]*.safetensors")))
+    def done(self, todo: list[Job]) -> int:
+        """Samples of these jobs that have come to the shelf, while others put theirs there."""
+        parts = self.folder / PARTS
+        there = set(os.listdir(parts)) if parts.is_dir() else set()
+        return sum(m for first, m in todo if self.part(first).name in there)
 
 
-Job = tuple[int, int]
-"""The first of some samples, and how many."""
-
-
-def jobs(there: Mapping[int, Chunk], n: int, size: int) -> list[Job]:
+def jobs(there: Mapping[int, Part], n: int, size: int) -> list[Job]:
     """The samples below n that are not there, at most ``size`` at a time."""
-    ends = [(first, first + len(chunk.tensors["x"])) for first, chunk in there.items()]
+    ends = [(first, first + part.n) for first, part in there.items()]
     gaps = pairwise([0, *(end for pair in ends for end in pair), n])
     missing = [(a, min(b, n)) for a, b in list(gaps)[::2]]
     return [(i, min(size, b - i)) for a, b in missing for i in range(a, b, size)]
 
 
-def nobody(k: int, part: list[Job]) -> None:
-    """Of other processes where there are none."""
+class Share(NamedTuple):
+    """What a process has to do of some jobs, and how it waits for those that others do: with a
+    look at how far they are."""
+
+    mine: list[Job]
+    wait: Callable[[Callable[[], None]], None]
+
+
+Dealt = Callable[[list[Job]], AbstractContextManager[Share]]
+"""Jobs dealt out, until the block is left."""
+
+
+@contextmanager
+def alone(todo: list[Job]) -> Iterator[Share]:
+    """All of them to this process."""
+    yield Share(todo, lambda look: None)
+
+
+def among(devices: int, other: Callable[[int, list[Job]], None]) -> Dealt:
+    """To so many processes, this one included, of which the others are started here: other(k,
+    jobs) makes those of process k there and puts them on the shelf.
+
+    What is dealt raises ValueError where one of them fails.
+    """
+
+    @contextmanager
+    def dealt(todo: list[Job]) -> Iterator[Share]:
+        theirs = [todo[k::devices] for k in range(1, devices)]
+        threads = max(1, torch.get_num_threads() // devices)
+        with at_work(other, [part for part in theirs if part], threads) as team:
+            yield Share(todo[::devices], team.wait)
+
+    return dealt
 
 
 def gathered(
@@ -93,15 +140,15 @@ def gathered(
     n: int,
     size: int,
     make: Callable[[int, int], Chunk],
-    *,
-    devices: int = 1,
-    other: Callable[[int, list[Job]], None] = nobody,
+    dealt: Dealt = alone,
 ) -> Chunk:
     """The first n samples, in one file of the folder: those that are there, and the others made.
 
     size: of a chunk.  make: (first, how many) -> samples, whose sample i is one and the same in
-    any chunk.  devices: processes among which the chunks are dealt out, this one included;
-    other(k, jobs) makes those of process k there and puts them on the shelf.
+    any chunk.  dealt: who makes which.
+
+    In the memory is a chunk at a time: what is returned is the file's, which the system reads as
+    it is looked at.
 
     Raises ValueError where the folder holds samples of another ``same``, or a damaged file, and
     where another process failed.
@@ -110,41 +157,33 @@ def gathered(
 
     path, parts = shelf.folder / SAMPLES, shelf.folder / PARTS
     clear_parts(parts)  # what a killed process was writing there
-    there = shelf.chunks()
-    todo = jobs(there, n, size)
-    theirs = [todo[k::devices] for k in range(1, devices)]
-    threads = max(1, torch.get_num_threads() // devices)
+    todo = jobs(shelf.parts(), n, size)
+    total = sum(m for _, m in todo)
     with (
-        tqdm(total=len(todo), unit="chunk", leave=False, disable=len(todo) < 2) as bar,
-        at_work(other, [part for part in theirs if part], threads) as team,
+        tqdm(total=total, unit="sample", leave=False, disable=len(todo) < 2) as bar,
+        dealt(todo) as share,
     ):
-        before = shelf.count()
 
         def look() -> None:
-            bar.update(shelf.count() - before - bar.n)
+            bar.update(shelf.done(todo) - bar.n)
 
-        for first, m in todo[::devices]:
-            chunk = make(first, m)
-            if len(todo) == 1:  # it goes into the file of all
-                there[first] = chunk
-            else:
-                shelf.put(first, chunk)
-                look()
-        team.wait(look)
-    if len(todo) > 1:
-        there = shelf.chunks()
-    chunks, count = list[Chunk](), 0
-    for first, chunk in sorted(there.items()):
+        for first, m in share.mine:
+            shelf.put(first, make(first, m))
+            look()
+        share.wait(look)
+    there = shelf.parts()
+    chain, count = list[Part](), 0
+    for first, part in sorted(there.items()):
         if first == count:  # beyond n there may be gaps
-            chunks.append(chunk)
-            count += len(chunk.tensors["x"])
-    tensors = {k: torch.cat([each.tensors[k] for each in chunks]) for k in chunks[0].tensors}
-    seconds = sum(each.seconds for each in chunks)
-    if len(chunks) > 1 or not path.is_file():  # what is there stays, where it is enough
-        write_tensors(path, tensors, shelf.about(seconds))
-    if len(chunks) == len(there):
+            chain.append(part)
+            count += part.n
+    if [part.file for part in chain] != [path]:  # what is there stays, where it is enough
+        seconds = sum(part.seconds for part in chain)
+        join_tensors(path, [part.file for part in chain], shelf.about(seconds))
+    if len(chain) == len(there):
         shutil.rmtree(parts, ignore_errors=True)
-    return Chunk({k: v[:n] for k, v in tensors.items()}, seconds * n / count)
+    tensors, about = read_tensors(path)
+    return Chunk({k: v[:n] for k, v in tensors.items()}, about["seconds"] * n / count)
 
 
 def refuse_mixture(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -13,7 +14,7 @@ from sdegen.files import atomic
 
 
 def save_png(x: Tensor, y: Tensor | None, numbers: Sequence[int], folder: Path) -> None:
-    """Images x (n, c, h, w) in [-1, 1] as png/00000000.png and so on, by the samples' numbers;
+    """Of images x (n, c, h, w) in [-1, 1] those of these numbers, as png/00000000.png and so on;
     files of others go."""
     from PIL import Image
 
@@ -21,7 +22,8 @@ def save_png(x: Tensor, y: Tensor | None, numbers: Sequence[int], folder: Path) 
     place.mkdir(exist_ok=True)
     for old in {path.name for path in place.glob("*.png")} - {f"{i:08}.png" for i in numbers}:
         (place / old).unlink()
-    for i, image in zip(numbers, to_uint8(x).permute(0, 2, 3, 1).numpy(), strict=True):
+    for i in numbers:
+        image = pixels(x[i : i + 1])[0].numpy()
         bytes_of = io.BytesIO()
         Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(bytes_of, "PNG")
         with atomic(place / f"{i:08}.png") as part:
@@ -29,13 +31,32 @@ def save_png(x: Tensor, y: Tensor | None, numbers: Sequence[int], folder: Path) 
 
 
 def save_npz(x: Tensor, y: Tensor | None, numbers: Sequence[int], folder: Path) -> None:
-    """Images x (n, c, h, w) in [-1, 1] as bytes (n, h, w, c), and labels y (n,) where there are
-    some: arr_0 and arr_1 of samples.npz, as evaluators of the field read them."""
+    """Of images x (n, c, h, w) in [-1, 1] those of these numbers as bytes (m, h, w, c), and of
+    labels y (n,) where there are some: arr_0 and arr_1 of samples.npz, as evaluators of the field
+    read them. A thousand at a time are in the memory."""
     import numpy as np
 
-    arrays = [to_uint8(x).permute(0, 2, 3, 1).numpy(), *([] if y is None else [y.numpy()])]
-    with atomic(folder / "samples.npz") as part:
-        np.savez(part, *arrays)
+    shape = (len(numbers), *x.shape[2:], x.shape[1])
+    kind = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with atomic(folder / "samples.npz") as part, zipfile.ZipFile(part, "w") as archive:
+        with archive.open("arr_0.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array_header_1_0(file, kind)
+            for some in batched(numbers, 1000):
+                file.write(pixels(x[some]).contiguous().numpy().tobytes())
+        if y is not None:
+            with archive.open("arr_1.npy", "w") as file:
+                np.save(file, y[list(numbers)].numpy())
+
+
+def pixels(x: Tensor) -> Tensor:
+    """Images x (n, c, h, w) in [-1, 1] as bytes (n, h, w, c)."""
+    return to_uint8(x).permute(0, 2, 3, 1)
+
+
+def batched(numbers: Sequence[int], size: int) -> Iterator[list[int]]:
+    """So many at a time."""
+    for first in range(0, len(numbers), size):
+        yield list(numbers[first : first + size])
 
 
 EXPORTS: dict[str, Callable[[Tensor, Tensor | None, Sequence[int], Path], None]] = {

@@ -46,14 +46,17 @@ class Progress:
         if self.every:
             Plan.of(model, nfe=NFE, seed=self.seed)
 
-    def draw(self, model: ScoreModel, step: int) -> None:
-        """A picture of the model's samples, and the samples, where they are due at this step.
+    def due(self, step: int) -> bool:
+        """Whether there are to be samples at a step."""
+        return self.every > 0 and step % self.every == 0
+
+    def draw(self, model: ScoreModel, step: int) -> Path | None:
+        """A picture of the model's samples, and the samples; where the picture is, if there is
+        one.
 
         A warning, and no more, where that does not work. Torch's generators are left alone: what
         is trained is the same with and without.
         """
-        if not self.every or step % self.every:
-            return
         n = POINTS if list(self.shape) == [2] else min(OTHERS, self.most)
         place = self.folder / PROGRESS
         gpu = [model.device] if model.device.type == "cuda" else []
@@ -69,12 +72,15 @@ class Progress:
             if self.counts:
                 tensors["y"] = given.conditions["y"]
             write_tensors(place / f"{step:08}.safetensors", tensors, about)
+            path = place / f"{step:08}.png"
             if good.any():
                 y = tensors["y"][good] if self.counts else None
-                path, title = place / f"{step:08}.png", f"step {step}, {NFE} NFE"
+                title = f"step {step}, {NFE} NFE"
                 picture(shown(made.x[good], y, self.names), path, title)
             if not good.all():
                 warn(f"At step {step} {int((~good).sum())} of {n} samples did not arrive.")
+            return path if path.is_file() else None
         except (ValueError, RuntimeError, OSError) as error:
             reason = " ".join(str(error).split())[:300]
             warn(f"There are no samples of step {step}: {reason}")
+            return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -13,22 +12,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sdegen.checks import warn
 from sdegen.data import class_labels
 from sdegen.files import claim, locked, write_json
 from sdegen.metrics.quality import Quality, Row, row_of
 from sdegen.metrics.restored import Restored
 from sdegen.noise import Brownian, Noise, Seeded
 from sdegen.runs.build import build
-from sdegen.runs.chunks import SAMPLES, Chunk, Job, Shelf, gathered
+from sdegen.runs.chunks import SAMPLES, Chunk, Dealt, Job, Shelf, alone, among, gathered
 from sdegen.runs.compare import as_json, timed_solve, value_of
 from sdegen.runs.exports import EXPORTS, refuse_export
 from sdegen.runs.folder import Run, device_of, load_run, quality_of
 from sdegen.runs.guiding import guide_of
 from sdegen.runs.pictures import picture, shown
+from sdegen.runs.ranks import ranks
 from sdegen.runs.settings import SampleSettings, record
 from sdegen.runs.tasks import job_of
 from sdegen.sampling.march import Solution
 from sdegen.sampling.plan import Plan
+from sdegen.sampling.watch import Watch, progress
 from sdegen.solvers.backends import TorchDiffEq
 from sdegen.solvers.solver import Solver, arrived
 
@@ -60,56 +62,86 @@ class Sampled(NamedTuple):
     restored: Restored | None = None
 
 
-def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled:
+def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled | None:
     """Load a run's weights, sample, and write samples, picture and result into a folder of their
     own.
 
     Samples are written before anything else is tried, chunk by chunk; what is there already is
     not made again. They are measured if ``quality`` says so; where that cannot be, a sentence
     says why.
+
+    None of a process that helps another one, where a launcher has started several.
     """
+    team = ranks()
+    if team is not None and settings.devices > 1:
+        raise ValueError(
+            f"devices={settings.devices} starts processes, but {team.world} have been started "
+            "together: leave devices out."
+        )
+    device = device_number(settings.device, team.local if team else 0)
     device_number(settings.device, settings.devices - 1)
     which = settings.weights, settings.step, settings.ema
-    run = load_run(Path(settings.run), settings.packages, settings.device, *which)
+    run = load_run(Path(settings.run), settings.packages, device, *which)
     refuse_export(settings.formats, run.shape)
     folder = run.folder / "samples" / settings.title
+    if team is not None and team.rank:
+        todo, (how, shelf) = team.share()
+        make(Maker(settings, run, how), shelf, team.part(todo))
+        team.wait()
+        return None
     maker = Maker(settings, run)
-    job = maker.job
     claim(folder)
     with locked(folder):
-        config = record(settings)
-        same = {k: v for k, v in config.items() if k not in HOW_MANY and k not in WHICH}
         if settings.seed is None:  # none of them could be made again
             (folder / SAMPLES).unlink(missing_ok=True)
-        n, size, devices = maker.n, settings.batch_size, settings.devices
-        if couples(maker.how["solver"]):
-            same["batch_size"] = size
-        else:
-            size = min(size, math.ceil(n / devices))
-        same["weights"] = f"{settings.weights}, {digest(run)}"
-        if job:
-            same["images"] = job.origin
-        shelf = Shelf(folder, config, same)
-        other = partial(fill, settings, maker.how, shelf)
-        made, seconds = gathered(shelf, n, size, maker, devices=devices, other=other)
-        solution = Solution(made["x"], made["nfe"], made["status"])
-        calls = int(solution.nfe.max())
-        good = arrived(solution.status)
-        y = made["y"][good] if run.counts else None
-        for name in settings.formats:
-            EXPORTS[name](solution.x[good], y, good.nonzero().flatten().tolist(), folder)
-        quality = reference(settings, run, say) if settings.quality else None
-        row = row_of(settings.title, settings.nfe, solution, seconds, quality)
-        rows = [quality.floor(n), row] if quality else [row]
-        found = job.worth(solution.x) if job else None
-        result = {"config": config, "step": run.step, "rows": as_json(rows)}
-        result |= {"restored": asdict(found)} if found else {}
-        write_json(folder / "result.json", result)
-        title = f"{settings.title}, {calls} NFE"
-        some = shown(solution.x, made["y"] if run.counts else None, run.names)
-        picture(some, folder / "samples.png", title)
-        if job:
-            job.draw(solution.x, folder / "images.png", title)
+        shelf = Shelf(folder, record(settings), alike(settings, run, maker))
+        n, size = maker.n, settings.batch_size
+        dealt: Dealt = alone
+        if team is not None:
+            dealt = team.dealer((maker.how, shelf))
+        elif settings.devices > 1:
+            dealt = among(settings.devices, partial(fill, settings, maker.how, shelf))
+        several, chunks = team.world if team else settings.devices, -(-n // size)
+        if several > chunks:
+            warn(
+                f"n={n} are {chunks} chunk{'s' * (chunks > 1)} of batch_size={size}, fewer than "
+                f"the {several} processes: give batch_size={-(-n // several)} to use them all."
+            )
+        maker.watch = progress(desc="sampling", leave=False) if n <= size else None
+        return finished(settings, run, maker, gathered(shelf, n, size, maker, dealt), say)
+
+
+def alike(settings: SampleSettings, run: Run, maker: Maker) -> dict[str, Any]:
+    """What all samples of one folder have in common."""
+    config = record(settings)
+    same = {k: v for k, v in config.items() if k not in HOW_MANY and k not in WHICH}
+    if couples(maker.how["solver"]):
+        same["batch_size"] = settings.batch_size
+    same["weights"] = f"{settings.weights}, {digest(run)}"
+    return same | ({"images": maker.job.origin} if maker.job else {})
+
+
+def finished(
+    settings: SampleSettings, run: Run, maker: Maker, chunk: Chunk, say: Callable[[str], None]
+) -> Sampled:
+    """What is left beside all samples: files for other programs, result and pictures."""
+    made, job, folder = chunk.tensors, maker.job, run.folder / "samples" / settings.title
+    solution = Solution(made["x"], made["nfe"], made["status"])
+    good, calls = arrived(solution.status), int(solution.nfe.max())
+    y = made["y"] if run.counts else None
+    for name in settings.formats:
+        EXPORTS[name](solution.x, y, good.nonzero().flatten().tolist(), folder)
+    quality = reference(settings, run, say) if settings.quality else None
+    row = row_of(settings.title, settings.nfe, solution, chunk.seconds, quality)
+    rows = [quality.floor(maker.n), row] if quality else [row]
+    found = job.worth(solution.x) if job else None
+    result = {"config": record(settings), "step": run.step, "rows": as_json(rows)}
+    result |= {"restored": asdict(found)} if found else {}
+    write_json(folder / "result.json", result)
+    title = f"{settings.title}, {calls} NFE"
+    picture(shown(solution.x, y, run.names), folder / "samples.png", title)
+    if job:
+        job.draw(solution.x, folder / "images.png", title)
     return Sampled(rows, folder, maker.choice, value_of(rows, settings.objective), found)
 
 
@@ -134,7 +166,10 @@ class Maker:
     the chunk it is in.
 
     A chooser is asked once, for the first of them.  how: what another maker found, its ``how``.
+    watch: called at every step, as ``solve`` does.
     """
+
+    watch: Watch | None = None
 
     def __init__(
         self, settings: SampleSettings, run: Run, how: dict[str, Any] | None = None
@@ -178,7 +213,7 @@ class Maker:
         start: Any = (m, *self.run.shape)
         if self.job:
             start = self.job.begin(model, first, m, random.get("noise"))
-        solution, seconds = timed_solve(model, start, **self.how, **random)
+        solution, seconds = timed_solve(model, start, watch=self.watch, **self.how, **random)
         x = self.job.ended(solution.x, first, m) if self.job else solution.x
         made: dict[str, Tensor] = {"x": x, "nfe": solution.nfe, "status": solution.status}
         if self.labels is not None:
@@ -215,7 +250,11 @@ def fill(
     device = device_number(settings.device, k)
     which = settings.weights, settings.step, settings.ema
     run = load_run(Path(settings.run), settings.packages, device, *which)
-    maker = Maker(settings, run, how)
+    make(Maker(settings, run, how), shelf, part)
+
+
+def make(maker: Maker, shelf: Shelf, part: list[Job]) -> None:
+    """Samples of some jobs, on the shelf."""
     for first, m in part:
         shelf.put(first, maker(first, m))
 

@@ -284,6 +284,7 @@ class Experiment:
     packages: list[str]
     walk: Node | None = None
     task: Node | None = None
+    logger: Node | None = None
     objective: str | None = None
 
     def __post_init__(self) -> None:

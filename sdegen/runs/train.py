@@ -16,7 +16,14 @@ from sdegen.data.items import split
 from sdegen.files import claim, locked, write_json
 from sdegen.metrics.quality import Row
 from sdegen.runs.begun import as_begun
-from sdegen.runs.build import build, build_data, build_optimizer, build_task, share_held_out
+from sdegen.runs.build import (
+    build,
+    build_data,
+    build_optimizer,
+    build_task,
+    build_trackers,
+    share_held_out,
+)
 from sdegen.runs.compare import refuse_early
 from sdegen.runs.finish import SAMPLES, finish
 from sdegen.runs.folder import description, with_length
@@ -59,7 +66,7 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     loss = build(experiment.loss, packages)
     solvers = {name: build(node, packages) for name, node in compared.solvers.items()}
     walk = build(experiment.walk, packages) or None
-    optimizer = build_optimizer(config)
+    optimizer, trackers = build_optimizer(config), build_trackers(config)
     refuse_early(model, solvers, compared.budgets, walk)
     # A loss that cannot be taken says so now; of two, for norms over a batch.
     Objective(model, loss, experiment.conditional)(*split(default_collate(two_of(data))))
@@ -86,6 +93,7 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
             held_out=test,
             identity=identity(config),
             about={"run": about},
+            trackers=trackers,
         )
         first, world = trainer.fabric.is_global_zero, trainer.fabric.world_size
         if first:
@@ -195,8 +203,11 @@ def watch(trainer: Trainer, wish: Any, progress: Progress) -> int:
         for record in trainer.steps(wish):
             bar.update(record.step - bar.n)
             bar.set_postfix(loss=f"{record.loss:.4f}")
-            if first:
-                progress.draw(trainer.averaged, record.step)
+            if progress.due(record.step):
+                averaged = trainer.averaged  # which several processes put together
+                path = progress.draw(averaged, record.step) if first else None
+                if path is not None:
+                    trainer.tracking.show(path, record.step)
     return int(wish.signum) if trainer.step < total else 0
 
 

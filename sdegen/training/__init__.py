@@ -2,6 +2,16 @@
 
 from sdegen.training.settings import TrainSettings
 from sdegen.training.signals import stopping
+from sdegen.training.trackers import CSV, TensorBoard, Wandb
 from sdegen.training.trainer import Objective, Record, Trainer
 
-__all__ = ["Objective", "Record", "TrainSettings", "Trainer", "stopping"]
+__all__ = [
+    "CSV",
+    "Objective",
+    "Record",
+    "TensorBoard",
+    "TrainSettings",
+    "Trainer",
+    "Wandb",
+    "stopping",
+]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from sdegen.model.network import hidden_modules
 from sdegen.model.score import ScoreModel
+from sdegen.training.shards import here, shard, whole
 
 
 def average(decay: float) -> Callable[[Any, Any, Any], None]:
@@ -19,6 +21,7 @@ def average(decay: float) -> Callable[[Any, Any, Any], None]:
     @torch.no_grad()
     def update(averages: list[Tensor], weights: list[Tensor], n: Tensor) -> None:
         rate = 1 - ((1 + n) / (10 + n)).clamp(max=decay)
+        averages, weights = [here(each) for each in averages], [here(each) for each in weights]
         gaps = torch._foreach_sub(weights, averages)
         torch._foreach_mul_(gaps, rate)
         torch._foreach_add_(averages, gaps)
@@ -36,6 +39,7 @@ class Averages:
         self, model: ScoreModel, decays: Sequence[float], device: torch.device | None = None
     ) -> None:
         self.decays = tuple(decays)
+        self.plain: nn.Module | None = None  # where the copies are shared out
         self.copies = [
             AveragedModel(model, device, multi_avg_fn=average(decay)) for decay in decays
         ]
@@ -49,6 +53,12 @@ class Averages:
                     "does what the function does."
                 )
 
+    def share_out(self, mesh: Any) -> None:
+        """Share the averages out among processes, as the model's weights are."""
+        self.plain = deepcopy(self.copies[0].module)
+        for each in self.copies:
+            shard(each.module, mesh)
+
     def update(self, model: ScoreModel) -> None:
         """Take in the weights after a step."""
         for each in self.copies:
@@ -56,8 +66,15 @@ class Averages:
 
     def model(self, decay: float | None = None) -> ScoreModel:
         """The model with the weights averaged by a decay, the first by default, in eval mode;
-        ValueError where there is none of that decay."""
+        ValueError where there is none of that decay.
+
+        Where they are shared out it is a whole copy, for which every process has to ask.
+        """
         model = self.copies[0 if decay is None else place(decay, self.decays)].module
+        if self.plain is not None:
+            state = {name: whole(value) for name, value in model.state_dict().items()}
+            model = deepcopy(self.plain)
+            model.load_state_dict(state)
         assert isinstance(model, ScoreModel)
         return model.eval()
 

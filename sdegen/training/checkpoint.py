@@ -12,6 +12,7 @@ from torch import Tensor
 from sdegen.files import atomic, load_weights, read_header, read_tensors, write_tensors
 from sdegen.model.score import ScoreModel
 from sdegen.training.averages import Averages, part, place
+from sdegen.training.shards import in_host, like
 
 CHECKPOINT = "checkpoint.safetensors"
 """The last one."""
@@ -31,9 +32,14 @@ def write_checkpoint(
     optimizer: torch.optim.Optimizer,
     about: dict[str, Any],
     keep: bool = False,
+    first: bool = True,
 ) -> None:
     """The whole state of training in one file, that of the step before replaced; with ``keep`` a
-    copy that stays as well, which is there before it could be missed."""
+    copy that stays as well, which is there before it could be missed.
+
+    Of several processes each calls this, since each may have a part of a tensor, and the
+    ``first`` one writes.
+    """
     state = optimizer.state_dict()
     parts: dict[str, dict[str, Tensor]] = {"model": model.state_dict(), **averages.states()}
     scalars: dict[str, Any] = {}
@@ -42,7 +48,10 @@ def write_checkpoint(
         for name, value in entries.items():
             where = parts["optimizer"] if isinstance(value, Tensor) else scalars
             where[f"{index}.{name}"] = value
-    tensors = {f"{name}.{k}": v for name, each in parts.items() for k, v in each.items()}
+    named = {f"{name}.{k}": v for name, each in parts.items() for k, v in each.items()}
+    tensors = in_host(named, first)
+    if not first:
+        return
     about = {
         **about,
         "ema": list(averages.decays),
@@ -79,14 +88,16 @@ def restore(
     for name, tensor in tensors.items():
         begin, _, key = name.partition(".")
         parts.setdefault(begin, {})[key] = tensor
-    load_weights(model, parts.get("model", {}), path)
-    for i, each in enumerate(averages.copies):
-        load_weights(each, parts.get(part(i), {}), path)
+    copies = {part(i): each for i, each in enumerate(averages.copies)}
+    for name, module in {"model": model, **copies}.items():
+        now, saved = module.state_dict(), parts.get(name, {})
+        load_weights(module, {k: like(v, now.get(k)) for k, v in saved.items()}, path)
     entries: dict[int, dict[str, Any]] = {}
+    weights = [each for group in optimizer.param_groups for each in group["params"]]
     scalars = about["optimizer"]["scalars"]
     for key, value in [*parts.get("optimizer", {}).items(), *scalars.items()]:
         index, _, name = key.partition(".")
-        entries.setdefault(int(index), {})[name] = value
+        entries.setdefault(int(index), {})[name] = like(value, weights[int(index)])
     optimizer.load_state_dict({"state": entries, "param_groups": about["optimizer"]["groups"]})
 
 

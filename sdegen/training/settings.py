@@ -8,6 +8,8 @@ from typing import Any
 
 from sdegen.training.rates import SCHEDULES
 
+STRATEGIES = ("auto", "ddp", "fsdp")
+
 
 @dataclass
 class TrainSettings:
@@ -27,6 +29,10 @@ class TrainSettings:
                 a list of decays for as many averages, whose first is the one that is sampled.
     seed:       of the data order and of every step's noise.
     device:     "cpu", "cuda" or "auto"; devices: processes, one per device (gloo on the CPU).
+    num_nodes:  machines, each with so many devices; torchrun or srun starts the processes there.
+    strategy:   of several processes: "ddp", each with all weights, or "fsdp", each with a part of
+                every weight, of its averages and of the optimiser's state (torch's fully_shard);
+                "auto" is ddp.
     precision:  Lightning Fabric's names ("32-true", "bf16-mixed", ...); "auto" is bfloat16
                 mixed precision on a GPU that has it, float32 elsewhere.
     compile:    the network is compiled by torch.compile, in training alone.
@@ -53,6 +59,8 @@ class TrainSettings:
     seed: int = 0
     device: str = "auto"
     devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
     precision: str = "auto"
     compile: bool = False
     checkpointing: bool = False
@@ -69,6 +77,7 @@ class TrainSettings:
             "warmup": 0,
             "seed": 0,
             "devices": 1,
+            "num_nodes": 1,
             "accumulate": 1,
             "validate_every": 0,
             "log_every": 1,
@@ -83,6 +92,15 @@ class TrainSettings:
         if self.schedule not in SCHEDULES:
             raise ValueError(
                 f"train.schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}."
+            )
+        if self.strategy not in STRATEGIES:
+            raise ValueError(
+                f"train.strategy must be one of {', '.join(STRATEGIES)}, not {self.strategy!r}."
+            )
+        if self.strategy == "fsdp" and self.devices * self.num_nodes == 1:
+            raise ValueError(
+                "train.strategy = 'fsdp' shares weights among processes, but there is one: give "
+                "train.devices=2 or more, or leave it out."
             )
         for name, what in {
             "validate_every": "the loss is noted",

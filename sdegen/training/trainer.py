@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from inspect import Parameter, signature
@@ -34,10 +35,13 @@ from sdegen.training.averages import Averages
 from sdegen.training.batches import cut, streamed
 from sdegen.training.checkpoint import CHECKPOINT, KEPT, restore, write_checkpoint
 from sdegen.training.compiling import compile_network
+from sdegen.training.engine import launch, lost, peak_memory
 from sdegen.training.identity import is_until, refuse_other
 from sdegen.training.rates import rate
 from sdegen.training.settings import TrainSettings
+from sdegen.training.shards import all_finite, whole
 from sdegen.training.signals import Wish
+from sdegen.training.trackers import Tracker, Tracking
 
 RECORDS = "metrics.jsonl"
 
@@ -58,6 +62,10 @@ class Record:
     seconds: float
     held_out: float | None = None
     """The averaged model's loss on held-out data, where it was taken."""
+    samples_per_second: float | None = None
+    """Of training, by all processes together."""
+    memory: float | None = None
+    """The most that this process has had, in MiB: on a GPU there, else in the host."""
 
 
 class Objective(nn.Module):
@@ -88,6 +96,7 @@ class Trainer:
                most, with the classes in their shares, and nothing random in them (``plain``).
     identity:  JSON that says what is trained; a checkpoint of another identity is refused.
     about:     JSON that a checkpoint says of itself besides.
+    trackers:  who is told the records, beside metrics.jsonl: ``CSV()``, ``TensorBoard()``, ...
     """
 
     def __init__(
@@ -103,12 +112,14 @@ class Trainer:
         held_out: Any = None,
         identity: dict[str, Any] | None = None,
         about: dict[str, Any] | None = None,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         if held_out is not None and not hasattr(held_out, "__len__"):
             raise ValueError("Held-out data are a data set with a length, not a stream.")
         self.settings, self.folder, self.data = settings, folder, data
         self.held_out = None if held_out is None else plain(held_out)
         self.identity, self.about = identity or {}, about or {}
+        self.trackers, self.tracking = trackers, Tracking((), folder, 0, ())
         self.fabric = launch(settings)
         # Copied before the network is changed: the averaged ones stay as they are.
         self.averages = Averages(model, settings.decays, self.fabric.device)
@@ -116,8 +127,12 @@ class Trainer:
             checkpoint_blocks(model.net if model.module is None else model.module)
         if settings.compile:
             compile_network(model.net, self.fabric.device)
-        self.objective, self.optimizer = self.fabric.setup(
-            Objective(model, loss, conditional), without_closure(optimizer(model.parameters()))
+        # In two steps: of weights that are shared out the optimiser has to have the parts.
+        self.objective = self.fabric.setup(Objective(model, loss, conditional))
+        if settings.strategy == "fsdp":
+            self.averages.share_out(self.fabric.strategy.device_mesh)
+        self.optimizer = self.fabric.setup_optimizers(
+            without_closure(optimizer(model.parameters()))
         )
         self.loss, self.conditional = loss, conditional
         self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
@@ -153,8 +168,21 @@ class Trainer:
         with locked(self.folder) if self.fabric.is_global_zero else nullcontext():
             if self.fabric.is_global_zero:
                 clear_parts(self.folder / KEPT)  # what a killed process was writing there
-                self.forget_later()
-            yield from self.go(wish)
+                records = self.forget_later()
+                self.tracking = Tracking(self.trackers, self.folder, self.step, records)
+            status = "aborted"
+            try:
+                yield from self.go(wish)
+                status = "success" if self.step == self.settings.steps else status
+            except Exception as error:
+                status, world = "failed", self.fabric.world_size
+                if world > 1 and lost(error):
+                    raise ValueError(
+                        f"Another of the {world} processes has ended. {self.last_good()}"
+                    ) from error
+                raise
+            finally:
+                self.tracking.close(status)
 
     def go(self, wish: Wish | None) -> Iterator[Record]:
         """``steps`` in a folder that is ours."""
@@ -169,7 +197,10 @@ class Trainer:
                 self.refuse_broken(loss)
                 now = time.perf_counter()
                 lr = self.optimizer.param_groups[0]["lr"]
-                record = Record(self.step, loss, norm, lr, now - start, self.validated())
+                seconds, memory = now - start, peak_memory(self.fabric.device)
+                done = count * settings.batch_size * self.fabric.world_size
+                held_out, rate_of = self.validated(), done / max(seconds, 1e-9)
+                record = Record(self.step, loss, norm, lr, seconds, held_out, rate_of, memory)
                 total.zero_()
                 count = 0
                 self.record(record)
@@ -194,17 +225,22 @@ class Trainer:
         broken = f"loss is {loss}"
         if math.isfinite(loss):
             states = [self.model.state_dict(), *self.averages.states().values()]
-            values = [each for state in states for each in state.values()]
-            if bool(torch.stack([each.isfinite().all() for each in values]).all()):
+            good = all_finite([each for state in states for each in state.values()])
+            if self.fabric.world_size > 1:  # where each may have its own part
+                good = self.fabric.all_reduce(good, reduce_op="mean")
+            if float(good) == 1:
                 return
             broken = "weights are not finite"
-        kept = "There is no checkpoint yet."
-        if self.saved is not None:
-            kept = f"The checkpoint of step {self.saved} is the last good one, and untouched."
         raise ValueError(
             f"The {broken} at step {self.step}: lower the learning rate or look at the data. "
-            + kept
+            + self.last_good()
         )
+
+    def last_good(self) -> str:
+        """What there is to go on from."""
+        if self.saved is None:
+            return "There is no checkpoint yet."
+        return f"The checkpoint of step {self.saved} is the last good one, and untouched."
 
     def agreed(self, wish: Wish | None) -> bool:
         """Does any process wish to stop?"""
@@ -278,19 +314,18 @@ class Trainer:
         self.averages.update(self.model)
         self.step += 1
         self.seen += settings.batch_size * self.fabric.world_size
-        return torch.stack([loss.float(), torch.as_tensor(norm).to(loss).float()])
+        return torch.stack([loss.float(), torch.as_tensor(whole(norm)).to(loss).float()])
 
     def record(self, record: Record) -> None:
         """Append a record to the run's metrics, on the first process."""
         if self.fabric.is_global_zero:
             with (self.folder / RECORDS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(vars(record)) + "\n")
+            self.tracking.tell(vars(record))
 
     def save(self, keep: bool = False) -> None:
-        """The whole state of training in one file, on the first process; ``keep``: in one that
+        """The whole state of training in one file, by the first process; ``keep``: in one that
         stays, too."""
-        if not self.fabric.is_global_zero:
-            return
         about = {
             **self.about,
             "step": self.step,
@@ -298,7 +333,9 @@ class Trainer:
             "devices": self.fabric.world_size,
             "identity": self.identity,
         }
-        write_checkpoint(self.folder, self.model, self.averages, self.optimizer, about, keep)
+        if self.fabric.is_global_zero or self.averages.plain is not None:
+            parts, first = (self.model, self.averages, self.optimizer), self.fabric.is_global_zero
+            write_checkpoint(self.folder, *parts, about, keep, first)
         self.saved = self.step
 
     def load(self) -> None:
@@ -325,12 +362,16 @@ class Trainer:
                 f"where it took {size * before}."
             )
 
-    def forget_later(self) -> None:
-        """Drop the records of steps after the checkpoint: they will be made again."""
+    def forget_later(self) -> list[dict[str, Any]]:
+        """Drop the records of steps after the checkpoint, which will be made again; all that there
+        were."""
         path = self.folder / RECORDS
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines() if is_until(line, self.step)]
-            write_text(path, "".join(f"{line}\n" for line in kept))
+        if not path.exists():
+            return []
+        lines = path.read_text().splitlines()
+        kept = [line for line in lines if is_until(line, self.step)]
+        write_text(path, "".join(f"{line}\n" for line in kept))
+        return [json.loads(line) for line in lines if is_until(line, sys.maxsize)]
 
 
 def without_closure(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -351,23 +392,3 @@ def step_seed(seed: int, rank: int, step: int) -> int:
     for word in words:
         key = mix(key + signed(GOLDEN) + word)
     return int(key) & 0xFFFFFFFF
-
-
-def launch(settings: TrainSettings) -> Any:
-    """The engine: this process alone, or one process per device that all run this program."""
-    from lightning_fabric import Fabric
-
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("train.device = 'cuda', but torch sees no CUDA device: use 'cpu'.")
-    cuda = settings.device != "cpu" and torch.cuda.is_available()
-    precision = settings.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"
-    fabric = Fabric(
-        accelerator="cuda" if cuda else "cpu",
-        devices=settings.devices,
-        strategy="ddp" if settings.devices > 1 else "auto",
-        precision=precision,  # type: ignore[arg-type]
-    )
-    fabric.launch()
-    return fabric

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sdegen.data import from_uint8
 from sdegen.files import PART, read_tensors
-from sdegen.runs.chunks import PARTS, SAMPLES, Chunk, Shelf, gathered, jobs
+from sdegen.runs.chunks import PARTS, SAMPLES, Chunk, Part, Shelf, among, gathered, jobs
 from sdegen.runs.exports import refuse_export, save_npz, save_png
 from tests.cases import refused
 
@@ -88,8 +88,8 @@ def test_a_chunk_after_a_gap_is_not_taken(tmp_path: Path) -> None:
 
 
 def test_what_is_missing() -> None:
-    def there(*pairs: tuple[int, int]) -> dict[int, Chunk]:
-        return {a: Chunk({"x": torch.zeros(b - a)}, 1.0) for a, b in pairs}
+    def there(*pairs: tuple[int, int]) -> dict[int, Part]:
+        return {a: Part(Path(), b - a, 1.0) for a, b in pairs}
 
     assert jobs({}, 5, 2) == [(0, 2), (2, 2), (4, 1)]
     assert jobs(there((0, 2), (4, 5), (7, 9)), 12, 2) == [(2, 2), (5, 2), (9, 2), (11, 1)]
@@ -115,7 +115,7 @@ def leaving(shelf: Shelf, k: int, part: list[tuple[int, int]]) -> None:
 @pytest.mark.slow
 def test_chunks_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
     shelf, mine = Shelf(tmp_path, {}, {}), Maker()
-    chunk = gathered(shelf, 9, 2, mine, devices=2, other=partial(half, shelf))
+    chunk = gathered(shelf, 9, 2, mine, among(2, partial(half, shelf)))
     assert mine.asked == [(0, 2), (4, 2), (8, 1)]
     assert chunk.tensors["x"].flatten().tolist() == list(range(9)) and chunk.seconds == 5
     assert {path.name for path in tmp_path.iterdir()} == {SAMPLES}
@@ -126,7 +126,7 @@ def test_chunks_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
 def test_a_process_that_fails_is_heard(tmp_path: Path, other: Any, says: str) -> None:
     shelf = Shelf(tmp_path, {}, {})
     with refused(says):
-        gathered(shelf, 4, 2, Maker(), devices=2, other=partial(other, shelf))
+        gathered(shelf, 4, 2, Maker(), among(2, partial(other, shelf)))
     assert len(gathered(shelf, 4, 2, Maker()).tensors["x"]) == 4
 
 

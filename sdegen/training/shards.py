@@ -1,0 +1,68 @@
+"""Weights of which every process has a part, and whole ones made of them.  torch's fully_shard
+
+A tensor that is shared out is a ``DTensor``: to read or write all of it every process has to come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdegen.training.activations import blocks
+
+
+def is_shard(value: Any) -> bool:
+    """Whether a process has a part of a tensor alone."""
+    return hasattr(value, "full_tensor")
+
+
+def shard(module: nn.Module, mesh: Any) -> nn.Module:
+    """A module whose weights are shared out, in place: a block's come together when it runs, one
+    block after another, and the others' when the module does."""
+    from torch.distributed.fsdp import fully_shard
+
+    mesh, net = mesh["data_parallel"], getattr(getattr(module, "model", None), "net", None)
+    for block in blocks(net) if isinstance(net, nn.Module) else []:
+        fully_shard(block, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+    return module
+
+
+def whole(value: Any) -> Any:
+    """A tensor that is shared out as a whole one; anything else as it is."""
+    return value.full_tensor() if is_shard(value) else value
+
+
+def here(value: Tensor) -> Tensor:
+    """The part of a tensor that this process has: all of one that is not shared out."""
+    part: Tensor = value.to_local() if is_shard(value) else value  # type: ignore[attr-defined]
+    return part
+
+
+def in_host(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    """Whole tensors in the host's memory, one after another; none where they are not kept, for
+    others who need this process's parts."""
+    found = {}
+    for name, value in tensors.items():
+        each = whole(value.detach())
+        if keep:
+            found[name] = each.cpu()
+    return found
+
+
+def like(value: Any, target: Any) -> Any:
+    """A whole tensor shared out as another one is, where that is of its shape; else as it is."""
+    if not is_shard(target) or not isinstance(value, Tensor) or value.shape != target.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh, dtype = target.device_mesh, target.dtype
+    return distribute_tensor(value.to(mesh.device_type, dtype), mesh, target.placements)
+
+
+def all_finite(values: list[Tensor]) -> Tensor:
+    """Whether this process's parts of tensors are finite, () of 0 or 1."""
+    return torch.stack([here(each.detach()).isfinite().all() for each in values]).all().float()
