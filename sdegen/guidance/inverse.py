@@ -23,7 +23,7 @@ from sdegen.guidance.wrapped import (
     strength,
     with_x0,
 )
-from sdegen.model.denoiser import Denoiser
+from sdegen.model.denoiser import Denoiser, refuse_flow_only
 from sdegen.model.prediction import LinearPrediction
 from sdegen.sde.level import Instant, Level, expand
 
@@ -157,6 +157,7 @@ class Observed(Wrapped):
     ) -> None:
         super().__init__(model)
         with_x0(model, "Observed")
+        refuse_flow_only(model, "Observed")
         for name in (out, within):
             if not isinstance(name, PriorCovariance):
                 one_of(name, "spread", dict.fromkeys(get_args(Spread)))

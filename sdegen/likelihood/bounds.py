@@ -32,7 +32,7 @@ from sdegen.likelihood.ground import (
     states_at_t_min,
     warn_of_failures,
 )
-from sdegen.model.denoiser import Denoiser
+from sdegen.model.denoiser import Denoiser, refuse_flow_only
 from sdegen.noise.source import Noise, Seeded
 from sdegen.sde.level import Level, expand
 from sdegen.sde.process import SDE, LinearSDE, has_coordinates, linear
@@ -145,6 +145,7 @@ def elbo(
     ValueError for an SDE without marginals, without signal left at T or noise at t_min, draws < 2,
     data of another type, and data outside the model's ``data_range``.
     """
+    refuse_flow_only(model, "elbo")
     x0 = data_as_seen(model, x, levels)
     found = continuous_bound(
         model, x0, source_of(seed, noise), draws=draws, times=times, levels=levels
@@ -213,6 +214,7 @@ def discrete_elbo(
     NaN: all steps are summed, each with one draw.  Otherwise as ``elbo``, the last term too: for
     values it is a softmax of Gaussians, where theirs, eq. 13, integrates one over each bin.
     """
+    refuse_flow_only(model, "discrete_elbo")
     x0 = data_as_seen(model, x, levels)
     found = discrete_bound(
         model,

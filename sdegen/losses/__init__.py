@@ -2,6 +2,7 @@
 what is seen of the data beside."""
 
 from sdegen.losses.conditions import dropped
+from sdegen.losses.couplings import Coupling, MinibatchOT, independent_noise, stored
 from sdegen.losses.degradations import (
     JPEG,
     Colorize,
@@ -28,23 +29,27 @@ from sdegen.losses.weightings import EDMWeighting, MinSNR
 __all__ = [
     "JPEG",
     "Colorize",
+    "Coupling",
     "Degradation",
     "Degraded",
     "EDMWeighting",
     "Inpaint",
     "LogNormalTime",
     "MinSNR",
+    "MinibatchOT",
     "Superresolve",
     "Uncrop",
     "dequantised",
     "dropped",
     "dsm_loss",
     "independent",
+    "independent_noise",
     "likelihood_time",
     "low_discrepancy",
     "matched",
     "noisy_ce",
     "paired",
+    "stored",
     "uniform_time",
     "vdm_loss",
 ]

@@ -11,6 +11,7 @@ from sdegen.solvers.classical import RK3, RK4, RK5, Euler, Heun, RungeKutta
 from sdegen.solvers.correctors import AnnealedLangevin, Corrector, Langevin, PredictorCorrector
 from sdegen.solvers.deis import DEIS, ERSDE, IPNDM, PLMS
 from sdegen.solvers.equation import Eta, Reverse, renoise
+from sdegen.solvers.jump import Jump, Student
 from sdegen.solvers.multistep import (
     DPMSolverMultistep,
     DPMSolverPP,
@@ -62,6 +63,7 @@ __all__ = [
     "Gain",
     "GottaGoFast",
     "Heun",
+    "Jump",
     "Langevin",
     "LinearMultistep",
     "Multistep",
@@ -78,6 +80,7 @@ __all__ = [
     "Status",
     "Step",
     "StochasticHeun",
+    "Student",
     "Tally",
     "TorchDiffEq",
     "TorchSDE",
