@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from sdegen import walks
 from sdegen.checks import number, whole
-from sdegen.distill.straight import both, ends, even, moved, straightened, times_at, velocity
+from sdegen.distill.straight import both, ends, moved, straightened, times_at, velocity
 from sdegen.distill.teaching import as_given, refuse_teacher
 from sdegen.losses.dsm import check_data, regression
 from sdegen.losses.weightings import straight
@@ -29,7 +30,6 @@ from sdegen.solvers.classical import Heun
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.jump import going
 from sdegen.solvers.solver import Solver
-from sdegen.walks.grids import Grid
 
 Distance = Callable[[Tensor], Tensor]
 """Of differences (b, d), one for each sample (b,)."""
@@ -91,7 +91,7 @@ class Consistency:
 
     on a grid of ``steps`` levels t, u the next below. Without a teacher x_u has x_t's own x0 and z
     (consistency training, Song & Dhariwal 2024: the target is the student itself, without an
-    average); with one it is where a step of ``solver`` on the teacher's flow leads (consistency
+    average); with one it is where a step of ``stepper`` on the teacher's flow leads (consistency
     distillation, alg. 2).
 
     steps:    a number, or ``Growing(...)`` of the training's step.
@@ -99,13 +99,13 @@ class Consistency:
     distance: of the ends.
 
     On linear networks and Gaussian data the minimum is the ``steps``-step DDIM sample of the grid,
-    or the solver's with a teacher: an error of first order in 1 / steps, or of the solver's.
+    or the stepper's with a teacher: an error of first order in 1 / steps, or of the stepper's.
     """
 
     teacher: Denoiser | None = None
-    solver: Solver = field(default_factory=Heun)
+    stepper: Solver = field(default_factory=Heun)
     steps: int | Growing = field(default_factory=Growing)
-    grid: Grid = even
+    grid: walks.Grid = walks.straight
     distance: Distance = field(default_factory=PseudoHuber)
     step: int = 0
 
@@ -132,7 +132,7 @@ class Consistency:
             if self.teacher is not None:
                 refuse_teacher(self.teacher, model)
                 p = Reverse(as_given(self.teacher, model), 0.0)
-                x_u = self.solver.step(p, x_t, t, u).x
+                x_u = self.stepper.step(p, x_t, t, u).x
             target = jumped(model, x_u, u, end)
         off = (jumped(model, x_t, t, end) - target).reshape(len(x0), -1)
         return self.distance(off) / (t.tau - u.tau).to(off)

@@ -12,13 +12,14 @@ from torch.utils.data import Dataset
 
 from sdegen.checks import whole
 from sdegen.data.arrays import ArrayData
-from sdegen.distill.straight import even, moved, straightened, velocity
+from sdegen.distill.straight import moved, straightened, velocity
 from sdegen.files import read_tensors, write_tensors
 from sdegen.model.denoiser import Denoiser
 from sdegen.noise.source import Seeded
 from sdegen.sampling.march import solve
 from sdegen.sampling.plan import Way
 from sdegen.sde.level import Level
+from sdegen.walks.grids import straight
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -114,7 +115,7 @@ def straightness(
     """
     sde = straightened(model.sde, "straightness")
     whole("steps", steps, 2)
-    levels: list[Level] = sde(even(sde, steps)).unbind()  # type: ignore[assignment]
+    levels: list[Level] = sde(straight(sde, steps)).unbind()  # type: ignore[assignment]
     like = torch.empty(n, *shape, device=model.device, dtype=torch.float32)
     x = sde.prior.sample(Seeded(seed).stream("prior")(like, levels[0], levels[0]))
     before, total, squares, weights = None, torch.zeros_like(x), torch.zeros_like(x), 0.0

@@ -59,12 +59,6 @@ def times_at(sde: LinearSDE, tau: Tensor) -> Tensor:
     return torch.where(tau >= first, sde.T, torch.where(tau <= last, sde.t_min, t))
 
 
-def even(sde: SDE, n: int) -> Tensor:
-    """A grid of n + 1 times equal in tau, which every end of a linear SDE has."""
-    linear_sde = straightened(sde, "A grid that is even in tau")
-    return times_at(linear_sde, torch.linspace(*ends(linear_sde), n + 1, dtype=torch.float64))
-
-
 def ends(sde: LinearSDE) -> tuple[float, float]:
     """tau at T and at t_min."""
     return float(sde(sde.T).tau), float(sde(sde.t_min).tau)

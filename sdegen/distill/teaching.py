@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,13 +17,13 @@ from sdegen.losses.dsm import check_data, regression
 from sdegen.losses.times import Draw, Times, independent, uniform_time
 from sdegen.losses.weightings import Weighting
 from sdegen.model.denoiser import Denoiser
+from sdegen.solvers.jump import Student
+from sdegen.walks.grids import Grid, log_snr
 from sdegen.walks.walk import Walk
 
 
 def refuse_teacher(teacher: Any, model: Any) -> None:
     """ValueError for a teacher of another SDE, and for one that is not at rest."""
-    if not isinstance(teacher, Denoiser):
-        raise ValueError(f"A teacher is a model, but it is {teacher!r}.")
     if teacher.sde != model.sde:
         raise ValueError(
             f"The teacher's states are those of {teacher.sde}, but the student's are of "
@@ -46,27 +47,39 @@ class Progressive:
     """A loss of students that take ``inner`` DDIM steps of a teacher in one.  Salimans & Ho
     (2022), alg. 2.
 
-    walk:      the student's: one step each of n. The teacher's are ``inner`` to a step, equal in
-               lam where the walk has lam at both ends, in t otherwise.
+    steps, grid: of the student, along grid(sde, steps) on the teacher's SDE. The teacher's are
+               ``inner`` to each, equal in lam where the walk has lam at both ends, in t otherwise.
     weighting: of the squared error in eps; the paper's default, max(SNR, 1) on x0.
 
     With the target's mean velocity the student's n DDIM steps end where the teacher's inner * n
-    do; it is sampled by ``DDIM`` on this very walk, ``Student(times)``, and is a model of a flow
-    alone. ValueError for a teacher of another SDE or in training mode, and for a walk that climbs.
+    do; it is sampled on this very walk, by ``solver``, and is a model of a flow alone. Its own
+    students' teacher it is with ``inner=2`` and half the steps. ValueError for a teacher of
+    another SDE or in training mode.
     """
 
     teacher: Denoiser
-    walk: Walk
+    steps: int
     inner: int = 2
+    grid: Grid = log_snr
     weighting: str | Weighting = "truncated_snr"
 
     def __post_init__(self) -> None:
-        whole("inner", self.inner)
-        straightened(self.walk.sde, "Progressive")
-        if self.walk.climbs:
-            raise ValueError(f"A student's walk goes down alone, but this is {self.walk!r}.")
+        whole("inner", self.inner), whole("steps", self.steps)
+        if not isinstance(self.teacher, Denoiser):
+            raise ValueError(f"A teacher is a model, but it is {self.teacher!r}.")
+        straightened(self.teacher.sde, "Progressive")
+
+    @cached_property
+    def walk(self) -> Walk:
+        """The student's."""
+        return Walk(self.teacher.sde, self.grid(self.teacher.sde, self.steps))
 
     @property
+    def solver(self) -> Student:
+        """What samples the student."""
+        return Student(tuple(self.walk.times.tolist()))
+
+    @cached_property
     def times(self) -> Tensor:
         """Of the teacher's steps, (n, inner + 1), one row for each of the student's."""
         sde = self.walk.sde.reference  # type: ignore[attr-defined]

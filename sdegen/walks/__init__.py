@@ -12,6 +12,7 @@ from sdegen.walks.grids import (
     linspace,
     log_snr,
     quadratic,
+    straight,
     trailing,
     uniform,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "quadratic",
     "repaint",
     "restart",
+    "straight",
     "trailing",
     "uniform",
     "zigzag",

@@ -12,7 +12,7 @@ from torch import Tensor
 import sdegen as sg
 from sdegen.distill import Consistency, Growing, MeanFlow, PseudoHuber, Shortcut, squared
 from sdegen.distill.flowmaps import slope
-from sdegen.distill.straight import both, ends, even, moved, place, times_at, velocity
+from sdegen.distill.straight import both, ends, moved, place, times_at, velocity
 from sdegen.exact.distributions import Gaussian
 from sdegen.networks import MLP, UNet
 from sdegen.sde.level import expand
@@ -68,7 +68,7 @@ def test_a_jump_ends_where_the_flow_does(sde: sg.LinearSDE, steps: int) -> None:
     """One jump or three, from T to t_min: DDIM's line with the mean prediction of the way."""
     x = sde.prior.sample(normal(4, 2))
     model = exact_map(sde)
-    solution = sg.solve(model, x, solver=Jump(), walk=even(sde, steps))
+    solution = sg.solve(model, x, solver=Jump(), walk=sg.walks.straight(sde, steps))
     close(solution.x, DATA.flow(x, sde(sde.T), sde(sde.t_min)), rtol=1e-10, atol=1e-12)
     assert solution.nfe.tolist() == [steps] * 4
 

@@ -10,11 +10,10 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.distill import GuidedOnce, Progressive, mean_velocity
-from sdegen.distill.straight import both, even, moved
+from sdegen.distill.straight import both, moved
 from sdegen.exact.distributions import Gaussian
 from sdegen.networks import MLP, UNet
 from sdegen.sde.level import Level
-from sdegen.walks import Walk
 from tests.cases import MIXTURE, SDES, close, normal, refused
 
 ALL = {**SDES, "flow_whole": sg.FlowSDE(T=1.0)}
@@ -45,7 +44,7 @@ def oracle(teacher: sg.ScoreModel, loss: Progressive, predicts: str) -> sg.Score
 def test_a_student_ends_where_its_teacher_does(sde: sg.LinearSDE, inner: int) -> None:
     """n steps of the mean prediction are inner * n DDIM steps of the teacher, on every SDE."""
     teacher = sg.exact.exact_model(MIXTURE, sde)
-    loss = Progressive(teacher, Walk(sde, even(sde, 3)), inner)
+    loss = Progressive(teacher, 3, inner, sg.walks.straight)
     x = sde.prior.sample(normal(3, 2))
     student = oracle(teacher, loss, "x0")
     ends = sg.solve(student, x, solver=sg.DDIM(), walk=loss.walk).x
@@ -58,7 +57,7 @@ def test_the_loss_is_zero_at_that_student(predicts: str) -> None:
     """Whatever it predicts; and it is not at its teacher."""
     sde = sg.VPSDE()
     teacher = sg.exact.exact_model(MIXTURE, sde)
-    loss = Progressive(teacher, Walk(sde, sg.walks.log_snr(sde, 3)))
+    loss = Progressive(teacher, 3)
     if predicts != "edm":
         off = loss(oracle(teacher, loss, predicts), MIXTURE.sample(6), torch.Generator())
         assert float(off.max()) < 1e-18
@@ -68,8 +67,8 @@ def test_the_loss_is_zero_at_that_student(predicts: str) -> None:
 def test_a_walk_in_lam_is_cut_in_lam() -> None:
     """The teacher's steps lie between the student's, equal in lam where there is lam."""
     sde = sg.VPSDE()
-    walk = Walk(sde, sg.walks.log_snr(sde, 4))
-    times = Progressive(sg.exact.exact_model(MIXTURE, sde), walk, 4).times
+    loss = Progressive(sg.exact.exact_model(MIXTURE, sde), 4, 4)
+    walk, times = loss.walk, loss.times
     lam = sde(times.flatten()).lam.reshape(4, 5)
     close(lam.diff(dim=1), lam.diff(dim=1)[0, 0].expand(4, 4), rtol=1e-9)
     close(times[:, 0], walk.times[:-1])
@@ -79,9 +78,9 @@ def test_a_walk_in_lam_is_cut_in_lam() -> None:
 def test_mean_velocity_moves_as_the_steps_do() -> None:
     sde = sg.SubVPSDE()
     teacher = sg.exact.exact_model(Gaussian([0.0], [[0.5]]), sde)
-    levels: list[Level] = sde(even(sde, 6)).unbind()  # type: ignore[assignment]
+    levels: list[Level] = sde(sg.walks.straight(sde, 6)).unbind()  # type: ignore[assignment]
     x = sde.prior.sample(normal(4, 1))
-    end = sg.solve(teacher, x, solver=sg.DDIM(), walk=even(sde, 6)).x
+    end = sg.solve(teacher, x, solver=sg.DDIM(), walk=sg.walks.straight(sde, 6)).x
     close(moved(x, levels[0], levels[-1], mean_velocity(teacher, x, levels)), end, rtol=1e-9)
 
 
@@ -118,7 +117,7 @@ def test_students_learn() -> None:
     net = MLP(2, width=8, depth=1, classes=2)
     teacher = sg.ScoreModel(net, sde, predicts="v").eval()
     student = sg.ScoreModel(MLP(2, width=8, depth=1), sde, predicts="v", flow_only=True)
-    loss = Progressive(teacher, Walk(sde, sg.walks.log_snr(sde, 4)))
+    loss = Progressive(teacher, 4)
     loss(student, x0).mean().backward()
     assert student.net.leave.weight.grad is not None and net.leave.weight.grad is None
     told = sg.ScoreModel(
@@ -136,30 +135,21 @@ TEACHER = sg.exact.exact_model(MIXTURE, VP)
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Progressive(TEACHER, Walk(VP, sg.walks.log_snr(VP, 2)), 0), "inner"),
+        (lambda: Progressive(TEACHER, 2, 0), "inner"),
         (
-            lambda: Progressive(
-                TEACHER, Walk(VP, sg.walks.repaint(VP, sg.walks.log_snr(VP, 4), 2, 2))
-            ),
-            "A student's walk goes down alone",
-        ),
-        (
-            lambda: Progressive(TEACHER, Walk(VP, sg.walks.log_snr(VP, 2)))(
+            lambda: Progressive(TEACHER, 2)(
                 sg.exact.exact_model(MIXTURE, sg.VESDE()), normal(2, 2)
             ),
             "The teacher's states are those of VPSDE.*but the student's are of VESDE",
         ),
         (
-            lambda: Progressive(lambda x: x, Walk(VP, sg.walks.log_snr(VP, 2)))(  # type: ignore[arg-type]
-                TEACHER, normal(2, 2)
-            ),
+            lambda: Progressive(lambda x: x, 2),  # type: ignore[arg-type]
             "A teacher is a model",
         ),
         (
-            lambda: Progressive(
-                sg.ScoreModel(UNet(1, width=8, dropout=0.1), VP),
-                Walk(VP, sg.walks.log_snr(VP, 2)),
-            )(sg.ScoreModel(UNet(1, width=8), VP), torch.zeros(2, 1, 4, 4)),
+            lambda: Progressive(sg.ScoreModel(UNet(1, width=8, dropout=0.1), VP), 2)(
+                sg.ScoreModel(UNet(1, width=8), VP), torch.zeros(2, 1, 4, 4)
+            ),
             "The teacher is in training mode",
         ),
         (
