@@ -28,7 +28,7 @@ from sdegen.sde.level import Level, expand
 from sdegen.sde.process import LinearSDE
 from sdegen.solvers.classical import Heun
 from sdegen.solvers.equation import Reverse
-from sdegen.solvers.jump import going
+from sdegen.solvers.jump import Jump, going
 from sdegen.solvers.solver import Solver
 
 Distance = Callable[[Tensor], Tensor]
@@ -113,6 +113,11 @@ class Consistency:
         """The loss of the training's step, counted from 0."""
         return replace(self, step=step)
 
+    @property
+    def solver(self) -> Jump:
+        """What samples its students."""
+        return Jump()
+
     def __call__(self, model: Any, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The loss (b,) of data x0 (b, *)."""
         check_data(x0)
@@ -158,6 +163,11 @@ class Shortcut:
         if not 0 <= number("share", self.share) <= 1:
             raise ValueError(f"share lies in [0, 1], but it is {self.share!r}.")
         whole("halvings", self.halvings)
+
+    @property
+    def solver(self) -> Jump:
+        """What samples its students."""
+        return Jump()
 
     def __call__(self, model: Any, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The loss (b,) of data x0 (b, *)."""
@@ -212,6 +222,11 @@ class MeanFlow:
             raise ValueError(f"share lies in [0, 1], but it is {self.share!r}.")
         if not number("std", self.std) > 0:
             raise ValueError(f"MeanFlow's std must be positive, but it is {self.std!r}.")
+
+    @property
+    def solver(self) -> Jump:
+        """What samples its students."""
+        return Jump()
 
     def __call__(self, model: Any, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The loss (b,) of data x0 (b, *)."""

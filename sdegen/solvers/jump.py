@@ -45,8 +45,8 @@ class Jump(Solver):
 
     Consistency models (Song et al. 2023) go to t_min alone; shortcut models (Frans et al. 2025)
     and MeanFlow (Geng et al. 2025, eq. 12) anywhere; several steps of a consistency model are this
-    solver on a walk that climbs (``multistep``). A model of a network that is not told is sampled
-    by ``DDIM``.
+    solver on a walk that climbs (``walks.multistep``). A model of a network that is not told is
+    sampled by ``DDIM``.
     """
 
     traits = Traits(

@@ -81,7 +81,8 @@ class Trainer:
     data:      a data set, map-style or a stream (``IterableDataset``), of x, (x, y), (x, {name:
                condition}) or dictionaries: see ``split``. A stream's items are read again up to
                where a run goes on.
-    loss:      (model, x0) -> per-sample losses.
+    loss:      (model, x0) -> per-sample losses; one that follows the training has ``at(step)``,
+               which returns that of a step, counted from 0.
     optimizer: parameters -> torch optimizer. ValueError for one whose step needs a closure.
     conditional: the network is given the items' conditions.
     held_out:  a data set of the same kind that tells how it goes: ``HELD_OUT`` items of it at
@@ -116,8 +117,9 @@ class Trainer:
             checkpoint_blocks(model.net if model.module is None else model.module)
         if settings.compile:
             compile_network(model.net, self.fabric.device)
+        self.trained = Objective(model, loss, conditional)
         self.objective, self.optimizer = self.fabric.setup(
-            Objective(model, loss, conditional), without_closure(optimizer(model.parameters()))
+            self.trained, without_closure(optimizer(model.parameters()))
         )
         self.loss, self.conditional = loss, conditional
         self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
@@ -223,7 +225,7 @@ class Trainer:
             return None
         # Drawn: a file may be sorted by class.
         picks, total = drawn(self.held_out, HELD_OUT).tolist(), 0.0
-        objective = Objective(self.averaged, self.loss, self.conditional)
+        objective = Objective(self.averaged, at_step(self.loss, self.step), self.conditional)
         torch.manual_seed(step_seed(self.settings.seed, 0, -1))
         for first in range(0, len(picks), self.settings.batch_size):
             some = picks[first : first + self.settings.batch_size]
@@ -261,6 +263,7 @@ class Trainer:
         for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = lr * factor
         self.objective.train()
+        self.trained.loss = at_step(self.loss, self.step)
         loss = x0.new_zeros(())
         parts = cut(x0, given, settings.accumulate)
         for i, (x, conditions) in enumerate(parts, 1):
@@ -331,6 +334,11 @@ class Trainer:
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if is_until(line, self.step)]
             write_text(path, "".join(f"{line}\n" for line in kept))
+
+
+def at_step(loss: Any, step: int) -> Any:
+    """A loss, as it is at a step where it follows the training: ``loss.at(step)``."""
+    return loss.at(step) if hasattr(loss, "at") else loss
 
 
 def without_closure(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

@@ -1,6 +1,6 @@
 """Walks: grids of falling times, and climbs put into them."""
 
-from sdegen.walks.climbs import Climb, ancestral, churn, repaint, restart, zigzag
+from sdegen.walks.climbs import Climb, ancestral, churn, multistep, repaint, restart, zigzag
 from sdegen.walks.grids import (
     GRIDS,
     Grid,
@@ -34,6 +34,7 @@ __all__ = [
     "levels",
     "linspace",
     "log_snr",
+    "multistep",
     "quadratic",
     "repaint",
     "restart",
