@@ -131,6 +131,11 @@ class GuidedOnce:
     times: Times = uniform_time
     draw: Draw = independent
 
+    @property
+    def told(self) -> dict[str, float]:
+        """What its students are told unless something else is said: the middle of the scales."""
+        return {self.name: (self.low + self.high) / 2}
+
     def __post_init__(self) -> None:
         if not number("low", self.low) < number("high", self.high):
             raise ValueError(f"Scales lie between low < high, not {self.low!r} and {self.high!r}.")

@@ -217,6 +217,8 @@ def sampled_by(loss: Any, config: dict[str, Any]) -> dict[str, Any]:
     ValueError where a teacher that walks its own walk is asked between its levels.
     """
     solver = getattr(loss, "solver", None)
+    if numbers := getattr(loss, "told", None):
+        config = {**config, "told": numbers}
     if solver is None:
         alone = {"ddim": node_of(DDIM())} if config["model"].get("flow_only") else None
         return (
@@ -245,6 +247,14 @@ def refuse_between(loss: Any, config: dict[str, Any]) -> None:
             f"this one would ask it at {len(fine) - 1} others: take loss.inner=2 and "
             f"loss.steps={(len(known) - 1) // 2}, on the same grid."
         )
+
+
+def told(model: Any, **numbers: float) -> Any:
+    """A model whose network is told numbers, for all samples alike; ValueError for one of a
+    network that is not told any, as a wrapper."""
+    if not hasattr(model, "given"):
+        raise ValueError(f"{type(model).__name__} is told nothing: numbers are a network's.")
+    return model.given(numbers)
 
 
 USUAL = "dpmpp-default"

@@ -103,7 +103,7 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
                 say("No data are held out (data.test): samples are not measured.")
         with stopping() as wish:
             stopped = watch(trainer, wish, progress)
-        averaged, step = trainer.averaged, trainer.step
+        averaged, step = trainer.averaged.given(config.get("told")), trainer.step
         trainer.close()
         if stopped and first:
             say(f"Stopped at step {step:,}; the same command continues from there.")
