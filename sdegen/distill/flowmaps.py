@@ -42,7 +42,10 @@ def squared(off: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PseudoHuber:
-    """(sqrt(|off|^2 + c^2) - c) / sqrt(d), c = scale sqrt(d).  Song & Dhariwal (2024), eq. 7."""
+    """(sqrt(|off|^2 + c^2) - c) / sqrt(d), c = scale sqrt(d).
+
+    Song & Dhariwal (2024), sec. 3.3.
+    """
 
     scale: float = 0.00054
 
@@ -57,7 +60,7 @@ class PseudoHuber:
 @dataclass(frozen=True)
 class Growing:
     """How many levels a consistency loss has in its k-th step: ``first``, doubled at equal
-    intervals of ``over`` steps, up to ``last``.  Song & Dhariwal (2024), eq. 9."""
+    intervals of ``over`` steps, up to ``last``.  Song & Dhariwal (2024), sec. 3.4."""
 
     first: int = 10
     last: int = 1280
@@ -85,7 +88,7 @@ def same_draws(x: Tensor) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Consistency:
-    """The loss of consistency models: two neighbours of a path have one end.  Song et al. (2023).
+    """The loss of consistency models: two neighbours of a path have one end.  Song et al. (2023b).
 
         d(f(x_t, t), sg f(x_u, u)) / (tau_t - tau_u),   f the map to t_min
 

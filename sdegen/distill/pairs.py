@@ -107,7 +107,7 @@ def straightness(
 ) -> float:
     """INT E |(y_1 - y_0) - dy/dtau|^2 dtau per dimension, over tau's way of n samples.
 
-    Liu et al. (2023), eq. 7, in the straightened coordinates that every linear SDE has; 0 where
+    Liu et al. (2023), sec. 2, in the straightened coordinates that every linear SDE has; 0 where
     one Euler step is exact. Of Gaussian data of std s and independent noise s (2 - pi / 2), the
     model's mistakes left aside.
 

@@ -71,8 +71,8 @@ def mean_velocity(teacher: Denoiser, x: Tensor, levels: Sequence[Level]) -> Tens
     levels: k + 1 of times () or (b,), falling in tau.
 
         u = sum_j (tau_j - tau_{j+1}) u_j / (tau_0 - tau_k),  so that  moved(x, t, s, u)  is where
-    the k steps end. Salimans & Ho (2022), eq. 8 and app. G, whose target in x0 is  both(...)  of
-    it, without a quotient that cancels.
+    the k steps end. The target of Salimans & Ho (2022), alg. 2, is the x0 of  both(...)  of it for
+    k = 2, whose quotient cancels where steps are short; this is a mean.
     """
     total = torch.zeros_like(x)
     for t, s in pairwise(levels):

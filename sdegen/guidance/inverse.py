@@ -308,7 +308,7 @@ def linearised(A: Callable[[Tensor], Tensor], x0: Tensor) -> tuple[Tensor, Linea
 dps = partial(Observed, within="none")
 """The Bayes form of Chung et al. (2023): no spread within. It explodes where std is small."""
 pigdm = partial(Observed, within="identity")
-"""Song et al. (2023), exact for N(m, I) data with as many iterations as A has rank; one for Mask,
+"""Song et al. (2023a), exact for N(m, I) data with as many iterations as A has rank; one for Mask,
 Average and Gray, whose A A^T is a number where it is not 0."""
 mmps = Observed
 """Rozet et al. (2024): exact for Gaussians, with as many iterations as A has rank; unless they are

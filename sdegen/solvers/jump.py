@@ -43,8 +43,8 @@ class Jump(Solver):
     step of a mean prediction, u = epsbar - x0bar, which the network makes that is also told
     ``jump`` = tau_t - tau_s. At s = t it is the state itself, whatever the network says.
 
-    Consistency models (Song et al. 2023) go to t_min alone; shortcut models (Frans et al. 2025)
-    and MeanFlow (Geng et al. 2025, eq. 12) anywhere; several steps of a consistency model are this
+    Consistency models (Song et al. 2023b) go to t_min alone; shortcut models (Frans et al. 2025)
+    and MeanFlow (Geng et al. 2025) anywhere; several steps of a consistency model are this
     solver on a walk that climbs (``walks.multistep``). A model of a network that is not told is
     sampled by ``DDIM``.
     """

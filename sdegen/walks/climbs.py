@@ -131,7 +131,7 @@ def repaint(sde: SDE, times: Tensor, jump_length: int = 10, resamplings: int = 1
 def multistep(sde: SDE, times: Tensor) -> Tensor:
     """From each of the times but the last down to the last, and up to the next: n steps down.
 
-    Multistep consistency sampling, Song et al. (2023), alg. 1, along which ``Jump`` asks a
+    Multistep consistency sampling, Song et al. (2023b), alg. 1, along which ``Jump`` asks a
     consistency model nothing but what it was trained for.
     """
     _, times = check_falling(sde, times, "multistep")

@@ -212,7 +212,7 @@ def test_dropout_is_the_same_in_student_and_target() -> None:
 
 
 def test_growing_doubles_to_its_end() -> None:
-    """Song & Dhariwal (2024), eq. 9: 10, 20, .., 1280 at eight equal intervals."""
+    """Song & Dhariwal (2024), sec. 3.4: 10, 20, .., 1280 at eight equal intervals."""
     growing = Growing(10, 1280, 800)
     assert [growing(k) for k in (0, 99, 100, 350, 799, 10_000)] == [10, 10, 20, 80, 1280, 1280]
     assert Consistency(steps=growing).at(350).step == 350

@@ -398,14 +398,3 @@ def test_a_network_changed_between_two_samples() -> None:
     model.net.body = torch.nn.Linear(2, 2)
     sg.sample(model, x, solver=sg.DDIM(), steps=4)
     sg.encode(model, x, steps=4)
-
-
-def test_a_function_may_name_its_own_model() -> None:
-    """Which is not there yet when it is looked at for modules that it hides."""
-
-    def net(x: Tensor, t: Tensor) -> Tensor:
-        a, _ = model.target(model.sde(t))
-        return a * x
-
-    model = sg.ScoreModel(net, sg.VPSDE(), predicts="x0")
-    close(model(torch.ones(2, 1), 0.5).x0, torch.ones(2, 1))

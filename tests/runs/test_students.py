@@ -15,7 +15,7 @@ from sdegen.runs.folder import WEIGHTS, load_run
 from sdegen.runs.students import PAIRS, as_sampled, content_of, in_rounds, teacher
 from sdegen.runs.train import train_run
 from tests.cases import close, refused
-from tests.runs.test_settings import composed
+from tests.configs import composed
 
 TINY = (
     "train.steps=2",
