@@ -14,6 +14,7 @@ from sdegen.losses.degradations import (
 )
 from sdegen.losses.dequantisation import dequantised
 from sdegen.losses.dsm import dsm_loss
+from sdegen.losses.hybrid import hybrid_loss
 from sdegen.losses.judges import matched, noisy_ce
 from sdegen.losses.restoration import paired
 from sdegen.losses.times import (
@@ -42,6 +43,7 @@ __all__ = [
     "dequantised",
     "dropped",
     "dsm_loss",
+    "hybrid_loss",
     "independent",
     "independent_noise",
     "likelihood_time",

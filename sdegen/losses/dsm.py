@@ -85,17 +85,19 @@ def regression(
     eps: Tensor,
     weighting: str | Weighting,
     where: Tensor | None = None,
+    F: Tensor | None = None,
 ) -> Tensor:
     """w(t) mean_i (eps_model(x, t) - eps)_i^2, (b,), for x = alpha x0 + sigma eps (b, *).
 
-    The error is taken in the network's own target, a x0 + b eps, and then weighted.
+    The error is taken in the network's own target, a x0 + b eps, and then weighted.  F: the
+    network's output there, where it has been asked already.
     """
     weigh = weighting if callable(weighting) else one_of(weighting, "weighting", WEIGHTINGS)
     # At an end a weight and a target are 0 and infinite: the level just inside has both.
     inside = level.inside()
     a, b = (finite(c) for c in model.target(inside))
     size = torch.maximum(a.abs(), b.abs()).detach().clamp(min=1.0)  # a large target's own unit
-    F = model.output(x, level)
+    F = model.output(x, level) if F is None else F
     off = expand(1 / size, x0) * F - expand(a / size, x0) * x0 - expand(b / size, x0) * eps
     # d eps / d F at fixed x, see model/prediction.py.
     slope = size * inside.alpha / (inside.alpha * b - inside.sigma * a)

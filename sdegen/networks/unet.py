@@ -118,6 +118,7 @@ class UNet(nn.Module):
     ``net(x, t, y=None, c=None)``; see Conditioning for t (B,), the class labels y (B,) and further
     numbers by name. With ``beside = k > 0`` it also sees a picture c (B, k, *space) beside x, as
     Palette's does what it restores: Saharia et al. (2022b), section 3. c is not scaled with x.
+    ``out``: channels of its output, where they are not x's, as twice as many for two heads.
     Raises ValueError for an x or c of another shape, and for a c that is missing or not expected.
     """
 
@@ -134,6 +135,7 @@ class UNet(nn.Module):
         dims: int = 2,
         beside: int = 0,
         numbers: Sequence[str] = (),
+        out: int | None = None,
     ) -> None:
         super().__init__()
         whole("beside", beside, 0)
@@ -163,7 +165,7 @@ class UNet(nn.Module):
             here, attend = width * mult, i in attention
             enter = finer if i else channels + beside
             shrink = CONV[dims](enter, here, 3, stride=2 if i else 1, padding=1)
-            grow = self._upsample(here, finer) if i else self._head(here, finer)
+            grow = self._upsample(here, finer) if i else self._head(here, out or finer)
             self.shrink += [shrink, *(nn.Identity() for _ in range(blocks - 1))]
             self.down += [stage(here, here, attend) for _ in range(blocks)]
             self.up += [stage(2 * here, here, attend) for _ in range(blocks)]

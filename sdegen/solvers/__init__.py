@@ -34,6 +34,7 @@ from sdegen.solvers.stochastic import (
 from sdegen.solvers.traits import Traits
 from sdegen.solvers.tuned import Gain, Tuned
 from sdegen.solvers.unipc import SASolver, UniPC
+from sdegen.solvers.variances import Head, LearnedVariance, Range, Residual, Square
 
 __all__ = [
     "DDIM",
@@ -62,13 +63,17 @@ __all__ = [
     "EulerMaruyama",
     "Gain",
     "GottaGoFast",
+    "Head",
     "Heun",
     "Jump",
     "Langevin",
+    "LearnedVariance",
     "LinearMultistep",
     "Multistep",
     "PredictorCorrector",
     "Preset",
+    "Range",
+    "Residual",
     "Reverse",
     "ReverseDiffusion",
     "RungeKutta",
@@ -77,6 +82,7 @@ __all__ = [
     "Singlestep",
     "Solver",
     "Split",
+    "Square",
     "Status",
     "Step",
     "StochasticHeun",

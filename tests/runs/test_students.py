@@ -213,3 +213,18 @@ def test_guidance_by_a_class_needs_one(flow: Path, tmp_path: Path) -> None:
     run = plain(tmp_path / "plain")
     with refused("this teacher takes no class"):
         trained(tmp_path / "x", "experiment=distill/guided", f"teacher.run={run}")
+
+
+def test_learned_variances_as_an_experiment(tmp_path: Path) -> None:
+    """A network of two heads is built, trained and sampled by what its second one says."""
+    more = ("net.width=8", "evaluate.budgets=[2]")
+    config = composed("train", "experiment=iddpm", *more, *TINY)
+    learned = config["evaluate"]["solvers"]["learned"]
+    assert learned["head"] == config["loss"]["head"]
+    config["evaluate"]["solvers"] = {"learned": learned}
+    train_alone(config, tmp_path)
+    model = load_run(tmp_path, [], "cpu").model
+    assert model.heads == 2
+    solver = sg.solvers.LearnedVariance()
+    y = torch.tensor([1, 2])
+    assert bool(sg.sample(model.given(y=y), (2, 1, 8, 8), solver=solver, steps=2).isfinite().all())
