@@ -8,6 +8,7 @@ package is a namespace with the rest: ``sdegen.solvers``, ``sdegen.walks``, ``sd
 from typing import Any
 
 from sdegen import (
+    distill,
     editing,
     exact,
     guidance,
@@ -82,6 +83,7 @@ ROOMS = (
     tuning,
     exact,
     editing,
+    distill,
 )
 
 

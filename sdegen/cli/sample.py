@@ -15,10 +15,14 @@ def main() -> None:
 def run(config: dict[str, Any]) -> float | None:
     """Sample, show the table, and return the number that was asked for; nothing in a process that
     helps another one."""
+    from hydra.core.hydra_config import HydraConfig
+
     from sdegen.runs.compare import table
     from sdegen.runs.samples import sample_run
     from sdegen.runs.settings import SampleSettings, read
+    from sdegen.runs.students import as_sampled
 
+    config = as_sampled(config, HydraConfig.get().overrides.task)
     done = sample_run(read(SampleSettings, config), say=print)
     if done is None:
         return None

@@ -20,13 +20,14 @@ def run(config: dict[str, Any]) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     from sdegen.runs.compare import table, value_of
+    from sdegen.runs.students import in_rounds
     from sdegen.runs.train import train_run
 
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    done = train_run(config, folder, say=print)
-    if done.rows:
-        print(table(done.rows))
-        print(f"Pictures, table and weights are in {folder}")
-    if done.stopped_by:
-        sys.exit(128 + done.stopped_by)
+    for part, folder in in_rounds(config, Path(HydraConfig.get().runtime.output_dir)):
+        done = train_run(part, folder, say=print)
+        if done.rows:
+            print(table(done.rows))
+            print(f"Pictures, table and weights are in {folder}")
+        if done.stopped_by:
+            sys.exit(128 + done.stopped_by)
     return value_of(done.rows, config.get("objective")) if done.rows else None

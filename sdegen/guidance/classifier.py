@@ -21,7 +21,7 @@ from sdegen.guidance.wrapped import (
     strength,
     with_x0,
 )
-from sdegen.model.denoiser import Denoiser
+from sdegen.model.denoiser import Denoiser, refuse_flow_only
 from sdegen.model.network import changed_values
 from sdegen.model.prediction import LinearPrediction, ScorePrediction, same
 from sdegen.sde.level import Instant, Level, expand
@@ -59,6 +59,7 @@ class Guided(Wrapped):
         given: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(model)
+        refuse_flow_only(model, "Guided")
         if through:
             with_x0(model, "through=True")
         judged = getattr(log_p, "sde", None)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sdegen.guidance.wrapped import Wrapped, fits, refuse_where_eps_is_lost, with_x0
-from sdegen.model.denoiser import Denoiser
+from sdegen.model.denoiser import Denoiser, refuse_flow_only
 from sdegen.sde.level import Instant
 
 
@@ -31,6 +31,7 @@ class Known(Wrapped):
     def __init__(self, model: Denoiser, y: Tensor, mask: Tensor) -> None:
         super().__init__(model)
         with_x0(model, "Known")
+        refuse_flow_only(model, "Known")
         for name, value in (("y", y), ("mask", mask)):
             if not isinstance(value, Tensor) or not value.ndim:
                 raise ValueError(f"{name} is a tensor with the batch's axis, not {value!r}.")

@@ -23,7 +23,7 @@ from sdegen.guidance.wrapped import (
     strength,
     with_x0,
 )
-from sdegen.model.denoiser import Denoiser
+from sdegen.model.denoiser import Denoiser, refuse_flow_only
 from sdegen.model.prediction import LinearPrediction
 from sdegen.sde.level import Instant, Level, expand
 
@@ -157,6 +157,7 @@ class Observed(Wrapped):
     ) -> None:
         super().__init__(model)
         with_x0(model, "Observed")
+        refuse_flow_only(model, "Observed")
         for name in (out, within):
             if not isinstance(name, PriorCovariance):
                 one_of(name, "spread", dict.fromkeys(get_args(Spread)))
@@ -307,7 +308,7 @@ def linearised(A: Callable[[Tensor], Tensor], x0: Tensor) -> tuple[Tensor, Linea
 dps = partial(Observed, within="none")
 """The Bayes form of Chung et al. (2023): no spread within. It explodes where std is small."""
 pigdm = partial(Observed, within="identity")
-"""Song et al. (2023), exact for N(m, I) data with as many iterations as A has rank; one for Mask,
+"""Song et al. (2023a), exact for N(m, I) data with as many iterations as A has rank; one for Mask,
 Average and Gray, whose A A^T is a number where it is not 0."""
 mmps = Observed
 """Rozet et al. (2024): exact for Gaussians, with as many iterations as A has rank; unless they are

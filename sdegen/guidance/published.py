@@ -14,7 +14,7 @@ from sdegen.guidance.classifier import leaf
 from sdegen.guidance.inverse import Observed, check_measured, check_seen, ddnm, linearised
 from sdegen.guidance.operators import Operator
 from sdegen.guidance.wrapped import Wrapped, at_large, refuse_where_eps_is_lost, with_x0
-from sdegen.model.denoiser import Denoiser
+from sdegen.model.denoiser import Denoiser, refuse_flow_only
 from sdegen.sde.level import Instant, expand
 from sdegen.sde.process import LinearSDE
 
@@ -56,6 +56,7 @@ class PublishedDPS(Wrapped):
     ) -> None:
         super().__init__(model)
         with_x0(model, "PublishedDPS")
+        refuse_flow_only(model, "PublishedDPS")
         check_seen(y)
         self.y, self.A, self.zeta = y.to(model.device), A, number("zeta", zeta, 0)
         self.times, self.gains = reach(model.sde, times)  # type: ignore[arg-type]

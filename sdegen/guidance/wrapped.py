@@ -56,7 +56,8 @@ class Wrapped(Around, ABC):
     def __call__(self, x: Tensor, t: Tensor | float | Instant) -> Any:
         """Every view of one output at state x (b, *) and a time or level."""
         level = t if isinstance(t, Instant) else self.sde(t)
-        return predicted(self.sde, self.target, x, self.output(x, level), level)
+        F = self.output(x, level)
+        return predicted(self.sde, self.target, x, F, level, flow_only=self.flow_only)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r})"

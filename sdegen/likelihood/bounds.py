@@ -32,12 +32,13 @@ from sdegen.likelihood.ground import (
     states_at_t_min,
     warn_of_failures,
 )
-from sdegen.model.denoiser import Denoiser
+from sdegen.model.denoiser import Denoiser, refuse_flow_only
 from sdegen.noise.source import Noise, Seeded
 from sdegen.sde.level import Level, expand
 from sdegen.sde.process import SDE, LinearSDE, has_coordinates, linear
 from sdegen.solvers import DDIM
 from sdegen.solvers.budget import walk_for
+from sdegen.solvers.variances import Head, kl
 from sdegen.walks.grids import WalkLike, log_snr
 
 
@@ -145,6 +146,7 @@ def elbo(
     ValueError for an SDE without marginals, without signal left at T or noise at t_min, draws < 2,
     data of another type, and data outside the model's ``data_range``.
     """
+    refuse_flow_only(model, "elbo")
     x0 = data_as_seen(model, x, levels)
     found = continuous_bound(
         model, x0, source_of(seed, noise), draws=draws, times=times, levels=levels
@@ -200,7 +202,7 @@ def discrete_elbo(
     *,
     steps: int | None = None,
     walk: WalkLike | None = log_snr,
-    variance: Literal["small", "large"] = "small",
+    variance: Literal["small", "large"] | Head = "small",
     levels: int | None = None,
     seed: int | Sequence[int] | None = None,
     noise: Noise | None = None,
@@ -209,10 +211,12 @@ def discrete_elbo(
 
     Step from t to s: KL of q(x_s | x_t, x) against N(mu_hat, v), both Gaussian. variance: "small",
     v is the posterior's own, and a step (e^{2 lam_s} - e^{2 lam_t}) |x - x0_hat|^2 / 2; "large",
-    that of the forward kernel: the two ends of Nichol & Dhariwal (2021), sec. 3.1. ``error`` is
+    that of the forward kernel: the two ends of Nichol & Dhariwal (2021), sec. 3.1; a ``Head``,
+    what the network's second output says. ``error`` is
     NaN: all steps are summed, each with one draw.  Otherwise as ``elbo``, the last term too: for
     values it is a softmax of Gaussians, where theirs, eq. 13, integrates one over each bin.
     """
+    refuse_flow_only(model, "discrete_elbo")
     x0 = data_as_seen(model, x, levels)
     found = discrete_bound(
         model,
@@ -235,13 +239,14 @@ def discrete_bound(
     *,
     steps: int | None,
     walk: WalkLike | None = log_snr,
-    variance: Literal["small", "large"] = "small",
+    variance: Literal["small", "large"] | Head = "small",
     levels: int | None = None,
 ) -> Elbo:
     """``discrete_elbo`` of float64 data x0 (b, *) wherever it lies, without a warning."""
     if steps is None and (walk is None or isinstance(walk, str) or callable(walk)):
         raise ValueError("discrete_elbo takes steps, their number, or a walk given as times.")
-    if variance not in ("small", "large"):
+    learned = None if isinstance(variance, str) else variance
+    if learned is None and variance not in ("small", "large"):
         raise ValueError(f"variance must be 'small' or 'large', but it is {variance!r}.")
     sde, now, d, before = model.sde, end_levels(model.sde)[1], x0[0].numel(), model.nfe
     stops = check_whole_way(walk_for(DDIM(), sde, steps=steps, walk=walk)).times
@@ -251,6 +256,10 @@ def discrete_bound(
         t, s = sde(stops[j]), sde(stops[j + 1])
         eps = noise.stream(f"noise {j}")(x0, now, now)
         seen = model(sde.mix(x0, t, eps), t)
+        if learned is not None:
+            log_v = learned.variance(seen, t, s, 1.0).log()
+            total = total + kl(seen.x0, log_v, x0, t, s).reshape(len(x0), -1).sum(1).cpu()
+            continue
         off = (seen.x0 - x0).reshape(len(x0), -1).square().sum(1).cpu()
         term = 0.5 * ((2 * s.lam).exp() - (2 * t.lam).exp()) * off
         if variance == "large":

@@ -2,6 +2,7 @@
 what is seen of the data beside."""
 
 from sdegen.losses.conditions import dropped
+from sdegen.losses.couplings import Coupling, MinibatchOT, independent_noise, stored
 from sdegen.losses.degradations import (
     JPEG,
     Colorize,
@@ -13,6 +14,7 @@ from sdegen.losses.degradations import (
 )
 from sdegen.losses.dequantisation import dequantised
 from sdegen.losses.dsm import dsm_loss
+from sdegen.losses.hybrid import hybrid_loss
 from sdegen.losses.judges import matched, noisy_ce
 from sdegen.losses.restoration import paired
 from sdegen.losses.times import (
@@ -28,23 +30,28 @@ from sdegen.losses.weightings import EDMWeighting, MinSNR
 __all__ = [
     "JPEG",
     "Colorize",
+    "Coupling",
     "Degradation",
     "Degraded",
     "EDMWeighting",
     "Inpaint",
     "LogNormalTime",
     "MinSNR",
+    "MinibatchOT",
     "Superresolve",
     "Uncrop",
     "dequantised",
     "dropped",
     "dsm_loss",
+    "hybrid_loss",
     "independent",
+    "independent_noise",
     "likelihood_time",
     "low_discrepancy",
     "matched",
     "noisy_ce",
     "paired",
+    "stored",
     "uniform_time",
     "vdm_loss",
 ]

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from sdegen.checks import one_of
 from sdegen.guidance.wrapped import fits
+from sdegen.losses.couplings import Coupling, independent_noise, refuse_coupling
 from sdegen.losses.times import Draw, Times, independent, uniform_time
 from sdegen.losses.weightings import WEIGHTINGS, Weighting
 from sdegen.model.denoiser import Denoiser
-from sdegen.sde.level import TINY, expand, spread
+from sdegen.sde.level import TINY, Level, expand, spread
 from sdegen.sde.process import SDE, LinearSDE, check_given, diffusion_of
 
 # ------------------------------------------------------------------------------- the loss
@@ -30,6 +31,7 @@ def dsm_loss(
     times: Times = uniform_time,
     draw: Draw = independent,
     where: Tensor | None = None,
+    couple: Coupling = independent_noise,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Denoising score matching, one loss per sample: (b,).  Song et al. (2021), eq. 7.
@@ -37,27 +39,31 @@ def dsm_loss(
         w(t) mean_i (eps_model(x_t, t) - eps)_i^2,      x_t = alpha x0 + sigma eps
 
     x0:        data (b, *), floating point and finite, b >= 1.
-    weighting: "sigma2" (default), "eps", "likelihood", "velocity", "edm", "min_snr", or a
-               function of the Level that weights the squared error in eps, () or (b,), or that of
-               each coordinate.
+    weighting: "sigma2" (default), "eps", "likelihood", "velocity", "edm", "min_snr",
+               "truncated_snr", "straight", or a function of the Level that weights the squared
+               error in eps, () or (b,), or that of each coordinate.
     times:     where t is drawn: ``uniform_time``, ``LogNormalTime()``, ``likelihood_time``.
     draw:      ``independent`` or ``low_discrepancy`` uniforms behind t.
     where:     booleans that broadcast to x0, with the batch's axis: the mean is of the coordinates
                where they are true, 0 of a sample without any. None: of all.
+    couple:    which z goes with which x0: ``independent_noise``, ``MinibatchOT()``, or ``stored``
+               pairs. Any but the first is for models that say ``flow_only=True``.
 
     The mean over coordinates times d/2 is the paper's 1/2 |.|^2. The error is taken in the
     network's own target and then weighted, so nothing cancels at small sigma. An SDE without
     marginals is trained on |G^T (score - target)|^2, the likelihood weighting.
 
     ValueError for data that is empty or not floating point, a ``where`` of another kind or shape,
-    or for an SDE without marginals; and, where looking costs no
-    synchronisation (on the CPU), for NaN or infinite data.
+    for an SDE without marginals, or for noise that is coupled with data where the model is not of
+    a flow alone; and, where looking costs no synchronisation (on the CPU), for NaN or infinite
+    data.
     """
     check_data(x0)
     check_given(model.sde)
-    refuse_part(where, x0, model.sde)
+    refuse_coupling(couple, model)
     u = draw(len(x0), x0.device, generator)
-    z = torch.randn(x0.shape, device=x0.device, generator=generator, dtype=x0.dtype)
+    x0, z = couple(x0, getattr(model, "conditions", {}).get("y"), generator)
+    refuse_part(where, x0, model.sde)
     t, ratio = times(model.sde, u)
     if not isinstance(model.sde, LinearSDE):
         if weighting not in (None, "likelihood"):
@@ -66,24 +72,39 @@ def dsm_loss(
                 f"weighting='likelihood', not {weighting!r}."
             )
         return ratio.to(x0) * general_error(model, x0, t, z)
-    weigh = (
-        one_of(weighting or "sigma2", "weighting", WEIGHTINGS)
-        if not callable(weighting)
-        else weighting
-    )
     level = model.sde(t)
+    x = model.sde.mix(x0, level, z)
+    return ratio.to(x0) * regression(model, x, level, x0, z, weighting or "sigma2", where)
+
+
+def regression(
+    model: Denoiser,
+    x: Tensor,
+    level: Level,
+    x0: Tensor,
+    eps: Tensor,
+    weighting: str | Weighting,
+    where: Tensor | None = None,
+    F: Tensor | None = None,
+) -> Tensor:
+    """w(t) mean_i (eps_model(x, t) - eps)_i^2, (b,), for x = alpha x0 + sigma eps (b, *).
+
+    The error is taken in the network's own target, a x0 + b eps, and then weighted.  F: the
+    network's output there, where it has been asked already.
+    """
+    weigh = weighting if callable(weighting) else one_of(weighting, "weighting", WEIGHTINGS)
     # At an end a weight and a target are 0 and infinite: the level just inside has both.
     inside = level.inside()
     a, b = (finite(c) for c in model.target(inside))
     size = torch.maximum(a.abs(), b.abs()).detach().clamp(min=1.0)  # a large target's own unit
-    F = model.output(model.sde.mix(x0, level, z), level)
-    off = expand(1 / size, x0) * F - expand(a / size, x0) * x0 - expand(b / size, x0) * z
+    F = model.output(x, level) if F is None else F
+    off = expand(1 / size, x0) * F - expand(a / size, x0) * x0 - expand(b / size, x0) * eps
     # d eps / d F at fixed x, see model/prediction.py.
     slope = size * inside.alpha / (inside.alpha * b - inside.sigma * a)
     weight = spread(weigh(inside), slope.ndim) * slope**2
     if weight.ndim > 1:  # of each coordinate, which the mean must not come before
-        return ratio.to(x0) * mean_where(expand(weight, x0) * off.square(), where)
-    return (ratio * weight).to(x0) * mean_where(off.square(), where)
+        return mean_where(expand(weight, x0) * off.square(), where)
+    return weight.to(x0) * mean_where(off.square(), where)
 
 
 def mean_where(error: Tensor, where: Tensor | None) -> Tensor:

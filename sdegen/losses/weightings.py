@@ -58,6 +58,16 @@ class MinSNR:
         return (self.gamma * level.rho**2).clamp(max=1.0)
 
 
+def truncated_snr(level: Level) -> Tensor:
+    """max(SNR, 1) on x0.  Salimans & Ho (2022), sec. 4."""
+    return level.rho.square().clamp(min=1.0)
+
+
+def straight(level: Level) -> Tensor:
+    """1 on eps - x0, the velocity of the straight flow: (1 + rho)^2 on eps."""
+    return (1 + level.rho) ** 2
+
+
 WEIGHTINGS: dict[str, Weighting] = {
     "sigma2": sigma2,
     "eps": sigma2,
@@ -65,5 +75,7 @@ WEIGHTINGS: dict[str, Weighting] = {
     "velocity": velocity,
     "edm": EDMWeighting(),
     "min_snr": MinSNR(),
+    "truncated_snr": truncated_snr,
+    "straight": straight,
 }
 """By name. "eps" (Ho et al. 2020, eq. 14) is Song's sigma^2 under another name: one objective."""

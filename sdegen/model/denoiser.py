@@ -94,6 +94,11 @@ class Around:
         return self.model.sde
 
     @property
+    def flow_only(self) -> bool:
+        """Whether it knows a flow and no score."""
+        return flow_only(self.model)
+
+    @property
     def device(self) -> torch.device:
         """Where states begin."""
         return self.model.device
@@ -116,6 +121,21 @@ class Around:
     def count(self, calls: int = 0, vjps: int = 0) -> None:
         """The model inside counts."""
         self.model.count(calls, vjps)
+
+
+def flow_only(model: Denoiser) -> bool:
+    """Whether a model says that it knows a flow and no score: see ``ScoreModel``."""
+    return bool(getattr(model, "flow_only", False))
+
+
+def refuse_flow_only(model: Denoiser, what: str) -> None:
+    """ValueError for a model that knows a flow and no score, where ``what`` works with a score."""
+    if flow_only(model):
+        raise ValueError(
+            f"{what} works with the score, and this model knows none (flow_only=True): its noise "
+            "was coupled with its data, or its steps are those of a student, so that eps is no "
+            "score. Follow the flow, eta = 0."
+        )
 
 
 def cost_of(model: Denoiser) -> int:

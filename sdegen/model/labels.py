@@ -50,6 +50,11 @@ def label_lam(level: Instant) -> Tensor:
     return with_marginals(level).lam
 
 
+def label_tau(level: Instant) -> Tensor:
+    """sigma / (alpha + sigma), the time of the straight flow, in [0, 1]."""
+    return with_marginals(level).tau
+
+
 def label_c_noise(level: Instant) -> Tensor:
     """EDM's ln(sigma / alpha) / 4.  Karras et al. (2022), table 1."""
     return -with_marginals(level).lam / 4
@@ -84,11 +89,13 @@ TIME_LABELS: dict[str, Callable[[SDE], Label]] = {
     "sigma": partial(scalar, label_sigma),
     "lam": partial(scalar, label_lam),
     "c_noise": partial(scalar, label_c_noise),
+    "tau": partial(scalar, label_tau),
 }
 """The labels of an SDE by name. "999t" is Song et al.'s for VP and sub-VP, 0 to 999; "1000t-1" is
 DDPM's number of a step, 0 to n - 1 of a ``DiscreteVPSDE``'s own n steps, of 1000 elsewhere. On an
-SDE that runs beyond t = 1 both count to T. "sigma", "lam" and "c_noise" are those of the SDE's
-``reference``: its own, unless levels differ from coordinate to coordinate."""
+SDE that runs beyond t = 1 both count to T. "sigma", "lam", "c_noise" and "tau", sigma / (alpha +
+sigma), are those of the SDE's ``reference``: its own, unless levels differ from coordinate to
+coordinate."""
 
 
 def label_dtype(label: Tensor, dtype: torch.dtype) -> torch.dtype:

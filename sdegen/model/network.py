@@ -53,8 +53,13 @@ def hidden_modules(net: Callable[..., Any]) -> list[nn.Module]:
     elif inspect.ismethod(net):
         held += [net.__self__, *getattr(net.__self__, "__dict__", {}).values()]
     elif inspect.isfunction(net):
-        seen = inspect.getclosurevars(net)
-        held += [*seen.nonlocals.values(), *seen.globals.values()]
+        known = net.__globals__
+        held += [known[name] for name in net.__code__.co_names if name in known]
+        for cell in net.__closure__ or ():
+            with contextlib.suppress(
+                ValueError
+            ):  # of a name that is not assigned yet, as the model's own
+                held.append(cell.cell_contents)
     else:
         held += getattr(net, "__dict__", {}).values()
     for group in [each for each in held if isinstance(each, list | tuple | dict)]:

@@ -114,6 +114,8 @@ class LinearPrediction(Prediction):
     b: Coefficient
     more: Any = None
     """The network's second output (b, *), where it has two heads."""
+    flow_only: bool = False
+    """Where eps is the mean noise of a flow and gives no score."""
 
     def view(self, p: Coefficient, q: Coefficient) -> Tensor:
         """p x0 + q eps, (b, *)."""
@@ -136,7 +138,12 @@ class LinearPrediction(Prediction):
 
     @property
     def score(self) -> Tensor:
-        """-eps / sigma."""
+        """-eps / sigma; ValueError of a model that knows a flow alone."""
+        if self.flow_only:
+            raise ValueError(
+                "This model knows a flow and no score (flow_only=True): ask for its x0, eps or "
+                "velocity, and solve with eta = 0."
+            )
         return self.view(*predict_score(self.level))
 
     @property
@@ -222,7 +229,13 @@ class ScorePrediction(Prediction):
 
 
 def predicted(
-    sde: SDE, target: Target, x: Tensor, F: Tensor, level: Instant, more: Any = None
+    sde: SDE,
+    target: Target,
+    x: Tensor,
+    F: Tensor,
+    level: Instant,
+    more: Any = None,
+    flow_only: bool = False,
 ) -> Any:
     """The prediction that a network's output F (b, *) at state x (b, *) and a level is.
 
@@ -234,5 +247,5 @@ def predicted(
             f"{tuple(F.shape)}: look at what output(x, level) returns."
         )
     if isinstance(level, Level):
-        return LinearPrediction(x, F, level, *target(level), more)
+        return LinearPrediction(x, F, level, *target(level), more, flow_only)
     return ScorePrediction(sde, x, level.t, F, more)

@@ -42,6 +42,9 @@ class ScoreModel(nn.Module):
                refuse data outside.
     heads:     2 for a network of twice as many channels (axis 1): the first half is the output,
                the second is handed on as the prediction's ``more``.
+    flow_only: what it is trained on makes E[x0 | x_t] and the flow right, but no score: data
+               coupled with their noise (reflow), or the steps of a teacher. Then eta > 0, climbs,
+               Langevin, bounds and guidance by gradients are refused.
     module:    the network itself, where ``net`` is a function that calls it: what parameters,
                device and dtype are asked of.
 
@@ -62,6 +65,7 @@ class ScoreModel(nn.Module):
         scale_input: bool = False,
         data_range: tuple[float, float] | None = None,
         heads: int = 1,
+        flow_only: bool = False,
         module: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -78,7 +82,13 @@ class ScoreModel(nn.Module):
             raise ValueError(f"heads is 1, or 2 for a second output, but it is {heads!r}.")
         edm = PredictEDM(sigma_data)
         time = ("c_noise" if predicts == "edm" else "t") if time is None else time
+        if flow_only and not isinstance(sde, LinearSDE):
+            raise ValueError(
+                f"flow_only is of a LinearSDE's flow, and {type(sde).__name__} is known by its "
+                "score alone."
+            )
         self.net, self.module, self.sde, self.heads = net, module, sde, heads
+        self.flow_only = flow_only
         self.predicts, self.time = predicts, time
         self.preconditioner = edm if scale_input or predicts == "edm" else None
         self.target: Target = (
@@ -201,9 +211,10 @@ class ScoreModel(nn.Module):
         """The prediction at state x (b, *) and time t, () or (b,), or a level already made."""
         level = t if isinstance(t, Instant) else self.sde(t)
         if self.heads == 1 or type(self).output is not ScoreModel.output:
-            return predicted(self.sde, self.target, x, self.output(x, level), level)
-        F, more = self.evaluate(x, level).chunk(2, dim=1)
-        return predicted(self.sde, self.target, x, F, level, more)
+            F, more = self.output(x, level), None
+        else:
+            F, more = self.evaluate(x, level).chunk(2, dim=1)
+        return predicted(self.sde, self.target, x, F, level, more, self.flow_only)
 
     def output(self, x: Tensor, level: Instant) -> Tensor:
         """The network's output F (b, *) in x's dtype: one evaluation."""

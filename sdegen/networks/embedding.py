@@ -1,6 +1,8 @@
-"""What a network is told beside the state: the time label and, perhaps, a class."""
+"""What a network is told beside the state: the time label and, perhaps, a class and numbers."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +33,23 @@ class TimeEmbedding(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, t: Tensor) -> Tensor:
-        t = t.to(torch.promote_types(t.dtype, torch.float32))
+        t = t.to(exact(t))
         angles = t[:, None] * self.frequencies
         waves = torch.cat([angles.sin(), angles.cos()], dim=1)
         h: Tensor = self.out(F.silu(self.hidden(waves.to(self.hidden.weight.dtype))))
         return h
+
+
+def silent(embedding: TimeEmbedding) -> TimeEmbedding:
+    """The same embedding, zero at first."""
+    nn.init.zeros_(embedding.out.weight)
+    nn.init.zeros_(embedding.out.bias)
+    return embedding
+
+
+def exact(t: Tensor) -> torch.dtype:
+    """The type that angles of a label are computed in: its own, float32 at least."""
+    return torch.promote_types(t.dtype, torch.float32)
 
 
 class Conditioning(nn.Module):
@@ -45,19 +59,33 @@ class Conditioning(nn.Module):
     what y = None means, and what a training loop writes over the labels it drops
     (classifier-free guidance, Ho and Salimans 2022).
 
-    Raises ValueError if t or y is not (B,), if y is given and there are no classes, or if a label
-    is out of range (on the CPU only: elsewhere the check would wait for the device).
+    ``numbers`` names further conditions, each a number () or (B,) that is embedded as the time is:
+    "jump", how far a flow map goes, or a guidance's strength. What they add begins at zero, so
+    that the weights of a network without them are a network with them; one that is not given is 0.
+
+    Raises ValueError if t or y is not (B,), if y is given and there are no classes, if a label
+    is out of range (on the CPU only: elsewhere the check would wait for the device), or for a
+    number of another name or shape.
     """
 
-    def __init__(self, width: int, classes: int = 0) -> None:
+    def __init__(self, width: int, classes: int = 0, numbers: Sequence[str] = ()) -> None:
         super().__init__()
         if classes < 0:
             raise ValueError(f"classes = {classes}, expected 0 (unconditional) or more.")
         self.classes = classes
         self.time = TimeEmbedding(width)
         self.label = nn.Embedding(classes + 1, width) if classes else None
+        self.numbers = tuple(numbers)
+        # Their own names may be those of a module's methods.
+        self.told = nn.ModuleDict({f"of_{n}": silent(TimeEmbedding(width)) for n in numbers})
 
-    def forward(self, t: Tensor, y: Tensor | None, batch: int) -> Tensor:
+    def forward(
+        self,
+        t: Tensor,
+        y: Tensor | None,
+        batch: int,
+        numbers: Mapping[str, Tensor | float] | None = None,
+    ) -> Tensor:
         if t.shape != (batch,):
             raise ValueError(
                 f"t has shape {tuple(t.shape)}, expected ({batch},): one time label per sample."
@@ -70,6 +98,22 @@ class Conditioning(nn.Module):
                 "y was given, but the network has no classes: build it with classes > 0, "
                 "or call it without y."
             )
+        given = numbers or {}
+        if strangers := given.keys() - set(self.numbers):
+            known = ", ".join(self.numbers) or "none"
+            raise ValueError(
+                f"The network was given {', '.join(sorted(strangers))}, but the numbers that it "
+                f"knows are {known}: build it with numbers=[...], or call it without."
+            )
+        for name, embed in zip(self.numbers, self.told.values(), strict=True):
+            value = given.get(name, 0.0)
+            if isinstance(value, Tensor) and value.shape not in ((), (batch,)):
+                raise ValueError(
+                    f"{name} has shape {tuple(value.shape)}, expected () or ({batch},): a number "
+                    "for each sample, or one for all."
+                )
+            # A CPU number () is added by a kernel that knows it: nothing waits for a device.
+            h = h + embed(torch.zeros_like(t, dtype=exact(t)) + value)
         return F.silu(h)
 
     def _embed(self, y: Tensor, batch: int, label: nn.Embedding) -> Tensor:

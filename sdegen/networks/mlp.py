@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,16 +31,22 @@ class MLP(nn.Module):
     """A network for vectors x (B, dim), of depth residual blocks; its output starts at zero.
 
     ``net(x, t, y=None)`` -> (B, out), out = dim unless it is given, as for the logits of a judge;
-    see Conditioning for t (B,) and the class labels y (B,).
+    see Conditioning for t (B,), the class labels y (B,) and further numbers by name.
     Raises ValueError if x is not (B, dim).
     """
 
     def __init__(
-        self, dim: int, width: int = 128, depth: int = 3, classes: int = 0, out: int | None = None
+        self,
+        dim: int,
+        width: int = 128,
+        depth: int = 3,
+        classes: int = 0,
+        out: int | None = None,
+        numbers: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.dim = dim
-        self.conditioning = Conditioning(width, classes)
+        self.conditioning = Conditioning(width, classes, numbers)
         self.enter = nn.Linear(dim, width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -46,10 +54,12 @@ class MLP(nn.Module):
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, t: Tensor, y: Tensor | None = None, **numbers: Tensor | float
+    ) -> Tensor:
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {self.dim}).")
-        c = self.conditioning(t, y, len(x))
+        c = self.conditioning(t, y, len(x), numbers)
         h: Tensor = self.enter(x)
         for block in self.blocks:
             h = block(h, c)

@@ -115,9 +115,10 @@ class UNet(nn.Module):
     on the way up also sees what its counterpart on the way down has made. Ho et al. (2020),
     appendix B.
 
-    ``net(x, t, y=None, c=None)``; see Conditioning for t (B,) and the class labels y (B,). With
-    ``beside = k > 0`` it also sees a picture c (B, k, *space) beside x, as Palette's does what it
-    restores: Saharia et al. (2022b), section 3. c is not scaled with x.
+    ``net(x, t, y=None, c=None)``; see Conditioning for t (B,), the class labels y (B,) and further
+    numbers by name. With ``beside = k > 0`` it also sees a picture c (B, k, *space) beside x, as
+    Palette's does what it restores: Saharia et al. (2022b), section 3. c is not scaled with x.
+    ``out``: channels of its output, where they are not x's, as twice as many for two heads.
     Raises ValueError for an x or c of another shape, and for a c that is missing or not expected.
     """
 
@@ -133,6 +134,8 @@ class UNet(nn.Module):
         heads: int = 4,
         dims: int = 2,
         beside: int = 0,
+        numbers: Sequence[str] = (),
+        out: int | None = None,
     ) -> None:
         super().__init__()
         whole("beside", beside, 0)
@@ -147,7 +150,7 @@ class UNet(nn.Module):
             )
         self.channels, self.dims, self.beside = channels, dims, beside
         self.multiple = 2 ** (len(mults) - 1)
-        self.conditioning = Conditioning(width, classes)
+        self.conditioning = Conditioning(width, classes, numbers)
 
         def stage(enter: int, leave: int, attend: bool) -> Stage:
             residual = Residual(enter, leave, width, dropout, dims)
@@ -162,7 +165,7 @@ class UNet(nn.Module):
             here, attend = width * mult, i in attention
             enter = finer if i else channels + beside
             shrink = CONV[dims](enter, here, 3, stride=2 if i else 1, padding=1)
-            grow = self._upsample(here, finer) if i else self._head(here, finer)
+            grow = self._upsample(here, finer) if i else self._head(here, out or finer)
             self.shrink += [shrink, *(nn.Identity() for _ in range(blocks - 1))]
             self.down += [stage(here, here, attend) for _ in range(blocks)]
             self.up += [stage(2 * here, here, attend) for _ in range(blocks)]
@@ -179,10 +182,15 @@ class UNet(nn.Module):
         return nn.Sequential(group_norm(enter), nn.SiLU(), conv)
 
     def forward(
-        self, x: Tensor, t: Tensor, y: Tensor | None = None, c: Tensor | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor | None = None,
+        c: Tensor | None = None,
+        **numbers: Tensor | float,
     ) -> Tensor:
         self._check(x.shape)
-        e = self.conditioning(t, y, len(x))
+        e = self.conditioning(t, y, len(x), numbers)
         h: Tensor = self._with(x, c)
         seen: list[Tensor] = []
         for shrink, stage in zip(self.shrink, self.down, strict=True):

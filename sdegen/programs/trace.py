@@ -291,6 +291,8 @@ class TracedModel:
     tape: Tape
     sde: SDE
     target: Target
+    flow_only: bool = False
+    """Whoever is solved was asked before."""
 
     def __call__(self, x: Any, t: Any) -> Any:
         """Every view of a new register."""

@@ -94,7 +94,7 @@ def load_run(
             "the checkpoint's by weights=averaged."
         )
     counts = header.get("counts", [1] * classes) if config["conditional"] else []
-    model = model.to(device_of(device)).eval()
+    model = model.to(device_of(device)).eval().given(config.get("told"))
     return Run(folder, model, config, shape, counts, tuple(header.get("names", ())), at)
 
 

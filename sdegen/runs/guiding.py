@@ -9,6 +9,7 @@ from sdegen.runs.build import build
 from sdegen.runs.folder import Run
 
 DROPPED = "sdegen.losses.dropped"
+ONCE = "sdegen.distill.GuidedOnce"
 JUDGED = "sdegen.runs.judging.classified"
 
 Guide = Callable[[Any], Any]
@@ -31,6 +32,13 @@ def with_null_label(node: Any, classes: int, conditional: bool) -> Any:
             raise ValueError(
                 "loss=dropped drops the class, but the data have none: say what is dropped, as "
                 "'loss.without={c: 0.0}', or leave it out."
+            )
+        told["without"] = {"y": classes}
+    if told.get("_target_") == ONCE and told.get("without") is None:
+        if not (conditional and classes):
+            raise ValueError(
+                "loss=guided learns what guidance by a class says, but this teacher takes no "
+                "class: train one with conditional=true and loss=dropped."
             )
         told["without"] = {"y": classes}
     return told

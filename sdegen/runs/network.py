@@ -24,7 +24,9 @@ def build_model(config: dict[str, Any], shape: Sequence[int], classes: int) -> S
     packages, conditional = config["packages"], config["conditional"]
     task = build_task(config.get("task"), packages)
     beside = task.beside(shape[0]) if task else 0
-    net = build_network(config["net"], packages, shape, classes if conditional else 0, beside)
+    heads = int(config["model"].get("heads", 1))
+    asked = classes if conditional else 0
+    net = build_network(config["net"], packages, shape, asked, beside, heads)
     if not conditional:
         refuse_wanting(net, str(config["net"].get("_target_")))
     sde = build(config["sde"], packages)
@@ -34,18 +36,21 @@ def build_model(config: dict[str, Any], shape: Sequence[int], classes: int) -> S
         raise ValueError(f"The model {config['model']} cannot be built: {error}.") from error
 
 
-def facts(shape: Sequence[int], classes: int, beside: int = 0) -> dict[str, Any]:
+def facts(shape: Sequence[int], classes: int, beside: int = 0, heads: int = 1) -> dict[str, Any]:
     """What samples of a shape say of themselves, by the names that a network may ask for.
 
     shape: all of it.  dim: of vectors.  channels: of anything else, whose first axis they are, and
     dims: the number of axes that follow.  length: of series.  size: of images and volumes whose
     sides are equal.  classes: how many labels the network will be given, 0 for none.  beside: the
-    channels of what it is shown of the data, where it is trained for a task.
+    channels of what it is shown of the data, where it is trained for a task.  out: of its output,
+    where a model of two heads wants more than there are.
     """
     first, *space = shape
     found: dict[str, Any] = {"shape": list(shape), "classes": classes}
     if beside:
         found["beside"] = beside
+    if heads > 1:
+        found["out"] = heads * first
     if not space:
         return found | {"dim": first}
     found |= {"channels": first, "dims": len(space)}
@@ -60,6 +65,7 @@ def build_network(
     shape: Sequence[int],
     classes: int,
     beside: int = 0,
+    heads: int = 1,
 ) -> Any:
     """The network of a configuration node, for data of a shape; with ``classes`` > 0 one that is
     given labels, with ``beside`` > 0 one that is given c, of so many channels.
@@ -68,7 +74,7 @@ def build_network(
     sentence where that is not enough, where it is no module or not called as net(x, t), and where
     a network that is to get labels takes none.
     """
-    known, target = facts(shape, classes, beside), str(node.get("_target_"))
+    known, target = facts(shape, classes, beside, heads), str(node.get("_target_"))
     asked = parameters(node, packages)
     node = without_ours(node, asked, target)
     given = {name: value for name, value in known.items() if name in asked and name not in node}

@@ -33,6 +33,7 @@ from sdegen.runs.progress import Progress
 from sdegen.runs.restoring import seen_of
 from sdegen.runs.scale import warn_of_scale, with_sigma
 from sdegen.runs.settings import Experiment
+from sdegen.runs.students import as_student, begin, pairs_for, sampled_by
 from sdegen.training import Objective, Trainer, TrainSettings, stopping
 
 
@@ -50,7 +51,7 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     Everything that can be wrong is refused before the first step.
     """
     experiment = Experiment.of(config)
-    config = as_begun({**config, "train": asdict(experiment.train)}, folder)
+    config = as_begun(as_student({**config, "train": asdict(experiment.train)}), folder)
     data, test = build_data(config)
     refuse_data(data, test, experiment)
     beginning, test = with_length(data), with_length(test)
@@ -58,18 +59,23 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     loss = with_null_label(config["loss"], data.classes, bool(config["conditional"]))
     config = with_task({**config, "loss": loss})
     experiment = Experiment.of(config)
-    packages, settings, compared = experiment.packages, experiment.train, experiment.evaluate
+    packages, settings = experiment.packages, experiment.train
     task = build_task(experiment.task, packages)
     torch.manual_seed(settings.seed)
     model = build_model(config, data.shape, data.classes)
     refuse_idle(model, config["net"])
+    begin(model, config)
     loss = build(experiment.loss, packages)
+    config = sampled_by(loss, config)
+    experiment = Experiment.of(config)
+    compared = experiment.evaluate
     solvers = {name: build(node, packages) for name, node in compared.solvers.items()}
     walk = build(experiment.walk, packages) or None
     optimizer, trackers = build_optimizer(config), build_trackers(config)
     refuse_early(model, solvers, compared.budgets, walk)
     # A loss that cannot be taken says so now; of two, for norms over a batch.
-    Objective(model, loss, experiment.conditional)(*split(default_collate(two_of(data))))
+    learned = pairs_for(config, folder) or data
+    Objective(model, loss, experiment.conditional)(*split(default_collate(two_of(learned))))
     if first_process():
         warn_of_scale(model.sde, beginning)
     about = description(config, data)
@@ -84,13 +90,13 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     with locked(folder) if first_process() else contextlib.nullcontext():
         trainer = Trainer(
             model,
-            data,
+            learned,
             loss,
             optimizer,
             settings,
             folder,
             conditional=experiment.conditional,
-            held_out=test,
+            held_out=test if learned is data else None,  # pairs are held against pairs alone
             identity=identity(config),
             about={"run": about},
             trackers=trackers,
@@ -98,14 +104,14 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
         first, world = trainer.fabric.is_global_zero, trainer.fabric.world_size
         if first:
             write_json(folder / "config.json", config)
-            say(begins(folder, config, model, data, test, world))
+            say(begins(folder, config, model, learned, test, world))
             if about["counts"]:
                 say(f"Classes: {listed(about['counts'], about['names'])}")
             if test is None:
                 say("No data are held out (data.test): samples are not measured.")
         with stopping() as wish:
             stopped = watch(trainer, wish, progress)
-        averaged, step = trainer.averaged, trainer.step
+        averaged, step = trainer.averaged.given(config.get("told")), trainer.step
         trainer.close()
         if stopped and first:
             say(f"Stopped at step {step:,}; the same command continues from there.")
@@ -221,4 +227,5 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     train = {name: config["train"][name] for name in (*fixed, *later)}
     if isinstance(train["ema"], list) and len(train["ema"]) == 1:
         train["ema"] = train["ema"][0]
-    return {**{name: config[name] for name in names}, "train": train}
+    taught = {name: config[name] for name in ("teacher",) if name in config}
+    return {**{name: config[name] for name in names}, "train": train, **taught}

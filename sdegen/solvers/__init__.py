@@ -11,6 +11,7 @@ from sdegen.solvers.classical import RK3, RK4, RK5, Euler, Heun, RungeKutta
 from sdegen.solvers.correctors import AnnealedLangevin, Corrector, Langevin, PredictorCorrector
 from sdegen.solvers.deis import DEIS, ERSDE, IPNDM, PLMS
 from sdegen.solvers.equation import Eta, Reverse, renoise
+from sdegen.solvers.jump import Jump, Student
 from sdegen.solvers.multistep import (
     DPMSolverMultistep,
     DPMSolverPP,
@@ -33,6 +34,7 @@ from sdegen.solvers.stochastic import (
 from sdegen.solvers.traits import Traits
 from sdegen.solvers.tuned import Gain, Tuned
 from sdegen.solvers.unipc import SASolver, UniPC
+from sdegen.solvers.variances import Head, LearnedVariance, Range, Residual, Square
 
 __all__ = [
     "DDIM",
@@ -61,12 +63,17 @@ __all__ = [
     "EulerMaruyama",
     "Gain",
     "GottaGoFast",
+    "Head",
     "Heun",
+    "Jump",
     "Langevin",
+    "LearnedVariance",
     "LinearMultistep",
     "Multistep",
     "PredictorCorrector",
     "Preset",
+    "Range",
+    "Residual",
     "Reverse",
     "ReverseDiffusion",
     "RungeKutta",
@@ -75,9 +82,11 @@ __all__ = [
     "Singlestep",
     "Solver",
     "Split",
+    "Square",
     "Status",
     "Step",
     "StochasticHeun",
+    "Student",
     "Tally",
     "TorchDiffEq",
     "TorchSDE",

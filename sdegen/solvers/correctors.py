@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, where
 
 from sdegen.checks import whole
+from sdegen.model.denoiser import refuse_flow_only
 from sdegen.sde.level import Instant, Level, expand, with_marginals
 from sdegen.sde.process import linear
 from sdegen.solvers.equation import Eta, Reverse
@@ -229,6 +230,8 @@ class PredictorCorrector(Solver):
     def check(self, p: Reverse) -> None:
         """Refuse a corrector that asks for more than the SDE gives."""
         self.predictor.check(p)
+        if self.n:
+            refuse_flow_only(p.model, f"{self.corrector}")
         if self.n and self.corrector.needs_marginals:
             instead = 'use PredictorCorrector(EulerMaruyama(), Langevin(norms="batch"))'
             linear(p.sde, f"{self.corrector}", instead)

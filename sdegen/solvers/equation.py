@@ -11,7 +11,7 @@ from numbers import Real
 import torch
 from torch import Tensor, sqrt
 
-from sdegen.model.denoiser import Denoiser
+from sdegen.model.denoiser import Denoiser, refuse_flow_only
 from sdegen.model.prediction import LinearPrediction, Prediction
 from sdegen.noise.source import Fresh, Noise
 from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand, with_marginals
@@ -66,6 +66,8 @@ class Reverse:
         for each in self.eta if listed else [self.eta]:  # type: ignore[union-attr]
             if not isinstance(each, Real) or not 0 <= float(each) < math.inf:
                 raise ValueError(f"eta must be a number >= 0, but it is {each!r}.")
+        if self.noisy:
+            refuse_flow_only(self.model, f"eta = {self.eta!r}")
 
     @property
     def sde(self) -> SDE:

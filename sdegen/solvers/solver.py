@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from sdegen.model.denoiser import refuse_flow_only
 from sdegen.model.prediction import LinearPrediction, predicted, prediction_name
 from sdegen.sde.level import NO_SIGNAL, Instant, Level
 from sdegen.sde.process import check_given, has_coordinates, linear
@@ -142,7 +143,9 @@ def walked(
     """
     stops = list(pairwise(walk))
     times = torch.stack([level.t for level in walk]).reshape(len(walk), -1)[:, 0].tolist()
-    clean = noiseless(walk) if solver.traits.needs_marginals and not solver.traits.adaptive else ()
+    traits = solver.traits
+    ends = traits.needs_marginals and not (traits.adaptive or traits.arrives)
+    clean = noiseless(walk) if ends else ()
     memory = None
     for i, (q, (t, s), (a, b)) in enumerate(
         zip(p.each(len(stops)), stops, pairwise(times), strict=True)
@@ -213,8 +216,12 @@ def say(eta: Eta) -> str:
 
 
 def check_path(p: Reverse, times: Sequence[float]) -> None:
-    """Refuse a walk that comes by the same times twice where the noise is one path."""
-    if p.noisy and p.noise.path and any(s > t for t, s in pairwise(times)):
+    """Refuse a walk that comes by the same times twice where the noise is one path, or where the
+    model knows nothing of what independent noise makes of data."""
+    climbs = any(s > t for t, s in pairwise(times))
+    if climbs:
+        refuse_flow_only(p.model, "A walk that climbs")
+    if p.noisy and p.noise.path and climbs:
         raise ValueError(
             "This walk climbs, and so walks the same times twice, where a Brownian path has the "
             "same noise again: use seed= or noise=Seeded(seed) with a solver of fixed steps, or "

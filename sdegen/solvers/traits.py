@@ -40,6 +40,8 @@ class Traits:
     why_not_linear: str = ""
     """Why its steps are not linear in states, outputs and noise; "" where they are, which gives
     it a program and a table."""
+    arrives: bool = False
+    """True when its own step goes to a level without noise, where others end with E[x0 | x]."""
     own_walk: tuple[float, ...] | None = None
     """The times of the walk that it comes with, where it can take no other."""
 

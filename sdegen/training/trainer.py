@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate
 
 from sdegen.checks import warn
@@ -37,6 +37,7 @@ from sdegen.training.checkpoint import CHECKPOINT, KEPT, restore, write_checkpoi
 from sdegen.training.compiling import compile_network
 from sdegen.training.engine import launch, lost, peak_memory
 from sdegen.training.identity import is_until, refuse_other
+from sdegen.training.objective import Loss, Objective, at_step
 from sdegen.training.rates import rate
 from sdegen.training.settings import TrainSettings
 from sdegen.training.shards import all_finite, whole
@@ -47,8 +48,6 @@ RECORDS = "metrics.jsonl"
 
 HELD_OUT = 1024
 """Of held-out items the loss is taken of so many at most."""
-
-Loss = Callable[[ScoreModel, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -68,19 +67,6 @@ class Record:
     """The most that this process has had, in MiB: on a GPU there, else in the host."""
 
 
-class Objective(nn.Module):
-    """Model and loss in one module, so that distributed engines wrap the whole of a step."""
-
-    def __init__(self, model: ScoreModel, loss: Loss, conditional: bool) -> None:
-        super().__init__()
-        self.model, self.loss, self.conditional = model, loss, conditional
-
-    def forward(self, x0: Tensor, given: dict[str, Any]) -> Tensor:
-        """The mean loss of a batch x0 (b, *) with conditions by name."""
-        model = self.model.given(**given) if self.conditional else self.model
-        return self.loss(model, x0).mean()
-
-
 class Trainer:
     """A model in training, in a folder that holds its checkpoint, those to keep, and its records.
 
@@ -89,7 +75,8 @@ class Trainer:
     data:      a data set, map-style or a stream (``IterableDataset``), of x, (x, y), (x, {name:
                condition}) or dictionaries: see ``split``. A stream's items are read again up to
                where a run goes on.
-    loss:      (model, x0) -> per-sample losses.
+    loss:      (model, x0) -> per-sample losses; one that follows the training has ``at(step)``,
+               which returns that of a step, counted from 0.
     optimizer: parameters -> torch optimizer. ValueError for one whose step needs a closure.
     conditional: the network is given the items' conditions.
     held_out:  a data set of the same kind that tells how it goes: ``HELD_OUT`` items of it at
@@ -127,8 +114,9 @@ class Trainer:
             checkpoint_blocks(model.net if model.module is None else model.module)
         if settings.compile:
             compile_network(model.net, self.fabric.device)
+        self.trained = Objective(model, loss, conditional)
         # In two steps: of weights that are shared out the optimiser has to have the parts.
-        self.objective = self.fabric.setup(Objective(model, loss, conditional))
+        self.objective = self.fabric.setup(self.trained)
         if settings.strategy == "fsdp":
             self.averages.share_out(self.fabric.strategy.device_mesh)
         self.optimizer = self.fabric.setup_optimizers(
@@ -259,7 +247,7 @@ class Trainer:
             return None
         # Drawn: a file may be sorted by class.
         picks, total = drawn(self.held_out, HELD_OUT).tolist(), 0.0
-        objective = Objective(self.averaged, self.loss, self.conditional)
+        objective = Objective(self.averaged, at_step(self.loss, self.step), self.conditional)
         torch.manual_seed(step_seed(self.settings.seed, 0, -1))
         for first in range(0, len(picks), self.settings.batch_size):
             some = picks[first : first + self.settings.batch_size]
@@ -297,6 +285,7 @@ class Trainer:
         for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = lr * factor
         self.objective.train()
+        self.trained.loss = at_step(self.loss, self.step)
         loss = x0.new_zeros(())
         parts = cut(x0, given, settings.accumulate)
         for i, (x, conditions) in enumerate(parts, 1):

@@ -1,6 +1,6 @@
 """Walks: grids of falling times, and climbs put into them."""
 
-from sdegen.walks.climbs import Climb, ancestral, churn, repaint, restart, zigzag
+from sdegen.walks.climbs import Climb, ancestral, churn, multistep, repaint, restart, zigzag
 from sdegen.walks.grids import (
     GRIDS,
     Grid,
@@ -12,6 +12,7 @@ from sdegen.walks.grids import (
     linspace,
     log_snr,
     quadratic,
+    straight,
     trailing,
     uniform,
 )
@@ -33,9 +34,11 @@ __all__ = [
     "levels",
     "linspace",
     "log_snr",
+    "multistep",
     "quadratic",
     "repaint",
     "restart",
+    "straight",
     "trailing",
     "uniform",
     "zigzag",

@@ -128,6 +128,17 @@ def repaint(sde: SDE, times: Tensor, jump_length: int = 10, resamplings: int = 1
     return insert(times, {i: [times[i - j : i + 1]] * again for i in range(n, j - 1, -j)})
 
 
+def multistep(sde: SDE, times: Tensor) -> Tensor:
+    """From each of the times but the last down to the last, and up to the next: n steps down.
+
+    Multistep consistency sampling, Song et al. (2023b), alg. 1, along which ``Jump`` asks a
+    consistency model nothing but what it was trained for.
+    """
+    _, times = check_falling(sde, times, "multistep")
+    last = times[-1:]
+    return torch.cat([torch.cat([t[None], last]) for t in times[:-1]])
+
+
 def zigzag(sde: SDE, n: int, grid: Grid, by: Climb) -> Tensor:
     """A grid that climbs: by(sde, times) of the n steps of another grid."""
     return by(sde, grid(sde, n))

@@ -57,6 +57,19 @@ def log_snr(sde: SDE, n: int, start: float | None = None, stop: float | None = N
     return through(sde, n, start, stop, times)
 
 
+def straight(sde: SDE, n: int, start: float | None = None, stop: float | None = None) -> Tensor:
+    """Equal steps in tau = sigma / (alpha + sigma), the time of the straight flow: finite at both
+    ends of every linear SDE, and FlowSDE's own uniform steps."""
+    sde = linear(sde, "The straight grid", "use walk='uniform'").reference
+
+    def times(ends: Tensor) -> Tensor:
+        tau = sde(ends).tau
+        inside = torch.lerp(tau[0], tau[1], ramp(n))[1:-1]
+        return torch.cat([ends[:1], sde.time(torch.log1p(-inside) - inside.log()), ends[1:]])
+
+    return through(sde, n, start, stop, times)
+
+
 def karras(
     sde: SDE, n: int, start: float | None = None, stop: float | None = None, power: float = 7.0
 ) -> Tensor:
@@ -147,6 +160,7 @@ GRIDS: dict[str, Grid] = {
     "uniform": uniform,
     "quadratic": quadratic,
     "log_snr": log_snr,
+    "straight": straight,
     "karras": karras,
     "focused": focused,
     "leading": leading,

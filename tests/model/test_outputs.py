@@ -174,3 +174,14 @@ def test_a_network_of_another_type_since_is_found() -> None:
     net.load_state_dict({k: v.float() for k, v in net.state_dict().items()}, assign=True)
     assert model.dtype == torch.float32
     assert torch.equal(sg.sample(model, x, solver=sg.DDIM(), steps=3), single)
+
+
+def test_a_function_may_name_its_own_model() -> None:
+    """Which is not there yet when it is looked at for modules that it hides."""
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        a, _ = model.target(model.sde(t))
+        return a * x
+
+    model = sg.ScoreModel(net, sg.VPSDE(), predicts="x0")
+    close(model(torch.ones(2, 1), 0.5).x0, torch.ones(2, 1))

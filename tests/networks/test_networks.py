@@ -332,8 +332,9 @@ def test_configuration_lists_all_but_what_the_data_decides(name: str, kind: type
     conf: Any = OmegaConf.to_object(OmegaConf.load(CONF / f"{name}.yaml"))
     assert conf.pop("_target_") == f"sdegen.networks.{kind.__name__}"
     signature = inspect.signature(kind).parameters
-    asked = {"dim", "out"} if kind is MLP else {"channels", "dims", "beside"}
-    assert set(signature) - set(conf) == {*asked, "classes"}
+    asked = {"dim"} if kind is MLP else {"channels", "dims", "beside"}
+    # "numbers" is the teacher's to say, "out" the model's, by its heads.
+    assert set(signature) - set(conf) == {*asked, "classes", "numbers", "out"}
     for key, value in conf.items():
         default = signature[key].default
         assert value == (list(default) if isinstance(default, tuple) else default)

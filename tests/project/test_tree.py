@@ -18,7 +18,7 @@ FLOORS = (
     ("sampling",),
     ("likelihood", "tuning", "exact", "metrics", "interop"),
     ("losses", "editing"),
-    ("training",),
+    ("training", "distill"),
     ("runs",),
     ("bench",),
     ("report",),

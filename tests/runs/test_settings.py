@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
-from typing import Any
 
 import pytest
 
 from sdegen.bench.folder import BenchSettings
-from sdegen.cli.bench import store_bench
-from sdegen.cli.main import store_groups
 from sdegen.report.page import ReportSettings
 from sdegen.runs.folder import device_of
 from sdegen.runs.settings import (
@@ -21,6 +18,7 @@ from sdegen.runs.settings import (
     record,
 )
 from tests.cases import refused
+from tests.configs import composed
 
 COMMANDS: dict[str, type] = {
     "sample": SampleSettings,
@@ -29,25 +27,6 @@ COMMANDS: dict[str, type] = {
     "bench": BenchSettings,
     "bench_report": ReportSettings,
 }
-GIVEN = {
-    "sample": ["run=x", "name=x"],
-    "tune": ["run=x", "nfe=5"],
-    "evaluate": ["run=x"],
-    "train": ["name=x"],
-}
-
-
-def composed(command: str, *overrides: str) -> dict[str, Any]:
-    """A command's configuration, as it gets it."""
-    from hydra import compose, initialize_config_module
-    from omegaconf import OmegaConf
-
-    store_groups()
-    store_bench()
-    with initialize_config_module("sdegen.conf", version_base="1.3"):
-        cfg = compose(command, [*GIVEN.get(command, []), *overrides])
-    plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    return plain
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -128,3 +128,23 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
 def test_what_cannot_be_walked_is_refused(wrong: Callable[[], Any], message: str) -> None:
     with refused(message):
         wrong()
+
+
+@pytest.mark.parametrize("sde", [sg.VPSDE(), sg.EDMSDE(), sg.FlowSDE(T=1.0)], ids=str)
+def test_multistep_goes_down_to_the_end_and_up_again(sde: sg.LinearSDE) -> None:
+    """As many calls as steps, each to t_min, from the grid's own times."""
+    times = walks.straight(sde, 3)
+    walk = walks.multistep(sde, times)
+    assert walk.tolist() == [x for t in times[:-1].tolist() for x in (t, float(times[-1]))]
+    assert walks.Walk(sde, walk).descents == 3
+
+
+@pytest.mark.parametrize(
+    "sde", [sg.VPSDE(), sg.EDMSDE(), sg.VESDE(), sg.FlowSDE(T=1.0, t_min=0.0)], ids=str
+)
+def test_straight_is_even_in_tau(sde: sg.LinearSDE) -> None:
+    """Also where lam is infinite at both ends; on FlowSDE it is the uniform grid."""
+    tau = sde(walks.straight(sde, 7)).tau
+    close(tau.diff(), (tau.diff()).mean().expand(7), rtol=1e-9)
+    if isinstance(sde, sg.FlowSDE):
+        close(walks.straight(sde, 7), walks.uniform(sde, 7), rtol=1e-12)

@@ -1,0 +1,167 @@
+"""Distillation: students that take a teacher's several steps in one, or its two calls in one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdegen.checks import number, whole
+from sdegen.distill.straight import both, mean_velocity, straightened, velocity
+from sdegen.guidance.free import CFG
+from sdegen.losses.dsm import check_data, regression
+from sdegen.losses.times import Draw, Times, independent, uniform_time
+from sdegen.losses.weightings import Weighting
+from sdegen.model.denoiser import Denoiser
+from sdegen.solvers.jump import Student
+from sdegen.walks.grids import Grid, log_snr
+from sdegen.walks.walk import Walk
+
+
+def refuse_teacher(teacher: Any, model: Any) -> None:
+    """ValueError for a teacher of another SDE, and for one that is not at rest."""
+    if teacher.sde != model.sde:
+        raise ValueError(
+            f"The teacher's states are those of {teacher.sde}, but the student's are of "
+            f"{model.sde}: take the teacher's SDE."
+        )
+    if isinstance(teacher, nn.Module) and any(map(changes, teacher.modules())):
+        raise ValueError(
+            "The teacher is in training mode, in which its dropout or its batch norms make it "
+            "another one at every call: teacher.eval() first."
+        )
+
+
+def changes(module: nn.Module) -> bool:
+    """Whether a part of a network says other things in training than it does at rest."""
+    kinds = nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm
+    return module.training and isinstance(module, kinds) and getattr(module, "p", 1.0) > 0
+
+
+@dataclass(frozen=True, eq=False)
+class Progressive:
+    """A loss of students that take ``inner`` DDIM steps of a teacher in one.  Salimans & Ho
+    (2022), alg. 2.
+
+    steps, grid: of the student, along grid(sde, steps) on the teacher's SDE. The teacher's are
+               ``inner`` to each, equal in lam where the walk has lam at both ends, in t otherwise.
+    weighting: of the squared error in eps; the paper's default, max(SNR, 1) on x0.
+
+    With the target's mean velocity the student's n DDIM steps end where the teacher's inner * n
+    do; it is sampled on this very walk, by ``solver``, and is a model of a flow alone. Its own
+    students' teacher it is with ``inner=2`` and half the steps. ValueError for a teacher of
+    another SDE or in training mode.
+    """
+
+    teacher: Denoiser
+    steps: int
+    inner: int = 2
+    grid: Grid = log_snr
+    weighting: str | Weighting = "truncated_snr"
+
+    def __post_init__(self) -> None:
+        whole("inner", self.inner), whole("steps", self.steps)
+        if not isinstance(self.teacher, Denoiser):
+            raise ValueError(f"A teacher is a model, but it is {self.teacher!r}.")
+        straightened(self.teacher.sde, "Progressive")
+
+    @cached_property
+    def walk(self) -> Walk:
+        """The student's."""
+        return Walk(self.teacher.sde, self.grid(self.teacher.sde, self.steps))
+
+    @property
+    def solver(self) -> Student:
+        """What samples the student."""
+        return Student(tuple(self.walk.times.tolist()))
+
+    @cached_property
+    def times(self) -> Tensor:
+        """Of the teacher's steps, (n, inner + 1), one row for each of the student's."""
+        sde = self.walk.sde.reference  # type: ignore[attr-defined]
+        t, s = self.walk.times[:-1, None], self.walk.times[1:, None]
+        part = torch.linspace(0, 1, self.inner + 1, dtype=torch.float64)
+        lam = sde(self.walk.times).lam
+        inside = torch.lerp(t, s, part)
+        if bool(lam.isfinite().all()):
+            way = torch.lerp(lam[:-1, None], lam[1:, None], part)
+            inside = sde.time(way).clamp(sde.t_min, sde.T)
+        return torch.cat([t, inside[:, 1:-1], s], dim=1)
+
+    def __call__(
+        self, model: Denoiser, x0: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The loss (b,) of data x0 (b, *), at a random one of the student's levels each."""
+        check_data(x0)
+        refuse_teacher(self.teacher, model)
+        device = x0.device
+        times = self.times.to(device)
+        i = torch.randint(len(times), (len(x0),), device=device, generator=generator)
+        z = torch.randn(x0.shape, device=device, generator=generator, dtype=x0.dtype)
+        levels = [model.sde(t) for t in times[i].unbind(1)]
+        x = model.sde.mix(x0, levels[0], z)  # type: ignore[attr-defined]
+        teacher = as_given(self.teacher, model)
+        u = mean_velocity(teacher, x, levels)  # type: ignore[arg-type]
+        x0_bar, eps_bar = both(x, levels[0], u)  # type: ignore[arg-type]
+        return regression(model, x, levels[0], x0_bar, eps_bar, self.weighting)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class GuidedOnce:
+    """A loss of students that are told a guidance scale w and say in one call what CFG says in
+    two.  Meng et al. (2023), sec. 3.1.
+
+    teacher: the model that CFG would guide.  without: as ``CFG`` has it.
+    The scale is drawn, w uniform on [low, high], one a sample, and given to the student's network
+    as the condition ``name`` (``numbers=[name]``). The paper's weight is this scale minus 1.
+
+    ValueError for a teacher of another SDE or in training mode.
+    """
+
+    teacher: Denoiser
+    without: Mapping[str, Any]
+    low: float = 1.0
+    high: float = 4.0
+    name: str = "w"
+    weighting: str | Weighting = "truncated_snr"
+    times: Times = uniform_time
+    draw: Draw = independent
+
+    @property
+    def told(self) -> dict[str, float]:
+        """What its students are told unless something else is said: the middle of the scales."""
+        return {self.name: (self.low + self.high) / 2}
+
+    def __post_init__(self) -> None:
+        if not number("low", self.low) < number("high", self.high):
+            raise ValueError(f"Scales lie between low < high, not {self.low!r} and {self.high!r}.")
+
+    def __call__(self, model: Any, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The loss (b,) of data x0 (b, *)."""
+        check_data(x0)
+        refuse_teacher(self.teacher, model)
+        sde = straightened(model.sde, "GuidedOnce")
+        t, ratio = self.times(sde, self.draw(len(x0), x0.device, generator))
+        z = torch.randn(x0.shape, device=x0.device, generator=generator, dtype=x0.dtype)
+        w = torch.rand(len(x0), device=x0.device, generator=generator)
+        w = self.low + (self.high - self.low) * w
+        level = sde(t)
+        x = sde.mix(x0, level, z)
+        with torch.no_grad():
+            guided = CFG(as_given(self.teacher, model), w, self.without)
+            target = both(x, level, velocity(guided, x, level))
+        told = model.given(**{self.name: w})
+        return ratio.to(x0) * regression(told, x, level, *target, self.weighting)
+
+
+def as_given(teacher: Any, model: Any) -> Any:
+    """The teacher given what the student was, beside what it has itself."""
+    conditions: dict[str, Any] = dict(getattr(model, "conditions", {}))
+    if not conditions:
+        return teacher
+    shared = {name: conditions.pop(name) for name in model.shared}
+    return teacher.given(shared, **conditions)

@@ -1,0 +1,163 @@
+"""Students against what their teachers' steps come to, exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import sdegen as sg
+from sdegen.distill import GuidedOnce, Progressive, mean_velocity
+from sdegen.distill.straight import both, moved
+from sdegen.exact.distributions import Gaussian
+from sdegen.networks import MLP, UNet
+from sdegen.sde.level import Level
+from tests.cases import MIXTURE, SDES, close, normal, refused
+
+ALL = {**SDES, "flow_whole": sg.FlowSDE(T=1.0)}
+every_sde = pytest.mark.parametrize("sde", ALL.values(), ids=ALL)
+
+
+def oracle(teacher: sg.ScoreModel, loss: Progressive, predicts: str) -> sg.ScoreModel:
+    """The student that says exactly what the teacher's inner steps come to, at its own levels."""
+    sde, rows = loss.walk.sde, loss.times
+    tops = torch.stack([row[0] for row in rows])
+
+    def said(x: Tensor, t: Tensor) -> Tensor:
+        found = torch.zeros_like(x)
+        for i in range(len(x)):
+            k = int((tops - t[i]).abs().argmin())
+            levels: list[Level] = sde(rows[k]).unbind()  # type: ignore[assignment]
+            x0, eps = both(x[i : i + 1], levels[0], mean_velocity(teacher, x[i : i + 1], levels))
+            a, b = student.target(levels[0])
+            found[i] = (a * x0 + b * eps)[0]
+        return found
+
+    student = sg.ScoreModel(said, sde, predicts=predicts, flow_only=True)
+    return student
+
+
+@every_sde
+@pytest.mark.parametrize("inner", [2, 3])
+def test_a_student_ends_where_its_teacher_does(sde: sg.LinearSDE, inner: int) -> None:
+    """n steps of the mean prediction are inner * n DDIM steps of the teacher, on every SDE."""
+    teacher = sg.exact.exact_model(MIXTURE, sde)
+    loss = Progressive(teacher, 3, inner, sg.walks.straight)
+    x = sde.prior.sample(normal(3, 2))
+    student = oracle(teacher, loss, "x0")
+    ends = sg.solve(student, x, solver=sg.DDIM(), walk=loss.walk).x
+    fine = torch.cat([loss.times[:, :-1].flatten(), loss.times[-1:, -1]])
+    close(ends, sg.solve(teacher, x, solver=sg.DDIM(), walk=fine).x, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("predicts", ["eps", "x0", "v", "velocity", "edm"])
+def test_the_loss_is_zero_at_that_student(predicts: str) -> None:
+    """Whatever it predicts; and it is not at its teacher."""
+    sde = sg.VPSDE()
+    teacher = sg.exact.exact_model(MIXTURE, sde)
+    loss = Progressive(teacher, 3)
+    if predicts != "edm":
+        off = loss(oracle(teacher, loss, predicts), MIXTURE.sample(6), torch.Generator())
+        assert float(off.max()) < 1e-18
+    assert float(loss(teacher, MIXTURE.sample(6), torch.Generator()).max()) > 1e-4
+
+
+def test_a_walk_in_lam_is_cut_in_lam() -> None:
+    """The teacher's steps lie between the student's, equal in lam where there is lam."""
+    sde = sg.VPSDE()
+    loss = Progressive(sg.exact.exact_model(MIXTURE, sde), 4, 4)
+    walk, times = loss.walk, loss.times
+    lam = sde(times.flatten()).lam.reshape(4, 5)
+    close(lam.diff(dim=1), lam.diff(dim=1)[0, 0].expand(4, 4), rtol=1e-9)
+    close(times[:, 0], walk.times[:-1])
+    close(times[:, -1], walk.times[1:])
+
+
+def test_mean_velocity_moves_as_the_steps_do() -> None:
+    sde = sg.SubVPSDE()
+    teacher = sg.exact.exact_model(Gaussian([0.0], [[0.5]]), sde)
+    levels: list[Level] = sde(sg.walks.straight(sde, 6)).unbind()  # type: ignore[assignment]
+    x = sde.prior.sample(normal(4, 1))
+    end = sg.solve(teacher, x, solver=sg.DDIM(), walk=sg.walks.straight(sde, 6)).x
+    close(moved(x, levels[0], levels[-1], mean_velocity(teacher, x, levels)), end, rtol=1e-9)
+
+
+class ByClass(torch.nn.Module):
+    """eps of one of two Gaussians by y, or of neither's name: linear in x."""
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        gain = torch.tensor([0.3, 0.9, 0.5], dtype=x.dtype)[y]
+        return gain[:, None] * x
+
+
+def test_a_guided_student_says_in_one_call_what_two_say() -> None:
+    """eps_null + w (eps_y - eps_null) of its own w has loss 0; w is drawn between its ends."""
+    sde, seen = sg.VPSDE(), []
+    inner = sg.ScoreModel(ByClass(), sde, module=torch.nn.Linear(1, 1))
+    truth = torch.tensor([0.3, 0.9], dtype=torch.float64)
+
+    def one_call(x: Tensor, t: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        seen.append(w)
+        return (0.5 + w * (truth[y] - 0.5))[:, None] * x
+
+    student = sg.ScoreModel(one_call, sde).given(y=torch.tensor([0, 1] * 50))
+    off = GuidedOnce(inner, {"y": 2}, 1.0, 4.0)(student, normal(100, 2))
+    assert float(off.max()) < 1e-9  # the scale is float32, as labels are
+    assert float(seen[0].min()) >= 1.0 and float(seen[0].max()) <= 4.0
+    assert float(seen[0].std()) > 0.5
+    assert (student.nfe, inner.nfe) == (1, 2)
+
+
+def test_students_learn() -> None:
+    """A small network under each loss has gradients for all its weights."""
+    torch.manual_seed(0)
+    sde, x0 = sg.VPSDE(), torch.randn(8, 2)
+    net = MLP(2, width=8, depth=1, classes=2)
+    teacher = sg.ScoreModel(net, sde, predicts="v").eval()
+    student = sg.ScoreModel(MLP(2, width=8, depth=1), sde, predicts="v", flow_only=True)
+    loss = Progressive(teacher, 4)
+    loss(student, x0).mean().backward()
+    assert student.net.leave.weight.grad is not None and net.leave.weight.grad is None
+    told = sg.ScoreModel(
+        MLP(2, width=8, depth=1, classes=2, numbers=("w",)), sde, predicts="v"
+    ).given(y=torch.zeros(8, dtype=torch.int64))
+    guided = GuidedOnce(teacher, {"y": 2})
+    guided(told, x0).mean().backward()
+    assert told.net.conditioning.told["of_w"].out.weight.grad is not None
+
+
+VP = sg.VPSDE()
+TEACHER = sg.exact.exact_model(MIXTURE, VP)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Progressive(TEACHER, 2, 0), "inner"),
+        (
+            lambda: Progressive(TEACHER, 2)(
+                sg.exact.exact_model(MIXTURE, sg.VESDE()), normal(2, 2)
+            ),
+            "The teacher's states are those of VPSDE.*but the student's are of VESDE",
+        ),
+        (
+            lambda: Progressive(lambda x: x, 2),  # type: ignore[arg-type]
+            "A teacher is a model",
+        ),
+        (
+            lambda: Progressive(sg.ScoreModel(UNet(1, width=8, dropout=0.1), VP), 2)(
+                sg.ScoreModel(UNet(1, width=8), VP), torch.zeros(2, 1, 4, 4)
+            ),
+            "The teacher is in training mode",
+        ),
+        (
+            lambda: GuidedOnce(TEACHER, {"y": 2}, 4.0, 1.0),
+            "low < high",
+        ),
+    ],
+)
+def test_refusals(make: Any, words: str) -> None:
+    with refused(words):
+        make()

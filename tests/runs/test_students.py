@@ -1,0 +1,230 @@
+"""Students: runs that learn from another run, and what samples them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import sdegen as sg
+from sdegen.distill import GuidedOnce
+from sdegen.files import read_header, read_tensors, write_tensors
+from sdegen.runs.folder import WEIGHTS, load_run
+from sdegen.runs.students import PAIRS, as_sampled, content_of, in_rounds, teacher
+from sdegen.runs.train import train_run
+from tests.cases import close, refused
+from tests.configs import composed
+
+TINY = (
+    "train.steps=2",
+    "train.batch_size=8",
+    "train.log_every=1",
+    "device=cpu",
+    "name=x",
+)
+
+
+def weights_alone(model: Any, config: Any, compared: Any, folder: Path, *rest: Any) -> list[Any]:
+    """What a finished run leaves behind, without pictures and table."""
+    write_tensors(folder / WEIGHTS, model.state_dict(), rest[-2])
+    return []
+
+
+def train_alone(config: dict[str, Any], folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sdegen.runs.train.finish", weights_alone)
+        train_run(config, folder, say=lambda text: None)
+
+
+def trained(folder: Path, *overrides: str) -> Path:
+    """A run of two steps in a folder."""
+    train_alone(composed("train", *overrides, *TINY), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run: a flow of an MLP that is not told anything."""
+    return trained(
+        tmp_path_factory.mktemp("flow"),
+        "experiment=toy2d",
+        "sde=flow",
+        "model=velocity",
+        "loss=flow_matching",
+        "net.width=16",
+        "net.depth=1",
+        "data.train.n=200",
+        "data.test.n=200",
+        "conditional=true",
+        "evaluate.budgets=[20]",
+    )
+
+
+@pytest.mark.parametrize("kind", ["progressive", "consistency", "shortcut", "meanflow", "reflow"])
+def test_a_student_is_its_teachers(flow: Path, kind: str, tmp_path: Path) -> None:
+    """Its data, SDE, network and prediction; it begins with those weights and says what samples
+    it; the run can be loaded and sampled."""
+    more = ["teacher.pairs.n=20", "teacher.pairs.nfe=2"] if kind == "reflow" else []
+    folder = trained(tmp_path, f"experiment=distill/{kind}", f"teacher.run={flow}", *more)
+    mine, theirs = (read_header(each / WEIGHTS)["config"] for each in (folder, flow))
+    assert mine["sde"] == theirs["sde"] and mine["data"] == theirs["data"]
+    assert mine["teacher"]["content"] == content_of(flow)
+    told = ["jump"] if kind in ("consistency", "shortcut", "meanflow") else []
+    assert mine["net"].get("numbers", []) == told
+    model = load_run(folder, [], "cpu").model
+    assert model.flow_only == (kind in ("progressive", "reflow"))
+    sampler = mine.get("sampler", {}).get("_target_", "")
+    names = {"progressive": "Student", "reflow": ""}
+    assert sampler.rpartition(".")[2] == names.get(kind, "Jump")
+    assert (folder / PAIRS).is_file() == (kind == "reflow")
+
+
+def test_a_student_begins_as_its_teacher(flow: Path, tmp_path: Path) -> None:
+    """With a rate of 0 its weights are the teacher's, and numbers are silent."""
+    folder = trained(
+        tmp_path,
+        "experiment=distill/shortcut",
+        f"teacher.run={flow}",
+        "train.optimizer.lr=0.0",
+        "train.warmup=0",
+    )
+    mine, theirs = (read_tensors(each / WEIGHTS)[0] for each in (folder, flow))
+    assert all(torch.equal(mine[name], value) for name, value in theirs.items())
+    x, y = torch.randn(4, 2), torch.zeros(4, dtype=torch.int64)
+    a, b = (load_run(each, [], "cpu").model.given(y=y)(x, 0.5).x0 for each in (folder, flow))
+    close(a, b)
+
+
+def test_rounds_teach_each_other(flow: Path, tmp_path: Path) -> None:
+    """4 steps, then 2, each at the other's own levels, in folders of their own."""
+    config = composed(
+        "train",
+        "experiment=distill/progressive",
+        f"teacher.run={flow}",
+        "teacher.rounds=[4,2]",
+        "loss.inner=3",
+        *TINY,
+    )
+    parts = list(in_rounds(config, tmp_path))
+    assert [folder.name for _, folder in parts] == ["4-steps", "2-steps"]
+    assert [part["loss"]["inner"] for part, _ in parts] == [3, 2]
+    for part, folder in parts:
+        train_alone(part, folder)
+    last = read_header(tmp_path / "2-steps" / WEIGHTS)["config"]
+    assert last["teacher"]["run"] == str(tmp_path / "4-steps")
+    assert len(last["sampler"]["times"]) == 3
+    with refused("The teacher is a student itself, of 4 steps on its own walk.*loss.inner=2"):
+        trained(
+            tmp_path / "other",
+            "experiment=distill/progressive",
+            f"teacher.run={tmp_path / '4-steps'}",
+            "loss.steps=3",
+            "loss.inner=2",
+        )
+    with refused("Rounds halve their steps"):
+        list(in_rounds({**config, "teacher": {"run": "x", "rounds": [8, 2]}}, tmp_path))
+    with refused("teacher.rounds are of loss=progressive"):
+        list(in_rounds({**config, "loss": {}}, tmp_path))
+
+
+def test_another_teacher_is_refused_when_a_run_goes_on(flow: Path, tmp_path: Path) -> None:
+    """Known by its weights, wherever it lies."""
+    mine = tmp_path / "teacher"
+    mine.mkdir()
+    tensors, header = read_tensors(flow / WEIGHTS)
+    write_tensors(mine / WEIGHTS, tensors, header)
+    how = ("experiment=distill/shortcut", f"teacher.run={mine}")
+    trained(tmp_path / "student", *how)
+    content = content_of(mine)
+    changed = {name: value + 1 for name, value in tensors.items()}
+    write_tensors(mine / WEIGHTS, changed, header)
+    with refused("was made with teacher.content"):
+        trained(tmp_path / "student", *how)
+    with refused("has other weights"):
+        teacher(str(mine), content)
+
+
+def test_pairs_are_made_once_and_by_one_teacher(flow: Path, tmp_path: Path) -> None:
+    how = ("experiment=distill/reflow", f"teacher.run={flow}", "teacher.pairs.nfe=2")
+    trained(tmp_path, *how, "teacher.pairs.n=12")
+    before = (tmp_path / PAIRS).read_bytes()
+    trained(tmp_path, *how, "teacher.pairs.n=12")
+    assert (tmp_path / PAIRS).read_bytes() == before
+    with refused("are another teacher's, or were made otherwise"):
+        trained(tmp_path, *how, "teacher.pairs.n=14")
+
+
+def test_samples_of_a_student_are_by_what_samples_it(flow: Path, tmp_path: Path) -> None:
+    """On its own walk; another solver is refused by name, and other runs are as they were."""
+    trained(tmp_path, "experiment=distill/progressive", f"teacher.run={flow}", "loss.steps=3")
+    config = composed("sample", f"run={tmp_path}", "name=dpmpp-default-seed0")
+    own = as_sampled(config, [f"run={tmp_path}"])
+    assert own["name"] == "own-seed0" and own["walk"] is None
+    assert own["solver"]["_target_"].endswith("Student") and len(own["solver"]["times"]) == 4
+    with refused("is a student, which Student samples and nothing else: leave out solver"):
+        as_sampled(config, ["solver=dpmpp"])
+    plain = composed("sample", f"run={flow}")
+    assert as_sampled(plain, []) == plain
+
+
+def test_guidance_in_one_call(flow: Path, tmp_path: Path) -> None:
+    """A student that is told the scale; without another word it is told the middle one."""
+    folder = trained(tmp_path, "experiment=distill/guided", f"teacher.run={flow}")
+    model = sg.load(folder)
+    assert model.conditions["w"] == 2.5 == GuidedOnce(model, {}, 1.0, 4.0).told["w"]
+    y, x = torch.tensor([0, 1]), torch.randn(2, 2)
+    before = model.nfe
+    assert bool(model.given({"w": 3.0}, y=y)(x, 0.5).x0.isfinite().all())
+    assert model.nfe == before + 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["experiment=distill/progressive"], "give teacher.run=outputs/"),
+        (["experiment=distill/reflow"], "give teacher.run=outputs/"),
+        (["experiment=distill/shortcut", "teacher.run=nowhere"], "nowhere"),
+        (
+            ["experiment=distill/shortcut", "teacher.start=1", "teacher.run=x"],
+            "teacher.start must",
+        ),
+    ],
+)
+def test_refusals(overrides: list[str], words: str, tmp_path: Path) -> None:
+    with refused(words):
+        trained(tmp_path, *overrides)
+    assert not list(tmp_path.iterdir())
+
+
+def test_guidance_by_a_class_needs_one(flow: Path, tmp_path: Path) -> None:
+    def plain(folder: Path) -> Any:
+        return trained(
+            folder,
+            "experiment=toy2d",
+            "net.width=8",
+            "net.depth=1",
+            "data.train.n=100",
+            "data.test.n=100",
+            "evaluate.budgets=[20]",
+        )
+
+    run = plain(tmp_path / "plain")
+    with refused("this teacher takes no class"):
+        trained(tmp_path / "x", "experiment=distill/guided", f"teacher.run={run}")
+
+
+def test_learned_variances_as_an_experiment(tmp_path: Path) -> None:
+    """A network of two heads is built, trained and sampled by what its second one says."""
+    more = ("net.width=8", "evaluate.budgets=[2]")
+    config = composed("train", "experiment=iddpm", *more, *TINY)
+    learned = config["evaluate"]["solvers"]["learned"]
+    assert learned["head"] == config["loss"]["head"]
+    config["evaluate"]["solvers"] = {"learned": learned}
+    train_alone(config, tmp_path)
+    model = load_run(tmp_path, [], "cpu").model
+    assert model.heads == 2
+    solver = sg.solvers.LearnedVariance()
+    y = torch.tensor([1, 2])
+    assert bool(sg.sample(model.given(y=y), (2, 1, 8, 8), solver=solver, steps=2).isfinite().all())
