@@ -1,4 +1,4 @@
-"""What is trained: a model and its loss in one module, for engines that wrap the whole of a step."""
+"""What is trained: a model and its loss in one module, as engines wrap the whole of a step."""
 
 from __future__ import annotations
 
