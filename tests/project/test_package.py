@@ -34,7 +34,8 @@ def test_wheel_holds_every_module_and_every_setting(wheel: Path) -> None:
     modules = modules - {launcher} | {"hydra_plugins/_sdegen/__init__.py"}
     settings = {f"sdegen/{p.relative_to(ROOT)}" for p in (ROOT / "conf").rglob("*.yaml")}
     assert modules and settings
-    assert modules | settings | {"sdegen/py.typed"} <= inside
+    scripts = {str(p.relative_to(ROOT)) for p in (ROOT / "sdegen").rglob("*.js")}
+    assert modules | settings | scripts | {"sdegen/py.typed"} <= inside and scripts
     assert not any(name.startswith("tests/") for name in inside)
 
 

@@ -11,6 +11,7 @@ from sdegen.bench.folder import BenchSettings
 from sdegen.cli.bench import store_bench
 from sdegen.cli.main import store_groups
 from sdegen.report.page import ReportSettings
+from sdegen.report.run import RunReportSettings
 from sdegen.runs.folder import device_of
 from sdegen.runs.settings import (
     EvaluateSettings,
@@ -28,11 +29,13 @@ COMMANDS: dict[str, type] = {
     "evaluate": EvaluateSettings,
     "bench": BenchSettings,
     "bench_report": ReportSettings,
+    "report": RunReportSettings,
 }
 GIVEN = {
     "sample": ["run=x", "name=x"],
     "tune": ["run=x", "nfe=5"],
     "evaluate": ["run=x"],
+    "report": ["run=x"],
     "train": ["name=x"],
 }
 
@@ -123,6 +126,7 @@ WRONG = {
     "evaluate seed=null": "seed must be a whole number, but it is None",
     "bench folder=null": "folder must be a name, but it is None",
     "bench n=x": "n must be a whole number >= 2, but it is 'x'",
+    "report nfe=0": "nfe must be a whole number >= 1, but it is 0",
     "bench_report out=null": "out must be a name, but it is None",
 }
 
