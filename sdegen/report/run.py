@@ -30,6 +30,8 @@ from sdegen.solvers.solver import Solver, arrived
 
 SHOWN = {"points": 1000, "images": 40}
 """Samples of each solver at each budget."""
+COLUMNS = 8
+"""Of their images."""
 GROUPS = {
     "sample": {"solver": "dpmpp", "walk": "default", "guidance": "none", "task": "none",
                "observation": "none"},
@@ -37,7 +39,8 @@ GROUPS = {
 }  # fmt: skip
 """The groups of the commands whose results are in a run's folder, and their defaults."""
 LOOK = """
-canvas { width: 100%; aspect-ratio: 1; display: block; border: 1px solid var(--line); }
+canvas { width: 100%; aspect-ratio: 1; display: block; }
+.points canvas { outline: 1px solid var(--line); }
 .two { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem; max-width: 46rem; }
 .two p, .grid p { margin: .2rem 0; font-size: .875rem; }
 .level { display: flex; flex-wrap: wrap; gap: .3rem .8rem; align-items: center; max-width: 46rem; }
@@ -45,8 +48,7 @@ canvas { width: 100%; aspect-ratio: 1; display: block; border: 1px solid var(--l
 .level button { font: inherit; padding: .25rem 0; width: 4.5rem; }
 .grid { display: flex; flex-wrap: wrap; gap: .5rem .8rem; margin: .3rem 0 1rem; max-width: 46rem; }
 .grid > div { flex: 1 1 6rem; max-width: 15rem; }
-.grid img, .pictures img { width: 100%; image-rendering: pixelated; display: block; }
-.pictures img { image-rendering: auto; max-width: 46rem; }
+.pictures img { width: 100%; display: block; max-width: 46rem; }
 .line { white-space: nowrap; }
 pre { overflow-x: auto; background: #f3f3f3; padding: .6rem; font-size: .8rem; }
 """
@@ -165,7 +167,7 @@ def way(run: Run, settings: RunReportSettings, solvers: Mapping[str, Any]) -> st
     n = states.followed(run.shape, 2 * settings.nfe + 2)
     how = {"nfe": settings.nfe, "walk": walk, "seed": settings.seed}
     given = given_labels(run.model, n, run.counts)
-    found = states.ways(given, (n, *run.shape), solvers, how, run.names)
+    found = states.ways(given, (n, *run.shape), solvers, how)
     script = (files("sdegen.report") / "viewer.js").read_text(encoding="utf-8")
     sides = "".join(
         f"<div><p><b>{html.escape(each['name'])}</b>, {each['nfe']} calls</p>"
@@ -182,7 +184,7 @@ def way(run: Run, settings: RunReportSettings, solvers: Mapping[str, Any]) -> st
         f'<div class="level"><button type="button" id="play">Play</button>'
         f'<input type="range" id="level" min="0" max="{last}" value="{last}" '
         f'aria-label="noise level"><output id="said"></output></div>'
-        f'<div class="two">{sides}</div>'
+        f'<div class="two {found["kind"]}">{sides}</div>'
         f'<script type="application/json" id="states">{packed}</script>'
         # after the whole page, whose canvases it fills
         f'<script>addEventListener("DOMContentLoaded", () => {{\n{script}}});</script>'
@@ -211,7 +213,7 @@ def grids(run: Run, settings: RunReportSettings, kind: str) -> str:
     story = ""
     for name in solvers:
         cells = [cell(x, kind, half, f"{name}, {told}") for key, told, x in ends if key == name]
-        story += f'<h3>{html.escape(name)}</h3><div class="grid">{"".join(cells)}</div>'
+        story += f'<h3>{html.escape(name)}</h3><div class="grid {kind}">{"".join(cells)}</div>'
     same = "<p>Each solver at each number of network calls, from the same starts.</p>"
     return heading("Samples") + same + story if ends else ""
 
@@ -220,11 +222,14 @@ def cell(x: Tensor, kind: str, half: float, told: str) -> str:
     """Samples (n, *) of a solver at a budget."""
     told = html.escape(told)
     if kind == "points":
-        inner = f'<canvas data-points="{states.integers(x, half)}" role="img" aria-label="{told}">'
-        inner += "</canvas>"
+        packed, shape = states.integers(x, half), "1"
     else:
-        inner = f'<img src="{states.sheet(x, 8)}" alt="{told}">'
-    return f"<div>{inner}<p>{told.partition(', ')[2]}</p></div>"
+        packed = states.sheet(x, COLUMNS)
+        shape = f"{COLUMNS * x.shape[3]} / {-(-len(x) // COLUMNS) * x.shape[2]}"
+    return (
+        f'<div><canvas data-samples="{packed}" style="aspect-ratio: {shape}" role="img" '
+        f'aria-label="{told}"></canvas><p>{told.partition(", ")[2]}</p></div>'
+    )
 
 
 def pictures(folder: Path) -> str:

@@ -49,14 +49,14 @@ def ways(
     shape: Sequence[int],
     solvers: Mapping[str, Solver],
     how: Mapping[str, Any],
-    names: Sequence[str],
 ) -> dict[str, Any]:
     """Samples of a shape (n, *) on their way, by each solver from the same starts, for the page.
 
     levels: of the walks together, from noise to data: t and, where the SDE has marginals, rho =
     sigma / alpha.  Of each solver ``at`` gives to every level the state it is at: the last one
-    that is no nearer to the data.  States are shown in units of their own spread where it is above
-    one, as VE's noise is.  groups: the class of every sample, and its name, where there are some.
+    that is no nearer to the data.  States are shown in units of their own spread where it is
+    above one, as VE's noise is.  groups: the class of every point, where there are some.  tile:
+    width and height of an image.
     """
     made = {name: solve(given, shape, solver=s, path=True, **how) for name, s in solvers.items()}
     times = sorted({t for each in made.values() for t in times_of(each)}, reverse=True)
@@ -75,8 +75,9 @@ def ways(
     y = given.conditions.get("y") if hasattr(given, "conditions") else None
     groups = [] if y is None or kind != "points" else y.tolist()
     label = [level_of(given.sde, t) for t in times]
+    tile = [min(side, LARGE) for side in reversed(shape[2:])]
     return {"kind": kind, "levels": label, "half": half, "solvers": shown, "groups": groups,
-            "names": list(names)}  # fmt: skip
+            "tile": tile}  # fmt: skip
 
 
 def times_of(solution: Solution) -> list[float]:
@@ -135,8 +136,9 @@ def sheet(x: Tensor, columns: int | None = None) -> str:
     """Images (b, c, h, w) in [-1, 1] side by side, about square, as an address that holds them."""
     from PIL import Image
 
-    if (side := max(x.shape[2:])) > LARGE:
-        x = torch.nn.functional.interpolate(x, scale_factor=LARGE / side, mode="area")
+    if max(x.shape[2:]) > LARGE:
+        size = [min(side, LARGE) for side in x.shape[2:]]
+        x = torch.nn.functional.interpolate(x, size, mode="area")
     b, _, h, w = x.shape
     columns = columns or math.ceil(math.sqrt(b))
     rows = math.ceil(b / columns)

@@ -15,14 +15,16 @@
 
   // A canvas as sharp as the screen; its drawing is in units of CSS pixels.
   const sharp = (canvas) => {
-    const side = canvas.clientWidth, ratio = window.devicePixelRatio || 1;
-    if (canvas.width !== Math.round(side * ratio)) {
-      canvas.width = canvas.height = Math.round(side * ratio);
+    const wide = canvas.clientWidth, high = canvas.clientHeight;
+    const ratio = window.devicePixelRatio || 1;
+    if (canvas.width !== Math.round(wide * ratio)) {
+      canvas.width = Math.round(wide * ratio);
+      canvas.height = Math.round(high * ratio);
     }
     const pen = canvas.getContext("2d");
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    pen.clearRect(0, 0, side, side);
-    return [pen, side];
+    pen.clearRect(0, 0, wide, high);
+    return [pen, wide, high];
   };
 
   const place = (states, k, i, side) =>
@@ -48,25 +50,31 @@
     }
   };
 
-  const images = (canvas, states, k) => {
-    const [pen, side] = sharp(canvas);
-    const sheet = states[k], large = Math.max(sheet.width, sheet.height);
-    if (!large) return;
-    pen.imageSmoothingEnabled = large > 300;
-    pen.drawImage(sheet, 0, 0, side * sheet.width / large, side * sheet.height / large);
+  // Tile by tile, so that images are apart and none runs into the next where it is enlarged.
+  const images = (canvas, sheet) => {
+    const [pen, wide, high] = sharp(canvas);
+    if (!sheet.width) return;
+    const [w, h] = data.tile, columns = sheet.width / w, rows = sheet.height / h;
+    const scale = Math.min(wide / sheet.width, high / sheet.height), gap = Math.min(2, scale * w / 8);
+    pen.imageSmoothingQuality = "high";
+    for (let i = 0; i < columns * rows; i++) {
+      const x = i % columns, y = Math.floor(i / columns);
+      pen.drawImage(sheet, x * w, y * h, w, h, scale * x * w, scale * y * h,
+        scale * w - gap, scale * h - gap);
+    }
   };
 
-  const unpacked = (text) => {
+  const unpacked = (text, drawn) => {
     if (data.kind === "points") return integers(text);
     const image = new Image();
-    image.onload = () => show();
+    image.onload = drawn;
     image.src = text;
     return image;
   };
 
   const rows = data.solvers.map((each, s) => ({
     at: each.at,
-    states: each.states.map(unpacked),
+    states: each.states.map((text) => unpacked(text, () => show())),
     canvas: document.getElementById(`way-${s}`),
     told: document.getElementById(`told-${s}`),
   }));
@@ -81,7 +89,7 @@
       const k = row.at[Number(slider.value)];
       row.told.textContent = `state ${k} of ${row.states.length - 1}`;
       if (data.kind === "points") points(row.canvas, row.states, k, data.groups, 24);
-      else images(row.canvas, row.states, k);
+      else images(row.canvas, row.states[k]);
     }
   }
 
@@ -100,10 +108,11 @@
   slider.addEventListener("input", () => { if (timer) stop(); show(); });
   window.addEventListener("resize", show);
 
-  // The samples by solver and budget, where they are points.
-  const all = [...document.querySelectorAll("canvas[data-points]")];
-  const still = all.map((canvas) => [canvas, integers(canvas.dataset.points)]);
-  const rest = () => still.forEach(([canvas, x]) => points(canvas, [x], 0, data.groups, 0));
+  // The samples by solver and budget.
+  const still = [...document.querySelectorAll("canvas[data-samples]")]
+    .map((canvas) => [canvas, unpacked(canvas.dataset.samples, () => rest())]);
+  const rest = () => still.forEach(([canvas, x]) => data.kind === "points"
+    ? points(canvas, [x], 0, data.groups, 0) : images(canvas, x));
   window.addEventListener("resize", rest);
 
   show();
