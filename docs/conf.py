@@ -94,9 +94,7 @@ def read(app: Any, name: str, source: list[str]) -> None:
         r"\[([^\]]*)\]\(\.\./benchmarks/(report\.html)\)", r'<a href="\2">\1</a>', source[0]
     )
     # A folder has no page: the link gives the file that says what it is.
-    text = text.replace(
-        "](../examples/own_package)", "](../examples/own_package/ownsde/__init__.py)"
-    )
+    text = text.replace("](../examples/own_package)", "](../examples/own_package/README.md)")
     source[0] = text + CONTENTS if name == "index" else text
 
 
