@@ -28,7 +28,7 @@ from sdegen.losses import dsm_loss
 from sdegen.model import ScoreModel
 from sdegen.noise import Brownian, Noise, Seeded
 from sdegen.runs.folder import load
-from sdegen.sampling import Solution, progress, recipes, sample, solve
+from sdegen.sampling import Solution, cite, progress, recipes, sample, solve
 from sdegen.sampling.march import march
 from sdegen.sampling.recipes import DDPM
 from sdegen.sde import (
@@ -135,6 +135,7 @@ __all__ = [
     "Traits",
     "UniPC",
     "bits_per_dim",
+    "cite",
     "decode",
     "dsm_loss",
     "elbo",

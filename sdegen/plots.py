@@ -71,12 +71,12 @@ def save_samples(
     if columns < 1:
         raise ValueError(f"columns = {columns}, expected 1 or more.")
     if not classes:
-        return _write(_mosaic(_grid(_pixels(x), columns), title), path)
+        return _write(_mosaic(_grid(pixels(x), columns), title), path)
     import numpy as np
 
     named = list(dict.fromkeys(classes))[:10]
     picks = [[k for k, name in enumerate(classes) if name == each][:columns] for each in named]
-    images = np.concatenate([_grid(_pixels(x[some]), columns) for some in picks])
+    images = np.concatenate([_grid(pixels(x[some]), columns) for some in picks])
     return _write(_mosaic(images, title, names=named), path)
 
 
@@ -107,7 +107,7 @@ def save_trajectory(
         return _write(_small_panels(rows, title, NARROW), path)
     import numpy as np
 
-    cells = np.stack([_pixels(x / max(1.0, _reach(x, 0.99))) for x in states], axis=1)
+    cells = np.stack([pixels(x / max(1.0, _reach(x, 0.99))) for x in states], axis=1)
     return _write(_mosaic(cells, title, labels), path)
 
 
@@ -317,7 +317,7 @@ def _bars(axes: Axes, x: Tensor) -> None:
 # ------------------------------------------------------------------------------------- images
 
 
-def _pixels(x: Tensor) -> NDArray[Any]:
+def pixels(x: Tensor) -> NDArray[Any]:
     """Images (B, C, H, W) in [-1, 1] as bytes (B, H, W, 3); what is no number becomes grey."""
     x = x.detach().float().nan_to_num(nan=0.0).clamp(-1, 1)
     x = ((x + 1) * 127.5).round().byte().permute(0, 2, 3, 1)

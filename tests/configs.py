@@ -11,6 +11,7 @@ GIVEN = {
     "sample": ["run=x", "name=x"],
     "tune": ["run=x", "nfe=5"],
     "evaluate": ["run=x"],
+    "report": ["run=x"],
     "train": ["name=x"],
 }
 

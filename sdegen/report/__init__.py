@@ -1,1 +1,1 @@
-"""The page of benchmarks: tables, figures, pictures and words made from points alone."""
+"""The pages of benchmarks, made from points alone, and of runs, made from their folders."""

@@ -3,6 +3,7 @@
 from sdegen.sampling import recipes
 from sdegen.sampling.captured import Captured
 from sdegen.sampling.choice import Chooser, Recommended
+from sdegen.sampling.citing import cite
 from sdegen.sampling.march import Path, Solution, State, sample, solve
 from sdegen.sampling.plan import How, Plan, Way
 from sdegen.sampling.renoising import resample
@@ -19,6 +20,7 @@ __all__ = [
     "State",
     "Watch",
     "Way",
+    "cite",
     "progress",
     "recipes",
     "resample",

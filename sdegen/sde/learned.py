@@ -19,7 +19,7 @@ class LearnedVPSDE(nn.Module, LinearSDE):
 
     lam falls from ``first`` at t_min = 0 to ``last`` at T = 1, both learned, along a mean of
     logistic curves about evenly spaced times, whose weights are learned: monotone whatever the
-    weights. A ScoreModel of it has these parameters too. float64.
+    weights. A ScoreModel of it has these parameters too. float64.  Kingma et al. (2021), sec. 3.2.
     """
 
     T, t_min = 1.0, 0.0

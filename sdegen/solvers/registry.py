@@ -17,7 +17,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from inspect import isabstract
-from typing import Any
+from typing import Any, get_origin
 
 import sdegen.solvers
 from sdegen.checks import nearest, warn
@@ -115,7 +115,10 @@ def classes() -> list[type[Solver]]:
     for info in pkgutil.iter_modules(sdegen.solvers.__path__):
         module = importlib.import_module(f"sdegen.solvers.{info.name}")
         for cls in vars(module).values():
-            if not (isinstance(cls, type) and issubclass(cls, Solver)) or isabstract(cls):
+            # Python 3.10 takes an alias as list[int] for a type.
+            if get_origin(cls) or not isinstance(cls, type):
+                continue
+            if not issubclass(cls, Solver) or isabstract(cls):
                 continue
             if cls.__module__ == module.__name__:
                 found.append(cls)

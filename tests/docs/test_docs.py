@@ -49,6 +49,7 @@ FEW = {
     "sdegen-train": TINY,
     "sdegen-sample": ["n=8"],
     "sdegen-evaluate": ["n=8"],
+    "sdegen-report": ["nfe=4", "device=cpu"],
     "sdegen-bench": ["n=4"],
     "sdegen-tune": ["seeds=40", "iterations=4", "fine=10"],
 }

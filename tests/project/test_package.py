@@ -34,7 +34,11 @@ def test_wheel_holds_every_module_and_every_setting(wheel: Path) -> None:
     modules = modules - {launcher} | {"hydra_plugins/_sdegen/__init__.py"}
     settings = {f"sdegen/{p.relative_to(ROOT)}" for p in (ROOT / "conf").rglob("*.yaml")}
     assert modules and settings
-    assert modules | settings | {"sdegen/py.typed"} <= inside
+    others = {"sdegen/py.typed", "sdegen/report/viewer.js", "sdegen/sampling/references.bib"}
+    own = [p for p in (ROOT / "examples" / "own_package").rglob("*") if p.is_file()]
+    named = [str(p.relative_to(ROOT / "examples" / "own_package")) for p in own]
+    skeleton = {f"sdegen/skeleton/{name}" for name in named if "__pycache__" not in name}
+    assert modules | settings | others | skeleton <= inside
     assert not any(name.startswith("tests/") for name in inside)
 
 

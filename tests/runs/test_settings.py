@@ -8,6 +8,7 @@ import pytest
 
 from sdegen.bench.folder import BenchSettings
 from sdegen.report.page import ReportSettings
+from sdegen.report.run import RunReportSettings
 from sdegen.runs.folder import device_of
 from sdegen.runs.settings import (
     EvaluateSettings,
@@ -26,6 +27,7 @@ COMMANDS: dict[str, type] = {
     "evaluate": EvaluateSettings,
     "bench": BenchSettings,
     "bench_report": ReportSettings,
+    "report": RunReportSettings,
 }
 
 
@@ -104,6 +106,7 @@ WRONG = {
     "evaluate seed=null": "seed must be a whole number, but it is None",
     "bench folder=null": "folder must be a name, but it is None",
     "bench n=x": "n must be a whole number >= 2, but it is 'x'",
+    "report nfe=0": "nfe must be a whole number >= 1, but it is 0",
     "bench_report out=null": "out must be a name, but it is None",
 }
 

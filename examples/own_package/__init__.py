@@ -1,0 +1,1 @@
+"""What ``sdegen-init`` copies, but for this file: in the wheel it is sdegen.skeleton."""
