@@ -19,14 +19,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sdegen import walks
 from sdegen.checks import number, whole
-from sdegen.distill.straight import both, ends, moved, straightened, times_at, velocity
+from sdegen.distill.straight import both, ends, heun, moved, straightened, times_at, velocity
 from sdegen.distill.teaching import as_given, refuse_teacher
 from sdegen.losses.dsm import check_data, regression
 from sdegen.losses.weightings import straight
 from sdegen.model.denoiser import Denoiser
 from sdegen.sde.level import Level, expand
 from sdegen.sde.process import LinearSDE
-from sdegen.solvers.classical import Heun
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.jump import Jump, going
 from sdegen.solvers.solver import Solver
@@ -97,6 +96,7 @@ class Consistency:
     average); with one it is where a step of ``stepper`` on the teacher's flow leads (consistency
     distillation, alg. 2).
 
+    stepper:  of the teacher's flow; None: the trapezoidal rule in tau, finite at either end.
     steps:    a number, or ``Growing(...)`` of the training's step.
     grid:     of the levels, (sde, n) -> times: by default equal in tau.
     distance: of the ends.
@@ -106,7 +106,7 @@ class Consistency:
     """
 
     teacher: Denoiser | None = None
-    stepper: Solver = field(default_factory=Heun)
+    stepper: Solver | None = None
     steps: int | Growing = field(default_factory=Growing)
     grid: walks.Grid = walks.straight
     distance: Distance = field(default_factory=PseudoHuber)
@@ -139,8 +139,12 @@ class Consistency:
             x_u = sde.mix(x0, u, z)
             if self.teacher is not None:
                 refuse_teacher(self.teacher, model)
-                p = Reverse(as_given(self.teacher, model), 0.0)
-                x_u = self.stepper.step(p, x_t, t, u).x
+                teacher = as_given(self.teacher, model)
+                x_u = (
+                    heun(teacher, x_t, t, u)
+                    if self.stepper is None
+                    else self.stepper.step(Reverse(teacher, 0.0), x_t, t, u).x
+                )
             target = jumped(model, x_u, u, end)
         off = (jumped(model, x_t, t, end) - target).reshape(len(x0), -1)
         return self.distance(off) / (t.tau - u.tau).to(off)
@@ -180,7 +184,7 @@ class Shortcut:
         first, last = ends(sde)
         u = torch.rand(b, device=device, generator=generator, dtype=torch.float64)
         j = torch.randint(self.halvings, (b,), device=device, generator=generator)
-        jumps = torch.arange(b, device=device) < round(self.share * b)
+        jumps = torch.rand(b, device=device, generator=generator) < self.share
         # A jump of size 2^-j begins at one of its multiples, from t_min on.
         size = torch.where(jumps, 2.0 ** -j.double(), 0.0)
         begin = torch.where(jumps, ((u / size).floor() + 1) * size, u)
@@ -238,7 +242,7 @@ class MeanFlow:
         z = torch.randn(x0.shape, device=x0.device, generator=generator, dtype=x0.dtype)
         logits = torch.randn(2, b, device=x0.device, generator=generator, dtype=torch.float64)
         drawn = torch.sigmoid(self.mean + self.std * logits).clamp(*reversed(ends(sde)))
-        still = torch.arange(b, device=x0.device) < round(self.share * b)
+        still = torch.rand(b, device=x0.device, generator=generator) < self.share
         tau = drawn.amax(0)
         far = torch.where(still, 0.0, tau - drawn.amin(0))
         u, du = slope(model, sde, x0, z, tau, far)

@@ -118,11 +118,13 @@ def straightness(
     levels: list[Level] = sde(straight(sde, steps)).unbind()  # type: ignore[assignment]
     like = torch.empty(n, *shape, device=model.device, dtype=torch.float32)
     x = sde.prior.sample(Seeded(seed).stream("prior")(like, levels[0], levels[0]))
-    before, total, squares, weights = None, torch.zeros_like(x), torch.zeros_like(x), 0.0
+    before, weights = None, 0.0
+    total = squares = torch.zeros_like(x, dtype=torch.float64)  # a difference of both is wanted
     for k, t in enumerate(levels):
         u = velocity(model, x, t)
         w = 0.5 if k in (0, steps) else 1.0  # the trapezoidal rule
-        total, squares, weights = total + w * u, squares + w * u.square(), weights + w
+        wide = u.double()
+        total, squares, weights = total + w * wide, squares + w * wide.square(), weights + w
         if k < steps:
             x = moved(x, t, levels[k + 1], u if before is None else 1.5 * u - 0.5 * before)
         before = u

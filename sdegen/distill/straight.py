@@ -52,6 +52,14 @@ def moved(x: Tensor, t: Level, s: Level, u: Tensor) -> Tensor:
     return expand(s.alpha + s.sigma, x) * y
 
 
+@torch.no_grad()
+def heun(teacher: Denoiser, x: Tensor, t: Level, s: Level) -> Tensor:
+    """x_s by the trapezoidal rule in tau, (b, *): two calls, finite at either end."""
+    one = velocity(teacher, x, t)
+    two = velocity(teacher, moved(x, t, s, one), s)
+    return moved(x, t, s, (one + two) / 2)
+
+
 def times_at(sde: LinearSDE, tau: Tensor) -> Tensor:
     """The times at which sigma / (alpha + sigma) = tau, of its shape, within [t_min, T]."""
     t = sde.time(torch.log1p(-tau) - tau.log()).clamp(sde.t_min, sde.T)

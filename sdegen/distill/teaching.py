@@ -48,7 +48,8 @@ class Progressive:
     (2022), alg. 2.
 
     steps, grid: of the student, along grid(sde, steps) on the teacher's SDE. The teacher's are
-               ``inner`` to each, equal in lam where the walk has lam at both ends, in t otherwise.
+               those of the same grid, ``inner`` to each; of a grid that does not hold its own
+               halves equal in lam, or in t where lam is infinite at an end.
     weighting: of the squared error in eps; the paper's default, max(SNR, 1) on x0.
 
     With the target's mean velocity the student's n DDIM steps end where the teacher's inner * n
@@ -82,6 +83,13 @@ class Progressive:
     @cached_property
     def times(self) -> Tensor:
         """Of the teacher's steps, (n, inner + 1), one row for each of the student's."""
+        fine = self.grid(self.teacher.sde, self.steps * self.inner)
+        if torch.allclose(fine[:: self.inner], self.walk.times, rtol=1e-9, atol=1e-12):
+            rows = [
+                fine[j : len(fine) - self.inner + j + 1 : self.inner]
+                for j in range(self.inner + 1)
+            ]
+            return torch.stack(rows, dim=1)
         sde = self.walk.sde.reference  # type: ignore[attr-defined]
         t, s = self.walk.times[:-1, None], self.walk.times[1:, None]
         part = torch.linspace(0, 1, self.inner + 1, dtype=torch.float64)

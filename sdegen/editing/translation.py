@@ -11,7 +11,7 @@ from sdegen.checks import whole
 from sdegen.editing.pairs import Paired, both
 from sdegen.likelihood.flow import decode, encode
 from sdegen.likelihood.ground import check_batch
-from sdegen.model.denoiser import Denoiser
+from sdegen.model.denoiser import Denoiser, refuse_flow_only
 from sdegen.noise.source import Seeded
 from sdegen.sampling.plan import Way
 from sdegen.sampling.renoising import time_of
@@ -69,6 +69,8 @@ def changed_where(
     that is not floating.
     """
     sde = linear(model.sde, "changed_where", "give translate a mask of yours")
+    for each in (model, edited):
+        refuse_flow_only(each, "changed_where")
     Paired(model, edited)  # which refuses two SDEs
     check_batch("Data", x)
     level = sde(time_of(sde, t, rho))

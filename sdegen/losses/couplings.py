@@ -52,7 +52,12 @@ class MinibatchOT:
         """x0 as it is, and its noise (b, *)."""
         x0, z = independent_noise(x0, None, generator)
         groups = [torch.arange(len(x0))]
-        if y is not None and self.by_class:
+        if isinstance(y, Tensor) and y.ndim and self.by_class:  # one label for all is one group
+            if y.shape != x0.shape[:1]:
+                raise ValueError(
+                    f"MinibatchOT pairs within classes, labels ({len(x0)},), but y is "
+                    f"{tuple(y.shape)}: give labels, or by_class=False."
+                )
             labels = y.cpu()
             groups = [(labels == label).nonzero().flatten() for label in labels.unique()]
         order = torch.arange(len(x0))
@@ -67,7 +72,7 @@ def nearest(x0: Tensor, z: Tensor) -> Tensor:
     from scipy.optimize import linear_sum_assignment
 
     a, b = (each.detach().reshape(len(each), -1).float() for each in (x0, z))
-    alike = a @ b.T
+    alike = (a - a.mean(0)) @ (b - b.mean(0)).T  # of |a - b|^2 what depends on who goes with whom
     return torch.as_tensor(linear_sum_assignment(alike.cpu().numpy(), maximize=True)[1])
 
 

@@ -12,7 +12,7 @@ from sdegen.losses.dsm import check_data, regression
 from sdegen.losses.times import Draw, independent
 from sdegen.losses.weightings import Weighting
 from sdegen.sde.process import linear
-from sdegen.solvers.variances import Head
+from sdegen.solvers.variances import Head, Range
 from sdegen.walks.grids import Grid, log_snr
 
 
@@ -34,12 +34,19 @@ def hybrid_loss(
     and what ``head`` is trained on, the mean a constant to it: one call. L_head times the number
     of steps is an estimate of their sum, as ``Range``'s is of the bound.
 
-    model: of two heads.  ValueError for one head, and for data as ``dsm_loss`` has it.
+    (The last step's term is a KL too: the paper's decoder is the bound's, in ``discrete_elbo``.)
+    model: of two heads.  ValueError for one head, for a grid that ends without noise where the
+    head is ``Range``, and for data as ``dsm_loss`` has it.
     """
     check_data(x0)
     number("share", share, 0)
     sde = linear(model.sde, "hybrid_loss", "use dsm_loss")
     times = grid(sde, whole("steps", steps)).to(x0.device)
+    if isinstance(head, Range) and float(sde(times[-1].cpu()).sigma) == 0:
+        raise ValueError(
+            "The last step of this grid goes to data without noise, where DDPM's small variance "
+            "is 0 and Range has no logarithm: end the SDE above it, at a t_min > 0."
+        )
     u = draw(len(x0), x0.device, generator)
     z = torch.randn(x0.shape, device=x0.device, generator=generator, dtype=x0.dtype)
     i = (u * steps).long().clamp(max=steps - 1)

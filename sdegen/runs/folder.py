@@ -99,7 +99,14 @@ def load_run(
 
 
 def generating(run: Run, what: str) -> Run:
-    """A run itself; ValueError for one that restores, which generates nothing by itself."""
+    """A run itself; ValueError for one that restores, which generates nothing by itself, and for a
+    student, which knows nothing but the steps that it was trained for."""
+    if own := run.config.get("sampler"):
+        kind = str(own["_target_"]).rpartition(".")[2]
+        raise ValueError(
+            f"{what} is for models of a score or a flow, but {run.folder} is a student, which "
+            f"{kind} samples and nothing else: sdegen-sample run={run.folder}."
+        )
     if task := run.config.get("task"):
         name = str(task["_target_"]).rpartition(".")[2].lower()
         raise ValueError(

@@ -131,6 +131,7 @@ def as_student(config: dict[str, Any]) -> dict[str, Any]:
     config = {**config, **{name: theirs[name] for name in INHERITED if name in theirs}}
     if theirs.get("task"):
         raise ValueError(f"{folder} was trained to restore, and teaches nobody.")
+    refuse_student(folder, theirs, config["loss"])
     before = list(theirs["net"].get("numbers") or [])
     numbers = [*before, *(name for name in teaching.numbers if name not in before)]
     if numbers:
@@ -141,6 +142,21 @@ def as_student(config: dict[str, Any]) -> dict[str, Any]:
     config["loss"] = with_content(config["loss"], content)
     taught_by = {name: value for name, value in asdict(teaching).items() if name != "rounds"}
     return {**config, "teacher": {**taught_by, "content": content}}
+
+
+def refuse_student(folder: Path, theirs: Mapping[str, Any], loss: Mapping[str, Any]) -> None:
+    """ValueError for a teacher that is a student itself: it knows its own steps alone, which only
+    progressive distillation asks for."""
+    own = theirs.get("sampler")
+    if own is None:
+        return
+    halves = str(own["_target_"]).endswith("Student") and "inner" in loss
+    if not halves:
+        kind = str(own["_target_"]).rpartition(".")[2]
+        raise ValueError(
+            f"The teacher in {folder} is a student itself, which {kind} samples and nothing else: "
+            f"take its own teacher, {theirs['teacher']['run']}."
+        )
 
 
 def taught(node: Any) -> bool:
@@ -156,6 +172,22 @@ def with_content(node: Any, content: str) -> Any:
         return node
     told = {name: with_content(value, content) for name, value in node.items()}
     return {**told, "content": content} if told.get("_target_") == TAUGHT else told
+
+
+def known_by_content(config: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint keeps of who taught and by which loss: not where the teacher lies."""
+    if "teacher" not in config:
+        return {}
+    teaching = {name: value for name, value in config["teacher"].items() if name != "run"}
+    return {"teacher": teaching, "loss": without_place(config["loss"])}
+
+
+def without_place(node: Any) -> Any:
+    """A loss's node whose teacher does not say where it lies, nor on which device."""
+    if not isinstance(node, Mapping):
+        return node
+    left = ("run", "device") if node.get("_target_") == TAUGHT else ()
+    return {name: without_place(value) for name, value in node.items() if name not in left}
 
 
 def begin(model: ScoreModel, config: dict[str, Any]) -> None:
@@ -257,32 +289,48 @@ def told(model: Any, **numbers: float) -> Any:
     return model.given(numbers)
 
 
-USUAL = "dpmpp-default"
-"""The name of samples' folder where nothing is chosen."""
+USUAL = "dpmpp-"
+"""What the name of samples' folder begins with where no solver is chosen."""
 
 
 def as_sampled(config: dict[str, Any], said: Sequence[str]) -> dict[str, Any]:
-    """The configuration of ``sdegen-sample`` for a student's run: its own solver and walk, where
-    the command does not choose; itself for another run.
+    """The configuration of ``sdegen-sample`` for a student's run: its own solver, walk and calls,
+    where the command does not choose; itself for another run.
 
-    said: the command's choices, as "solver=heun".  ValueError for a solver that the run's network
-    was not trained for.
+    said: the command's choices, as "solver=heun".  ValueError for a solver or a walk that the
+    run's network was not trained for, and for a folder of rounds.
     """
+    folder = Path(str(config.get("run")))
+    if not (folder / WEIGHTS).is_file() and (parts := sorted(folder.glob(f"*-steps/{WEIGHTS}"))):
+        raise ValueError(
+            f"{folder} holds rounds, each a run of its own: run={parts[0].parent}, for one."
+        )
     try:
-        theirs = read_header(Path(str(config["run"])) / WEIGHTS)["config"]
+        theirs = read_header(folder / WEIGHTS)["config"]
     except (KeyError, ValueError):
         return config  # the command says what is wrong with it
     own = theirs.get("sampler")
     if own is None:
         return config
-    chosen = {each.partition("=")[0].lstrip("+") for each in said}
-    if "solver" not in chosen:
-        name = str(config["name"]).replace(USUAL, "own", 1)
-        config = {**config, "solver": own, "name": name}
-    elif (config["solver"] or {}).get("_target_") != own["_target_"]:
-        kind = str(own["_target_"]).rpartition(".")[2]
-        raise ValueError(
-            f"The run in {config['run']} is a student, which {kind} samples and nothing else: "
-            "leave out solver."
-        )
+    chosen = {each.partition("=")[0].lstrip("+~") for each in said}
+    consistent = str(theirs["loss"].get("_target_")).endswith("Consistency")
+    for name in sorted(chosen):
+        kind, _, part = name.partition(".")
+        if kind == "solver" and (part or config["solver"].get("_target_") != own["_target_"]):
+            alone = str(own["_target_"]).rpartition(".")[2]
+            raise ValueError(
+                f"The run in {folder} is a student, which {alone} samples and nothing else: leave "
+                "out solver."
+            )
+        if kind == "walk" and consistent:
+            raise ValueError(
+                f"The run in {folder} is a consistency model, which knows the way to the end "
+                "alone: leave out walk."
+            )
+    name = str(config["name"])
+    if "solver" not in chosen and name.startswith(USUAL):
+        name = f"own-{name.removeprefix(USUAL)}".replace("own-default", "own", 1)
+    config = {**config, "solver": own, "name": name}
+    if config["nfe"] is None and config["steps"] is None and "times" not in own:
+        config["nfe"] = max(theirs["evaluate"]["budgets"])  # the largest that it was compared at
     return config if "walk" in chosen else {**config, "walk": theirs.get("walk")}

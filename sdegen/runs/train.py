@@ -33,7 +33,7 @@ from sdegen.runs.progress import Progress
 from sdegen.runs.restoring import seen_of
 from sdegen.runs.scale import warn_of_scale, with_sigma
 from sdegen.runs.settings import Experiment
-from sdegen.runs.students import as_student, begin, pairs_for, sampled_by
+from sdegen.runs.students import as_student, begin, known_by_content, pairs_for, sampled_by
 from sdegen.training import Objective, Trainer, TrainSettings, stopping
 
 
@@ -227,5 +227,4 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     train = {name: config["train"][name] for name in (*fixed, *later)}
     if isinstance(train["ema"], list) and len(train["ema"]) == 1:
         train["ema"] = train["ema"][0]
-    taught = {name: config[name] for name in ("teacher",) if name in config}
-    return {**{name: config[name] for name in names}, "train": train, **taught}
+    return {**{name: config[name] for name in names}, "train": train, **known_by_content(config)}

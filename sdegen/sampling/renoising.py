@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sdegen.checks import number
-from sdegen.model.denoiser import Denoiser
+from sdegen.model.denoiser import Denoiser, refuse_flow_only
 from sdegen.noise.source import Seeded
 from sdegen.sampling.march import sample
 from sdegen.sde.process import LinearSDE, linear
@@ -37,6 +37,7 @@ def resample(
     without marginals.
     """
     sde = linear(model.sde, "resample", "give sample a state of yours and its time")
+    refuse_flow_only(model, "resample")
     t = time_of(sde, t, rho)
     if not x.is_floating_point():
         raise ValueError(f"Data is floating point, (b, *), but x is {x.dtype}.")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, expm1, sqrt
 
 from sdegen.checks import number
-from sdegen.model.denoiser import Denoiser
+from sdegen.model.denoiser import Denoiser, refuse_flow_only
 from sdegen.noise.source import Seeded
 from sdegen.sde.level import Level, float64_time
 from sdegen.sde.process import SDE, has_coordinates, linear
@@ -92,6 +92,7 @@ def analytic_dpm(
     lam from T to t_min, noise from ``seed``. ValueError for an SDE without marginals.
     """
     check_one_level(model.sde)
+    refuse_flow_only(model, "analytic_dpm")
     sde = linear(model.sde, "Analytic-DPM", "use EulerMaruyama")
     first, last = sde(float64_time(sde.T)).lam, sde(float64_time(sde.t_min)).lam
     x0, noise, values = x0.to(model.device), Seeded(seed), []

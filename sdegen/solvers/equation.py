@@ -49,6 +49,8 @@ class Reverse:
             )
         if hasattr(self.eta, "tolist"):  # an array or a tensor, of one number or one per step
             object.__setattr__(self, "eta", self.eta.tolist())
+        if self.noisy:
+            refuse_flow_only(self.model, f"eta = {self.eta!r}")
         if callable(self.eta):
             sde = linear(self.sde, "An eta that is a function of lam", "give a number")
             outer = torch.stack([sde(sde.T).lam.min(), sde(sde.t_min).lam.max()])
@@ -66,8 +68,6 @@ class Reverse:
         for each in self.eta if listed else [self.eta]:  # type: ignore[union-attr]
             if not isinstance(each, Real) or not 0 <= float(each) < math.inf:
                 raise ValueError(f"eta must be a number >= 0, but it is {each!r}.")
-        if self.noisy:
-            refuse_flow_only(self.model, f"eta = {self.eta!r}")
 
     @property
     def sde(self) -> SDE:

@@ -157,7 +157,14 @@ class LearnedVariance(Solver):
             raise ValueError(ONE_HEAD)
 
     def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
-        """One step."""
+        """One step; ValueError where there is no signal, of a head that says the data's spread by
+        that of the noise."""
+        if not isinstance(self.head, Range) and bool((t.alpha == 0).any()):
+            raise ValueError(
+                f"{type(self.head).__name__} says Var[x0 | x_t] by the error in eps, which says "
+                f"nothing at t = {float(t.t.max()):g}, where there is no signal: end the SDE "
+                "earlier, as FlowSDE(T=0.999) does, or use Range()."
+            )
         said: LinearPrediction = p.model(x, t)
         _, keep, _ = parts(t, s, self.mean_eta)
         v = self.head.variance(said, t, s, self.mean_eta)

@@ -119,6 +119,16 @@ def test_minibatch_ot_stays_within_its_class() -> None:
     assert bool((mixed != z).any())
 
 
+def test_minibatch_ot_knows_no_origin_and_no_shared_label() -> None:
+    """Data moved as a whole have the same plan; one label for all is one group."""
+    x0 = normal(32, 1)
+    plans = [
+        MinibatchOT()(x.float(), y, torch.Generator().manual_seed(1))[1]
+        for x, y in ((x0, None), (x0 + 1e4, None), (x0, torch.tensor(1)))
+    ]
+    assert all(torch.equal(plans[0], each) for each in plans[1:])
+
+
 def test_pairs_are_those_of_their_seeds(tmp_path: Path) -> None:
     """Whatever the batches, and after a file: pair i is the flow's end of noise (seed, i)."""
     data = Gaussian([0.0, 0.5], [[0.4, 0.1], [0.1, 0.3]])
@@ -173,6 +183,12 @@ VP = sg.VPSDE()
         lambda m: sg.sample(m, (2, 3), solver=sg.Ancestral(), steps=3),
         lambda m: sg.sample(m, (2, 3), solver=sg.EulerMaruyama(), steps=3),
         lambda m: sg.sample(m, (2, 3), solver=sg.DPMSolverPP(), eta=0.5, steps=3),
+        lambda m: sg.sample(m, (2, 3), solver=sg.solvers.ERSDE(), steps=3),
+        lambda m: sg.sample(m, (2, 3), solver=sg.EulerMaruyama(), eta=torch.ones_like, steps=3),
+        lambda m: sg.sample(m, (2, 3), solver=sg.DDIM(1.0), eta=[1.0, 0.0, 0.0], steps=3),
+        lambda m: sg.sampling.resample(m, normal(2, 3), t=0.5, nfe=4),
+        lambda m: sg.editing.changed_where(m, m, normal(2, 3), t=0.5),
+        lambda m: sg.solvers.analytic_dpm(m, normal(2, 3)),
         lambda m: sg.sample(m, (2, 3), solver=sg.PredictorCorrector(), eta=0.0, steps=3),
         lambda m: sg.sample(
             m,
@@ -213,6 +229,10 @@ def test_a_flow_is_solved_encoded_and_measured() -> None:
                 couple=MinibatchOT(),
             ),
             "MinibatchOT couples data and noise, so that eps is no score: make the model",
+        ),
+        (
+            lambda: MinibatchOT()(normal(6, 2), torch.eye(3).repeat(2, 1)),
+            r"labels \(6,\), but y is \(6, 3\)",
         ),
         (lambda: stored(torch.zeros(3, 4)), r"Pairs are \(b, 2, \*\)"),
         (lambda: Pairs(torch.zeros(3, 4)), r"Pairs are \(n, 2, \*\)"),

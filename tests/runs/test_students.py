@@ -11,7 +11,7 @@ import torch
 import sdegen as sg
 from sdegen.distill import GuidedOnce
 from sdegen.files import read_header, read_tensors, write_tensors
-from sdegen.runs.folder import WEIGHTS, load_run
+from sdegen.runs.folder import WEIGHTS, generating, load_run
 from sdegen.runs.students import PAIRS, as_sampled, content_of, in_rounds, teacher
 from sdegen.runs.train import train_run
 from tests.cases import close, refused
@@ -105,6 +105,7 @@ def test_rounds_teach_each_other(flow: Path, tmp_path: Path) -> None:
         f"teacher.run={flow}",
         "teacher.rounds=[4,2]",
         "loss.inner=3",
+        "loss.grid._target_=sdegen.walks.straight",
         *TINY,
     )
     parts = list(in_rounds(config, tmp_path))
@@ -122,7 +123,10 @@ def test_rounds_teach_each_other(flow: Path, tmp_path: Path) -> None:
             f"teacher.run={tmp_path / '4-steps'}",
             "loss.steps=3",
             "loss.inner=2",
+            "loss.grid._target_=sdegen.walks.straight",
         )
+    with refused("holds rounds, each a run of its own"):
+        as_sampled(composed("sample", f"run={tmp_path}"), [])
     with refused("Rounds halve their steps"):
         list(in_rounds({**config, "teacher": {"run": "x", "rounds": [8, 2]}}, tmp_path))
     with refused("teacher.rounds are of loss=progressive"):
@@ -144,6 +148,39 @@ def test_another_teacher_is_refused_when_a_run_goes_on(flow: Path, tmp_path: Pat
         trained(tmp_path / "student", *how)
     with refused("has other weights"):
         teacher(str(mine), content)
+
+
+def test_a_teacher_may_be_moved(flow: Path, tmp_path: Path) -> None:
+    """It is known by its weights: what learned from it goes on where it lies elsewhere."""
+    places = [tmp_path / "here", tmp_path / "there"]
+    tensors, header = read_tensors(flow / WEIGHTS)
+    for place in places:
+        place.mkdir()
+        write_tensors(place / WEIGHTS, tensors, header)
+        trained(
+            tmp_path / "student",
+            "experiment=distill/consistency",
+            f"teacher.run={place}",
+            "loss.steps.over=2",
+        )
+
+
+def test_a_student_teaches_its_halves_alone(flow: Path, tmp_path: Path) -> None:
+    """Whoever else would learn from it is told whose student it is; and nothing but its sampler
+    takes it."""
+    folder = trained(tmp_path / "a", "experiment=distill/consistency", f"teacher.run={flow}")
+    for kind in ("shortcut", "progressive", "reflow"):
+        with refused(f"is a student itself, which Jump samples.*take its own teacher, {flow}"):
+            trained(tmp_path / "b", f"experiment=distill/{kind}", f"teacher.run={folder}")
+    with refused("sdegen-evaluate is for models of a score or a flow.*is a student, which Jump"):
+        generating(load_run(folder, [], "cpu"), "sdegen-evaluate")
+    config = composed("sample", f"run={folder}", "name=dpmpp-karras-seed0")
+    with refused("knows the way to the end alone: leave out walk"):
+        as_sampled(config, ["walk=karras"])
+    with refused("leave out solver"):
+        as_sampled(config, ["solver.order=2"])
+    own = as_sampled(config, [])
+    assert own["name"] == "own-karras-seed0" and own["nfe"] == 4
 
 
 def test_pairs_are_made_once_and_by_one_teacher(flow: Path, tmp_path: Path) -> None:

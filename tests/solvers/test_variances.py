@@ -179,6 +179,26 @@ def test_what_the_head_learns_does_not_move_the_mean(head: Any) -> None:
             ),
             "a wrapper has one output",
         ),
+        (
+            lambda: sg.sample(
+                sg.ScoreModel(Pair(), sg.FlowSDE(T=1.0), "velocity", heads=2),
+                (2, 2),
+                solver=LearnedVariance(Residual()),
+                steps=2,
+                walk="uniform",
+            ),
+            "where there is no signal: end the SDE earlier",
+        ),
+        (
+            lambda: hybrid_loss(
+                sg.ScoreModel(Pair(), sg.FlowSDE(T=0.99, t_min=0.0), "velocity", heads=2),
+                normal(2, 2).float(),
+                head=Range(),
+                steps=5,
+                grid=sg.walks.uniform,
+            ),
+            "goes to data without noise",
+        ),
         (lambda: LearnedVariance(Range(), 0.5), "Range is between DDPM's variances"),
         (lambda: LearnedVariance(Square(), 1.5), "mean_eta lies in"),
         (
