@@ -1,6 +1,7 @@
 """What training buys at a few network calls, beside what solvers give, on moons and 8 Gaussians.
 
     python benchmarks/few_steps.py                       writes benchmarks/few_steps.json
+    python benchmarks/few_steps.py --part moons          that part alone, the other one kept
     python benchmarks/few_steps.py --quick --out folder  in seconds
 
 moons:      a straight flow (FlowSDE(T=1.0), an MLP of width 96, 2,000 steps of 256), the same with
@@ -42,7 +43,7 @@ from sdegen.distill import (
 )
 from sdegen.exact import exact_model
 from sdegen.exact.distributions import Mixture
-from sdegen.files import write_json
+from sdegen.files import read_json, write_json
 from sdegen.losses import MinibatchOT, low_discrepancy, stored
 from sdegen.metrics import sliced_wasserstein
 from sdegen.networks import MLP
@@ -149,7 +150,7 @@ def moons(n: int, steps: int, pairs: int, seed: int) -> Iterator[dict[str, Any]]
     twice = partial(zigzag, grid=straight, by=multistep)
     maps: dict[str, tuple[Any, dict[str, Any]]] = {
         "consistency distillation": (
-            Consistency(flow, sg.Heun(), Growing(8, 64, steps)),
+            Consistency(flow, steps=Growing(8, 64, steps)),
             {"walk": twice, "calls": (1, 2)},
         ),
         "consistency training": (
@@ -224,6 +225,7 @@ def main() -> None:
     parse.add_argument("--quick", action="store_true")
     parse.add_argument("--out", type=Path, default=HERE)
     parse.add_argument("--seeds", type=int, default=3)
+    parse.add_argument("--part", choices=["gaussians8", "moons"])
     args = parse.parse_args()
     torch.set_num_threads(1)
     n, steps, pairs, seeds = (100, 3, 100, 1) if args.quick else (4000, 2000, 20_000, args.seeds)
@@ -238,11 +240,16 @@ def main() -> None:
         "gaussians8": partial(gaussians8, n, steps),
         "moons": partial(moons, n, steps, pairs),
     }
+    path = args.out / "few_steps.json"
+    kept = read_json(path) if args.part and path.is_file() else {}
+    record |= {name: kept[name] for name in parts if name in kept}
     for name, part in parts.items():
+        if args.part not in (None, name):
+            continue
         record[name] = summed([list(part(seed)) for seed in range(seeds)])
         for row in record[name]:
             print(name, row, flush=True)
-        write_json(args.out / "few_steps.json", record)
+        write_json(path, record)
 
 
 if __name__ == "__main__":
