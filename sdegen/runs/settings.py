@@ -257,7 +257,7 @@ class EvaluateSettings:
             raise ValueError(f"samples={self.samples} are compared by features: give features=...")
         for name, usual in OF_LIKELIHOODS.items() if self.features else ():
             if getattr(self, name) not in (usual, {}):
-                raise ValueError(f"{name} belongs to likelihoods: leave it out with features=....")
+                raise ValueError(f"{name} belongs to likelihoods: leave it or features out.")
         known = ("frechet", "kernel") if self.features else ("flow", "elbo", "ddpm")
         optional(objective, "objective", self.objective, known)
         needed = {"elbo": "elbo_draws", "ddpm": "ddpm_steps"}.get(self.objective or "")

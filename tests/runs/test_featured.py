@@ -123,9 +123,9 @@ def test_what_cannot_be_compared_is_refused(run: Path) -> None:
 
 def test_where_nothing_is_held_out_there_is_no_floor(run: Path, tmp_path: Path) -> None:
     """All data are trained on: beside themselves they would be a floor of zero."""
-    config = composed("train", "net.width=8", "net.heads=2", "name=x", "sigma_data=0.5")
     node = {"_target_": "sdegen.data.digits", "split": "train"}
     tensors, header = read_tensors(run / WEIGHTS)
+    settings = asked(run, "samples=a", "n=20")
     for n, (data, floored) in enumerate(
         (
             ({"held_out": None, "train": node}, False),
@@ -135,9 +135,11 @@ def test_where_nothing_is_held_out_there_is_no_floor(run: Path, tmp_path: Path) 
     ):
         folder = tmp_path / f"{n}"
         folder.mkdir()
-        write_tensors(folder / WEIGHTS, tensors, {**header, "config": {**config, "data": data}})
+        write_tensors(
+            folder / WEIGHTS, tensors, {**header, "config": {**header["config"], "data": data}}
+        )
         write(folder, "a", digits("test").x[:20])
-        found = featured_run(asked(folder, "samples=a", "n=20"))
+        found = featured_run(replace(settings, run=str(folder)))
         assert (found.floor is not None) is floored and ("floor" in found.text) is floored
 
 
@@ -157,17 +159,24 @@ def test_features_of_ones_own_may_be_a_part_of_a_function(run: Path) -> None:
 def test_as_many_images_are_looked_at_at_once_as_are_asked_for(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
-    forward = Raw.forward
-    monkeypatch.setattr(Raw, "forward", lambda self, x: seen.append(len(x)) or forward(self, x))
+    seen, forward = list[int](), Raw.forward
+
+    def counted(features: Raw, x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return forward(features, x)
+
+    monkeypatch.setattr(Raw, "forward", counted)
     featured_run(asked(run, "samples=same", "n=70", "batch=33"))
     assert max(seen) == 33
 
 
 def test_settings_of_likelihoods_are_refused(run: Path) -> None:
-    for name in ("steps=3", "elbo_draws=2", "bounds_on=values", "solver=heun", "name=x"):
-        with refused(f"{name.split('=')[0]} belongs to likelihoods: leave it out"):
-            asked(run, "samples=same", name)
+    settings = asked(run, "samples=same")
+    for name, value in (("steps", 3), ("elbo_draws", 2), ("bounds_on", "values"), ("name", "x")):
+        with refused(f"{name} belongs to likelihoods: leave it or features out"):
+            replace(settings, **{name: value})
+    with refused("solver belongs to likelihoods: leave it or features out"):
+        asked(run, "samples=same", "solver=heun")
 
 
 @pytest.mark.slow
