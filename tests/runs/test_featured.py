@@ -172,9 +172,10 @@ def test_as_many_images_are_looked_at_at_once_as_are_asked_for(
 
 def test_settings_of_likelihoods_are_refused(run: Path) -> None:
     settings = asked(run, "samples=same")
-    for name, value in (("steps", 3), ("elbo_draws", 2), ("bounds_on", "values"), ("name", "x")):
+    wrong: dict[str, Any] = {"steps": 3, "elbo_draws": 2, "bounds_on": "values", "name": "x"}
+    for name in wrong:
         with refused(f"{name} belongs to likelihoods: leave it or features out"):
-            replace(settings, **{name: value})
+            replace(settings, **{name: wrong[name]})
     with refused("solver belongs to likelihoods: leave it or features out"):
         asked(run, "samples=same", "solver=heun")
 
