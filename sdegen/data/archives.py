@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sdegen.checks import warn
 from sdegen.data.files import reading
 from sdegen.data.images import SUFFIXES, Colour, ImageFiles, known
 
@@ -153,14 +154,16 @@ class ImageShards(ImageFiles):
     ``caption`` or ``text``. Every sample has what one has. Labels that occur are the classes 0, 1,
     ... in their order, `names` are these numbers, and `captions` the texts.
 
-    All shards are looked through once, for where their files are, and then read at any place:
-    unlike a stream of them, they are shuffled as a whole, and a run goes on bit for bit.
+    All shards are looked through once, for where their images are, and then read at any place:
+    unlike a stream of them, they are shuffled as a whole, and a run goes on bit for bit. A warning
+    says how many samples have no image that can be read by its suffix.
 
-    path: of one shard, or a pattern, as "shards/*.tar"; {0000..0099} may stand in it.
+    path: of one shard, or a pattern, as "shards/*.tar"; {0000..0099} may stand in it, and then
+    there must be a shard of each number.
 
-    Raises ValueError where there is no such shard, for a damaged or compressed one, one without
-    images, a sample without what others have or with a label that is no whole number, and as
-    ``ImageFiles`` does.
+    Raises ValueError where there is no such shard, for a damaged or compressed one, several in one
+    file, one without images, a sample with two files of a kind, without what others have or with a
+    label that is no whole number, and as ``ImageFiles`` does.
     """
 
     def __init__(
@@ -174,9 +177,18 @@ class ImageShards(ImageFiles):
     ) -> None:
         super().__init__(size, channels, background, flip, crop)
         self.path = str(path)
-        samples = [sample for shard in shards_of(self.path) for sample in samples_in(shard)]
+        groups = [group for shard in shards_of(self.path) for group in groups_in(shard)]
+        samples = [sample for group in groups if (sample := sample_of(group))]
         if not samples:
             raise ValueError(f"the shards {self.path!r} have no image, of {', '.join(SUFFIXES)}")
+        if len(samples) < len(groups):
+            one = next(group for group in groups if sample_of(group) is None)
+            first, _ = next(iter(one.values()))
+            warn(
+                f"{len(groups) - len(samples)} samples in {self.path!r} are passed over, as that "
+                f"of {first} is: what follows the first dot of its files' names is none of "
+                f"{', '.join(SUFFIXES)}."
+            )
         self.files = [sample.image for sample in samples]
         labels = complete("label", [(s.label, s.image) for s in samples])
         self.y, self.names = numbered(labels or None, len(samples))
@@ -201,11 +213,17 @@ class Sample(NamedTuple):
 
 
 def shards_of(path: str) -> list[str]:
-    """The files that a pattern means, sorted; ValueError for none."""
-    found = sorted(file for each in braced(path) for file in glob.glob(each))
-    if not found:
+    """The files that a path or a pattern means, each once, sorted; ValueError for none, and for a
+    number of a range that there is none of."""
+    found = set[str]()
+    for each in [path] if Path(path).is_file() else braced(path):
+        files = [each] if Path(each).is_file() else glob.glob(each)
+        if not files:
+            raise ValueError(f"there is no shard {each!r}")
+        found.update(files)
+    if not found:  # of a range that ends before it begins
         raise ValueError(f"there is no shard {path!r}")
-    return found
+    return sorted(found)
 
 
 def braced(path: str) -> list[str]:
@@ -219,48 +237,79 @@ def braced(path: str) -> list[str]:
     return [f"{before}{k:0{len(first)}}{rest}" for k in numbers for rest in braced(after)]
 
 
-def samples_in(shard: str) -> list[Sample]:
-    """The samples of a shard, in the order of their first files."""
-    groups: dict[str, dict[str, Member]] = {}
+Group = dict[str, tuple[Member, bytes]]
+"""Files that are called alike, by what follows the first dot: where they are, and what is in those
+that say something of an image."""
+
+
+def groups_in(shard: str) -> list[Group]:
+    """The files of a shard that are called alike, in the order of the first of them."""
+    groups: dict[str, Group] = {}
     try:
-        with open(shard, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - tarfile.BLOCKSIZE))
-            ends = size % tarfile.BLOCKSIZE == 0 and not any(file.read())
         with tarfile.open(shard, "r:") as tar:
             for info in tar:
                 folder, _, name = info.name.rpartition("/")
                 key, _, kind = name.partition(".")
                 if info.isfile() and key:
                     at = Member(shard, info.name, info.offset_data, info.size)
-                    groups.setdefault(f"{folder}/{key}", {})[kind.lower()] = at
+                    group, kind = groups.setdefault(f"{folder}/{key}", {}), kind.lower()
+                    if kind in group:
+                        raise ValueError(f"{at} is there twice")
+                    group[kind] = at, content(tar, info) if kind in TEXTS else b""
+            end = tar.offset
+        refuse_more(shard, end)
     except (tarfile.TarError, OSError) as error:
         raise ValueError(
             f"{shard!r} could not be read (is it damaged, or compressed?): {error}"
         ) from None
-    if not ends:  # with a block of zeros, without which tarfile takes a cut for the end
-        raise ValueError(f"{shard!r} is cut short")
-    return [sample for group in groups.values() if (sample := sample_of(group))]
+    return list(groups.values())
 
 
-def sample_of(group: dict[str, Member]) -> Sample | None:
+TEXTS = ("cls", "txt", "json")
+"""What says something of an image, after the first dot of a name."""
+
+
+def content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    """What is in a file of a shard that is looked through."""
+    file: Any = tar.extractfile(info)
+    read: bytes = file.read()
+    return read
+
+
+def refuse_more(shard: str, end: int) -> None:
+    """ValueError unless zeros, a block at least, follow where tarfile stopped: it takes a cut, a
+    damaged header and the end of the first of several shards for the end."""
+    with open(shard, "rb") as file:
+        file.seek(end)
+        blocks = iter(lambda: file.read(1 << 20), b"")
+        first = next(blocks, b"")
+        if len(first) < tarfile.BLOCKSIZE or len(first) % tarfile.BLOCKSIZE:
+            raise ValueError(f"{shard!r} is cut short")
+        if any(first) or any(map(any, blocks)):
+            raise ValueError(
+                f"{shard!r} goes on after its end: is it damaged, or are several in one file?"
+            )
+
+
+def sample_of(group: Group) -> Sample | None:
     """What files that are called alike say; None without an image among them."""
-    image = next((at for kind, at in group.items() if f".{kind}" in SUFFIXES), None)
+    image = next((at for kind, (at, _) in group.items() if f".{kind}" in SUFFIXES), None)
     if image is None:
         return None
     about: dict[str, Any] = {}
-    if "json" in group:
+    if "json" in group and not ("cls" in group and "txt" in group):
+        at, read = group["json"]
         try:
-            about = dict(json.loads(group["json"].read()))
+            about = dict(json.loads(read))
         except (ValueError, TypeError):
-            raise ValueError(f"{group['json']} is no JSON object") from None
+            raise ValueError(f"{at} is no JSON object") from None
     label: Any = about.get("label", about.get("cls"))
     caption = about.get("caption", about.get("text"))
     if "cls" in group:
-        label = group["cls"].read().decode(errors="replace").strip()
+        label = group["cls"][1].decode(errors="replace").strip()
         label = int(label) if label.isdecimal() else label
     if "txt" in group:
-        caption = group["txt"].read().decode(errors="replace").strip()
+        caption = group["txt"][1].decode(errors="replace").strip()
     if label is not None and (type(label) is not int or label < 0):
         raise ValueError(f"the label of {image} is {label!r}, but it must be a number from 0 on")
     return Sample(image, label, caption if isinstance(caption, str) else None)

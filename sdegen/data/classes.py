@@ -73,7 +73,8 @@ def gather(data: Any, most: int | None = None, seed: int = 0) -> ArrayData:
         return ArrayData(data.x[picks], y, data.levels, data.names, said)
     known = known_labels(data)
     items = (data[i] for i in picks.tolist())
-    return collected(items, data, None if known is None else known[picks])
+    labels = None if known is None else known[picks]
+    return collected(items, data, labels, lambda: captions_at(data, picks))
 
 
 def drawn(data: Any, most: int, seed: int = 0) -> Tensor:
@@ -92,9 +93,10 @@ def known_labels(data: Any) -> Tensor | None:
 
 
 def captions_at(data: Any, picks: Tensor) -> tuple[str, ...]:
-    """The captions of a data set's items at ``picks``, none of one without captions."""
-    captions = getattr(data, "captions", ())
-    return tuple(captions[i] for i in picks.tolist()) if captions else ()
+    """The captions of a data set's items at ``picks``, none of one without captions; of images,
+    those of what stands in for damaged ones that were found."""
+    captions, shown = getattr(data, "captions", ()), getattr(data, "shown", int)
+    return tuple(captions[shown(i)] for i in picks.tolist()) if captions else ()
 
 
 def plain(data: Any) -> Any:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import mimetypes
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from sdegen.checks import warn
+from sdegen.data.files import reading
 from sdegen.data.images import SUFFIXES, Colour, ImageFiles
 
 METADATA = ("metadata.jsonl", "captions.jsonl")
@@ -27,9 +29,9 @@ class ImageFolder(ImageFiles):
     (n,) are the labels of all images. Files come in sorted order, hidden ones and links to folders
     are not followed, and a warning says which images are passed over for their suffix.
 
-    Where the folder has a metadata.jsonl, or a captions.jsonl, each line of it is a JSON object
-    with a ``file_name``, relative to the folder, and a ``text`` (or ``caption``), and `captions`
-    are those of the images.
+    Where there is a metadata.jsonl, or a captions.jsonl, in the folder or in those below it, each
+    line of it is a JSON object with a ``file_name``, relative to where it lies, and a ``text`` (or
+    ``caption``), and `captions` are those of the images. Where no line has a text there are none.
 
     How an image is laid on the ``background``, cropped, resized and flipped, and what is done with
     a damaged one, see ``ImageFiles``.
@@ -51,14 +53,15 @@ class ImageFolder(ImageFiles):
     ) -> None:
         super().__init__(size, channels, background, flip, crop)
         self.root = Path(root)
-        self.files = files = _images_below(self.root)
+        found = _files_below(self.root)
+        self.files = files = _images_among(found, self.root)
         folders = [file.relative_to(self.root).parts[0] for file in files]
         labelled = all(file.parent != self.root for file in files)
         self.names = tuple(sorted(set(folders))) if labelled else ()
         self.classes = len(self.names)
         number = {name: k for k, name in enumerate(self.names)}
         self.y = torch.tensor([number.get(folder, 0) for folder in folders])
-        self.captions = _captions(self.root, files)
+        self.captions = _captions(self.root, found, files)
 
     def opened(self, file: Path) -> Path:
         """The file itself."""
@@ -69,45 +72,63 @@ class ImageFolder(ImageFiles):
         return f"below {str(self.root)!r}"
 
 
-def _captions(root: Path, files: list[Path]) -> tuple[str, ...]:
+def _captions(root: Path, found: list[Path], files: list[Path]) -> tuple[str, ...]:
     """The captions of a folder's images, none without a file that has them."""
-    path = next((root / name for name in METADATA if (root / name).is_file()), None)
-    if path is None:
-        return ()
-    said: dict[Path, str] = {}
-    for k, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip():
-            name, text = _entry(path, k, line)
-            if not (root / name).is_file():
-                raise ValueError(f"line {k} of {str(path)!r} is of {name!r}, which is not there")
-            said[root / name] = text
-    missing = next((file for file in files if file not in said), None)
-    if missing is not None:
-        raise ValueError(f"{str(path)!r} has no line for {str(missing.relative_to(root))!r}")
-    return tuple(said[file] for file in files)
+    for kind in METADATA:
+        paths = sorted((root / file for file in found if file.name == kind), key=_depth)
+        entries = [each for path in paths for each in _entries(path)]
+        if not any(text is not None for _, _, text in entries):
+            continue
+        said: dict[Path, str] = {}
+        for where, file, text in entries:
+            if text is None:
+                raise ValueError(f"{where} has no text, but others have one")
+            if not file.is_file():
+                raise ValueError(f"{where} is of {str(file)!r}, which is not there")
+            said[file] = text  # the last is of the nearest folder
+        missing = next((file for file in files if file not in said), None)
+        if missing is not None:
+            name = str(missing.relative_to(root))
+            raise ValueError(f"the {kind} of {str(root)!r} has no line for {name!r}")
+        return tuple(said[file] for file in files)
+    return ()
 
 
-def _entry(path: Path, k: int, line: str) -> tuple[str, str]:
-    """File name and text in line k of a metadata file."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        entry = None
-    entry = entry if isinstance(entry, dict) else {}
-    text = next((entry[key] for key in TEXTS if key in entry), None)
-    if not isinstance(entry.get("file_name"), str) or not isinstance(text, str):
-        raise ValueError(
-            f"line {k} of {str(path)!r} is {line[:60]!r}, but it must be a JSON object with a "
-            "file_name and a text"
-        )
-    return entry["file_name"], text
+def _depth(path: Path) -> tuple[int, Path]:
+    return len(path.parts), path
 
 
-def _images_below(root: Path) -> list[Path]:
+def _entries(path: Path) -> Iterator[tuple[str, Path, str | None]]:
+    """What each line of a metadata file is called, which file it is of, and its text."""
+    with reading(path, "is it UTF-8?"):
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    for k, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        entry = entry if isinstance(entry, dict) else {}
+        text, where = next((entry[key] for key in TEXTS if key in entry), None), f"line {k} of"
+        if not isinstance(entry.get("file_name"), str) or not isinstance(text, str | None):
+            raise ValueError(
+                f"{where} {str(path)!r} is {line[:60]!r}, but it must be a JSON object with a "
+                "file_name, and a text where there are captions"
+            )
+        yield f"{where} {str(path)!r}", path.parent / entry["file_name"], text
+
+
+def _files_below(root: Path) -> list[Path]:
+    """The files below a folder that are not hidden, relative to it."""
     if not root.is_dir():
         raise ValueError(f"there is no folder {str(root)!r}")
     found = [file.relative_to(root) for file in root.rglob("*") if file.is_file()]
-    found = [file for file in found if not any(part.startswith(".") for part in file.parts)]
+    return [file for file in found if not any(part.startswith(".") for part in file.parts)]
+
+
+def _images_among(found: list[Path], root: Path) -> list[Path]:
+    """The images among files below a folder, sorted; a warning says which are passed over."""
     images = [root / file for file in found if file.suffix.lower() in SUFFIXES]
     if not images:
         raise ValueError(f"the folder {str(root)!r} has no image, of {', '.join(SUFFIXES)}")

@@ -84,7 +84,8 @@ GROUPS: dict[str, Ranges] = {
     ),
 }  # fmt: skip
 """Code points by what they show: these are the classes. A code point is of the first group that
-has it. Regional indicators, squared letters, signs, flags and the tones of skin are in none."""
+has it. Squared letters, regional indicators, of which the flags of countries are made, most signs
+and the tones of skin are in none."""
 
 NOTO = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 """Where Debian and Ubuntu have Noto's emoji."""

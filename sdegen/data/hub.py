@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ class HubFolder(ImageFiles):
     downloaded.
 
     Raises ValueError where the folder is missing, is none of these or has several splits of which
-    none is named, for a column that it has not or that is of another kind, as ``ImageFiles`` does,
-    and without the library.
+    none is named, for a column that it has not or that is of another kind, a row without a
+    caption, as ``ImageFiles`` does, and without the library.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class HubFolder(ImageFiles):
             self.y, self.names = labelled(table, column(table, label, self.path), label)
         self.classes, self.captions = len(self.names), ()
         if caption is not None:
-            self.captions = tuple(str(each) for each in column(table, caption, self.path))
+            self.captions = texts(column(table, caption, self.path), caption)
 
     def opened(self, file: int) -> Any:
         """The bytes of an image, or the path that the table has."""
@@ -95,6 +96,14 @@ def column(table: Any, name: str, path: str) -> Any:
     if name not in table.column_names:
         raise ValueError(f"{path!r} has the columns {', '.join(table.column_names)}, no {name!r}")
     return table[name][:]
+
+
+def texts(values: Sequence[Any], name: str) -> tuple[str, ...]:
+    """The captions of a column; ValueError for a row without one."""
+    row = next((k for k, each in enumerate(values) if not isinstance(each, str)), None)
+    if row is not None:
+        raise ValueError(f"the caption {name!r} of row {row} is {values[row]!r}, which is no text")
+    return tuple(values)
 
 
 def undecoded(table: Any, name: str, path: str) -> Any:

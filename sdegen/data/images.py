@@ -102,17 +102,23 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]], ABC):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+    def shown(self, i: int) -> int:
+        """Which image is item i: itself, or the one that stands in its place, as far as damaged
+        ones were found; ValueError where none is left."""
         first = range(len(self))[i]
         for j in chain(range(first, len(self)), range(first)):
-            if j in self.left_out:
-                continue
+            if j not in self.left_out:
+                return j
+        raise ValueError(f"no image {self.place()} can be read")
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        while True:
+            j = self.shown(i)
             try:
                 return self._read(self.files[j]), self.y[j]
             except ValueError as error:
                 self.left_out.add(j)
                 warn(f"{error}. It is left out, and the next image stands in its place.")
-        raise ValueError(f"no image {self.place()} can be read")
 
     def _read(self, file: Any) -> Tensor:
         """An image as a tensor of this shape."""

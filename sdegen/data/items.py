@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,9 +53,15 @@ def described(batch: Any) -> str:
     return f"of {type(batch).__name__}"
 
 
-def collected(items: Iterable[Any], data: Any, known: Tensor | None = None) -> ArrayData:
+def collected(
+    items: Iterable[Any],
+    data: Any,
+    known: Tensor | None = None,
+    captions: Callable[[], Sequence[str]] = tuple,
+) -> ArrayData:
     """Items of a data set as one array, whose labels are the conditions y of these, or else those
-    that are ``known`` beforehand, where it has classes.
+    that are ``known`` beforehand, where it has classes. ``captions`` are asked for when all items
+    are read: which image stands in for a damaged one is known then.
 
     Raises ValueError where it has classes, and an item has no label of them.
     """
@@ -75,7 +81,8 @@ def collected(items: Iterable[Any], data: Any, known: Tensor | None = None) -> A
                 f"y from 0 to {classes - 1}."
             )
         labels = labels.long()
-    return ArrayData(torch.cat(x), labels, getattr(data, "levels", 0), getattr(data, "names", ()))
+    levels, names = getattr(data, "levels", 0), getattr(data, "names", ())
+    return ArrayData(torch.cat(x), labels, levels, names, captions())
 
 
 def are_labels(y: Tensor, classes: int) -> bool:

@@ -34,8 +34,8 @@ def cifar10(path: str | Path, split: str = "train") -> ArrayData:
     split: "train", 50,000 images, or "test", 10,000. They are held in memory, as float32.
 
     Raises ValueError for another split, a missing or damaged file, one without the split's
-    batches, whose sizes or labels are not CIFAR-10's, and for the Python version of the archive,
-    whose pickles can run code.
+    batches, batches that are no whole records of 3,073 bytes, labels above 9, and for the Python
+    version of the archive, whose pickles can run code. How many records there are is not checked.
     """
     names, path = one_of(split, "split", BATCHES), Path(path)
     parts = []

@@ -18,7 +18,8 @@ class CLIPScore:
     ``CLIPProcessor`` were saved to; nothing is downloaded, and the weights' licence is that of
     whoever gave you them. ``name`` says which model it is: scores of two models do not compare.
 
-    Raises ValueError without the library, and for a folder that is none of these.
+    Raises ValueError without the library, for a folder that is none of these, and for weights that
+    are not all there or of other shapes, which the library would draw at random.
     """
 
     def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
@@ -27,16 +28,27 @@ class CLIPScore:
             from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
         except ImportError as error:
             raise ValueError("transformers is not installed: pip install 'sdegen[hf]'.") from error
+        from safetensors import SafetensorError
+
         if not Path(path).is_dir():
             raise ValueError(f"There is no folder {str(path)!r} of a CLIP model.")
         local: dict[str, Any] = {"local_files_only": True}
         try:
-            model: Any = CLIPModel.from_pretrained(str(path), **local)
+            found: Any = CLIPModel.from_pretrained(
+                str(path), output_loading_info=True, ignore_mismatched_sizes=True, **local
+            )
             self.tokenizer: Any = CLIPTokenizer.from_pretrained(str(path), **local)
             self.images: Any = CLIPImageProcessorPil.from_pretrained(str(path), **local)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"{str(path)!r} is no folder of a CLIP model: {reason}") from error
+        model, info = found
+        wrong = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
+        if wrong:
+            raise ValueError(
+                f"{str(path)!r} is no folder of a CLIP model: its weights lack {min(wrong)}, or "
+                f"have it in another shape ({len(wrong)} such)."
+            )
         self.model = model.to(device).eval()
         self.name, self.device = Path(path).name, device
 
@@ -44,11 +56,13 @@ class CLIPScore:
     def __call__(self, x: Tensor, captions: Sequence[str], batch: int = 100) -> Tensor:
         """Scores (n,) of images x, uint8 (n, 3, h, w), and as many captions.
 
-        Captions longer than the model takes are cut. ValueError for another x, or not n captions.
+        Captions longer than the model takes are cut. ValueError for another x, none,
+        or not n captions.
         """
-        if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] != 3:
+        if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] != 3 or not len(x):
             raise ValueError(
-                f"Scores are of uint8 (n, 3, h, w), but x is {x.dtype} of {tuple(x.shape)}."
+                f"Scores are of uint8 (n, 3, h, w) with n >= 1, but x is {x.dtype} of "
+                f"{tuple(x.shape)}."
             )
         if len(captions) != len(x):
             raise ValueError(f"There are {len(captions)} captions of {len(x)} images.")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sdegen.checks import whole
+from sdegen.checks import flag, whole
 from sdegen.data import from_uint8, to_uint8
 from sdegen.metrics.classifier import ImageClassifier
 
@@ -103,8 +103,8 @@ class TorchScript(nn.Module):
 
     Opening such a file runs what is in it: take it from where you would take a program.
 
-    Raises ValueError for a file that is missing or no TorchScript, and where an Inception does not
-    give 2,048 features.
+    Raises ValueError for a file that is missing or no TorchScript, where it gives no tensor, and
+    where an Inception does not give 2,048 features.
     """
 
     def __init__(self, path: str | Path, inception: bool = False) -> None:
@@ -121,16 +121,20 @@ class TorchScript(nn.Module):
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"{str(path)!r} is no TorchScript file: {reason}") from None
-        self.inception = inception
+        self.inception = flag("inception", inception)
         self.name = "Inception (2015-12-05)" if inception else f"features of {path.name}"
 
     def forward(self, x: Tensor) -> Tensor:
         try:
-            found: Tensor = self.net(x, return_features=True) if self.inception else self.net(x)
+            found: Any = self.net(x, return_features=True) if self.inception else self.net(x)
         except (RuntimeError, TypeError) as error:
             raise ValueError(
                 f"{self.name} cannot be computed: {str(error).strip().splitlines()[-1]}"
             ) from error
+        if not isinstance(found, Tensor):
+            raise ValueError(
+                f"The file gives a {type(found).__name__}, but features are a tensor (n, d)."
+            )
         if self.inception and found.shape[1:] != (INCEPTION,):
             raise ValueError(
                 f"The file gives features {tuple(found.shape)}, but Inception's are (n, "

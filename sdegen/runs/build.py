@@ -8,8 +8,9 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from sdegen.data import ArrayData, ImageFolder, hold_out, numbered_as
+from sdegen.data import ArrayData, hold_out, numbered_as
 from sdegen.data.classes import plain
+from sdegen.data.images import ImageFiles
 from sdegen.losses import Degradation
 
 ALLOWED = ("sdegen", "torch.optim")
@@ -145,11 +146,22 @@ def build_trackers(config: Mapping[str, Any]) -> list[Any]:
 def share_held_out(data: dict[str, Any]) -> float | None:
     """The share of the training data that is held out of training: ``held_out``, where ``test``
     names no other data than ``train`` does; a tenth where there is no ``test``."""
-    train, test = data["train"], data.get("test")
-    if isinstance(test, dict) and any(train.get(name) != value for name, value in test.items()):
+    if names_others(data):
         return None
-    share: float | None = data.get("held_out", None if test else 0.1)
+    share: float | None = data.get("held_out", None if data.get("test") else 0.1)
     return share
+
+
+def names_others(data: dict[str, Any]) -> bool:
+    """Whether ``test`` names other data than ``train`` does."""
+    train, test = data["train"], data.get("test")
+    differs = isinstance(test, dict) and any(train.get(k) != v for k, v in test.items())
+    return differs
+
+
+def holds_out(data: dict[str, Any]) -> bool:
+    """Whether the test data are not trained on."""
+    return names_others(data) or share_held_out(data) is not None
 
 
 def build_data(config: dict[str, Any]) -> tuple[Any, Any]:
@@ -158,15 +170,30 @@ def build_data(config: dict[str, Any]) -> tuple[Any, Any]:
 
     ValueError where a conditional model is to learn from data without classes.
     """
-    train = build_split(config, "train")
-    if config["conditional"] and isinstance(train, ArrayData | ImageFolder) and not train.classes:
+    share = share_held_out(config["data"])
+    train = build(config["data"]["train"], config["packages"])
+    if config["conditional"] and isinstance(train, ArrayData | ImageFiles) and not train.classes:
         raise ValueError(
             "conditional=true, but the data have no classes: say conditional=false, or name their "
-            "labels, data.labels of an array file and sub-folders of images."
+            "labels, data.labels of an array file, sub-folders of images, dataset.json of a zip "
+            "or .cls of shards."
         )
     if isinstance(train, IterableDataset) and not config["data"].get("test"):
         return train, None  # nothing can be held out of a stream
+    if share is not None and not isinstance(train, IterableDataset):
+        return parted(train, share)  # which are read once
     return train, build_split(config, "test", getattr(train, "names", ()))
+
+
+def parted(data: Any, share: float) -> tuple[Any, Any]:
+    """What is trained on and what is held out; ValueError where there is too little."""
+    try:
+        return hold_out(data, share)
+    except ValueError as error:
+        raise ValueError(
+            f"data.held_out={share}: {error} Name held-out data by data.test, or say "
+            "data.held_out=null, and samples are measured by what is trained on."
+        ) from error
 
 
 def build_split(config: dict[str, Any], split: str, names: Sequence[str] = ()) -> Any:
@@ -183,13 +210,7 @@ def build_split(config: dict[str, Any], split: str, names: Sequence[str] = ()) -
     if streams and split == "test" and not described.get("test"):
         raise ValueError("Of a stream nothing is held out: give data.test=...")
     if share is not None and not streams:
-        try:
-            data = hold_out(data, share)[("train", "test").index(split)]
-        except ValueError as error:
-            raise ValueError(
-                f"data.held_out={share}: {error} Name held-out data by data.test, or say "
-                "data.held_out=null, and samples are measured by what is trained on."
-            ) from error
+        data = parted(data, share)[("train", "test").index(split)]
     elif split == "test":
         data = plain(data)
     return numbered_as(data, names, known_alone=config["conditional"])

@@ -15,7 +15,7 @@ from sdegen.data import ArrayData, gather
 from sdegen.files import read_tensors, write_json
 from sdegen.metrics import Classified, Features, Fidelity, as_bytes, features_of, fidelity
 from sdegen.metrics.distances import lines
-from sdegen.runs.build import build, build_split
+from sdegen.runs.build import build, build_split, holds_out
 from sdegen.runs.chunks import SAMPLES
 from sdegen.runs.folder import Run, device_of, load_run, quality_of, with_length
 from sdegen.runs.settings import EvaluateSettings, record
@@ -46,17 +46,19 @@ def classifier_of(run: Run, packages: Sequence[str]) -> Classified:
 
 
 def features_for(node: Mapping[str, Any] | None, run: Run, packages: Sequence[str]) -> Features:
-    """What a configuration's ``features`` are; of the run where they ask for one."""
+    """What a configuration's ``features`` are; of the run where they are ``classifier_of`` it."""
     made: Any = build(node, packages)
-    return made(run, packages) if isinstance(made, partial) else made
+    own = isinstance(made, partial) and made.func is classifier_of
+    return made(run, packages) if own else made
 
 
 def featured_run(settings: EvaluateSettings) -> Featured:
     """Compare samples that ``sdegen-sample`` left in a run with its data, and write a JSON file
     beside them.
 
-    Beside the samples stands the floor: as many of the other split's data, where there are some.
-    ValueError where there are no such samples, and where they or the data are no images.
+    Beside the samples stands the floor: as many training data, where something is held out to
+    compare them with. ValueError where there are no such samples or all have failed, and where
+    they or the data are no images.
     """
     source = Path(settings.run)
     folder = samples_folder(source, settings.samples)
@@ -66,15 +68,19 @@ def featured_run(settings: EvaluateSettings) -> Featured:
         features = features.to(device_of(settings.device))
     tensors, _ = read_tensors(folder / SAMPLES)
     good = arrived(tensors["status"])
+    if not good.any():
+        raise ValueError(f"None of the {len(good)} samples in {folder} finished.")
     config = {**run.config, "packages": settings.packages}
     other = {} if settings.data is None else {"data": {**settings.data, "held_out": None}}
     data = gather(with_length(build_split({**config, **other}, settings.split)), settings.n)
-    seen = seen_by(features, data.x)
-    found = fidelity(seen_by(features, tensors["x"][good]), seen, seed=settings.seed)
+    seen = seen_by(features, data.x, settings.batch)
+    own = seen_by(features, tensors["x"][good], settings.batch)
+    found = fidelity(own, seen, seed=settings.seed)
     floor = None
-    if settings.data is None and settings.split == "test":
+    if settings.data is None and settings.split == "test" and holds_out(config["data"]):
         rest: ArrayData = gather(with_length(build_split(config, "train")), int(good.sum()))
-        floor = fidelity(seen_by(features, rest.x), seen, seed=settings.seed)
+        others = seen_by(features, rest.x, settings.batch)
+        floor = fidelity(others, seen, seed=settings.seed)
     name, inception = name_of(features), bool(getattr(features, "inception", False))
     failed = f", {int((~good).sum())} more failed" if not good.all() else ""
     text = f"{name}, {settings.split} data\n" + lines(folder.name + failed, found, inception)
@@ -100,13 +106,14 @@ def samples_folder(source: Path, name: str | None) -> Path:
     return source / "samples" / str(name)
 
 
-def seen_by(features: Features, x: Tensor) -> Tensor:
-    """Features of images in [-1, 1]."""
-    return features_of(features, as_bytes(x))
+def seen_by(features: Features, x: Tensor, batch: int) -> Tensor:
+    """Features of images in [-1, 1], ``batch`` at a time."""
+    return features_of(features, as_bytes(x), batch=batch)
 
 
 def name_of(features: Any) -> str:
     """What features are called."""
+    features = features.func if isinstance(features, partial) else features
     return str(getattr(features, "name", getattr(features, "__name__", type(features).__name__)))
 
 

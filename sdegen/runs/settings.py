@@ -191,6 +191,14 @@ class TuneSettings:
         flag("coefficients", self.coefficients), texts("packages", self.packages)
 
 
+OF_LIKELIHOODS: dict[str, Any] = {
+    **dict.fromkeys(("solver", "walk", "steps", "nfe", "divergence", "probes", "repeats")),
+    **{"protocol": None, "name": "likelihood", "importance": 1, "elbo_draws": 0},
+    **{"ddpm_steps": 0, "bounds_on": "dequantised"},
+}
+"""What features have nothing of, as it is by default."""
+
+
 @dataclass(frozen=True)
 class EvaluateSettings:
     """Of ``sdegen-evaluate``.
@@ -202,7 +210,8 @@ class EvaluateSettings:
     returns, "flow", "elbo" or "ddpm", None for none.
 
     features: what ``samples``, a folder of the run's, are compared with n data in, instead of
-    likelihoods; the objective is then "frechet" or "kernel".
+    likelihoods; the objective is then "frechet" or "kernel", and what belongs to likelihoods must
+    be left out.
     """
 
     run: str
@@ -246,6 +255,9 @@ class EvaluateSettings:
         one_of(self.bounds_on, "bounds_on", {"values": True, "dequantised": False})
         if self.samples is not None and self.features is None:
             raise ValueError(f"samples={self.samples} are compared by features: give features=...")
+        for name, usual in OF_LIKELIHOODS.items() if self.features else ():
+            if getattr(self, name) not in (usual, {}):
+                raise ValueError(f"{name} belongs to likelihoods: leave it or features out.")
         known = ("frechet", "kernel") if self.features else ("flow", "elbo", "ddpm")
         optional(objective, "objective", self.objective, known)
         needed = {"elbo": "elbo_draws", "ddpm": "ddpm_steps"}.get(self.objective or "")

@@ -131,6 +131,48 @@ def test_shards_of_laion_are_read(tmp_path: Path) -> None:
     assert all(np.array_equal(pixels(held[i][0]), PIXELS[k]) for i, k in enumerate(numbers))
 
 
+def test_every_shard_is_read_once_and_none_is_skipped(tmp_path: Path) -> None:
+    for k in (0, 1, 11):
+        shard(tmp_path / f"x{k}.tar", {"0.png": png(0)})
+    assert len(ImageShards(tmp_path / "x{0..1}*.tar", 8)) == 3  # x1* is x1 and x11
+    with refused_with(f"there is no shard '{tmp_path / 'x2.tar'}'"):
+        ImageShards(tmp_path / "x{0..3}.tar", 8)
+    with refused_with("there is no shard"):
+        ImageShards(tmp_path / "x{1..0}.tar", 8)
+    for name in ("a[1].tar", "b{0..3}.tar"):
+        shard(tmp_path / name, {"0.png": png(0), "1.png": png(1)})
+        assert len(ImageShards(tmp_path / name, 8)) == 2
+
+
+def test_samples_that_are_passed_over_are_said(tmp_path: Path) -> None:
+    files = {"0.png": png(0), "1.heic": b"x", "photo.v2.png": png(1)}
+    with pytest.warns(
+        UserWarning, match=r"2 samples in .* are passed over, as that of 1.heic in .*a.tar is"
+    ):
+        assert len(ImageShards(shard(tmp_path / "a.tar", files), 8)) == 1
+
+
+def test_what_follows_the_end_of_a_shard_is_refused(tmp_path: Path) -> None:
+    """Of shards that were put together as files tarfile reads the first alone, and of a shard with
+    a damaged header what comes before it."""
+    path = shard(tmp_path / "a.tar", {"0.png": png(0), "1.png": png(1)})
+    whole = path.read_bytes()
+    path.write_bytes(whole + bytes(5 * 512))
+    assert len(ImageShards(path, 8)) == 2
+    second = 512 + (len(png(0)) + 511) // 512 * 512
+    assert whole[second : second + 5] == b"1.png"
+    for content in (whole + whole, whole[:second] + b"x" + whole[second + 1 :]):
+        path.write_bytes(content)
+        with refused_with("goes on after its end: is it damaged, or are several in one file?"):
+            ImageShards(path, 8)
+
+
+def test_json_is_parsed_where_it_is_needed(tmp_path: Path) -> None:
+    files = {"0.png": png(0), "0.json": b"{", "0.cls": b"3", "0.txt": b"a"}
+    data = ImageShards(shard(tmp_path / "a.tar", files), 8)
+    assert data.names == ("3",) and data.captions == ("a",)
+
+
 def test_classes_of_shards(tmp_path: Path) -> None:
     by_file = {}
     for k in range(4):
@@ -169,6 +211,7 @@ def test_what_is_no_shard_is_refused(tmp_path: Path) -> None:
             ImageShards(path, 8)
     for files, words in (
         ({"0.txt": b"x"}, "have no image, of .png"),
+        ({"0.png": png(0), "0.PNG": png(1)}, f"0.PNG in {path} is there twice"),
         ({**one, "1.png": png(1)}, f"1.png in {path} has no label, but others have one"),
         ({**one, "0.cls": b"cat"}, f"label of 0.png in {path} is 'cat', but it must be a number"),
         ({**one, "0.cls": b"-1"}, "is '-1', but it must be a number from 0 on"),

@@ -18,6 +18,7 @@ from sdegen.data import (
     digits,
     gather,
     hold_out,
+    to_uint8,
     tokens,
     vocabulary,
 )
@@ -120,10 +121,68 @@ def test_a_folder_has_the_captions_of_its_metadata(tmp_path: Path) -> None:
     for text, words in (
         (json.dumps(lines[0]), "has no line for 'a.png'"),
         (json.dumps({"file_name": "d.png", "text": ""}), "line 1 of"),
-        (json.dumps({"file_name": "a.png"}), "must be a JSON object with a file_name and a text"),
+        (json.dumps({"file_name": "a.png", "text": 3}), "must be a JSON object with a file_name"),
+        (json.dumps({"text": "a"}), "must be a JSON object with a file_name, and a text where"),
+        (
+            "\n".join([json.dumps(lines[0]), json.dumps({"file_name": "a.png"})]),
+            "metadata.jsonl' has no text, but others have one",
+        ),
         ('{"file_name": ', "is '{\"file_name\": ', but it must be a JSON object"),
         ("[1]", "is '[1]', but it must be a JSON object"),
     ):
         (tmp_path / "metadata.jsonl").write_text(text)
         with refused_with(words):
             ImageFolder(tmp_path, 4)
+
+
+def test_metadata_without_text_has_no_captions(tmp_path: Path) -> None:
+    """Such folders are Hugging Face's too: other columns are not read."""
+    Image.new("L", (4, 4), 9).save(tmp_path / "a.png")
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "label": 3}))
+    assert ImageFolder(tmp_path, 4).captions == ()
+    (tmp_path / "captions.jsonl").write_text(json.dumps({"file_name": "a.png", "text": "a"}))
+    assert ImageFolder(tmp_path, 4).captions == ("a",)
+
+
+def test_lines_of_metadata_end_where_json_says(tmp_path: Path) -> None:
+    """What is a line's end to Python may stand in a JSON string as it is; and a file may begin
+    with a byte order mark, as Windows writes it."""
+    said = {"a.png": "one\u2028two", "b.png": "three\x85four"}
+    lines = [json.dumps({"file_name": k, "text": v}, ensure_ascii=False) for k, v in said.items()]
+    for name in said:
+        Image.new("L", (4, 4), 9).save(tmp_path / name)
+    path = tmp_path / "metadata.jsonl"
+    path.write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    assert ImageFolder(tmp_path, 4).captions == tuple(said.values())
+    path.write_bytes("\n".join(lines).encode("utf-16"))
+    with refused("metadata.jsonl' could not be read .is it UTF-8"):
+        ImageFolder(tmp_path, 4)
+
+
+def test_metadata_of_sub_folders_are_relative_to_these(tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (4, 4), 9).save(tmp_path / name / "a.png")
+        line = json.dumps({"file_name": "a.png", "text": f"of {name}"})
+        (tmp_path / name / "metadata.jsonl").write_text(line)
+    data = ImageFolder(tmp_path, 4)
+    assert data.captions == ("of x", "of y") and data.names == ("x", "y")
+    # The nearest folder's word is the last.
+    line = json.dumps({"file_name": "x/a.png", "text": "of all"})
+    (tmp_path / "metadata.jsonl").write_text(line)
+    assert ImageFolder(tmp_path, 4).captions == ("of x", "of y")
+
+
+def test_captions_are_gathered_and_those_of_damaged_images_are_not(tmp_path: Path) -> None:
+    lines = []
+    for k in range(4):
+        Image.new("L", (4, 4), 50 * k).save(tmp_path / f"{k}.png")
+        lines.append(json.dumps({"file_name": f"{k}.png", "text": f"{50 * k}"}))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    assert gather(ImageFolder(tmp_path, 4)).captions == ("0", "50", "100", "150")
+    for damaged in (1, 3):
+        (tmp_path / f"{damaged}.png").write_bytes(b"x")
+    with pytest.warns(UserWarning, match="is left out"):
+        data = gather(ImageFolder(tmp_path, 4))
+    assert data.captions == ("0", "100", "100", "0")
+    assert [int(c) for c in data.captions] == to_uint8(data.x)[:, 0, 0, 0].tolist()

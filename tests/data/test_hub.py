@@ -74,6 +74,11 @@ def test_a_saved_folder_is_read(tmp_path: Path) -> None:
         HubFolder(tmp_path / "a", 6, label="kind")
     with refused_with("the label 'text' of an item is 'picture 0', but it must be a number"):
         HubFolder(tmp_path / "a", 6, label="text")
+    holes = saved(tmp_path / "g", text=["a", None, "b", "c", "d"])
+    with refused_with("the caption 'text' of row 1 is None, which is no text"):
+        HubFolder(holes, 6, caption="text")
+    with refused_with("the caption 'label' of row 0 is 2, which is no text"):
+        HubFolder(holes, 6, caption="label")
     (tmp_path / "e").mkdir()
     with refused_with("could not be read as what save_to_disk writes"):
         HubFolder(tmp_path / "e", 6)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from sdegen.metrics import CLIPScore
 from tests.cases import close, refused, refused_with
@@ -71,13 +72,23 @@ def test_the_score_is_that_of_the_embeddings(tmp_path: Path) -> None:
     assert long.shape == (1,)
     with refused_with("There are 1 captions of 3 images"):
         score(x, ["cat"])
-    with refused("Scores are of uint8 .n, 3, h, w., but x is torch.float32"):
+    with refused("Scores are of uint8 .n, 3, h, w. with n >= 1, but x is torch.float32"):
         score(x.float(), captions)
+    with refused_with("with n >= 1, but x is torch.uint8 of (0, 3, 16, 16)"):
+        score(x[:0], [])
     with refused_with("There is no folder 'openai/clip' of a CLIP model"):
         CLIPScore("openai/clip")
     (tmp_path / "empty").mkdir()
     with refused("empty' is no folder of a CLIP model: "):
         CLIPScore(tmp_path / "empty")
+    # What is not there, or of another shape, is not drawn at random instead.
+    weights = load_file(tmp_path / "tiny" / "model.safetensors")
+    key = "visual_projection.weight"
+    for wrong in ({}, {key: weights[key][:3].clone()}):
+        kept = {name: value for name, value in weights.items() if name != key}
+        save_file({**kept, **wrong}, tmp_path / "tiny" / "model.safetensors", {"format": "pt"})
+        with refused_with(f"its weights lack {key}, or have it in another shape (1 such)"):
+            CLIPScore(tmp_path / "tiny")
     (tmp_path / "tiny" / "model.safetensors").write_bytes(b"x" * 100)
     with refused("tiny' is no folder of a CLIP model: "):
         CLIPScore(tmp_path / "tiny")

@@ -47,6 +47,13 @@ class Wide(nn.Module):
         return x.float().mean((1, 2, 3))[:, None].expand(-1, 2048 if return_features else 8)
 
 
+class Pair(nn.Module):
+    """Two things at once."""
+
+    def forward(self, x: Tensor, return_features: bool = False) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
 def scripted(net: nn.Module, path: Path) -> Path:
     with pytest.warns(DeprecationWarning, match="torch.jit"):
         torch.jit.script(net).save(str(path))
@@ -112,6 +119,12 @@ def test_a_scripted_file_sees_bytes_and_is_called_what_it_is(tmp_path: Path) -> 
         features_of(TorchScript(path, inception=True), IMAGES)
     wide = TorchScript(scripted(Wide(), tmp_path / "wide.pt"), inception=True)
     assert features_of(wide, IMAGES).shape == (7, 2048) and wide.inception
+    for inception in (False, True):
+        pair = TorchScript(scripted(Pair(), tmp_path / "pair.pt"), inception=inception)
+        with refused_with("The file gives a tuple, but features are a tensor (n, d)"):
+            features_of(pair, IMAGES)
+    with refused_with("inception must be true or false, but it is 'no'"):
+        TorchScript(path, inception="no")  # type: ignore[arg-type]
     with refused_with("There is no file 'nowhere.pt' of features"):
         TorchScript("nowhere.pt")
     (tmp_path / "x.pt").write_text("x")

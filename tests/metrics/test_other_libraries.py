@@ -38,18 +38,16 @@ def test_torchmetrics_has_the_same_distances() -> None:
     own = features_of(net, a), features_of(net, b)
     theirs = fid.FrechetInceptionDistance(feature=net, input_img_size=(3, 8, 8))
     theirs.set_dtype(torch.float64)
-    kernel = kid.KernelInceptionDistance(feature=net, subsets=1, subset_size=250)
-    for metric in (theirs, kernel):
-        metric.update(b, real=True)
-        metric.update(a, real=False)
+    theirs.update(b, real=True)
+    theirs.update(a, real=False)
     # Its covariances are differences of sums of float32 features.
     close(frechet_distance(*own), theirs.compute(), rtol=1e-5)
-    # With one subset as large as a side, of which it takes a random part of the larger one.
+    # With one subset as large as both sides: of a larger one it takes a random part.
     equal = own[0][:250], own[1]
-    again = kid.KernelInceptionDistance(feature=net, subsets=1, subset_size=250)
-    again.update(b, real=True)
-    again.update(a[:250], real=False)
-    mean, _ = again.compute()
+    kernel = kid.KernelInceptionDistance(feature=net, subsets=1, subset_size=250)
+    kernel.update(b, real=True)
+    kernel.update(a[:250], real=False)
+    mean, _ = kernel.compute()
     close(kernel_distance(*equal, size=250).value, mean, rtol=1e-4)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from PIL import Image
 
 import sdegen as sg
+import sdegen.data
 from sdegen.data import ImageFolder, class_counts, gather, hold_out, moments
 from sdegen.files import write_tensors
 from sdegen.networks import UNet
@@ -126,6 +129,38 @@ def test_the_only_image_of_a_class_is_trained_on(images: Path, tmp_path: Path) -
     assert [class_counts(each) for each in build_data(config)] == [[1, 1]] * 2
     (images / "a" / "1.png").rename(few / "a" / "1.png")
     assert [class_counts(each) for each in build_data(folder(few))] == [[1, 1], [1, 0]]
+
+
+def test_images_without_classes_cannot_be_conditional(images: Path, tmp_path: Path) -> None:
+    """Of whatever kind: what has no classes is refused before anything is trained."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(images / "a" / "0.png", "0.png")
+        archive.write(images / "a" / "1.png", "1.png")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(images / "a" / "0.png", "0.png")
+        tar.add(images / "a" / "1.png", "1.png")
+    for n, node in (
+        (10, {"_target_": "sdegen.data.ImageFolder", "root": str(images / "a"), "size": 4}),
+        (2, {"_target_": "sdegen.data.ImageZip", "path": str(tmp_path / "a.zip"), "size": 4}),
+        (2, {"_target_": "sdegen.data.ImageShards", "path": str(tmp_path / "a.tar"), "size": 4}),
+    ):
+        config: dict[str, Any] = {"data": {"train": node}, "packages": [], "conditional": True}
+        with refused("conditional=true, but the data have no classes: say conditional=false"):
+            build_data(config)
+        assert [len(each) for each in build_data({**config, "conditional": False})] == [n - 1, 1]
+
+
+def test_data_in_two_parts_are_read_once(numbers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    from_file = sdegen.data.from_file
+
+    def counted(path: str) -> Any:
+        read.append(path)
+        return from_file(path)
+
+    monkeypatch.setattr(sdegen.data, "from_file", counted)
+    build_data(array(numbers))
+    assert read == [str(numbers)]
 
 
 def test_held_out_images_are_neither_flipped_nor_cropped(images: Path) -> None:

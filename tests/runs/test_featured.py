@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 
 from sdegen.cli.main import store_groups
 from sdegen.data import ArrayData, digits, gather
-from sdegen.files import read_json, write_tensors
+from sdegen.files import read_json, read_tensors, write_tensors
 from sdegen.metrics import Raw, as_bytes, features_of, frechet_distance, kernel_distance
 from sdegen.runs.build import build_data
 from sdegen.runs.chunks import SAMPLES
@@ -51,6 +52,11 @@ def write(folder: Path, name: str, x: torch.Tensor, failed: int = 0) -> None:
     status[:failed] = int(Status.NONFINITE)
     nfe = torch.full((len(x),), 7)
     write_tensors(folder / "samples" / name / SAMPLES, {"x": x, "nfe": nfe, "status": status}, {})
+
+
+def colours(x: torch.Tensor, scale: float) -> torch.Tensor:
+    """Features that a user has: the mean of each channel."""
+    return scale * x.float().mean((2, 3))
 
 
 def asked(run: Path, *how: str) -> EvaluateSettings:
@@ -113,6 +119,65 @@ def test_what_cannot_be_compared_is_refused(run: Path) -> None:
         featured_run(
             asked(run, "samples=same", "features=torchscript", "features.path=nowhere.pt")
         )
+
+
+def test_where_nothing_is_held_out_there_is_no_floor(run: Path, tmp_path: Path) -> None:
+    """All data are trained on: beside themselves they would be a floor of zero."""
+    node = {"_target_": "sdegen.data.digits", "split": "train"}
+    tensors, header = read_tensors(run / WEIGHTS)
+    settings = asked(run, "samples=a", "n=20")
+    for n, (data, floored) in enumerate(
+        (
+            ({"held_out": None, "train": node}, False),
+            ({"held_out": 0.5, "train": node}, True),
+            ({"held_out": None, "train": node, "test": {**node, "split": "test"}}, True),
+        )
+    ):
+        folder = tmp_path / f"{n}"
+        folder.mkdir()
+        write_tensors(
+            folder / WEIGHTS, tensors, {**header, "config": {**header["config"], "data": data}}
+        )
+        write(folder, "a", digits("test").x[:20])
+        found = featured_run(replace(settings, run=str(folder)))
+        assert (found.floor is not None) is floored and ("floor" in found.text) is floored
+
+
+def test_samples_that_failed_all_are_said(run: Path) -> None:
+    write(run, "none", digits("train").x[:4], failed=4)
+    with refused("None of the 4 samples in .*none finished"):
+        featured_run(asked(run, "samples=none"))
+
+
+def test_features_of_ones_own_may_be_a_part_of_a_function(run: Path) -> None:
+    node = {"_target_": f"{__name__}.colours", "_partial_": True, "scale": 0.01}
+    settings = replace(asked(run, "samples=same"), features=node, packages=["tests"], batch=100)
+    found = featured_run(settings)
+    assert found.samples.frechet.d == 3 and "colours, test data" in found.text
+
+
+def test_as_many_images_are_looked_at_at_once_as_are_asked_for(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, forward = list[int](), Raw.forward
+
+    def counted(features: Raw, x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return forward(features, x)
+
+    monkeypatch.setattr(Raw, "forward", counted)
+    featured_run(asked(run, "samples=same", "n=70", "batch=33"))
+    assert max(seen) == 33
+
+
+def test_settings_of_likelihoods_are_refused(run: Path) -> None:
+    settings = asked(run, "samples=same")
+    wrong: dict[str, Any] = {"steps": 3, "elbo_draws": 2, "bounds_on": "values", "name": "x"}
+    for name in wrong:
+        with refused(f"{name} belongs to likelihoods: leave it or features out"):
+            replace(settings, **{name: wrong[name]})
+    with refused("solver belongs to likelihoods: leave it or features out"):
+        asked(run, "samples=same", "solver=heun")
 
 
 @pytest.mark.slow
