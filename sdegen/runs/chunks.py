@@ -122,15 +122,21 @@ def among(devices: int, other: Callable[[int, list[Job]], None]) -> Dealt:
     """To so many processes, this one included, of which the others are started here: other(k,
     jobs) makes those of process k there and puts them on the shelf.
 
-    What is dealt raises ValueError where one of them fails.
+    All of them have as many threads, on which the rounding of a network depends.  What is dealt
+    raises ValueError where one of them fails.
     """
 
     @contextmanager
     def dealt(todo: list[Job]) -> Iterator[Share]:
         theirs = [todo[k::devices] for k in range(1, devices)]
-        threads = max(1, torch.get_num_threads() // devices)
-        with at_work(other, [part for part in theirs if part], threads) as team:
-            yield Share(todo[::devices], team.wait)
+        before = torch.get_num_threads()
+        threads = max(1, before // devices)
+        torch.set_num_threads(threads)
+        try:
+            with at_work(other, [part for part in theirs if part], threads) as team:
+                yield Share(todo[::devices], team.wait)
+        finally:
+            torch.set_num_threads(before)
 
     return dealt
 
@@ -150,8 +156,8 @@ def gathered(
     In the memory is a chunk at a time: what is returned is the file's, which the system reads as
     it is looked at.
 
-    Raises ValueError where the folder holds samples of another ``same``, or a damaged file, and
-    where another process failed.
+    Raises ValueError where the folder holds samples of another ``same``, or a damaged file, where
+    another process failed, and where samples that another one made are not in the folder.
     """
     from tqdm import tqdm
 
@@ -177,6 +183,11 @@ def gathered(
         if first == count:  # beyond n there may be gaps
             chain.append(part)
             count += part.n
+    if count < n:
+        raise ValueError(
+            f"Sample {count} of {n} is not in {parts}, though all were made: do all processes see "
+            "the same folder? The same command makes what is missing."
+        )
     if [part.file for part in chain] != [path]:  # what is there stays, where it is enough
         seconds = sum(part.seconds for part in chain)
         join_tensors(path, [part.file for part in chain], shelf.about(seconds))
