@@ -65,9 +65,9 @@ class Shelf:
         """What a file says of itself."""
         return {"config": dict(self.config), "same": dict(self.same), "seconds": seconds}
 
-    def parts(self) -> dict[int, Part]:
+    def parts(self, known: Mapping[int, Part] | None = None) -> dict[int, Part]:
         """Those that are there, by their first sample, in order; none twice, and each read whole,
-        one after another.
+        one after another, but for those that are known from an earlier look.
 
         Raises ValueError for samples of another ``same``, and for a damaged file.
         """
@@ -76,14 +76,19 @@ class Shelf:
             for file in (self.folder / PARTS).glob("*.safetensors")
             if file.stem.isdecimal()
         ]
+        before = {part.file: part for part in (known or {}).values()}
         found, count = dict[int, Part](), 0
         for first, file in [(0, self.folder / SAMPLES), *sorted(named)]:
             if file.is_file() and first >= count:
-                tensors, about = read_tensors(file)
-                refuse_mixture(file, about.get("same", {}), self.same)
-                found[first] = Part(file, len(tensors["x"]), about["seconds"])
-                count = first + len(tensors["x"])
+                found[first] = before[file] if file in before else self.look_at(file)
+                count = first + found[first].n
         return found
+
+    def look_at(self, file: Path) -> Part:
+        """A file of the folder; ValueError for another ``same``, and for a damaged one."""
+        tensors, about = read_tensors(file)
+        refuse_mixture(file, about.get("same", {}), self.same)
+        return Part(file, len(tensors["x"]), about["seconds"])
 
     def done(self, todo: list[Job]) -> int:
         """Samples of these jobs that have come to the shelf, while others put theirs there."""
@@ -162,8 +167,10 @@ def gathered(
     from tqdm import tqdm
 
     path, parts = shelf.folder / SAMPLES, shelf.folder / PARTS
-    clear_parts(parts)  # what a killed process was writing there
-    todo = jobs(shelf.parts(), n, size)
+    # What a killed process was writing there; one that has not heard of its end may still write.
+    clear_parts(parts, age=3600)
+    before = shelf.parts()
+    todo = jobs(before, n, size)
     total = sum(m for _, m in todo)
     with (
         tqdm(total=total, unit="sample", leave=False, disable=len(todo) < 2) as bar,
@@ -177,7 +184,7 @@ def gathered(
             shelf.put(first, make(first, m))
             look()
         share.wait(look)
-    there = shelf.parts()
+    there = shelf.parts(before)
     chain, count = list[Part](), 0
     for first, part in sorted(there.items()):
         if first == count:  # beyond n there may be gaps

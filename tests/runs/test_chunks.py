@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -65,8 +66,19 @@ def test_a_chunk_that_a_killed_process_was_writing_goes(tmp_path: Path) -> None:
         made(tmp_path, 10, 3, Maker(2))
     half = tmp_path / PARTS / f"{PART}000000006-x.safetensors"
     half.write_bytes(b"half")
+    os.utime(half, (0, 0))
     assert made(tmp_path, 10, 3, Maker()).tensors["x"].flatten().tolist() == list(range(10))
     assert {path.name for path in tmp_path.iterdir()} == {SAMPLES}
+
+
+def test_a_chunk_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Killed):
+        made(tmp_path, 10, 2, Maker(3))
+    looked = Counter[str]()
+    look = Shelf.look_at
+    monkeypatch.setattr(Shelf, "look_at", lambda s, f: looked.update([f.stem]) or look(s, f))
+    made(tmp_path, 10, 2, Maker())
+    assert looked == {f"{first:09}": 1 for first in range(0, 10, 2)}
 
 
 def test_samples_of_other_settings_are_not_mixed_in(tmp_path: Path) -> None:
