@@ -196,8 +196,8 @@ def opened(path: Path) -> Iterator[Any]:
             yield file
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise ValueError(
-            f"The checkpoint {path} is damaged or not sdegen's ({error}): "
-            "restore a copy, or delete it to start again."
+            f"The file {path} is damaged or not sdegen's ({error}): "
+            "restore a copy, or delete it to make it again."
         ) from error
 
 

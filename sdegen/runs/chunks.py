@@ -65,9 +65,9 @@ class Shelf:
         """What a file says of itself."""
         return {"config": dict(self.config), "same": dict(self.same), "seconds": seconds}
 
-    def parts(self) -> dict[int, Part]:
+    def parts(self, known: Mapping[int, Part] | None = None) -> dict[int, Part]:
         """Those that are there, by their first sample, in order; none twice, and each read whole,
-        one after another.
+        one after another, but for those that are known from an earlier look.
 
         Raises ValueError for samples of another ``same``, and for a damaged file.
         """
@@ -76,14 +76,19 @@ class Shelf:
             for file in (self.folder / PARTS).glob("*.safetensors")
             if file.stem.isdecimal()
         ]
+        before = {part.file: part for part in (known or {}).values()}
         found, count = dict[int, Part](), 0
         for first, file in [(0, self.folder / SAMPLES), *sorted(named)]:
             if file.is_file() and first >= count:
-                tensors, about = read_tensors(file)
-                refuse_mixture(file, about.get("same", {}), self.same)
-                found[first] = Part(file, len(tensors["x"]), about["seconds"])
-                count = first + len(tensors["x"])
+                found[first] = before[file] if file in before else self.look_at(file)
+                count = first + found[first].n
         return found
+
+    def look_at(self, file: Path) -> Part:
+        """A file of the folder; ValueError for another ``same``, and for a damaged one."""
+        tensors, about = read_tensors(file)
+        refuse_mixture(file, about.get("same", {}), self.same)
+        return Part(file, len(tensors["x"]), about["seconds"])
 
     def done(self, todo: list[Job]) -> int:
         """Samples of these jobs that have come to the shelf, while others put theirs there."""
@@ -122,15 +127,21 @@ def among(devices: int, other: Callable[[int, list[Job]], None]) -> Dealt:
     """To so many processes, this one included, of which the others are started here: other(k,
     jobs) makes those of process k there and puts them on the shelf.
 
-    What is dealt raises ValueError where one of them fails.
+    All of them have as many threads, on which the rounding of a network depends.  What is dealt
+    raises ValueError where one of them fails.
     """
 
     @contextmanager
     def dealt(todo: list[Job]) -> Iterator[Share]:
         theirs = [todo[k::devices] for k in range(1, devices)]
-        threads = max(1, torch.get_num_threads() // devices)
-        with at_work(other, [part for part in theirs if part], threads) as team:
-            yield Share(todo[::devices], team.wait)
+        before = torch.get_num_threads()
+        threads = max(1, before // devices)
+        torch.set_num_threads(threads)
+        try:
+            with at_work(other, [part for part in theirs if part], threads) as team:
+                yield Share(todo[::devices], team.wait)
+        finally:
+            torch.set_num_threads(before)
 
     return dealt
 
@@ -150,14 +161,16 @@ def gathered(
     In the memory is a chunk at a time: what is returned is the file's, which the system reads as
     it is looked at.
 
-    Raises ValueError where the folder holds samples of another ``same``, or a damaged file, and
-    where another process failed.
+    Raises ValueError where the folder holds samples of another ``same``, or a damaged file, where
+    another process failed, and where samples that another one made are not in the folder.
     """
     from tqdm import tqdm
 
     path, parts = shelf.folder / SAMPLES, shelf.folder / PARTS
-    clear_parts(parts)  # what a killed process was writing there
-    todo = jobs(shelf.parts(), n, size)
+    # What a killed process was writing there; one that has not heard of its end may still write.
+    clear_parts(parts, age=3600)
+    before = shelf.parts()
+    todo = jobs(before, n, size)
     total = sum(m for _, m in todo)
     with (
         tqdm(total=total, unit="sample", leave=False, disable=len(todo) < 2) as bar,
@@ -171,12 +184,17 @@ def gathered(
             shelf.put(first, make(first, m))
             look()
         share.wait(look)
-    there = shelf.parts()
+    there = shelf.parts(before)
     chain, count = list[Part](), 0
     for first, part in sorted(there.items()):
         if first == count:  # beyond n there may be gaps
             chain.append(part)
             count += part.n
+    if count < n:
+        raise ValueError(
+            f"Sample {count} of {n} is not in {parts}, though all were made: do all processes see "
+            "the same folder? The same command makes what is missing."
+        )
     if [part.file for part in chain] != [path]:  # what is there stays, where it is enough
         seconds = sum(part.seconds for part in chain)
         join_tensors(path, [part.file for part in chain], shelf.about(seconds))

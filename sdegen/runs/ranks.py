@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from sdegen.runs.chunks import Dealt, Job, Share
-from sdegen.training.engine import launched
+from sdegen.training.engine import environment, launched
 
 PATIENCE = timedelta(days=30)
 """That one process waits for another. One that has died is heard at once: its connection ends."""
@@ -89,8 +89,6 @@ def ranks() -> Ranks | None:
     ValueError where a launcher says that there are others, and they cannot be reached.
     """
     from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     said, world = os.environ, launched()
@@ -102,8 +100,7 @@ def ranks() -> Ranks | None:
             f"{world} processes were started together, and it is not said how many on each "
             "machine: give srun --ntasks-per-node, or use torchrun."
         )
-    kind = TorchElasticEnvironment if TorchElasticEnvironment.detect() else SLURMEnvironment
-    strategy = DDPStrategy(cluster_environment=kind(), process_group_backend="gloo")
+    strategy = DDPStrategy(cluster_environment=environment(), process_group_backend="gloo")
     nodes = world // here
     fabric = Fabric(accelerator="cpu", devices=here, num_nodes=nodes, strategy=strategy)
     try:

@@ -17,9 +17,25 @@ def launched() -> int:
     said = os.environ
     if "TORCHELASTIC_RUN_ID" in said:
         return int(said.get("WORLD_SIZE", 1))
-    if "SLURM_PROCID" in said:  # a batch script itself has it too, as a step of one task
-        return int(said.get("SLURM_STEP_NUM_TASKS") or said.get("SLURM_NTASKS") or 1)
-    return 1
+    # SLURM_NTASKS is what a job may have: its batch script has it too, and is alone.
+    return int(said.get("SLURM_STEP_NUM_TASKS") or 1)
+
+
+def environment() -> Any:
+    """How processes of Lightning Fabric find each other; None where it is to see for itself.
+
+    Not its own choice under Slurm: it takes a batch script for one of SLURM_NTASKS processes, and
+    what srun started in an interactive job for one alone.
+    """
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    if launched() > 1:
+        return SLURMEnvironment()
+    return LightningEnvironment() if "SLURM_NTASKS" in os.environ else None
 
 
 def launch(settings: TrainSettings) -> Any:
@@ -32,7 +48,11 @@ def launch(settings: TrainSettings) -> Any:
             f"{launched()} processes were started together, but train.devices x train.num_nodes = "
             f"{settings.devices} x {settings.num_nodes}: give as many as there are."
         )
-
+    if settings.num_nodes > 1 and launched() == 1 and "MASTER_ADDR" not in os.environ:
+        raise ValueError(
+            f"train.num_nodes = {settings.num_nodes}, but this process is alone: start all by "
+            "torchrun or srun, or one a machine with MASTER_ADDR, MASTER_PORT and NODE_RANK."
+        )
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("train.device = 'cuda', but torch sees no CUDA device: use 'cpu'.")
     cuda = settings.device != "cpu" and torch.cuda.is_available()
@@ -45,11 +65,13 @@ def launch(settings: TrainSettings) -> Any:
 
         strategy = ModelParallelStrategy(shard, data_parallel_size=world, tensor_parallel_size=1)
     try:
+        place = environment()
         fabric = Fabric(
             accelerator="cuda" if cuda else "cpu",
             devices=settings.devices,
             num_nodes=settings.num_nodes,
             strategy=strategy,
+            plugins=None if place is None else [place],
             precision=precision,  # type: ignore[arg-type]
         )
     except (ValueError, RuntimeError) as error:  # of a launcher's numbers, too

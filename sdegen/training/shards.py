@@ -63,6 +63,20 @@ def like(value: Any, target: Any) -> Any:
     return distribute_tensor(value.to(mesh.device_type, dtype), mesh, target.placements)
 
 
+def take_step(optimizer: Any) -> None:
+    """A step of an optimiser; ValueError of one that cannot do it with parts of tensors."""
+    try:
+        optimizer.step()
+    except RuntimeError as error:
+        if not any(each in str(error) for each in ("placement", "DTensor")):
+            raise
+        name = type(getattr(optimizer, "optimizer", optimizer)).__name__
+        raise ValueError(
+            f"{name} cannot take a step with weights that are shared out (train.strategy = "
+            "'fsdp'): use another optimiser, such as AdamW, or train.strategy=ddp."
+        ) from error
+
+
 def all_finite(values: list[Tensor]) -> Tensor:
     """Whether this process's parts of tensors are finite, () of 0 or 1."""
     return torch.stack([here(each.detach()).isfinite().all() for each in values]).all().float()

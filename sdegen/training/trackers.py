@@ -5,14 +5,13 @@ metrics.jsonl stays the truth: what a run that goes on tells once more is in no 
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sdegen.files import read_json, write_json
+from sdegen.checks import warn
 
 Records = Sequence[Mapping[str, Any]]
 """What metrics.jsonl holds."""
@@ -59,7 +58,7 @@ class TensorBoard:
         """The logger, from the step on."""
         from sdegen.training.loggers import Pictured
 
-        return Pictured(folder, name="", version="tensorboard", purge_step=step + 1)
+        return Pictured(folder, step + 1)
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Wandb:
 
     project: its name there.  mode: "offline", to be sent by ``wandb sync``, "online" or
     "disabled".  A run that goes on has the identifier that wandb.json keeps, and tells what was
-    not told before.
+    not told before: the last steps told are kept there too.
     """
 
     project: str = "sdegen"
@@ -82,14 +81,18 @@ class Wandb:
             )
 
     def __call__(self, folder: Path, step: int, records: Records) -> Any:
-        """The logger, after what was told before."""
+        """The logger, begun, which has been told all records up to the step.
+
+        Raises ValueError where wandb cannot begin.
+        """
         from sdegen.training.loggers import WandbLogger
 
-        path = folder / "wandb.json"
-        if not path.is_file():
-            write_json(path, {"id": secrets.token_hex(6)})
-        told = max((record["step"] for record in records), default=0)
-        return WandbLogger(folder, read_json(path)["id"], self.project, self.mode, told)
+        logger = WandbLogger(folder / "wandb.json", self.project, self.mode)
+        _ = logger.experiment  # now, so that what is wrong is said before there are steps
+        for record in records:
+            if record["step"] <= step:  # of one that was killed before it could tell
+                logger.log_metrics(numbers(record), record["step"])
+        return logger
 
 
 def numbers(record: Mapping[str, Any]) -> dict[str, float]:
@@ -98,27 +101,46 @@ def numbers(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 class Tracking:
-    """The loggers of a run under way; nothing where there are none."""
+    """The loggers of a run under way; nothing where there are none.
+
+    A logger that fails on the way costs a warning and is told nothing more: training goes on.
+    settings: of the run, which loggers are told at the start.
+    """
 
     def __init__(
-        self, trackers: Sequence[Tracker], folder: Path, step: int, records: Records
+        self,
+        trackers: Sequence[Tracker],
+        folder: Path,
+        step: int,
+        records: Records,
+        settings: Mapping[str, Any],
     ) -> None:
         self.loggers = [tracker(folder, step, records) for tracker in trackers]
+        self.each("log_hyperparams", dict(settings))
 
     def tell(self, record: Mapping[str, Any]) -> None:
         """A record, to all of them, which have it on the disk then."""
-        for logger in self.loggers:
-            logger.log_metrics(numbers(record), record["step"])
-            logger.save()
+        self.each("log_metrics", numbers(record), record["step"])
+        self.each("save")
 
     def show(self, path: Path, step: int) -> None:
         """A picture, to those that take one."""
-        for logger in self.loggers:
-            if show := getattr(logger, "show", None):
-                show("samples", path, step)
+        self.each("show", "samples", path, step)
 
     def close(self, status: str) -> None:
         """At the run's end, whose status is "success", "aborted" or "failed"."""
-        for logger in self.loggers:
-            logger.finalize(status)
+        self.each("finalize", status)
         self.loggers = []
+
+    def each(self, what: str, *given: Any) -> None:
+        """Call a method of all loggers that have it, and drop those that fail."""
+        for logger in list(self.loggers):
+            try:
+                getattr(logger, what, lambda *given: None)(*given)
+            except Exception as error:  # of whatever a tracker is made of
+                if what == "log_hyperparams" and isinstance(error, NotImplementedError):
+                    continue  # Lightning's CSVLogger takes no settings
+                self.loggers.remove(logger)
+                reason = " ".join(str(error).split())[:300]
+                name = type(logger).__name__
+                warn(f"{name} is told nothing more, as its {what} failed: {reason}")

@@ -40,7 +40,7 @@ from sdegen.training.identity import is_until, refuse_other
 from sdegen.training.objective import Loss, Objective, at_step
 from sdegen.training.rates import rate
 from sdegen.training.settings import TrainSettings
-from sdegen.training.shards import all_finite, whole
+from sdegen.training.shards import all_finite, take_step, whole
 from sdegen.training.signals import Wish
 from sdegen.training.trackers import Tracker, Tracking
 
@@ -106,7 +106,7 @@ class Trainer:
         self.settings, self.folder, self.data = settings, folder, data
         self.held_out = None if held_out is None else plain(held_out)
         self.identity, self.about = identity or {}, about or {}
-        self.trackers, self.tracking = trackers, Tracking((), folder, 0, ())
+        self.trackers, self.tracking = trackers, Tracking((), folder, 0, (), {})
         self.fabric = launch(settings)
         # Copied before the network is changed: the averaged ones stay as they are.
         self.averages = Averages(model, settings.decays, self.fabric.device)
@@ -157,7 +157,8 @@ class Trainer:
             if self.fabric.is_global_zero:
                 clear_parts(self.folder / KEPT)  # what a killed process was writing there
                 records = self.forget_later()
-                self.tracking = Tracking(self.trackers, self.folder, self.step, records)
+                place = self.folder, self.step, records
+                self.tracking = Tracking(self.trackers, *place, self.config())
             status = "aborted"
             try:
                 yield from self.go(wish)
@@ -298,7 +299,7 @@ class Trainer:
         norm = self.fabric.clip_gradients(
             self.objective, self.optimizer, max_norm=settings.clip, error_if_nonfinite=False
         )
-        self.optimizer.step()
+        take_step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         self.averages.update(self.model)
         self.step += 1
@@ -350,6 +351,11 @@ class Trainer:
                 f"{world}: the data go on where they were, a step takes {size * world} of them "
                 f"where it took {size * before}."
             )
+
+    def config(self) -> dict[str, Any]:
+        """What is trained, and how."""
+        how = {**vars(self.settings), **self.identity.get("train", {})}
+        return {**self.identity, "train": how}
 
     def forget_later(self) -> list[dict[str, Any]]:
         """Drop the records of steps after the checkpoint, which will be made again; all that there

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +18,7 @@ from PIL import Image
 
 from sdegen.data import from_uint8
 from sdegen.files import PART, read_tensors
-from sdegen.runs.chunks import PARTS, SAMPLES, Chunk, Part, Shelf, among, gathered, jobs
+from sdegen.runs.chunks import PARTS, SAMPLES, Chunk, Part, Share, Shelf, among, gathered, jobs
 from sdegen.runs.exports import refuse_export, save_npz, save_png
 from tests.cases import refused
 
@@ -62,8 +66,19 @@ def test_a_chunk_that_a_killed_process_was_writing_goes(tmp_path: Path) -> None:
         made(tmp_path, 10, 3, Maker(2))
     half = tmp_path / PARTS / f"{PART}000000006-x.safetensors"
     half.write_bytes(b"half")
+    os.utime(half, (0, 0))
     assert made(tmp_path, 10, 3, Maker()).tensors["x"].flatten().tolist() == list(range(10))
     assert {path.name for path in tmp_path.iterdir()} == {SAMPLES}
+
+
+def test_a_chunk_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Killed):
+        made(tmp_path, 10, 2, Maker(3))
+    looked = Counter[str]()
+    look = Shelf.look_at
+    monkeypatch.setattr(Shelf, "look_at", lambda s, f: looked.update([f.stem]) or look(s, f))
+    made(tmp_path, 10, 2, Maker())
+    assert looked == {f"{first:09}": 1 for first in range(0, 10, 2)}
 
 
 def test_samples_of_other_settings_are_not_mixed_in(tmp_path: Path) -> None:
@@ -85,6 +100,45 @@ def test_a_chunk_after_a_gap_is_not_taken(tmp_path: Path) -> None:
     chunk = made(tmp_path, 10, 2, again)
     assert again.asked[0] == (2, 2)
     assert chunk.tensors["x"].flatten().tolist() == list(range(10))
+
+
+@contextmanager
+def elsewhere(todo: list[tuple[int, int]]) -> Iterator[Share]:
+    """Among two, of which the other's chunks come to another folder."""
+    yield Share(todo[::2], lambda look: look())
+
+
+def test_samples_that_others_made_are_to_be_in_the_folder(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, {}, {})
+    with refused("Sample 2 of 9 is not in .*: do all processes see the same folder"):
+        gathered(shelf, 9, 2, Maker(), elsewhere)
+    assert not (tmp_path / SAMPLES).exists()
+    again = Maker()
+    chunk = gathered(shelf, 9, 2, again)
+    assert again.asked == [(2, 2), (6, 2)] and chunk.seconds == 5
+    assert chunk.tensors["x"].flatten().tolist() == list(range(9))
+
+
+def test_all_processes_have_as_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, before = list[int](), torch.get_num_threads()
+
+    @contextmanager
+    def at_work(other: Any, parts: Any, threads: int) -> Iterator[Any]:
+        told.append(threads)
+        yield SimpleNamespace(wait=lambda look: None)
+
+    monkeypatch.setattr("sdegen.runs.chunks.at_work", at_work)
+    torch.set_num_threads(4)
+    try:
+        with among(2, silent)([(0, 1), (1, 1)]):
+            assert told == [torch.get_num_threads()] == [2]
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def silent(k: int, part: list[tuple[int, int]]) -> None:
+    pass
 
 
 def test_what_is_missing() -> None:

@@ -127,10 +127,11 @@ def test_a_process_is_alone_where_nobody_says_otherwise(monkeypatch: pytest.Monk
     monkeypatch.setenv("SLURM_PROCID", "0")
     monkeypatch.setenv("SLURM_NTASKS", "1")
     assert ranks.__wrapped__() is None
-    monkeypatch.setenv("SLURM_NTASKS", "4")
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")  # of a batch script that srun is to be used in
+    monkeypatch.setenv("SLURM_NTASKS", "4")  # of a batch script that srun is to be used in
     assert ranks.__wrapped__() is None
-    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert ranks.__wrapped__() is None
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     with refused("4 processes were started together, and it is not said how many on each machine"):
         ranks.__wrapped__()
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from sdegen.training import TrainSettings
 from sdegen.training.checkpoint import CHECKPOINT
-from sdegen.training.engine import launch, lost
-from sdegen.training.shards import all_finite, here, in_host, is_shard, like, whole
+from sdegen.training.engine import environment, launch, lost
+from sdegen.training.shards import all_finite, here, in_host, is_shard, like, take_step, whole
 from tests.cases import refused
 from tests.processes import TINY, finish, run, script, started, typed
 
@@ -147,6 +147,45 @@ def test_processes_that_were_started_are_those_that_train(monkeypatch: pytest.Mo
     monkeypatch.setenv("WORLD_SIZE", "3")
     with refused("3 processes were started together, but train.devices x train.num_nodes = 2 x 1"):
         launch(TrainSettings(devices=2, device="cpu"))
+
+
+def test_a_batch_script_without_srun_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm's numbers are of what the job may have: Fabric would wait for three others."""
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_STEP_NUM_TASKS", "SLURM_JOB_NAME", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    job = {"PROCID": 0, "LOCALID": 0, "NODEID": 0, "NTASKS": 4, "NTASKS_PER_NODE": 2, "NNODES": 2}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    fabric = launch(TrainSettings(device="cpu"))
+    assert fabric.world_size == 1 and not torch.distributed.is_initialized()
+    assert not environment().creates_processes_externally
+    with refused("train.num_nodes = 2, but this process is alone: start all by torchrun or srun"):
+        launch(TrainSettings(device="cpu", num_nodes=2))
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    monkeypatch.setenv("SLURM_JOB_NAME", "interactive")
+    assert environment().creates_processes_externally
+
+
+def test_an_optimiser_that_cannot_take_parts_is_one_sentence() -> None:
+    """torch's own, with a group of one process."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    dist = torch.distributed
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        for kind, good in ((torch.optim.AdamW, True), (torch.optim.Adafactor, False)):
+            net = nn.Linear(3, 2)
+            fully_shard(net, mesh=init_device_mesh("cpu", (1,)))
+            optimizer = kind(net.parameters())
+            net(torch.ones(1, 3)).sum().backward()
+            if good:
+                take_step(optimizer)
+                continue
+            with refused("Adafactor cannot take a step with weights that are shared out"):
+                take_step(optimizer)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_which_errors_say_that_a_process_is_gone() -> None:

@@ -14,7 +14,7 @@ from lightning_fabric.loggers import CSVLogger
 
 from sdegen.runs.build import build_trackers
 from sdegen.training import CSV, TensorBoard, Wandb
-from sdegen.training.trackers import numbers
+from sdegen.training.trackers import Tracking, numbers
 from tests.cases import refused
 from tests.processes import TINY, typed
 from tests.trainers import trainer
@@ -66,16 +66,21 @@ def test_tensorboard_has_no_point_twice(tmp_path: Path) -> None:
         points = [(each.step, each.value) for each in found.Scalars(name)]
         expected = [(each["step"], pytest.approx(each[name])) for each in told(folder)]
         assert points == expected
+    texts = found.Tensors("settings/text_summary")  # of the two starts
+    assert [each.step for each in texts] == [1, 6]
+    assert b'"batch_size": 16' in texts[0].tensor_proto.string_val[0]
 
 
 class Fake:
     """wandb as far as it is used: what was told of each run, which the disk would have."""
 
     logged: ClassVar[list[tuple[str, int, str]]] = []
+    config: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, **how: Any) -> None:
         self.id = how["id"]
         assert how["project"] == "mine" and how["mode"] == "offline" and how["resume"] == "allow"
+        self.config = SimpleNamespace(update=lambda params, **how: Fake.config.update(params))
 
     def log(self, values: dict[str, Any], step: int) -> None:
         self.logged.extend((self.id, step, name) for name in values)
@@ -84,15 +89,80 @@ class Fake:
         assert how["exit_code"] == 0
 
 
-def test_wandb_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = SimpleNamespace(init=Fake, Settings=lambda **how: how, Image=lambda path: path)
-    monkeypatch.setattr("sdegen.training.loggers.import_module", lambda name: module)
-    monkeypatch.setattr("sdegen.training.trackers.find_spec", lambda name: True)
-    for last in (8, 12):
+def faked(patch: pytest.MonkeyPatch, init: Any = Fake) -> None:
+    module = SimpleNamespace(init=init, Settings=lambda **how: how, Image=lambda path: path)
+    patch.setattr("sdegen.training.loggers.import_module", lambda name: module)
+    patch.setattr("sdegen.training.trackers.find_spec", lambda name: True)
+
+
+@pytest.mark.parametrize("killed", [[8, 12], [8, 6, 12]])
+def test_wandb_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: list[int]
+) -> None:
+    """However often it is killed: the second one of three has not come as far as the first."""
+    faked(monkeypatch)
+    monkeypatch.setattr(Fake, "logged", [])
+    for last in killed:
         until(tmp_path / "r", last, Wandb("mine"))
     counts = Counter(Fake.logged)
     assert set(counts.values()) == {1} and len({run for run, *_ in counts}) == 1
     assert sorted(step for _, step, name in counts if name == "loss") == [2, 4, 6, 8, 10, 12]
+    assert Fake.config["train"]["batch_size"] == 16
+
+
+def test_wandb_is_told_what_a_killed_run_could_not_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faked(monkeypatch)
+    monkeypatch.setattr(Fake, "logged", [])
+    until(tmp_path / "r", 8)
+    until(tmp_path / "r", 12, Wandb("mine"))
+    assert [s for _, s, name in Fake.logged if name == "loss"] == [2, 4, 6, 8, 10, 12]
+
+
+def test_a_picture_is_shown_once_and_at_the_step_of_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faked(monkeypatch)
+    monkeypatch.setattr(Fake, "logged", [])
+    for _ in range(2):
+        tracking = Tracking([Wandb("mine")], tmp_path, 0, [], {})
+        tracking.tell({"step": 2, "loss": 1.0})
+        tracking.show(tmp_path / "a.png", 2)
+        tracking.close("aborted")
+    assert [(step, name) for _, step, name in Fake.logged] == [(2, "loss"), (2, "samples")]
+
+
+def test_wandb_that_cannot_begin_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(**how: Any) -> None:
+        raise OSError("no route to host")
+
+    faked(monkeypatch, unreachable)
+    with refused("logger=wandb cannot begin with mode = 'online': no route to host. logger.wandb"):
+        until(tmp_path / "r", 2, Wandb(mode="online"))
+
+
+class Broken(CSVLogger):
+    """A logger whose disk is full from the second record on."""
+
+    told = 0
+
+    def log_metrics(self, *given: Any) -> None:
+        self.told += 1
+        if self.told > 1:
+            raise RuntimeError("the disk is full")
+
+
+def test_a_logger_that_fails_costs_a_warning(tmp_path: Path) -> None:
+    """Training and the other loggers go on; it is told nothing more."""
+    broken = Broken(tmp_path, name="", version="b")
+    with pytest.warns(UserWarning, match="Broken is told nothing more, .*_metrics .*disk is full"):
+        until(tmp_path / "r", 0, lambda *run: broken, CSV())
+    assert len(told(tmp_path / "r")) == 6 and broken.told == 2
+    with (tmp_path / "r" / "tracking" / "metrics.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 6
 
 
 def test_what_is_missing_or_no_tracker_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
