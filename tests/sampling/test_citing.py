@@ -81,7 +81,7 @@ def test_every_public_name_has_the_papers_that_it_names() -> None:
         for name in module.__all__:
             thing = getattr(module, name)
             if inspect.isclass(thing) or inspect.isfunction(thing):
-                assert unknown(thing) == [], (room, name)
+                assert unknown(thing) == [], (module.__name__, name)
                 assert named_in(thing) - {"Rissanen et al. (2023)"} <= set(papers_of(thing)), name
                 seen += bool(papers_of(thing))
     assert seen > 100
