@@ -46,6 +46,7 @@ def test_one_solve_that_diverged_does_not_set_the_scale(monkeypatch: pytest.Monk
     run: Any = SimpleNamespace(
         config={"evaluate": {"solvers": nodes, "budgets": [4], "seed": 0}, "walk": None},
         counts=[],
+        shape=(2,),
         model=sg.ScoreModel(lambda x, t: x, sg.VPSDE()),
     )
     settings: Any = SimpleNamespace(packages=[], seed=0)
