@@ -46,7 +46,9 @@ def overrides(group: str, node: Any, usual: str) -> list[str] | None:
         return None
     name = min(alike, key=lambda n: (len(list(differing(known.get(n, {}), node))), n != usual))
     chosen = [] if name == usual else [f"{group}={name}"]
-    return chosen + [f"{group}.{key}={value}" for key, value in differing(known[name], node)]
+    return chosen + [
+        f"{group}.{key}={value}" for key, value in differing(known.get(name, {}), node)
+    ]
 
 
 def differing(choice: Node, node: Node) -> Iterator[tuple[str, str]]:
@@ -89,6 +91,17 @@ def settings(path: str) -> dict[str, Any]:
     return plain
 
 
+PLAIN = r"[\w./+-]+"
+"""Letters that need no quotes."""
+
+
+def parsed(text: str) -> Any:
+    """What Hydra reads there, of any kind."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(f"key={text}").value()
+
+
 def written(value: Any) -> str:
     """A value as Hydra's command line has it."""
     if value is None or isinstance(value, bool):
@@ -97,6 +110,6 @@ def written(value: Any) -> str:
         return f"[{','.join(map(written, value))}]"
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{written(each)}" for key, each in value.items()) + "}"
-    if isinstance(value, str) and not re.fullmatch(r"[\w./+-]+", value):
+    if isinstance(value, str) and not (re.fullmatch(PLAIN, value) and parsed(value) == value):
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     return str(value)

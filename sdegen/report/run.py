@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -42,6 +43,7 @@ LOOK = """
 canvas { width: 100%; aspect-ratio: 1; display: block; }
 .points canvas { outline: 1px solid var(--line); }
 .two { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem; max-width: 46rem; }
+.two > div { display: flex; flex-direction: column; } .two canvas { margin-top: auto; }
 .two p, .grid p { margin: .2rem 0; font-size: .875rem; }
 .level { display: flex; flex-wrap: wrap; gap: .3rem .8rem; align-items: center; max-width: 46rem; }
 .level input { flex: 1 1 12rem; } .level output { min-width: 13rem; }
@@ -112,12 +114,12 @@ def head(run: Run) -> str:
     import sdegen
 
     config, model = run.config, run.model
+    data = config["data"].get("train", config["data"])
     many = sum(p.numel() for p in model.parameters())
     shape = " x ".join(map(str, run.shape))
     at = "" if run.step is None else f" for {run.step:,} steps"
-    data = last_name(config["data"].get("train", config["data"]))
     return (
-        f"<h1>{html.escape(run.folder.name)}</h1><p>A score model of {data} ({shape}"
+        f"<h1>{html.escape(run.folder.name)}</h1><p>A score model of {last_name(data)} ({shape}"
         f"{f', {len(run.counts)} classes' if run.counts else ''}): {type(model.sde).__name__}, "
         f"{last_name(config['net'])} of {many:,} parameters, trained{at} in batches of "
         f"{config['train']['batch_size']}. Made with sdegen {sdegen.__version__}.</p>"
@@ -127,8 +129,8 @@ def head(run: Run) -> str:
 def last_name(node: Any) -> str:
     """What a node builds, in a word."""
     target = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
-    name = f"{target.rpartition('.')[2] or 'a data set'} {node.get('name', '')}"
-    return html.escape(name.strip())
+    more = "" if not target else str(node.get("name") or Path(node.get("path") or "").name)
+    return html.escape(f"{target.rpartition('.')[2] or 'a data set'} {more}".strip())
 
 
 # ---------------------------------------------------------------------------------- what is drawn
@@ -141,9 +143,12 @@ def moving(run: Run, settings: RunReportSettings, say: Callable[[str], None]) ->
     if run.config.get("task") or not kind:
         yield heading("Pictures") + pictures(run.folder)
         return
-    pair = [build(node, settings.packages) for node in (settings.left, settings.right)]
-    names = told(pair)
-    yield way(run, settings, dict(zip(names, pair, strict=True)))
+    if own := run.config.get("sampler"):
+        solver = build(own, settings.packages)
+        yield way(run, settings, {type(solver).__name__: solver})
+    else:
+        pair = [build(node, settings.packages) for node in (settings.left, settings.right)]
+        yield way(run, settings, dict(zip(told(pair), pair, strict=True)))
     yield grids(run, settings, kind)
 
 
@@ -156,7 +161,8 @@ def told(solvers: Sequence[Any]) -> list[str]:
 
 
 def way(run: Run, settings: RunReportSettings, solvers: Mapping[str, Any]) -> str:
-    """Two solvers side by side, with a slider over the noise level."""
+    """Two solvers side by side, or the run's own sampler, with a slider over the noise level."""
+    own = run.config.get("sampler")
     walk = build_walk({**run.config, "packages": settings.packages})
     for solver in solvers.values():
         if not isinstance(solver, Solver) or solver.traits.adaptive:
@@ -164,8 +170,10 @@ def way(run: Run, settings: RunReportSettings, solvers: Mapping[str, Any]) -> st
                 f"left and right are solvers with steps at the levels of a walk, but "
                 f"{type(solver).__name__} chooses its own: take another, as solver@left=heun."
             )
-    n = states.followed(run.shape, 2 * settings.nfe + 2)
-    how = {"nfe": settings.nfe, "walk": walk, "seed": settings.seed}
+    # A student has the numbers of calls that it was measured at.
+    nfe = max(run.config["evaluate"]["budgets"]) if own else settings.nfe
+    n = states.followed(run.shape, 2 * nfe + 2)
+    how = {"nfe": nfe, "walk": walk, "seed": settings.seed}
     given = given_labels(run.model, n, run.counts)
     found = states.ways(given, (n, *run.shape), solvers, how)
     script = (files("sdegen.report") / "viewer.js").read_text(encoding="utf-8")
@@ -176,10 +184,11 @@ def way(run: Run, settings: RunReportSettings, solvers: Mapping[str, Any]) -> st
         for i, each in enumerate(found["solvers"])
     )
     last = len(found["levels"]) - 1
+    whose = "by the run's own sampler" if own else "from the same starts"
     packed = json.dumps(found, separators=(",", ":")).replace("<", "\\u003c")
     return (
         heading("On the way")
-        + f"<p>{n} samples from the same starts, from noise to data. Above &sigma;/&alpha; = 1 "
+        + f"<p>{n} samples {whose}, from noise to data. Above &sigma;/&alpha; = 1 "
         "there is more noise than data. States wider than the data are drawn smaller.</p>"
         f'<div class="level"><button type="button" id="play">Play</button>'
         f'<input type="range" id="level" min="0" max="{last}" value="{last}" '
@@ -209,7 +218,8 @@ def grids(run: Run, settings: RunReportSettings, kind: str) -> str:
         lost = int((~arrived(solution.status)).sum())
         told = f"{int(solution.nfe.max())} calls" + (f", {lost} failed" if lost else "")
         ends.append((name, told, solution.x.float().cpu().nan_to_num(0.0, 0.0, 0.0)))
-    half = max((states.reach(x) for _, _, x in ends), default=1.0)
+    # By most of them: one that diverged would make dots of all others.
+    half = statistics.median_low([states.reach(x) for _, _, x in ends] or [1.0])
     story = ""
     for name in solvers:
         cells = [cell(x, kind, half, f"{name}, {told}") for key, told, x in ends if key == name]
@@ -223,6 +233,8 @@ def cell(x: Tensor, kind: str, half: float, told: str) -> str:
     told = html.escape(told)
     if kind == "points":
         packed, shape = states.integers(x, half), "1"
+        outside = int((x.abs() > half).any(1).sum())
+        told += f", {outside} of {len(x)} outside" if outside > 0.01 * len(x) else ""
     else:
         packed = states.sheet(x, COLUMNS)
         shape = f"{COLUMNS * x.shape[3]} / {-(-len(x) // COLUMNS) * x.shape[2]}"
@@ -257,16 +269,27 @@ def worth(run: Run) -> str:
     )
     known = [i for i, _ in enumerate(header) if any(row[i] is not None for row in rows)]
     if rows:
-        text += (
-            f"<p>{FRECHET if header.index('Frechet') in known else 'S'}liced Wasserstein distance "
-            "to held-out data; the first line is what as many real data have. A command gives its "
-            "line's numbers again.</p>"
-            + table([[row[i] for i in known] for row in rows], [header[i] for i in known])
+        text += f"<p>{measured(run, rows)}</p>" + table(
+            [[row[i] for i in known] for row in rows], [header[i] for i in known]
         )
     likelihoods = list(of_likelihood(run))
     if likelihoods:
         text += table(likelihoods, ["likelihood", "samples", "mean", "unit", "command"])
     return text if rows or likelihoods else ""
+
+
+def measured(run: Run, rows: Sequence[Sequence[Value]]) -> str:
+    """What the numbers of the rows are."""
+    frechet, sliced = (any(row[3 + i] is not None for row in rows) for i in range(2))
+    if not (frechet or sliced):
+        text = "No data are held out, so that nothing is said of the samples' distance to them."
+    else:
+        text = f"{FRECHET if frechet else 'S'}liced Wasserstein distance to held-out data"
+        text += "; the first line is what as many real data have."
+    if run.config.get("task"):
+        text += " What was restored was made of the data's held-out images."
+    said = any(row[-1] is not None for row in rows)
+    return text + (" A command gives its line's numbers again." if said else "")
 
 
 DISTANCES = {"frechet": "Frechet", "sliced": "sliced W2"}

@@ -39,11 +39,24 @@ def test_what_is_there_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "full" / "mine.txt").write_text("kept")
     (tmp_path / "file").write_text("kept")
     (tmp_path / "empty").mkdir()
-    for name, reason in (("full", "is not empty"), ("file", "is a file")):
+    for link, to in (("lost", "nowhere"), ("loop", "loop"), ("linked", "empty")):
+        (tmp_path / link).symlink_to(to)
+    for name, reason in (("full", "full is not empty"), ("file", "file is a file"),
+                         ("lost", "lost is a link"), ("loop", "loop is a link"),
+                         ("", "The folder has no name")):  # fmt: skip
         done = typed("init", name, cwd=tmp_path)
-        assert done.code == 1 and done.err.startswith(f"sdegen: {name} {reason}")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "file", "full"]
-    assert typed("init", "empty", cwd=tmp_path).code == 0
+        assert done.code == 1 and done.err.startswith(f"sdegen: {reason}")
+        assert done.err.count("\n") == 1
+    held = ["empty", "file", "full", "linked", "loop", "lost"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == held
+    assert typed("init", "linked", cwd=tmp_path).code == 0
+    assert (tmp_path / "linked").is_symlink() and (tmp_path / "empty" / "README.md").is_file()
+
+
+def test_it_fills_the_folder_that_one_is_in(tmp_path: Path) -> None:
+    before = tmp_path.stat().st_ino
+    assert typed("init", ".", cwd=tmp_path).code == 0
+    assert (tmp_path / "README.md").is_file() and tmp_path.stat().st_ino == before
 
 
 @pytest.mark.slow

@@ -49,6 +49,21 @@ def test_evaluations_too() -> None:
     assert said is not None and composed("evaluate", shlex.split(said)[1:]) == config
 
 
+@pytest.mark.parametrize("name", ["evaluate", "sample"])
+def test_nothing_chosen_is_the_plain_command(name: str) -> None:
+    config = composed(name, ["run=x"])
+    said = command(name, config, GROUPS[name])
+    assert said == f"sdegen-{name} run=x"
+
+
+@pytest.mark.parametrize("value", ["null", "true", "7", "1e-3", "007", "a b", "it's", "nan"])
+def test_strings_are_read_back_as_strings(value: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    read = OverridesParser.create().parse_override(f"key={written(value)}").value()
+    assert str(read) == value and isinstance(read, str)
+
+
 def test_what_no_choice_makes_has_no_command() -> None:
     assert overrides("solver", {"_target_": "mine.Solver"}, "dpmpp") is None
     assert (
