@@ -233,7 +233,7 @@ class EvaluateSettings:
     seed: int
     device: str
     packages: list[str]
-    samples: str | None
+    samples: str | None = None
     data: Node | None = None
     solver: Node | None = None
     walk: Node | None = None
