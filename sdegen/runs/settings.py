@@ -233,7 +233,7 @@ class EvaluateSettings:
     seed: int
     device: str
     packages: list[str]
-    samples: str | None = None
+    samples: str | None
     data: Node | None = None
     solver: Node | None = None
     walk: Node | None = None
