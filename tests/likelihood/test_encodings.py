@@ -160,6 +160,7 @@ def test_dequantised_bounds_go_beyond_the_range_of_the_values() -> None:
         seed=0,
         device="cpu",
         packages=[],
+        samples=None,
         solver={"_target_": "sdegen.UniPC"},
     )
     rows = measure(model, torch.tensor([[-1.0, 1.0]]), 17, settings, 0)
