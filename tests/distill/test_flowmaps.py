@@ -335,3 +335,13 @@ def test_a_small_batch_learns_jumps_too() -> None:
         Shortcut(share=0.25)(model, torch.zeros(1, 1))
     last = seen[2::3]  # the student's own call, after two of the target
     assert 10 < sum(each > 0 for each in last) < 45
+
+
+@pytest.mark.parametrize("sde", [sg.VPSDE(), sg.FlowSDE(T=1.0)], ids=str)
+def test_multistep_consistency_keeps_the_law(sde: sg.LinearSDE) -> None:
+    """With the exact map, down, up and down again ends in the data's mean and covariance."""
+    walk = sg.walks.multistep(sde, sg.walks.straight(sde, 3))
+    x = sg.solve(exact_map(sde), (4000, 2), solver=Jump(), walk=walk, seed=1).x.double()
+    truth = torch.tensor([[0.5, 0.1], [0.1, 0.3]], dtype=torch.float64)
+    assert float((torch.cov(x.T) - truth).abs().max()) < 0.05
+    assert float((x.mean(0) - torch.tensor([0.3, -0.2])).abs().max()) < 0.05
