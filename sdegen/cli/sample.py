@@ -22,7 +22,8 @@ def run(config: dict[str, Any]) -> float | None:
     from sdegen.runs.settings import SampleSettings, read
     from sdegen.runs.students import as_sampled
 
-    config = as_sampled(config, HydraConfig.get().overrides.task)
+    said = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    config = as_sampled(config, said)
     done = sample_run(read(SampleSettings, config), say=print)
     if done is None:
         return None

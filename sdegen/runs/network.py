@@ -172,7 +172,9 @@ def refuse_blind(net: nn.Module, target: str) -> None:
     called = signature_of(net)
     if called is None or "c" in called.parameters:
         return
-    if not any(each.kind is Parameter.VAR_KEYWORD for each in called.parameters.values()):
+    # ``**numbers`` of ours are numbers, and no pictures.
+    anything = [n for n, e in called.parameters.items() if e.kind is Parameter.VAR_KEYWORD]
+    if set(anything) <= {"numbers"}:
         raise ValueError(
             f"A task gives the network what is seen of the data as c, but {target} is called with "
             f"({', '.join(called.parameters)}): take net=unet, or let it take c."

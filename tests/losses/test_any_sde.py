@@ -105,7 +105,8 @@ def test_data_that_cannot_be_trained_on() -> None:
 
 
 def test_objectives_that_do_not_exist() -> None:
-    with refused("Unknown weighting 'snr'.*edm, eps, likelihood, min_snr, sigma2, velocity"):
+    known = "edm, eps, likelihood, min_snr, sigma2, straight, truncated_snr, velocity"
+    with refused(f"Unknown weighting 'snr'.*{known}"):
         sg.dsm_loss(sg.ScoreModel(never, sg.VPSDE()), normal(2, 2), weighting="snr")
     general = sg.ScoreModel(never, AsGeneral(sg.VPSDE()), "score")
     with refused("AsGeneral has no marginals.*weighting='likelihood', not 'eps'"):

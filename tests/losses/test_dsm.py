@@ -75,6 +75,10 @@ def test_losses_are_the_textbooks_sample_by_sample(sde: sg.LinearSDE) -> None:
         "edm": ((rho**2 + 0.5**2) / (rho * 0.5) ** 2)[:, 0] * mean(D - x0),
         # Hang et al. (2023), eq. 9: min(SNR, gamma) |D - x0|^2
         "min_snr": (1 / rho**2).clamp(max=5.0)[:, 0] * mean(D - x0),
+        # Salimans & Ho (2022), sec. 4: max(SNR, 1) |D - x0|^2
+        "truncated_snr": (1 / rho**2).clamp(min=1.0)[:, 0] * mean(D - x0),
+        # of the straightened flow: |(eps - x0) - (z - x0)|^2
+        "straight": mean((eps - D) - (z - x0)),
     }
     assert set(want) == set(got)
     for name in want:

@@ -35,6 +35,8 @@ def weight(name: str, level: sg.Level) -> Tensor:
         "velocity": (level.g2 / 2 / level.sigma) ** 2,
         "edm": rho2 * (rho2 + 0.25) / (rho2 * 0.25),
         "min_snr": rho2 * (1 / rho2).clamp(max=5.0),
+        "truncated_snr": rho2 * (1 / rho2).clamp(min=1.0),
+        "straight": 1 + 2 * rho2.sqrt() + rho2,
     }[name]
 
 
