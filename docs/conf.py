@@ -48,6 +48,10 @@ restoration
 likelihood
 diffusers
 training
+few-steps
+scale
+data
+metrics
 add-an-experiment
 page
 tuning
@@ -82,6 +86,7 @@ rooms
 api/index
 benchmarks
 references
+licences
 design
 ```
 """
@@ -93,8 +98,10 @@ def read(app: Any, name: str, source: list[str]) -> None:
     text = re.sub(
         r"\[([^\]]*)\]\(\.\./benchmarks/(report\.html)\)", r'<a href="\2">\1</a>', source[0]
     )
-    # A folder has no page: the link gives the file that says what it is.
-    text = text.replace("](../examples/own_package)", "](../examples/own_package/README.md)")
+    # A folder outside has no page: its name is all there is.
+    text = text.replace(
+        "[examples/own_package](../examples/own_package)", "`examples/own_package`"
+    )
     source[0] = text + CONTENTS if name == "index" else text
 
 
