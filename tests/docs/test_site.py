@@ -65,3 +65,10 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     for path in NOTEBOOKS:
         text = (out / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
         assert "_images/" in text, path
+
+
+def test_every_page_is_in_the_contents() -> None:
+    """A page that no contents lead to is one that nobody finds, and a warning of the build."""
+    listed = set(re.findall(r"^([a-z-]+)$", (ROOT / "docs" / "conf.py").read_text(), re.M))
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert pages <= listed
