@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.cases import ROOT
+from tests.cases import ROOT, refused
 from tests.processes import TINY, another_at_work, finish, run, script, started, typed
 
 
@@ -293,6 +293,7 @@ def test_every_setting_composes_and_builds(tmp_path: Path) -> None:
     from sdegen.runs.build import build, build_optimizer, build_walk
     from sdegen.runs.network import build_model
     from sdegen.runs.scale import with_sigma
+    from sdegen.runs.students import as_student, taught
 
     store_groups()
     root = ROOT / "conf"
@@ -313,7 +314,12 @@ def test_every_setting_composes_and_builds(tmp_path: Path) -> None:
                 # What a file says of a grid is what the function says by default.
                 grid = sg.walks.GRIDS.get(name) if group == "walk" else None
                 assert grid is None or torch.equal(walk(on, 4), grid(on, 4)), name
-                assert callable(build(config["loss"])) and callable(build_optimizer(config))
+                assert callable(build_optimizer(config))
+                if taught(config["loss"]):  # built in tests/runs/test_students.py, with a teacher
+                    with refused("give teacher.run=outputs/"):
+                        as_student(config)
+                else:
+                    assert callable(build(config["loss"]))
         for name in ("unipc", "ddim_half", "adaptive_dopri5"):
             solver = build(compose("sample", [f"solver={name}", "run=x", "name=x"]).solver)
             assert solver == sg.solvers.catalogue()[name].build(), name
