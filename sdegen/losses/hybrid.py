@@ -34,7 +34,7 @@ def hybrid_loss(
     and what ``head`` is trained on, the mean a constant to it: one call. L_head times the number
     of steps is an estimate of their sum, as ``Range``'s is of the bound.
 
-    (The last step's term is a KL too: the paper's decoder is the bound's, in ``discrete_elbo``.)
+    (The last step's term is a KL like the others, where the paper has its decoder.)
     model: of two heads.  ValueError for one head, for a grid that ends without noise where the
     head is ``Range``, and for data as ``dsm_loss`` has it.
     """

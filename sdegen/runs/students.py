@@ -211,6 +211,11 @@ def pairs_for(config: dict[str, Any], folder: Path) -> Pairs | None:
     teaching = config.get("teacher")
     if not teaching or teaching["pairs"] is None:
         return None
+    if every := config["train"]["validate_every"]:
+        raise ValueError(
+            f"train.validate_every = {every}, but held-out data have no pairs to take this loss "
+            "of: leave it out."
+        )
     path, made_by = folder / PAIRS, {"by": teaching["content"], "how": teaching["pairs"]}
     if path.is_file():
         about = read_header(path)

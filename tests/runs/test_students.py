@@ -189,6 +189,8 @@ def test_pairs_are_made_once_and_by_one_teacher(flow: Path, tmp_path: Path) -> N
     before = (tmp_path / PAIRS).read_bytes()
     trained(tmp_path, *how, "teacher.pairs.n=12")
     assert (tmp_path / PAIRS).read_bytes() == before
+    with refused("train.validate_every = 1, but held-out data have no pairs"):
+        trained(tmp_path, *how, "teacher.pairs.n=12", "train.validate_every=1")
     with refused("are another teacher's, or were made otherwise"):
         trained(tmp_path, *how, "teacher.pairs.n=14")
 
