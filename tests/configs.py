@@ -12,6 +12,7 @@ GIVEN = {
     "tune": ["run=x", "nfe=5"],
     "evaluate": ["run=x"],
     "report": ["run=x"],
+    "card": ["run=x", "license=mit"],
     "train": ["name=x"],
 }
 

@@ -63,6 +63,8 @@ class Conditioning(nn.Module):
     "jump", how far a flow map goes, or a guidance's strength. What they add begins at zero, so
     that the weights of a network without them are a network with them; one that is not given is 0.
 
+    y is (B,), or one class for all.
+
     Raises ValueError if t or y is not (B,), if y is given and there are no classes, if a label
     is out of range (on the CPU only: elsewhere the check would wait for the device), or for a
     number of another name or shape.
@@ -82,7 +84,7 @@ class Conditioning(nn.Module):
     def forward(
         self,
         t: Tensor,
-        y: Tensor | None,
+        y: Tensor | int | None,
         batch: int,
         numbers: Mapping[str, Tensor | float] | None = None,
     ) -> Tensor:
@@ -116,7 +118,11 @@ class Conditioning(nn.Module):
             h = h + embed(torch.zeros_like(t, dtype=exact(t)) + value)
         return F.silu(h)
 
-    def _embed(self, y: Tensor, batch: int, label: nn.Embedding) -> Tensor:
+    def _embed(self, y: Tensor | int, batch: int, label: nn.Embedding) -> Tensor:
+        if type(y) is int:  # of all samples alike, as other conditions without an axis are
+            y = torch.full((batch,), y, device=label.weight.device)
+        if not isinstance(y, Tensor):
+            raise ValueError(f"y is {y!r}, expected a class label, or one for each sample.")
         if y.shape != (batch,) or y.dtype != torch.int64:
             raise ValueError(
                 f"y is {y.dtype} of shape {tuple(y.shape)}, expected torch.int64 of ({batch},): "

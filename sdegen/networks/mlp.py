@@ -55,7 +55,7 @@ class MLP(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def forward(
-        self, x: Tensor, t: Tensor, y: Tensor | None = None, **numbers: Tensor | float
+        self, x: Tensor, t: Tensor, y: Tensor | int | None = None, **numbers: Tensor | float
     ) -> Tensor:
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {self.dim}).")

@@ -185,7 +185,7 @@ class UNet(nn.Module):
         self,
         x: Tensor,
         t: Tensor,
-        y: Tensor | None = None,
+        y: Tensor | int | None = None,
         c: Tensor | None = None,
         **numbers: Tensor | float,
     ) -> Tensor:

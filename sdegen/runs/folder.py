@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,7 +16,7 @@ from sdegen.checks import warn
 from sdegen.data import ArrayData, class_counts, class_labels, gather
 from sdegen.data.classes import ENOUGH
 from sdegen.data.items import collected
-from sdegen.files import load_weights, read_header, read_tensors, write_tensors
+from sdegen.files import load_weights, raw, read_header, read_tensors, write_tensors
 from sdegen.model.score import ScoreModel
 from sdegen.runs.settings import refuse_weights
 from sdegen.training.checkpoint import CHECKPOINT, checkpoint_of, weights_in
@@ -142,6 +143,16 @@ def load(
     """
     refuse_weights(weights, step, ema)
     return load_run(Path(folder), list(packages), device, weights, step, ema).model
+
+
+def content_of(folder: Path) -> str:
+    """The weights of a finished run, in a few letters that only these weights have."""
+    tensors, _ = read_tensors(folder / WEIGHTS)
+    hashed = hashlib.sha256()
+    for name in sorted(tensors):
+        hashed.update(name.encode())
+        hashed.update(raw(tensors[name].contiguous()))
+    return hashed.hexdigest()[:16]
 
 
 def trained_until(folder: Path) -> int | None:

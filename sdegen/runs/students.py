@@ -6,7 +6,6 @@ by their content, so that another teacher's are refused when it goes on.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -22,7 +21,7 @@ from sdegen.files import claim, load_weights, read_header, read_tensors, write_t
 from sdegen.model.score import ScoreModel
 from sdegen.runs.begun import as_recorded
 from sdegen.runs.build import build
-from sdegen.runs.folder import WEIGHTS, load_run
+from sdegen.runs.folder import WEIGHTS, content_of, load_run
 from sdegen.solvers.jump import Student
 from sdegen.solvers.registry import node as node_of
 from sdegen.solvers.stochastic import DDIM
@@ -86,17 +85,6 @@ def in_rounds(config: dict[str, Any], folder: Path) -> Iterator[tuple[dict[str, 
         round_of = {**config["teacher"], "run": by, "rounds": None}
         yield {**config, "loss": loss, "teacher": round_of}, here
         by, inner = str(here), 2
-
-
-def content_of(folder: Path) -> str:
-    """The weights of a finished run in a few letters."""
-    tensors, _ = read_tensors(folder / WEIGHTS)
-    hashed = hashlib.sha256()
-    for name in sorted(tensors):
-        hashed.update(
-            name.encode() + tensors[name].contiguous().view(torch.uint8).numpy().tobytes()
-        )
-    return hashed.hexdigest()[:16]
 
 
 def teacher(

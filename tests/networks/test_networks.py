@@ -164,6 +164,9 @@ def test_no_class_is_the_last_label(kind: str) -> None:
     net, (x, t) = build(kind, classes=4).double(), batch(kind)
     labelled = [net(x, t, torch.full((5,), y)) for y in range(5)]
     assert torch.equal(net(x, t), labelled[4])
+    assert torch.equal(net(x, t, 2), labelled[2])  # one class for all
+    with pytest.raises(ValueError, match="y is '2', expected a class label"):
+        net(x, t, "2")
     assert all(not torch.allclose(other, labelled[4]) for other in labelled[:4])
 
 

@@ -9,6 +9,7 @@ import pytest
 from sdegen.bench.folder import BenchSettings
 from sdegen.report.page import ReportSettings
 from sdegen.report.run import RunReportSettings
+from sdegen.runs.card import CardSettings
 from sdegen.runs.folder import device_of
 from sdegen.runs.settings import (
     EvaluateSettings,
@@ -28,6 +29,7 @@ COMMANDS: dict[str, type] = {
     "bench": BenchSettings,
     "bench_report": ReportSettings,
     "report": RunReportSettings,
+    "card": CardSettings,
 }
 
 
