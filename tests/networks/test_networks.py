@@ -16,7 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sdegen import EDMSDE, ScoreModel
 from sdegen.networks import MLP, TimeEmbedding, UNet
-from sdegen.networks.unet import Attention, group_norm
+from sdegen.networks.attention import PixelAttention as Attention
+from sdegen.networks.layers import group_norm
 from tests.cases import ROOT, refused
 
 CONF = ROOT / "conf" / "net"
