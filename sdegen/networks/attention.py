@@ -2,7 +2,8 @@
 
     maps = softmax(q k^T / sqrt(d))   (B, heads, P, L)        h = maps v
 
-Vaswani et al. (2017), section 3.2. Without an edit the maps are never made: a fused kernel gives h.
+Vaswani et al. (2017), section 3.2. Without an edit the maps are never made: a fused kernel
+gives h.
 """
 
 from __future__ import annotations
@@ -255,8 +256,9 @@ class Tokens(nn.Module):
             vectors = tokens.to(self.none.dtype)
         if mask is None:
             return Context(vectors if tokens.shape[1] else none, None, edit)
-        keep = torch.cat([~mask.any(1, keepdim=True), mask], dim=1)
-        return Context(torch.cat([none.to(vectors), vectors], dim=1), keep[:, None, None], edit)
+        # Behind the others, so that column j of a map is token j.
+        keep = torch.cat([mask, ~mask.any(1, keepdim=True)], dim=1)
+        return Context(torch.cat([vectors, none.to(vectors)], dim=1), keep[:, None, None], edit)
 
     def _check(self, batch: int, tokens: Tensor, mask: Tensor | None) -> None:
         said = f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}"
@@ -284,7 +286,8 @@ class Tokens(nn.Module):
             vectors: Tensor = self.table(tokens)
         except IndexError:
             raise ValueError(
-                f"tokens have numbers outside 0 .. {self.words}: 0 for none, then {self.words} words."
+                f"tokens have numbers outside 0 .. {self.words}: 0 for none, then "
+                f"{self.words} words."
             ) from None
         return vectors
 
