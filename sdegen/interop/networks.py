@@ -29,8 +29,9 @@ def ours(net: nn.Module) -> DiT | ADM:
         raise ValueError(f"{kind} is none of ours: {', '.join(made)} are.")
     inner: Any = net
     first = next(net.parameters())
-    new = made[kind](dict(inner.config), net.state_dict())
-    return new.to(first.device, first.dtype).train(net.training)
+    new: DiT | ADM = made[kind](dict(inner.config), net.state_dict())
+    new.to(first.device, first.dtype).train(net.training)
+    return new
 
 
 def dit(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> DiT:

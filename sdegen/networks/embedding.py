@@ -39,7 +39,7 @@ class TimeEmbedding(nn.Module):
         """Move and cast the weights, and move the frequencies: an error of 1/256 in 64 radians per
         unit of t would be a quarter of a radian."""
         frequencies = self.frequencies
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if not frequencies.is_meta:
             self.frequencies = frequencies.to(self.frequencies.device)
         return self

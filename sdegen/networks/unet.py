@@ -102,12 +102,12 @@ class UNet(nn.Module):
     appendix B.
 
     ``net(x, t, y=None, c=None, tokens=None, mask=None)``; see Conditioning for t (B,), the class
-    labels y (B,) and further numbers by name. With ``beside = k > 0`` it also sees a picture c (B, k, *space) beside x, as
-    Palette's does what it restores: Saharia et al. (2022b), section 3. c is not scaled with x.
-    ``out``: channels of its output, where they are not x's, as twice as many for two heads.
-    With ``token_width > 0`` attention is followed by attention to tokens, and it takes tokens= and
-    mask=; see Tokens for these, ``words`` and ``length``. ``edit=`` changes attention's maps, see
-    ``sdegen.networks.attention``.
+    labels y (B,) and further numbers by name. With ``beside = k > 0`` it also sees a picture
+    c (B, k, *space) beside x, as Palette's does what it restores: Saharia et al. (2022b),
+    section 3. c is not scaled with x. ``out``: channels of its output, where they are not x's, as
+    twice as many for two heads. With ``token_width > 0`` attention is followed by attention to
+    tokens, and it takes tokens= and mask=; see Tokens for these, ``words`` and ``length``.
+    ``edit=`` changes attention's maps, see ``sdegen.networks.attention``.
     Raises ValueError for an x or c of another shape, and for a c that is missing or not expected.
     """
 
