@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,7 +86,8 @@ class SampleSettings:
     guidance: what is made of the model, a wrapper or several by name.  task: what is done to
     held-out images, or those of the file ``image``, n at most, with ``draws`` samples of each.
     observation: how a model that was not trained for the task is told what is seen.  start: the
-    time to which task=edit noises.
+    time to which task=edit noises.  text: what samples are told, one or several, n samples of
+    each; texts: a file with one a line instead.
     """
 
     run: str
@@ -110,6 +112,8 @@ class SampleSettings:
     start: float | None
     image: str | None
     draws: int | None
+    text: str | list[str] | None
+    texts: str | None
     solver: Node | None = None
     walk: Node | None = None
     guidance: Node | None = None
@@ -137,9 +141,32 @@ class SampleSettings:
         seeds = len(self.seed) if isinstance(self.seed, list) else self.n
         if seeds != self.n:
             raise ValueError(f"There are {seeds} seeds for n = {self.n} samples: give one each.")
-        self.refuse_without_task()
+        self.refuse_without_task(), self.refuse_texts()
         if self.classes is not None and (not isinstance(self.classes, list) or not self.classes):
             raise ValueError(f"classes must be a list, classes=[...], but it is {self.classes!r}.")
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        """The texts that samples are told, none where nothing was said; ValueError for a file
+        that cannot be read or has none."""
+        if self.texts is None:
+            return [self.text] if isinstance(self.text, str) else list(self.text or ())
+        return lines_of(Path(self.texts))
+
+    def refuse_texts(self) -> None:
+        """ValueError for what is no text, and for what goes with none."""
+        optional(text, "texts", self.texts)
+        several = self.text if isinstance(self.text, list) else [self.text or ""]
+        if not several or not all(isinstance(each, str) for each in several):
+            raise ValueError(f"text is a text, or a list of some, but it is {self.text!r}.")
+        if self.text is not None and self.texts is not None:
+            raise ValueError("text=... and texts=FILE both say what samples are told: give one.")
+        if self.text is None and self.texts is None:
+            return
+        if self.classes is not None:
+            raise ValueError("A run is told texts or classes: leave text or classes out.")
+        if isinstance(self.seed, list):
+            raise ValueError("With texts a seed is one number: each sample has its own stream.")
 
     def refuse_without_task(self) -> None:
         """ValueError for what only a task has, and what it has not."""
@@ -189,6 +216,18 @@ class TuneSettings:
             whole(name, getattr(self, name))
         whole("seed", self.seed, None)
         flag("coefficients", self.coefficients), texts("packages", self.packages)
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a file that are not empty; ValueError where there is none."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"The file texts={path} cannot be read: {error}.") from None
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise ValueError(f"The file texts={path} has no line with a text.")
+    return found
 
 
 OF_LIKELIHOODS: dict[str, Any] = {
@@ -296,6 +335,7 @@ class Experiment:
     packages: list[str]
     walk: Node | None = None
     task: Node | None = None
+    text: Node | None = None
     logger: Node | None = None
     objective: str | None = None
 
