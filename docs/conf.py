@@ -42,6 +42,7 @@ CONTENTS = """
 
 sampling
 guidance
+text
 inverse
 editing
 restoration

@@ -18,7 +18,7 @@ Guide = Callable[[Any], Any]
 
 
 def with_null(node: Any, null: Mapping[str, Any] | None, conditional: bool) -> Any:
-    """A loss's node that drops conditions to the null condition, the label of no class or a caption
+    """A loss's node that drops conditions to the null one, the label of no class or a caption
     without tokens, where it does not say to what; of a model that takes none the loss inside,
     which is all that is left of it.
 
@@ -51,7 +51,7 @@ def guide_of(node: Mapping[str, Any] | None, run: Run, packages: Sequence[str] =
     the inside out.
 
     A ``without`` that is null is the null condition, the label of no class or a caption without
-    tokens; its ``text`` is a negative prompt. ValueError where the run's model takes no condition,
+    tokens; its ``prompt`` is a negative one. ValueError where the run's model takes no condition,
     or was never trained without one, and for what is no wrapper.
     """
     nodes = [] if not node else [node] if "_target_" in node else list(node.values())
@@ -85,7 +85,7 @@ def wrapper(node: Mapping[str, Any], run: Run, packages: Sequence[str]) -> Guide
 def null_of(without: Mapping[str, Any] | None, run: Run) -> Mapping[str, Any]:
     """What stands for no condition: as it was said, or the run's null condition; ValueError for
     one that the run was never trained with. A negative prompt is a caption as others are."""
-    if without is not None and "text" in without:
+    if without is not None and "prompt" in without:
         return without_text(without, run.text)
     trained = dropped_of(run.config["loss"])
     null = null_condition(run.text is not None, len(run.counts))

@@ -118,8 +118,8 @@ def alike(settings: SampleSettings, run: Run, maker: Maker) -> dict[str, Any]:
     same = {k: v for k, v in config.items() if k not in HOW_MANY and k not in WHICH}
     if couples(maker.how["solver"]):
         same["batch_size"] = settings.batch_size
-    if settings.prompts:
-        same["text"] = settings.prompts
+    if settings.texts:
+        same["prompts"] = settings.texts
     same["weights"] = f"{settings.weights}, {digest(run)}"
     return same | ({"images": maker.job.origin} if maker.job else {})
 
@@ -131,7 +131,7 @@ def finished(
     made, job, folder = chunk.tensors, maker.job, run.folder / "samples" / settings.title
     solution = Solution(made["x"], made["nfe"], made["status"])
     good, calls = arrived(solution.status), int(solution.nfe.max())
-    y = made["y"] if run.counts or settings.prompts else None
+    y = made["y"] if run.counts or settings.texts else None
     for name in settings.formats:
         EXPORTS[name](solution.x, y, good.nonzero().flatten().tolist(), folder)
     quality = reference(settings, run, say) if settings.quality else None
@@ -142,7 +142,7 @@ def finished(
     result |= {"restored": asdict(found)} if found else {}
     write_json(folder / "result.json", result)
     title = f"{settings.title}, {calls} NFE"
-    names = settings.prompts or run.names
+    names = settings.texts or run.names
     picture(shown(solution.x, y, names), folder / "samples.png", title)
     if job:
         job.draw(solution.x, folder / "images.png", title)
@@ -182,7 +182,7 @@ class Maker:
         chosen = numbers_of(settings.classes, run)
         self.prompts = prompts_of(settings, run)
         self.job = job_of(settings, run, chosen if settings.classes else ())
-        self.n = self.job.n if self.job else settings.n * (len(settings.prompts) or 1)
+        self.n = self.job.n if self.job else settings.n * (len(settings.texts) or 1)
         self.labels = None
         if self.job and self.job.labels is not None:
             self.labels = self.job.labels.repeat_interleave(self.job.draws)
@@ -304,17 +304,17 @@ def prompts_of(settings: SampleSettings, run: Run) -> Prompts | None:
     ValueError for a run that takes no text and is asked for one, a text that cannot be told, and
     several of them, or none, with a task.
     """
-    texts = settings.prompts
+    texts = settings.texts
     if run.text is None:
         if texts:
             raise ValueError(
-                f"text={texts[0]!r}, but the run's model takes no text: train one with text=words "
+                f"prompt={texts[0]!r}, but the run's model takes no text: train one with text=words "
                 "and data that have captions, or leave it out."
             )
         return None
     if settings.task and len(texts) != 1:
         raise ValueError(
-            f"With a task all samples are told one text, but there are {len(texts)}: give text=..."
+            f"With a task all samples are told one text, but there are {len(texts)}: give prompt=..."
         )
     return Prompts.of(run.text, texts or run.captions)
 

@@ -64,7 +64,7 @@ def captioned(model: ScoreModel, encoder: Encoder, data: Any) -> Captioned:
 
 def tellable(encoder: Encoder, test: Any) -> Captioned | None:
     """Held-out data whose items come with what their captions say. Those that cannot be told, for
-    a word that no training caption has, are left out with a warning; None where nothing is left."""
+    a word that no training caption has, are left out with a warning; None where all are."""
     captions = () if test is None else getattr(test, "captions", ())
     parts = dict[str, Mapping[str, Tensor]]()
     for caption in dict.fromkeys(captions):
@@ -122,15 +122,15 @@ class Prompts:
 def without_text(without: Mapping[str, Any], encoder: Encoder | None) -> dict[str, Any]:
     """What stands in place of a condition, where a text is among it the tokens of that text: a
     negative prompt. ValueError for a run that takes no text."""
-    if "text" not in without:
+    if "prompt" not in without:
         return dict(without)
     if encoder is None:
         raise ValueError(
-            f"guidance.without.text={without['text']!r} is of runs that take a text, and this one "
+            f"guidance.without.prompt={without['prompt']!r} is of runs that take a text, and this one "
             "does not."
         )
-    told = encoder([str(without["text"])])
-    rest = {name: value for name, value in without.items() if name != "text"}
+    told = encoder([str(without["prompt"])])
+    rest = {name: value for name, value in without.items() if name != "prompt"}
     return rest | {name: values[0] for name, values in told.items()}
 
 

@@ -13,8 +13,8 @@ from sdegen.text.readers import Reader
 NO_TEXT = {"mask": False}
 """The null condition: without a token that counts a network attends to one that is learned.
 
-It is what ``dropped`` puts in a caption's place, what ``CFG`` extrapolates from, and what the empty
-caption is, whatever the encoder."""
+It is what ``dropped`` puts in a caption's place, what ``CFG`` extrapolates from, and what the
+empty caption is, whatever the encoder."""
 
 
 class Encoder(Protocol):

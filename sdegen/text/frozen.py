@@ -1,4 +1,4 @@
-"""Encoders that were trained elsewhere and stay as they are: of a wheel, or of a folder on disk."""
+"""Encoders that were trained elsewhere and stay as they are: of a wheel, or of a folder."""
 
 from __future__ import annotations
 
@@ -117,8 +117,9 @@ class Folder(ABC):
         found = replace(self, length=min(self.length, loaded.most), width=loaded.width)
         return replace(found, digest=loaded.digest)
 
-    def reader(self) -> None:
+    def reader(self) -> Any:
         """None: the vectors are given as they are."""
+        return None
 
     def loaded(self) -> Loaded:
         """Model and tokeniser; ValueError for a folder of something else, or of other weights

@@ -1,8 +1,8 @@
 """Encoders whose words are learned with the model: a table of vectors, and a transformer.
 
-A word that no training caption has is refused, by its name. The alternative, one number for all such
-words, would have a vector that no training step has ever moved, and a typing error in a prompt
-would be drawn as something else without a word.
+A word that no training caption has is refused, by its name. The alternative, one number for all
+such words, would have a vector that no training step has ever moved, and a typing error in a
+prompt would be drawn as something else without a word.
 """
 
 from __future__ import annotations

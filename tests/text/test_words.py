@@ -8,8 +8,15 @@ import torch
 import sdegen as sg
 from sdegen.guidance import CFG
 from sdegen.networks import UNet
-from sdegen.text import NO_TEXT, Captioned, Reading, TransformerReader, Words, WordTransformer
-from sdegen.text import encoded
+from sdegen.text import (
+    NO_TEXT,
+    Captioned,
+    Reading,
+    TransformerReader,
+    Words,
+    WordTransformer,
+    encoded,
+)
 from tests.cases import close, refused_with
 
 SAID = ("a red one", "two", "", "a red two")
