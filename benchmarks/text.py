@@ -49,7 +49,7 @@ def main(
             rows.append({"split": split, "scale": scale, **words_right(judge(x), asked)})
             print(rows[-1], flush=True)
     about = {
-        "command": f"python benchmarks/text.py --run {run}",
+        "command": f"python benchmarks/text.py --run {run} --weights {weights}",
         "n": n,
         "nfe": nfe,
         "step": found.step,
@@ -66,6 +66,8 @@ if __name__ == "__main__":
     parser.add_argument("--run", required=True)
     parser.add_argument("--out", default="benchmarks/text.json")
     parser.add_argument("--n", type=int, default=256)
+    parser.add_argument("--nfe", type=int, default=20)
+    parser.add_argument("--scales", type=float, nargs="+", default=[0.0, 1.0, 2.0, 3.0, 5.0])
     parser.add_argument("--weights", default="finished")
     said = parser.parse_args()
-    main(said.run, said.out, said.n, weights=said.weights)
+    main(said.run, said.out, said.n, said.nfe, tuple(said.scales), said.weights)

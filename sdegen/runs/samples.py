@@ -308,13 +308,14 @@ def prompts_of(settings: SampleSettings, run: Run) -> Prompts | None:
     if run.text is None:
         if texts:
             raise ValueError(
-                f"prompt={texts[0]!r}, but the run's model takes no text: train one with text=words "
-                "and data that have captions, or leave it out."
+                f"prompt={texts[0]!r}, but the run's model takes no text: train one with "
+                "text=words and data that have captions, or leave it out."
             )
         return None
     if settings.task and len(texts) != 1:
         raise ValueError(
-            f"With a task all samples are told one text, but there are {len(texts)}: give prompt=..."
+            f"With a task all samples are told one text, but there are {len(texts)}: give "
+            "prompt=..."
         )
     return Prompts.of(run.text, texts or run.captions)
 

@@ -160,7 +160,9 @@ class SampleSettings:
         if not several or not all(isinstance(each, str) for each in several):
             raise ValueError(f"prompt is a text, or a list of some, but it is {self.prompt!r}.")
         if self.prompt is not None and self.prompts is not None:
-            raise ValueError("prompt=... and prompts=FILE both say what samples are told: give one.")
+            raise ValueError(
+                "prompt=... and prompts=FILE both say what samples are told: give one."
+            )
         if self.prompt is None and self.prompts is None:
             return
         if self.classes is not None:

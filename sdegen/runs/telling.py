@@ -126,8 +126,8 @@ def without_text(without: Mapping[str, Any], encoder: Encoder | None) -> dict[st
         return dict(without)
     if encoder is None:
         raise ValueError(
-            f"guidance.without.prompt={without['prompt']!r} is of runs that take a text, and this one "
-            "does not."
+            f"guidance.without.prompt={without['prompt']!r} is of runs that take a text, and this "
+            "one does not."
         )
     told = encoder([str(without["prompt"])])
     rest = {name: value for name, value in without.items() if name != "prompt"}

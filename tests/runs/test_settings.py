@@ -91,8 +91,6 @@ WRONG = {
     "sample image=x.png": "image belongs to a task: give task=..., or leave it out",
     "sample draws=2": "draws belongs to a task",
     "sample prompt=3": "prompt is a text, or a list of some, but it is 3",
-    "sample prompt=a prompts=b": "prompt=... and prompts=FILE both say what samples are told",
-    "sample prompt=a classes=[1]": "A run is told texts or classes",
     "sample start=0.4": "start belongs to a task",
     "sample observation=mmps": "observation belongs to a task",
     "sample ~n": "setting n has no value: give n=",

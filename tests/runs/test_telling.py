@@ -143,7 +143,10 @@ def test_a_resumed_run_drops_the_same_captions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["conditional=true", "data=digits"], "conditional=true tells the network classes, and text=Words capti"),
+        (
+            ["conditional=true", "data=digits"],
+            "conditional=true tells the network classes, and text=Words capti",
+        ),
         (["data=digits"], "text=Words tells the network captions, but the data have none"),
         (["text.width=0"], "text.width must be a whole number >= 1, but it is 0"),
         (["text.vocabulary=[dark,light]"], "The word 'left' is not among the 2 that are known"),
