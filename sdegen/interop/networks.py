@@ -9,7 +9,7 @@ What comes out is called as all our networks are, with labels of the time as the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -23,13 +23,13 @@ Weights = dict[str, Tensor]
 def ours(net: nn.Module) -> DiT | ADM:
     """A network of diffusers as ours of the same function, its weights copied, in its mode and
     type; ValueError, in a sentence, for one that ours are not."""
-    made = {"DiTTransformer2DModel": dit, "UNet2DModel": adm}
+    made: dict[str, Callable[..., DiT | ADM]] = {"DiTTransformer2DModel": dit, "UNet2DModel": adm}
     kind = type(net).__name__
     if kind not in made:
         raise ValueError(f"{kind} is none of ours: {', '.join(made)} are.")
     inner: Any = net
     first = next(net.parameters())
-    new: DiT | ADM = made[kind](dict(inner.config), net.state_dict())
+    new = made[kind](dict(inner.config), net.state_dict())
     new.to(first.device, first.dtype).train(net.training)
     return new
 
