@@ -97,11 +97,11 @@ class Transformer(nn.Module):
     """A transformer for states x (B, channels, *space), series or images by ``dims``; its output
     starts at zero.
 
-    As DiT it cuts a state into patches and makes patches again at its end. Positions are rotary:
-    queries and keys are turned by their places, so that only differences of places count; along
-    each axis an equal share of a head turns. Queries and keys are normed before that, head by
-    head. There are no biases but in what the network is told. For series, a patch of 1 is a token
-    a time.
+    As DiT it cuts a state into patches, adds sines and cosines of their places, and makes patches
+    again at its end. In its attention places are rotary: queries and keys are turned by them, so
+    that there only differences of places count; along each axis an equal share of a head turns.
+    Queries and keys are normed before that, head by head. There are no biases but in what the
+    network is told. For series, a patch of 1 is a token a time.
 
     ``net(x, t, y=None, c=None, tokens=None, mask=None)``; all as of DiT.
     Raises ValueError for an x or c of another shape, where the heads do not divide the width, and

@@ -21,7 +21,7 @@ FIR = [
     "how",
     [
         ["dit", "net.width=16", "net.depth=1", "train.checkpointing=true"],
-        ["transformer", "net.width=16", "net.depth=1", "model.heads=2", "loss=hybrid"],
+        ["transformer", "net.width=16", "net.depth=1", "+model.heads=2", "loss=hybrid"],
         ["adm", "net.width=16", *FIR],
         ["dit", "net.width=16", "net.depth=1", "task=inpaint", "conditional=false", "loss=edm"],
     ],
