@@ -30,7 +30,7 @@ def row(folder: Path) -> dict[str, Any]:
     seen = {r["step"]: round(r["held_out"], 4) for r in records if r["held_out"] is not None}
     if not seen:
         raise SystemExit(f"{folder} has no held-out loss: train.validate_every=300 takes it.")
-    model = sg.load(folder)
+    model = sg.load(folder, weights="averaged")
     return {
         "network": config["net"],
         "parameters": sum(p.numel() for p in model.parameters()),
