@@ -73,6 +73,7 @@ notebooks/own_sde_and_solver
 
 add-an-sde
 add-a-solver
+networks
 your-own-network
 ```
 

@@ -9,7 +9,7 @@ What comes out is called as all our networks are, with labels of the time as the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,13 +23,13 @@ Weights = dict[str, Tensor]
 def ours(net: nn.Module) -> DiT | ADM:
     """A network of diffusers as ours of the same function, its weights copied, in its mode and
     type; ValueError, in a sentence, for one that ours are not."""
-    made = {"DiTTransformer2DModel": dit, "UNet2DModel": adm}
+    made: dict[str, Callable[..., DiT | ADM]] = {"DiTTransformer2DModel": dit, "UNet2DModel": adm}
     kind = type(net).__name__
     if kind not in made:
         raise ValueError(f"{kind} is none of ours: {', '.join(made)} are.")
     inner: Any = net
     first = next(net.parameters())
-    new: DiT | ADM = made[kind](dict(inner.config), net.state_dict())
+    new = made[kind](dict(inner.config), net.state_dict())
     new.to(first.device, first.dtype).train(net.training)
     return new
 
@@ -44,7 +44,8 @@ def dit(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> DiT:
         "norm_elementwise_affine": False,
         "norm_type": "ada_norm_zero",
     }
-    refuse_others("DiT", config, wanted)
+    needed = ("patch_size", "num_attention_heads", "num_layers", "attention_head_dim", "norm_eps")
+    refuse_others("DiT", config, wanted, (*needed, "in_channels", "num_embeds_ada_norm"))
     patch, heads, depth = (
         int(config[name]) for name in ("patch_size", "num_attention_heads", "num_layers")
     )
@@ -92,7 +93,10 @@ def adm(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ADM:
         "time_embedding_type": "positional",
         "upsample_type": "resnet",
     }
-    refuse_others("ADM", config, wanted)
+    needed = ("block_out_channels", "layers_per_block", "down_block_types", "up_block_types")
+    norms = ("norm_num_groups", "norm_eps", "dropout", "attention_head_dim")
+    time = ("flip_sin_to_cos", "freq_shift", "in_channels", "out_channels")
+    refuse_others("ADM", config, wanted, (*needed, *norms, *time))
     levels = [int(c) for c in config["block_out_channels"]]
     width, blocks = levels[0], int(config["layers_per_block"])
     if any(c % width for c in levels):
@@ -131,8 +135,8 @@ def adm(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ADM:
     move(old, new, "conv_in.", "enter.")
     move(old, new, "conv_norm_out.", "norm.")
     move(old, new, "conv_out.", "leave.")
-    time = taken(old, "time_embedding.linear_")
-    new |= time_weights(time, bool(config["flip_sin_to_cos"]))
+    told = taken(old, "time_embedding.linear_")
+    new |= time_weights(told, bool(config["flip_sin_to_cos"]))
     if classes:
         table = old.pop("class_embedding.weight")
         new["conditioning.label.weight"] = torch.cat([table, torch.zeros_like(table[:1])])
@@ -157,8 +161,13 @@ def adm(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ADM:
     return filled(net, new, old)
 
 
-def refuse_others(name: str, config: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """ValueError for a configuration that says otherwise."""
+def refuse_others(
+    name: str, config: Mapping[str, Any], wanted: Mapping[str, Any], needed: Sequence[str]
+) -> None:
+    """ValueError for a configuration that says otherwise, or does not say what has to be known."""
+    missing = [key for key in needed if key not in config]
+    if missing:
+        raise ValueError(f"The configuration of {name} lacks {', '.join(missing)}.")
     for key, value in wanted.items():
         if config.get(key, value) != value:
             raise ValueError(f"{name} has {key} = {value!r}, but this network {config[key]!r}.")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sdegen.checks import whole
 from sdegen.networks.attention import (
@@ -20,6 +21,16 @@ from sdegen.networks.embedding import Conditioning
 from sdegen.networks.layers import CONV, group_norm, refuse_misfits, with_beside, zeroed
 from sdegen.networks.resampling import Nearest, Pool
 from sdegen.networks.unet import Residual, Stage
+
+
+def refuse_learned(name: str, part: object) -> None:
+    """ValueError for a part, shared by all levels, that is no module or has parameters."""
+    if part is None or (isinstance(part, nn.Module) and not any(True for _ in part.parameters())):
+        return
+    raise ValueError(
+        f"{name} is a module without parameters, as sdegen.networks.FIRDown(), which all levels "
+        f"share, but it is {part!r:.80}."
+    )
 
 
 class ADM(nn.Module):
@@ -41,8 +52,8 @@ class ADM(nn.Module):
 
     ``net(x, t, y=None, c=None, tokens=None, mask=None)``; all as of UNet, of whose tokens every
     attention is followed by attention to them.
-    Raises ValueError for an x or c of another shape, and where head_width does not divide a level
-    that attends.
+    Raises ValueError for an x or c of another shape, where head_width does not divide a level
+    that attends, and for a down, up or join with parameters.
     """
 
     def __init__(
@@ -81,7 +92,9 @@ class ADM(nn.Module):
         self.multiple = 2 ** (len(mults) - 1)
         self.conditioning = Conditioning(4 * width, classes, numbers)
         self.tokens = tokens_of(token_width, words, length)
-        down, up = down or Pool(), up or Nearest()
+        for name, part in {"down": down, "up": up, "join": join}.items():
+            refuse_learned(name, part)
+        down, up = Pool() if down is None else down, Nearest() if up is None else up
 
         def residual(enter: int, leave: int, resample: nn.Module | None = None) -> Residual:
             return Residual(enter, leave, 4 * width, dropout, dims, resample, join)
@@ -149,5 +162,5 @@ class ADM(nn.Module):
                 h = self.grow[i - 1](h, e)
             for stage in level:  # type: ignore[attr-defined]
                 h = stage(torch.cat([h, seen.pop()], dim=1), e, context)
-        out: Tensor = self.leave(torch.nn.functional.silu(self.norm(h)))
+        out: Tensor = self.leave(F.silu(self.norm(h)))
         return out

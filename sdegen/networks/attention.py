@@ -100,7 +100,8 @@ def of_heads(x: Tensor, parts: int, heads: int) -> Tensor:
 def turned(x: Tensor, turn: Tensor) -> Tensor:
     """Vectors (*, n, d) with entries i and i + d/2 turned by an angle, as a pair.
 
-    turn: cosines and sines of the angles, (2, n, d/2).  Su et al. (2021), eq. 34.
+    turn: cosines and sines of the angles, (2, n, d/2).  Su et al. (2021), eq. 34, whose pairs
+          are neighbours.
     """
     cos, sin = turn.to(x.dtype)
     a, b = x.chunk(2, dim=-1)
@@ -111,7 +112,7 @@ class SelfAttention(nn.Module):
     """Every token attends to every token: (B, n, width) -> (B, n, width), no skip around it.
 
     head_norm: makes a norm of vectors of a head's width, for queries and for keys.  Henry et al.
-               (2020); Dehghani et al. (2023), section 2.
+               (2020), section 3.
     ``turn`` of the call: rotary positions, see ``turned``; after the norms.
     Raises ValueError where the heads do not divide the width.
     """

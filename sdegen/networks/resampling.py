@@ -32,7 +32,7 @@ class FIRDown(nn.Module):
     """Half the resolution, behind the filter (1, 3, 3, 1) / 8 along each axis, which takes away
     what half the places cannot show. Edges are repeated, so that a constant stays one.
 
-    Zhang (2019), section 3; Song et al. (2021), appendix H.1, whose edges are zero.
+    Zhang (2019), section 3; Song et al. (2021), appendix H, whose edges are zero.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class FIRUp(nn.Module):
     """Twice the resolution, behind the filter (1, 3, 3, 1) / 4 along each axis: a place is 3/4 of
     the nearest and 1/4 of the next one, which is linear interpolation. Edges are repeated.
 
-    Zhang (2019), section 3; Song et al. (2021), appendix H.1, whose edges are zero.
+    Zhang (2019), section 3; Song et al. (2021), appendix H, whose edges are zero.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class FIRUp(nn.Module):
 
 class Rescaled(nn.Module):
     """(x + h) / sqrt 2: a skip and a change of equal variance keep it.  Song et al. (2021),
-    appendix H.1."""
+    appendix H."""
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
         return (x + h) / math.sqrt(2)

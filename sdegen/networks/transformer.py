@@ -21,7 +21,7 @@ from sdegen.networks.attention import (
 )
 from sdegen.networks.embedding import Conditioning
 from sdegen.networks.layers import refuse_misfits, with_beside, zeroed
-from sdegen.networks.patches import patchify, rotary, unpatchify
+from sdegen.networks.patches import patchify, rotary, sincos, unpatchify
 
 BASE = {1: 10_000.0, 2: 100.0}
 """The rotary angles' base by the number of axes: long series turn slowly, images have few places
@@ -97,11 +97,11 @@ class Transformer(nn.Module):
     """A transformer for states x (B, channels, *space), series or images by ``dims``; its output
     starts at zero.
 
-    As DiT it cuts a state into patches and makes patches again at its end. Positions are rotary:
-    queries and keys are turned by their places, so that only differences of places count; along
-    each axis an equal share of a head turns. Queries and keys are normed before that, head by
-    head. There are no biases but in what the network is told. For series, a patch of 1 is a token
-    a time.
+    As DiT it cuts a state into patches, adds sines and cosines of their places, and makes patches
+    again at its end. In its attention places are rotary: queries and keys are turned by them, so
+    that there only differences of places count; along each axis an equal share of a head turns.
+    Queries and keys are normed before that, head by head. There are no biases but in what the
+    network is told. For series, a patch of 1 is a token a time.
 
     ``net(x, t, y=None, c=None, tokens=None, mask=None)``; all as of DiT.
     Raises ValueError for an x or c of another shape, where the heads do not divide the width, and
@@ -136,7 +136,7 @@ class Transformer(nn.Module):
                 f"{2 * dims}: its pairs are shared by {dims} axes."
             )
         self.channels, self.dims, self.beside = channels, dims, beside
-        self.patch = whole("patch", patch)
+        self.width, self.patch = width, whole("patch", patch)
         self.conditioning = Conditioning(width, classes, numbers)
         self.tokens = tokens_of(token_width, words, length)
         self.enter = nn.Linear((channels + beside) * patch**dims, width, bias=False)
@@ -163,6 +163,7 @@ class Transformer(nn.Module):
         context = context_of(self.tokens, len(x), tokens, mask, edit)
         grid = tuple(side // self.patch for side in x.shape[2:])
         h: Tensor = self.enter(patchify(with_beside(x, c, self.beside), self.patch))
+        h = h + sincos(grid, self.width, h)
         turn, told = rotary(grid, self.head, BASE[self.dims], h), self.told(e)
         for block in self.blocks:
             h = block(h, told, context, grid, turn)

@@ -12,11 +12,12 @@ from torch import nn
 
 from sdegen.checks import warn
 from sdegen.model.score import ScoreModel
-from sdegen.networks import MLP, UNet
+from sdegen.networks import ADM, MLP, DiT, Transformer, UNet
 from sdegen.runs.build import build, build_task, refuse_strangers
 from sdegen.runs.telling import build_text
 from sdegen.text import Encoder, Reading
 
+OURS = (MLP, UNet, ADM, DiT, Transformer)
 USUAL = ("dim", "channels", "classes")
 """What a network gets that takes any keyword and names none of them."""
 
@@ -123,11 +124,11 @@ def build_network(
 def without_ours(
     node: dict[str, Any], asked: Mapping[str, Parameter], target: str
 ) -> dict[str, Any]:
-    """The node of a network of one's own without those settings of net=unet or net=mlp, whose file
-    it was written over, that it does not take; a warning names them."""
+    """The node of a network of one's own without those settings of ours, whose file it was written
+    over, that it does not take; a warning names them."""
     if not asked or target.startswith("sdegen.") or set(OPEN) & {e.kind for e in asked.values()}:
         return node
-    ours = {*inspect.signature(UNet).parameters, *inspect.signature(MLP).parameters}
+    ours = {name for net in OURS for name in inspect.signature(net).parameters}
     left = [name for name in node if name in ours and name not in asked]
     if left:
         warn(

@@ -118,6 +118,10 @@ def test_what_ours_are_not_is_refused() -> None:
         net = theirs(kind)
         with refused(said):
             made({**net.config, **config, **more}, net.state_dict())
+    with refused("The configuration of DiT lacks patch_size, num_attention_heads"):
+        dit({}, {})
+    with refused("The weights are not those of the configuration: .* and others differ"):
+        dit(dict(theirs("dit", num_layers=3).config), theirs("dit").state_dict())
     strange = theirs("dit")
     with torch.no_grad():
         strange.transformer_blocks[1].norm1.emb.class_embedder.embedding_table.weight += 1

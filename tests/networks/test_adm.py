@@ -121,6 +121,8 @@ def test_any_parts_and_dimensions(dims: int) -> None:
         ({"mults": (), "attention": ()}, "at least one"),
         ({"blocks": 0}, "blocks must be a whole number >= 1"),
         ({"dims": 4}, "dims = 4, expected 1"),
+        ({"down": "fir"}, "down is a module without parameters, .* but it is 'fir'"),
+        ({"up": nn.ConvTranspose1d(1, 1, 2)}, "up is a module without parameters"),
     ],
 )
 def test_wrong_architectures_are_refused(wrong: dict[str, Any], said: str) -> None:

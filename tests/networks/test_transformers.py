@@ -111,7 +111,7 @@ def test_tokens_permuted_with_their_positions_permute_the_outputs() -> None:
     assert not torch.allclose(modern(h[:, order], told, NOTHING, (2, 3), turn), found[:, order])
 
 
-def test_a_transformer_knows_differences_of_places_alone() -> None:
+def test_rotary_blocks_know_differences_of_places_alone() -> None:
     """Six tokens at places 0 .. 5, and the same at 4 .. 9."""
     net = awake(Transformer(1, 16, 2, 2, patch=1, dims=1))
     x, t = normal(1, 1, 6), torch.zeros(1)
@@ -180,6 +180,7 @@ def test_checkpointed_blocks_change_nothing(kind: type) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own
 @kinds
 def test_compiled_it_is_the_same(kind: type) -> None:
     net, x, t = awake(kind(1, 16, 2, 2)).float(), normal(2, 1, 4, 4).float(), torch.rand(2)
