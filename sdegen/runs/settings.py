@@ -141,7 +141,8 @@ class SampleSettings:
         seeds = len(self.seed) if isinstance(self.seed, list) else self.n
         if seeds != self.n:
             raise ValueError(f"There are {seeds} seeds for n = {self.n} samples: give one each.")
-        self.refuse_without_task(), self.refuse_prompts()
+        self.refuse_without_task()
+        self.refuse_prompts()
         if self.classes is not None and (not isinstance(self.classes, list) or not self.classes):
             raise ValueError(f"classes must be a list, classes=[...], but it is {self.classes!r}.")
 
