@@ -42,6 +42,7 @@ CONTENTS = """
 
 sampling
 guidance
+text
 inverse
 editing
 restoration
@@ -73,6 +74,7 @@ notebooks/own_sde_and_solver
 
 add-an-sde
 add-a-solver
+networks
 your-own-network
 ```
 

@@ -20,6 +20,7 @@ from sdegen import (
     sampling,
     sde,
     solvers,
+    text,
     tuning,
     walks,
 )
@@ -156,6 +157,7 @@ __all__ = [
     "sde",
     "solve",
     "solvers",
+    "text",
     "tune",
     "tuning",
     "walks",

@@ -176,6 +176,11 @@ def run(path: str, packages: list[str] | None = None) -> Problem:
             f"The network of {path} is conditional on a class, which this comparison does not "
             "give: train with conditional=false."
         )
+    if found.text is not None:
+        raise ValueError(
+            f"The network of {path} takes texts, which this comparison does not give: train with "
+            "text=none."
+        )
     train = build_split({**found.config, "packages": packages or []}, "train")
     model = found.model.double().requires_grad_(False)
     return Problem(Empirical(in_memory(train).x), tuple(found.shape), model)

@@ -1,6 +1,6 @@
 """Distances between sets of samples."""
 
-from sdegen.metrics.captions import CLIPScore
+from sdegen.metrics.captions import CLIPScore, DigitJudge, words_right
 from sdegen.metrics.classifier import ImageClassifier, fit_classifier
 from sdegen.metrics.distances import Fidelity, fidelity
 from sdegen.metrics.features import (
@@ -22,6 +22,7 @@ __all__ = [
     "CLIPScore",
     "Classified",
     "Coverage",
+    "DigitJudge",
     "EfficientNetLite0",
     "Features",
     "Fidelity",
@@ -44,4 +45,5 @@ __all__ = [
     "psnr",
     "sliced_wasserstein",
     "ssim",
+    "words_right",
 ]

@@ -1,4 +1,4 @@
-"""How well images fit their captions, by CLIP."""
+"""How well images fit their captions: by CLIP, and of captioned digits word by word."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from sdegen.data import captioned_digits
+from sdegen.data.captions import COLOURS, NUMBERS, PLACES, SIZES
 
 
 class CLIPScore:
@@ -78,3 +82,81 @@ class CLIPScore:
             cosine = torch.cosine_similarity(out.image_embeds, out.text_embeds)
             found.append(100 * cosine.clamp(min=0).cpu())
         return torch.cat(found)
+
+
+class DigitJudge:
+    """Says of captioned digits what is in them: size, colour, digit and place, as their captions
+    do.
+
+    The place is the quarter with the most ink, the colour the nearest of four in direction, the
+    size whether ink reaches the quarter's first or last row; these three are exact on the data.
+    The digit is what a support vector machine says of the ink, fitted to the training images.
+    size: of the pictures.
+    """
+
+    def __init__(self, size: int = 16) -> None:
+        from sklearn.svm import SVC
+
+        train = captioned_digits("train", size)
+        self.size, self.classifier = size, SVC(gamma="scale", C=10.0)
+        some = slice(None, None, 3)  # an image is in eight pictures
+        self.classifier.fit(self.seen(train.x[some])[0].flatten(1).numpy(), train.y[some].numpy())
+
+    def seen(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The ink (n, 8, 8) of a digit at full size, and the numbers (n,) of place, colour and
+        size among ``PLACES``, ``COLOURS`` and ``SIZES``."""
+        half = self.size // 2
+        light = ((x.detach().float().cpu() + 1) / 2).clamp(0, 1)
+        quarters = light.unfold(2, half, half).unfold(3, half, half)  # (n, 3, 2, 2, half, half)
+        quarters = quarters.permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
+        place = quarters.sum((2, 3, 4)).argmax(1)
+        own = quarters[torch.arange(len(x)), place]
+        shares = own.sum((2, 3))
+        ways = torch.tensor(list(COLOURS.values()))
+        colour = F.cosine_similarity(shares[:, None], ways[None], dim=2).argmax(1)
+        ink = own.mean(1) / ways[colour].mean(1)[:, None, None]
+        side = round(half * SIZES["small"])
+        edge = (half - side) // 2
+        outside = torch.cat([ink[:, :edge], ink[:, half - edge :]], dim=1)
+        large = (outside.flatten(1).amax(1) > 0.2).long()
+        inner = ink[:, edge : half - edge, edge : half - edge]
+        sizes = [F.interpolate(each[:, None], (8, 8), mode="bilinear") for each in (inner, ink)]
+        return (
+            torch.where(large[:, None, None, None] == 1, *sizes[::-1])[:, 0],
+            place,
+            colour,
+            large,
+        )
+
+    def __call__(self, x: Tensor) -> list[str]:
+        """A caption of each of x (n, 3, size, size)."""
+        if x.ndim != 4 or x.shape[1:] != (3, self.size, self.size):
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}, expected (n, 3, {self.size}, {self.size})."
+            )
+        ink, *others = self.seen(x)
+        digit = self.classifier.predict(ink.flatten(1).numpy()).tolist()
+        places, colours, sizes = (list(each) for each in (PLACES, COLOURS, SIZES))
+        return [
+            f"{sizes[large]} {colours[colour]} {NUMBERS[k]} {places[place]}"
+            for k, place, colour, large in zip(
+                digit, *(each.tolist() for each in others), strict=True
+            )
+        ]
+
+
+def words_right(found: Sequence[str], asked: Sequence[str]) -> dict[str, float]:
+    """The shares of samples whose size, colour, digit, place, and whose whole caption is right:
+    captions of ``DigitJudge`` beside those that were asked for."""
+    pairs = [(a.split(), b.split()) for a, b in zip(found, asked, strict=True)]
+    parts = {
+        "size": slice(0, 1),
+        "colour": slice(1, 2),
+        "digit": slice(2, 3),
+        "place": slice(3, 5),
+        "all": slice(0, 5),
+    }
+    return {
+        name: sum(a[part] == b[part] for a, b in pairs) / len(pairs)
+        for name, part in parts.items()
+    }

@@ -6,9 +6,30 @@ the result has the shape of x.
 
 from __future__ import annotations
 
+from sdegen.networks.adm import ADM
+from sdegen.networks.attention import Edit, Place
+from sdegen.networks.dit import DiT
 from sdegen.networks.embedding import Conditioning, TimeEmbedding
 from sdegen.networks.mlp import MLP
+from sdegen.networks.resampling import FIRDown, FIRUp, Nearest, Pool, Rescaled
+from sdegen.networks.transformer import Transformer
 from sdegen.networks.trunk import Trunk
 from sdegen.networks.unet import UNet
 
-__all__ = ["MLP", "Conditioning", "TimeEmbedding", "Trunk", "UNet"]
+__all__ = [
+    "ADM",
+    "MLP",
+    "Conditioning",
+    "DiT",
+    "Edit",
+    "FIRDown",
+    "FIRUp",
+    "Nearest",
+    "Place",
+    "Pool",
+    "Rescaled",
+    "TimeEmbedding",
+    "Transformer",
+    "Trunk",
+    "UNet",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,20 +18,31 @@ class TimeEmbedding(nn.Module):
     0.064 for a difference of 0.001, so that difference is still seen. Higher frequencies would
     only let the network wiggle in t. Vaswani et al. (2017), section 3.5.
 
+    frequencies: others than these, as those of a network whose weights are copied.
+
     Labels should come in float32 or float64, whatever the network's dtype: bfloat16 cannot tell
     1.000 from 1.003. The angles are computed in the label's precision, float32 at least.
     """
 
     frequencies: Tensor
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, frequencies: Tensor | None = None) -> None:
         super().__init__()
-        # Rounded to bfloat16, so that a network cast to it keeps the frequencies it was trained
-        # with: an error of 1/256 in 64 radians per unit would be a quarter of a radian.
-        frequencies = torch.logspace(-2, 6, 32, base=2.0).bfloat16().float()
+        if frequencies is None:
+            # Rounded to bfloat16, as networks were trained that were cast to it.
+            frequencies = torch.logspace(-2, 6, 32, base=2.0).bfloat16().float()
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.hidden = nn.Linear(2 * len(frequencies), width)
         self.out = nn.Linear(width, width)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> TimeEmbedding:
+        """Move and cast the weights, and move the frequencies: an error of 1/256 in 64 radians per
+        unit of t would be a quarter of a radian."""
+        frequencies = self.frequencies
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if not frequencies.is_meta:
+            self.frequencies = frequencies.to(self.frequencies.device)
+        return self
 
     def forward(self, t: Tensor) -> Tensor:
         t = t.to(exact(t))

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sdegen.networks.attention import PixelAttention
 from sdegen.networks.embedding import Conditioning
-from sdegen.networks.unet import AXES, CONV, Attention, Residual, Stage, group_norm
+from sdegen.networks.layers import AXES, CONV, group_norm
+from sdegen.networks.unet import Residual, Stage
 
 
 class Trunk(nn.Module):
@@ -42,7 +44,7 @@ class Trunk(nn.Module):
             for k in range(blocks):
                 here = width * mult
                 conv = CONV[dims](finer, here, 3, stride=2 if i and not k else 1, padding=1)
-                attend = Attention(here, heads) if i in attention else None
+                attend = PixelAttention(here, heads) if i in attention else None
                 self.shrink.append(conv)
                 self.stages.append(Stage(Residual(here, here, width, 0.0, dims), attend))
                 finer = here

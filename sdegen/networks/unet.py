@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -10,41 +9,40 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdegen.checks import whole
+from sdegen.networks.attention import (
+    NOTHING,
+    Context,
+    Edit,
+    PixelAttention,
+    PixelCrossAttention,
+    context_of,
+    name_layers,
+    tokens_of,
+)
 from sdegen.networks.embedding import Conditioning
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation with about four channels a group, and at most 32 groups."""
-    return nn.GroupNorm(math.gcd(channels, min(32, max(1, channels // 4))), channels)
-
-
-def zeroed(layer: nn.Module) -> nn.Module:
-    """The same layer with its parameters at zero, so that what it ends starts out silent."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer
-
-
-CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
-    1: nn.Conv1d,
-    2: nn.Conv2d,
-    3: nn.Conv3d,
-}
-"""A convolution by its number of spatial dimensions."""
-
-AXES = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
-"""The letters of the spatial dimensions."""
+from sdegen.networks.layers import CONV, group_norm, refuse_misfits, with_beside, zeroed
 
 
 class Residual(nn.Module):
     """Two convolutions of width 3 beside a skip; (t, y) scales and shifts the second
     normalisation.
 
-    (B, enter, *space), (B, width) -> (B, leave, *space). Adaptive group normalisation as in
-    Dhariwal and Nichol (2021), section 3.1.
+    (B, enter, *space), (B, width) -> (B, leave, *space), or what ``resample``, a module without
+    parameters, makes of that space: of the state inside, before the first convolution, and of the
+    skip. ``join`` puts skip and change together, x + h where it is None. Adaptive group
+    normalisation and resampling as in Dhariwal and Nichol (2021), sections 3 and 3.1.
     """
 
-    def __init__(self, enter: int, leave: int, width: int, dropout: float, dims: int = 2) -> None:
+    def __init__(
+        self,
+        enter: int,
+        leave: int,
+        width: int,
+        dropout: float,
+        dims: int = 2,
+        resample: nn.Module | None = None,
+        join: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         conv = CONV[dims]
         self.norm1 = group_norm(enter)
@@ -54,51 +52,39 @@ class Residual(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zeroed(conv(leave, leave, 3, padding=1))
         self.skip = nn.Identity() if enter == leave else conv(enter, leave, 1)
+        self.resample, self.join = resample, join
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         per_channel: Tensor = self.condition(c)
         scale, shift = per_channel.unflatten(1, (-1, *[1] * (x.ndim - 2))).chunk(2, dim=1)
-        h: Tensor = self.conv1(F.silu(self.norm1(x)))
+        h: Tensor = F.silu(self.norm1(x))
+        if self.resample is not None:
+            h, x = self.resample(h), self.resample(x)
+        h = self.conv1(h)
         h = self.norm2(h) * (1 + scale) + shift
         h = self.conv2(self.dropout(F.silu(h)))
         x = self.skip(x)
-        return x + h
-
-
-class Attention(nn.Module):
-    """Every pixel attends to every pixel: (B, C, *space) -> (B, C, *space), a skip around it.
-
-    The fused kernels have no forward mode and no second derivatives; who needs them calls the
-    network inside ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
-    """
-
-    def __init__(self, channels: int, heads: int) -> None:
-        super().__init__()
-        if channels % heads:
-            raise ValueError(f"heads = {heads} does not divide a level of {channels} channels.")
-        self.heads = heads
-        self.norm = group_norm(channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.leave = zeroed(nn.Linear(channels, channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        pixels = self.norm(x).flatten(2).transpose(1, 2)  # (B, pixels, C)
-        q, k, v = self.qkv(pixels).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        h = F.scaled_dot_product_attention(q, k, v)  # (B, heads, pixels, C / heads)
-        h = self.leave(h.transpose(1, 2).flatten(2))
-        return x + h.transpose(1, 2).unflatten(2, x.shape[2:])
+        return x + h if self.join is None else self.join(x, h)
 
 
 class Stage(nn.Module):
-    """A residual block and, where asked for, attention."""
+    """A residual block and, where asked for, attention to all pixels, then to tokens."""
 
-    def __init__(self, residual: Residual, attention: Attention | None) -> None:
+    def __init__(
+        self,
+        residual: Residual,
+        attention: PixelAttention | None,
+        cross: PixelCrossAttention | None = None,
+    ) -> None:
         super().__init__()
-        self.residual = residual
-        self.attention = attention or nn.Identity()
+        self.residual, self.attention, self.cross = residual, attention, cross
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        h: Tensor = self.attention(self.residual(x, c))
+    def forward(self, x: Tensor, c: Tensor, context: Context = NOTHING) -> Tensor:
+        h: Tensor = self.residual(x, c)
+        if self.attention is not None:
+            h = self.attention(h, context)
+        if self.cross is not None:
+            h = self.cross(h, context)
         return h
 
 
@@ -115,10 +101,13 @@ class UNet(nn.Module):
     on the way up also sees what its counterpart on the way down has made. Ho et al. (2020),
     appendix B.
 
-    ``net(x, t, y=None, c=None)``; see Conditioning for t (B,), the class labels y (B,) and further
-    numbers by name. With ``beside = k > 0`` it also sees a picture c (B, k, *space) beside x, as
-    Palette's does what it restores: Saharia et al. (2022b), section 3. c is not scaled with x.
-    ``out``: channels of its output, where they are not x's, as twice as many for two heads.
+    ``net(x, t, y=None, c=None, tokens=None, mask=None)``; see Conditioning for t (B,), the class
+    labels y (B,) and further numbers by name. With ``beside = k > 0`` it also sees a picture
+    c (B, k, *space) beside x, as Palette's does what it restores: Saharia et al. (2022b),
+    section 3. c is not scaled with x. ``out``: channels of its output, where they are not x's, as
+    twice as many for two heads. With ``token_width > 0`` attention is followed by attention to
+    tokens, and it takes tokens= and mask=; see Tokens for these, ``words`` and ``length``.
+    ``edit=`` changes attention's maps, see ``sdegen.networks.attention``.
     Raises ValueError for an x or c of another shape, and for a c that is missing or not expected.
     """
 
@@ -136,6 +125,9 @@ class UNet(nn.Module):
         beside: int = 0,
         numbers: Sequence[str] = (),
         out: int | None = None,
+        token_width: int = 0,
+        words: int = 0,
+        length: int = 77,
     ) -> None:
         super().__init__()
         whole("beside", beside, 0)
@@ -151,10 +143,14 @@ class UNet(nn.Module):
         self.channels, self.dims, self.beside = channels, dims, beside
         self.multiple = 2 ** (len(mults) - 1)
         self.conditioning = Conditioning(width, classes, numbers)
+        self.tokens = tokens_of(token_width, words, length)
 
         def stage(enter: int, leave: int, attend: bool) -> Stage:
             residual = Residual(enter, leave, width, dropout, dims)
-            return Stage(residual, Attention(leave, heads) if attend else None)
+            if not attend:
+                return Stage(residual, None)
+            cross = PixelCrossAttention(leave, heads, token_width) if token_width else None
+            return Stage(residual, PixelAttention(leave, heads), cross)
 
         # Before each stage of the way down stands a module that makes its input, after each of
         # the way up one that passes its output on: they change the level, or do nothing.
@@ -172,6 +168,7 @@ class UNet(nn.Module):
             self.grow += [grow, *(nn.Identity() for _ in range(blocks - 1))]
             finer = here
         self.middle = stage(finer, finer, True)
+        name_layers(self)
 
     def _upsample(self, enter: int, leave: int) -> nn.Module:
         conv = CONV[self.dims](enter, leave, 3, padding=1)
@@ -187,50 +184,20 @@ class UNet(nn.Module):
         t: Tensor,
         y: Tensor | int | None = None,
         c: Tensor | None = None,
+        tokens: Tensor | None = None,
+        mask: Tensor | None = None,
+        edit: Edit | None = None,
         **numbers: Tensor | float,
     ) -> Tensor:
-        self._check(x.shape)
+        refuse_misfits(x.shape, self.channels, self.dims, self.multiple, "fewer mults")
         e = self.conditioning(t, y, len(x), numbers)
-        h: Tensor = self._with(x, c)
+        context = context_of(self.tokens, len(x), tokens, mask, edit)
+        h: Tensor = with_beside(x, c, self.beside)
         seen: list[Tensor] = []
         for shrink, stage in zip(self.shrink, self.down, strict=True):
-            h = stage(shrink(h), e)
+            h = stage(shrink(h), e, context)
             seen.append(h)
-        h = self.middle(h, e)
+        h = self.middle(h, e, context)
         for stage, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
-            h = grow(stage(torch.cat([h, seen.pop()], dim=1), e))
+            h = grow(stage(torch.cat([h, seen.pop()], dim=1), e, context))
         return h
-
-    def _with(self, x: Tensor, c: Tensor | None) -> Tensor:
-        """x and what stands beside it, (B, channels + beside, *space)."""
-        wanted = (len(x), self.beside, *x.shape[2:])
-        if c is None and not self.beside:
-            return x
-        if c is None:
-            raise ValueError(
-                f"This network has beside = {self.beside}: it is given c of shape {wanted}, what "
-                "is seen of the data, as model.given(c=...)."
-            )
-        if not self.beside:
-            raise ValueError(
-                "c was given, but the network sees nothing beside x: build it with beside > 0, "
-                "or call it without c."
-            )
-        if c.shape != wanted:
-            raise ValueError(f"c has shape {tuple(c.shape)}, expected {wanted}.")
-        return torch.cat([x, c.to(x)], dim=1)
-
-    def _check(self, shape: torch.Size) -> None:
-        """ValueError unless states of this shape go down to the lowest level and up again."""
-        n, names = self.multiple, AXES[self.dims]
-        fits = len(shape) == 2 + self.dims and shape[1] == self.channels
-        wrong = next((size for size in shape[2:] if size % n), 0) if fits else 0
-        if fits and not wrong:
-            return
-        below, above = wrong // n * n, (wrong // n + 1) * n
-        near = f"{below} or {above}" if below else str(above)
-        remedy = f": cut or pad {wrong} to {near}, or take fewer mults" if wrong else ""
-        raise ValueError(
-            f"x has shape {tuple(shape)}, expected (B, {self.channels}, {', '.join(names)}) "
-            f"with {' and '.join(names)} multiples of {n}{remedy} (dims = {self.dims})."
-        )

@@ -24,7 +24,7 @@ from sdegen.report.markup import STYLE, Value, contents, details, heading, table
 from sdegen.runs.build import build, build_walk
 from sdegen.runs.compare import budgets_of
 from sdegen.runs.finish import SAMPLES
-from sdegen.runs.folder import REFERENCE, Run, given_labels, load_run
+from sdegen.runs.folder import REFERENCE, Run, load_run
 from sdegen.runs.settings import Comparison, Node, read
 from sdegen.sampling.march import solve
 from sdegen.solvers.solver import Solver, arrived
@@ -174,7 +174,7 @@ def way(run: Run, settings: RunReportSettings, solvers: Mapping[str, Any]) -> st
     nfe = max(run.config["evaluate"]["budgets"]) if own else settings.nfe
     n = states.followed(run.shape, 2 * nfe + 2)
     how = {"nfe": nfe, "walk": walk, "seed": settings.seed}
-    given = given_labels(run.model, n, run.counts)
+    given = run.given(n)
     found = states.ways(given, (n, *run.shape), solvers, how)
     script = (files("sdegen.report") / "viewer.js").read_text(encoding="utf-8")
     sides = "".join(
@@ -208,7 +208,7 @@ def grids(run: Run, settings: RunReportSettings, kind: str) -> str:
     compared = read(Comparison, {"solvers": {}, **config["evaluate"]})
     # The colours of points are those of the samples that are watched.
     n = states.POINTS if kind == "points" and run.counts else SHOWN[kind]
-    given = given_labels(run.model, n, run.counts)
+    given = run.given(n)
     how = {"walk": build_walk(config), "seed": settings.seed}
     solvers = {key: build(node, settings.packages) for key, node in compared.solvers.items()}
     jobs = [(k, s, b) for k, s in solvers.items() for b in budgets_of(s, compared.budgets)]

@@ -16,6 +16,7 @@ from sdegen.runs.folder import WEIGHTS, quality_of
 from sdegen.runs.pictures import Shown, curve, picture, shown, trajectory
 from sdegen.runs.restoring import Seen, prepared
 from sdegen.runs.settings import Comparison
+from sdegen.runs.telling import Prompts
 from sdegen.sampling.choice import Chooser
 from sdegen.solvers.solver import Solver
 
@@ -33,12 +34,12 @@ def finish(
     solvers: Mapping[str, Solver | Chooser],
     walk: Any,
     header: dict[str, Any],
-    seen: Seen | None = None,
+    seen: Seen | Prompts | None = None,
 ) -> list[Row]:
     """Sample with every solver at every budget; write the weights, with what they say of
     themselves, pictures and the table.
 
-    seen: what a model that restores is shown.
+    seen: what a model that restores is shown, or one that takes a text is told.
 
     The table's rows, that of real data first; without it, and unmeasured, where no data are held
     out.

@@ -19,6 +19,8 @@ from sdegen.data.items import collected
 from sdegen.files import load_weights, raw, read_header, read_tensors, write_tensors
 from sdegen.model.score import ScoreModel
 from sdegen.runs.settings import refuse_weights
+from sdegen.runs.telling import Prompts, build_text, kept_captions
+from sdegen.text import Encoder
 from sdegen.training.checkpoint import CHECKPOINT, checkpoint_of, weights_in
 
 WEIGHTS = "model.safetensors"
@@ -32,6 +34,7 @@ class Run:
     model: the averaged model.  config: the run's.  shape: of a sample.  counts: how often the
     classes 0, 1, ... come in its training data, empty where the model takes no label; names: what
     they are called, where they have names.  step: of the weights, None of a run that did not say.
+    text: its text encoder, of a run that has one, and captions of its training data.
     """
 
     folder: Path
@@ -41,6 +44,14 @@ class Run:
     counts: list[int]
     names: tuple[str, ...]
     step: int | None
+    text: Encoder | None = None
+    captions: tuple[str, ...] = ()
+
+    def given(self, n: int) -> Any:
+        """The model for n samples: with labels, or captions, as its training data have them."""
+        if self.text is not None:
+            return Prompts.of(self.text, self.captions[:n]).given(self.model, n)
+        return given_labels(self.model, n, self.counts)
 
 
 def description(config: dict[str, Any], data: Any) -> dict[str, Any]:
@@ -49,7 +60,8 @@ def description(config: dict[str, Any], data: Any) -> dict[str, Any]:
     about = {"config": config, "shape": list(data.shape), "classes": data.classes}
     counts = class_counts(with_length(data) if data.classes else data)
     counts += [0] * (about["classes"] - len(counts))  # classes that a stream's beginning has not
-    return about | {"counts": counts, "names": list(getattr(data, "names", ()))}
+    about |= {"counts": counts, "names": list(getattr(data, "names", ()))}
+    return about | ({"captions": kept_captions(data)} if config.get("text") else {})
 
 
 def load_run(
@@ -96,7 +108,9 @@ def load_run(
         )
     counts = header.get("counts", [1] * classes) if config["conditional"] else []
     model = model.to(device_of(device)).eval().given(config.get("told"))
-    return Run(folder, model, config, shape, counts, tuple(header.get("names", ())), at)
+    text = build_text(config.get("text"), packages)
+    said = tuple(header.get("names", ())), at, text, tuple(header.get("captions", ()))
+    return Run(folder, model, config, shape, counts, *said)
 
 
 def generating(run: Run, what: str) -> Run:

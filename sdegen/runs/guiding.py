@@ -7,6 +7,7 @@ from typing import Any
 
 from sdegen.runs.build import build
 from sdegen.runs.folder import Run
+from sdegen.runs.telling import null_condition, without_text
 
 DROPPED = "sdegen.losses.dropped"
 ONCE = "sdegen.distill.GuidedOnce"
@@ -16,31 +17,32 @@ Guide = Callable[[Any], Any]
 """A model -> a model made of it."""
 
 
-def with_null_label(node: Any, classes: int, conditional: bool) -> Any:
-    """A loss's node that drops labels to that of no class, where it does not say to what; of a
-    model that takes no label the loss inside, which is all that is left of it.
+def with_null(node: Any, null: Mapping[str, Any] | None, conditional: bool) -> Any:
+    """A loss's node that drops conditions to the null one, the label of no class or a caption
+    without tokens, where it does not say to what; of a model that takes none the loss inside,
+    which is all that is left of it.
 
     ValueError for data without classes.
     """
     if not isinstance(node, Mapping):
         return node
-    told = {key: with_null_label(part, classes, conditional) for key, part in node.items()}
+    told = {key: with_null(part, null, conditional) for key, part in node.items()}
     if told.get("_target_") == DROPPED and told.get("without") is None:
-        if not conditional:
+        if null is None and not conditional:
             return told["loss"]
-        if not classes:
+        if null is None:
             raise ValueError(
                 "loss=dropped drops the class, but the data have none: say what is dropped, as "
                 "'loss.without={c: 0.0}', or leave it out."
             )
-        told["without"] = {"y": classes}
+        told["without"] = dict(null)
     if told.get("_target_") == ONCE and told.get("without") is None:
-        if not (conditional and classes):
+        if null is None or "y" not in null:
             raise ValueError(
                 "loss=guided learns what guidance by a class says, but this teacher takes no "
                 "class: train one with conditional=true and loss=dropped."
             )
-        told["without"] = {"y": classes}
+        told["without"] = dict(null)
     return told
 
 
@@ -48,8 +50,9 @@ def guide_of(node: Mapping[str, Any] | None, run: Run, packages: Sequence[str] =
     """What a configuration's ``guidance`` makes of a model: one wrapper, or several by name, from
     the inside out.
 
-    A ``without`` that is null is the label of no class. ValueError where the run's model takes no
-    class, or was never trained without one, and for what is no wrapper.
+    A ``without`` that is null is the null condition, the label of no class or a caption without
+    tokens; its ``prompt`` is a negative one. ValueError where the run's model takes no condition,
+    or was never trained without one, and for what is no wrapper.
     """
     nodes = [] if not node else [node] if "_target_" in node else list(node.values())
     for each in nodes:
@@ -80,16 +83,19 @@ def wrapper(node: Mapping[str, Any], run: Run, packages: Sequence[str]) -> Guide
 
 
 def null_of(without: Mapping[str, Any] | None, run: Run) -> Mapping[str, Any]:
-    """What stands for no condition: as it was said, or the label of no class; ValueError for one
-    that the run was never trained with."""
+    """What stands for no condition: as it was said, or the run's null condition; ValueError for
+    one that the run was never trained with. A negative prompt is a caption as others are."""
+    if without is not None and "prompt" in without:
+        return without_text(without, run.text)
     trained = dropped_of(run.config["loss"])
-    if without is None and not run.counts:
+    null = null_condition(run.text is not None, len(run.counts))
+    if without is None and null is None:
         raise ValueError(
-            "This guidance needs a model that takes a class, but the run's takes none: train one "
-            "with conditional=true and loss=dropped, or say without={...} yourself."
+            "This guidance needs a model that takes a class or a text, but the run's takes none: "
+            "train one with conditional=true and loss=dropped, or say without={...} yourself."
         )
     if without is None:
-        without = {"y": len(run.counts)}
+        without = null or {}
     ours = str(run.config["loss"].get("_target_")).startswith("sdegen.")
     for name, value in without.items():
         if trained.get(name) != value and (ours or trained):

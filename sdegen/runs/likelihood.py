@@ -24,6 +24,7 @@ from sdegen.noise.source import Seeded
 from sdegen.runs.build import build, build_split
 from sdegen.runs.folder import WEIGHTS, Run, generating, in_memory, load_run, with_length
 from sdegen.runs.settings import EvaluateSettings, record
+from sdegen.runs.telling import Prompts
 
 PARTS = "parts.jsonl"
 
@@ -70,6 +71,7 @@ def evaluated(settings: EvaluateSettings, run: Run, data: ArrayData, folder: Pat
     # Other weights or other data under the same settings are another evaluation.
     digest = hashlib.sha256((source / WEIGHTS).read_bytes() + x.contiguous().numpy().tobytes())
     config = record(settings)
+    prompts = None if run.text is None else Prompts.of(run.text, data.captions)
     done = resumed(folder, {**config, "of": digest.hexdigest()}, len(x))
     with (
         tqdm(total=len(x), initial=len(done), unit="sample", leave=False) as bar,
@@ -78,6 +80,8 @@ def evaluated(settings: EvaluateSettings, run: Run, data: ArrayData, folder: Pat
         for first in range(len(done), len(x), settings.batch):
             rows = slice(first, first + settings.batch)
             given = model.given(y=y[rows].to(model.device)) if run.counts else model
+            if prompts is not None:
+                given = prompts.given(model, len(x[rows]), first)
             found = measure(given, x[rows], data.levels, settings, first)
             parts.writelines(json.dumps(row) + "\n" for row in found)
             parts.flush()

@@ -12,9 +12,12 @@ from torch import nn
 
 from sdegen.checks import warn
 from sdegen.model.score import ScoreModel
-from sdegen.networks import MLP, UNet
+from sdegen.networks import ADM, MLP, DiT, Transformer, UNet
 from sdegen.runs.build import build, build_task, refuse_strangers
+from sdegen.runs.telling import build_text
+from sdegen.text import Encoder, Reading
 
+OURS = (MLP, UNet, ADM, DiT, Transformer)
 USUAL = ("dim", "channels", "classes")
 """What a network gets that takes any keyword and names none of them."""
 
@@ -26,9 +29,12 @@ def build_model(config: dict[str, Any], shape: Sequence[int], classes: int) -> S
     beside = task.beside(shape[0]) if task else 0
     heads = int(config["model"].get("heads", 1))
     asked = classes if conditional else 0
-    net = build_network(config["net"], packages, shape, asked, beside, heads)
+    encoder = build_text(config.get("text"), packages)
+    net = build_network(config["net"], packages, shape, asked, beside, heads, encoder)
     if not conditional:
         refuse_wanting(net, str(config["net"].get("_target_")))
+    reader = None if encoder is None else encoder.reader()
+    net = net if reader is None else Reading(net, reader)
     sde = build(config["sde"], packages)
     try:
         return ScoreModel(net, sde, **config["model"])
@@ -66,15 +72,19 @@ def build_network(
     classes: int,
     beside: int = 0,
     heads: int = 1,
+    text: Encoder | None = None,
 ) -> Any:
     """The network of a configuration node, for data of a shape; with ``classes`` > 0 one that is
-    given labels, with ``beside`` > 0 one that is given c, of so many channels.
+    given labels, with ``beside`` > 0 one that is given c, of so many channels, and with a text
+    encoder one that is given tokens and a mask: its ``length`` is then that of these.
 
     It gets of ``facts`` what its signature names and the node does not say. ValueError with one
     sentence where that is not enough, where it is no module or not called as net(x, t), and where
     a network that is to get labels takes none.
     """
     known, target = facts(shape, classes, beside, heads), str(node.get("_target_"))
+    if text is not None:
+        known |= {"token_width": text.width, "words": text.words, "length": text.most}
     asked = parameters(node, packages)
     node = without_ours(node, asked, target)
     given = {name: value for name, value in known.items() if name in asked and name not in node}
@@ -106,17 +116,19 @@ def build_network(
     refuse_deaf(net, target, classes)
     if beside:
         refuse_blind(net, target)
+    if text is not None:
+        refuse_wordless(net, target)
     return net
 
 
 def without_ours(
     node: dict[str, Any], asked: Mapping[str, Parameter], target: str
 ) -> dict[str, Any]:
-    """The node of a network of one's own without those settings of net=unet or net=mlp, whose file
-    it was written over, that it does not take; a warning names them."""
+    """The node of a network of one's own without those settings of ours, whose file it was written
+    over, that it does not take; a warning names them."""
     if not asked or target.startswith("sdegen.") or set(OPEN) & {e.kind for e in asked.values()}:
         return node
-    ours = {*inspect.signature(UNet).parameters, *inspect.signature(MLP).parameters}
+    ours = {name for net in OURS for name in inspect.signature(net).parameters}
     left = [name for name in node if name in ours and name not in asked]
     if left:
         warn(
@@ -178,6 +190,16 @@ def refuse_blind(net: nn.Module, target: str) -> None:
         raise ValueError(
             f"A task gives the network what is seen of the data as c, but {target} is called with "
             f"({', '.join(called.parameters)}): take net=unet, or let it take c."
+        )
+
+
+def refuse_wordless(net: nn.Module, target: str) -> None:
+    """ValueError for a network that does not take tokens."""
+    called = signature_of(net)
+    if called is not None and not {"tokens", "mask"} <= set(called.parameters):
+        raise ValueError(
+            f"text gives the network tokens and mask, but {target} is called with "
+            f"({', '.join(called.parameters)}): take net=unet, or let it take both."
         )
 
 

@@ -13,6 +13,7 @@ from sdegen.files import claim, clear_parts, write_tensors
 from sdegen.model.score import ScoreModel
 from sdegen.runs.pictures import picture, shown
 from sdegen.runs.restoring import Seen, prepared
+from sdegen.runs.telling import Prompts
 from sdegen.sampling.march import solve
 from sdegen.sampling.plan import Plan
 from sdegen.solvers.solver import arrived
@@ -39,7 +40,7 @@ class Progress:
     seed: int
     every: int
     most: int
-    some: Seen | None = None
+    some: Seen | Prompts | None = None
 
     def refuse_early(self, model: ScoreModel) -> None:
         """Raise now what the solver would refuse later."""

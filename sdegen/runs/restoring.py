@@ -17,6 +17,7 @@ from sdegen.losses import Degradation
 from sdegen.metrics.restored import Restored
 from sdegen.runs.folder import given_labels
 from sdegen.runs.pictures import drawable
+from sdegen.runs.telling import Prompts
 
 DRAWS = 16
 """Samples of each image that is restored."""
@@ -67,14 +68,17 @@ class Seen:
         return self.c.expand_as(self.x0)
 
 
-def prepared(model: Any, n: int, counts: list[int], some: Seen | None) -> Any:
-    """A model of a run, for n samples: with labels in the shares of the data's classes, and of one
-    that restores with what is shown of n images, in turn, and their labels.
+def prepared(model: Any, n: int, counts: list[int], some: Seen | Prompts | None) -> Any:
+    """A model of a run, for n samples: with labels in the shares of the data's classes, or what
+    captions say, in turn, and of one that restores with what is shown of n images, in turn, and
+    their labels.
 
     Around a hole it is told the image itself: it was trained on what is in the hole alone.
     """
     if some is None:
         return given_labels(model, n, counts)
+    if isinstance(some, Prompts):
+        return some.given(model, n)
     at = torch.arange(n) % len(some.x0)
     model = model.given(c=some.c[at].to(model.device))
     if counts and some.y is not None:

@@ -28,6 +28,7 @@ from sdegen.runs.pictures import picture, shown
 from sdegen.runs.ranks import ranks
 from sdegen.runs.settings import SampleSettings, record
 from sdegen.runs.tasks import job_of
+from sdegen.runs.telling import Prompts
 from sdegen.sampling.march import Solution
 from sdegen.sampling.plan import Plan
 from sdegen.sampling.watch import Watch, progress
@@ -117,6 +118,8 @@ def alike(settings: SampleSettings, run: Run, maker: Maker) -> dict[str, Any]:
     same = {k: v for k, v in config.items() if k not in HOW_MANY and k not in WHICH}
     if couples(maker.how["solver"]):
         same["batch_size"] = settings.batch_size
+    if settings.texts:
+        same["prompts"] = settings.texts
     same["weights"] = f"{settings.weights}, {digest(run)}"
     return same | ({"images": maker.job.origin} if maker.job else {})
 
@@ -128,7 +131,7 @@ def finished(
     made, job, folder = chunk.tensors, maker.job, run.folder / "samples" / settings.title
     solution = Solution(made["x"], made["nfe"], made["status"])
     good, calls = arrived(solution.status), int(solution.nfe.max())
-    y = made["y"] if run.counts else None
+    y = made["y"] if run.counts or settings.texts else None
     for name in settings.formats:
         EXPORTS[name](solution.x, y, good.nonzero().flatten().tolist(), folder)
     quality = reference(settings, run, say) if settings.quality else None
@@ -139,7 +142,8 @@ def finished(
     result |= {"restored": asdict(found)} if found else {}
     write_json(folder / "result.json", result)
     title = f"{settings.title}, {calls} NFE"
-    picture(shown(solution.x, y, run.names), folder / "samples.png", title)
+    names = settings.texts or run.names
+    picture(shown(solution.x, y, names), folder / "samples.png", title)
     if job:
         job.draw(solution.x, folder / "images.png", title)
     return Sampled(rows, folder, maker.choice, value_of(rows, settings.objective), found)
@@ -176,8 +180,9 @@ class Maker:
     ) -> None:
         self.settings, self.run, self.choice = settings, run, None
         chosen = numbers_of(settings.classes, run)
+        self.prompts = prompts_of(settings, run)
         self.job = job_of(settings, run, chosen if settings.classes else ())
-        self.n = self.job.n if self.job else settings.n
+        self.n = self.job.n if self.job else settings.n * (len(settings.texts) or 1)
         self.labels = None
         if self.job and self.job.labels is not None:
             self.labels = self.job.labels.repeat_interleave(self.job.draws)
@@ -218,11 +223,15 @@ class Maker:
         made: dict[str, Tensor] = {"x": x, "nfe": solution.nfe, "status": solution.status}
         if self.labels is not None:
             made["y"] = self.labels[first : first + m]
+        if self.prompts is not None:
+            made["y"] = self.prompts.numbers(m, first)
         return Chunk({name: tensor.cpu() for name, tensor in made.items()}, seconds)
 
     def model(self, first: int, m: int) -> Any:
-        """The model, with the labels of these samples where it takes labels."""
+        """The model, with the labels of these samples where it takes labels, or their texts."""
         model = self.run.model
+        if self.prompts is not None:
+            model = self.prompts.given(model, m, first)
         if self.labels is not None:
             model = model.given(y=self.labels[first : first + m].to(model.device))
         if self.job is None:
@@ -286,6 +295,29 @@ def numbers_of(classes: list[int | str] | None, run: Run) -> list[int]:
         if str(each) not in names:
             raise ValueError(f"There is no class {each!r}: the run has {', '.join(names)}.")
     return [int(name in map(str, classes)) for name in names]
+
+
+def prompts_of(settings: SampleSettings, run: Run) -> Prompts | None:
+    """The texts of samples: those that were asked for, or captions of the training data; None of a
+    run that takes none.
+
+    ValueError for a run that takes no text and is asked for one, a text that cannot be told, and
+    several of them, or none, with a task.
+    """
+    texts = settings.texts
+    if run.text is None:
+        if texts:
+            raise ValueError(
+                f"prompt={texts[0]!r}, but the run's model takes no text: train one with "
+                "text=words and data that have captions, or leave it out."
+            )
+        return None
+    if settings.task and len(texts) != 1:
+        raise ValueError(
+            f"With a task all samples are told one text, but there are {len(texts)}: give "
+            "prompt=..."
+        )
+    return Prompts.of(run.text, texts or run.captions)
 
 
 def reference(settings: SampleSettings, run: Run, say: Callable[[str], None]) -> Quality | None:

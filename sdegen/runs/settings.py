@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,7 +86,8 @@ class SampleSettings:
     guidance: what is made of the model, a wrapper or several by name.  task: what is done to
     held-out images, or those of the file ``image``, n at most, with ``draws`` samples of each.
     observation: how a model that was not trained for the task is told what is seen.  start: the
-    time to which task=edit noises.
+    time to which task=edit noises.  prompt: the text that samples are told, or several, n samples
+    of each; prompts: a file with one a line instead.
     """
 
     run: str
@@ -110,6 +112,8 @@ class SampleSettings:
     start: float | None
     image: str | None
     draws: int | None
+    prompt: str | list[str] | None
+    prompts: str | None
     solver: Node | None = None
     walk: Node | None = None
     guidance: Node | None = None
@@ -138,8 +142,34 @@ class SampleSettings:
         if seeds != self.n:
             raise ValueError(f"There are {seeds} seeds for n = {self.n} samples: give one each.")
         self.refuse_without_task()
+        self.refuse_prompts()
         if self.classes is not None and (not isinstance(self.classes, list) or not self.classes):
             raise ValueError(f"classes must be a list, classes=[...], but it is {self.classes!r}.")
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The texts that samples are told, none where nothing was said; ValueError for a file
+        that cannot be read or has none."""
+        if self.prompts is None:
+            return [self.prompt] if isinstance(self.prompt, str) else list(self.prompt or ())
+        return lines_of(Path(self.prompts))
+
+    def refuse_prompts(self) -> None:
+        """ValueError for what is no text, and for what goes with none."""
+        optional(text, "prompts", self.prompts)
+        several = self.prompt if isinstance(self.prompt, list) else [self.prompt or ""]
+        if not several or not all(isinstance(each, str) for each in several):
+            raise ValueError(f"prompt is a text, or a list of some, but it is {self.prompt!r}.")
+        if self.prompt is not None and self.prompts is not None:
+            raise ValueError(
+                "prompt=... and prompts=FILE both say what samples are told: give one."
+            )
+        if self.prompt is None and self.prompts is None:
+            return
+        if self.classes is not None:
+            raise ValueError("A run is told texts or classes: leave prompt or classes out.")
+        if isinstance(self.seed, list):
+            raise ValueError("With prompts a seed is one number: each sample has its own stream.")
 
     def refuse_without_task(self) -> None:
         """ValueError for what only a task has, and what it has not."""
@@ -162,7 +192,8 @@ class SampleSettings:
         """A folder name that says what differs between the jobs of a sweep, and fits a file."""
         how = {"nfe": self.nfe, "steps": self.steps, "eta": self.eta, "seed": self.seed}
         image = self.image and f"-{Path(self.image).stem}"
-        parts = {"at": self.step, "ema": self.ema, "image": image, **how}
+        said = self.prompts and f"-{Path(self.prompts).stem}"
+        parts = {"at": self.step, "ema": self.ema, "image": image, "prompts": said, **how}
         given = [f"{key}{value}" for key, value in parts.items() if value is not None]
         return short("-".join([self.name, *given, *(["denoise"] if self.denoise else [])]))
 
@@ -189,6 +220,18 @@ class TuneSettings:
             whole(name, getattr(self, name))
         whole("seed", self.seed, None)
         flag("coefficients", self.coefficients), texts("packages", self.packages)
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a file that are not empty; ValueError where there is none."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"The file prompts={path} cannot be read: {error}.") from None
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise ValueError(f"The file prompts={path} has no line with a text.")
+    return found
 
 
 OF_LIKELIHOODS: dict[str, Any] = {
@@ -296,6 +339,7 @@ class Experiment:
     packages: list[str]
     walk: Node | None = None
     task: Node | None = None
+    text: Node | None = None
     logger: Node | None = None
     objective: str | None = None
 

@@ -27,13 +27,21 @@ from sdegen.runs.build import (
 from sdegen.runs.compare import refuse_early
 from sdegen.runs.finish import SAMPLES, finish
 from sdegen.runs.folder import description, with_length
-from sdegen.runs.guiding import with_null_label
+from sdegen.runs.guiding import with_null
 from sdegen.runs.network import build_model
 from sdegen.runs.progress import Progress
 from sdegen.runs.restoring import seen_of
 from sdegen.runs.scale import warn_of_scale, with_sigma
 from sdegen.runs.settings import Experiment
 from sdegen.runs.students import as_student, begin, known_by_content, pairs_for, sampled_by
+from sdegen.runs.telling import (
+    Prompts,
+    build_text,
+    captioned,
+    null_condition,
+    tellable,
+    with_text,
+)
 from sdegen.training import Objective, Trainer, TrainSettings, stopping
 
 
@@ -56,7 +64,9 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     refuse_data(data, test, experiment)
     beginning, test = with_length(data), with_length(test)
     config = with_sigma(config, beginning, folder)
-    loss = with_null_label(config["loss"], data.classes, bool(config["conditional"]))
+    config = with_text(config, data)
+    null = null_condition("text" in config, data.classes if config["conditional"] else 0)
+    loss = with_null(config["loss"], null, bool(config["conditional"]))
     config = with_task({**config, "loss": loss})
     experiment = Experiment.of(config)
     packages, settings = experiment.packages, experiment.train
@@ -75,13 +85,20 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     refuse_early(model, solvers, compared.budgets, walk)
     # A loss that cannot be taken says so now; of two, for norms over a batch.
     learned = pairs_for(config, folder) or data
-    Objective(model, loss, experiment.conditional)(*split(default_collate(two_of(learned))))
+    encoder, held = build_text(config.get("text"), packages), test
+    told = experiment.conditional or encoder is not None
+    if encoder is not None:
+        learned = captioned(model, encoder, data)
+        held = tellable(encoder, test) if settings.validate_every else None
+    Objective(model, loss, told)(*split(default_collate(two_of(learned))))
     if first_process():
         warn_of_scale(model.sde, beginning)
     about = description(config, data)
     counts = about["counts"] if experiment.conditional else []
     often, most = settings.sample_every, settings.batch_size
-    some = seen_of(task, beginning if test is None else test, SAMPLES)
+    some: Any = seen_of(task, beginning if test is None else test, SAMPLES)
+    if encoder is not None:
+        some = Prompts.of(encoder, about["captions"])
     del beginning
     names, seed = about["names"], compared.seed
     progress = Progress(folder, data.shape, counts, names, seed, often, most, some)
@@ -95,8 +112,9 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
             optimizer,
             settings,
             folder,
-            conditional=experiment.conditional,
-            held_out=test if learned is data else None,  # pairs are held against pairs alone
+            conditional=told,
+            # Pairs are held against pairs alone.
+            held_out=held if encoder is not None or learned is data else None,
             identity=identity(config),
             about={"run": about},
             trackers=trackers,
@@ -227,4 +245,6 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     train = {name: config["train"][name] for name in (*fixed, *later)}
     if isinstance(train["ema"], list) and len(train["ema"]) == 1:
         train["ema"] = train["ema"][0]
-    return {**{name: config[name] for name in names}, "train": train, **known_by_content(config)}
+    said = {"text": config["text"]} if config.get("text") else {}
+    fixed_by = {name: config[name] for name in names} | said
+    return {**fixed_by, "train": train, **known_by_content(config)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sdegen.runs.folder import generating, given_labels, load_run
+from sdegen.runs.folder import generating, load_run
 from sdegen.runs.settings import TuneSettings
 from sdegen.solvers.tuned import Tuned
 from sdegen.tuning.fitting import tune
@@ -24,7 +24,7 @@ def tune_run(settings: TuneSettings) -> tuple[Tuned, Path]:
             bar.update(done - bar.n)
 
         tuned = tune(
-            given_labels(run.model, settings.seeds, run.counts),
+            run.given(settings.seeds),
             nfe=settings.nfe,
             shape=run.shape,
             coefficients=settings.coefficients,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pytest
@@ -15,8 +16,8 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sdegen import EDMSDE, ScoreModel
-from sdegen.networks import MLP, TimeEmbedding, UNet
-from sdegen.networks.unet import Attention, group_norm
+from sdegen.networks import ADM, MLP, DiT, TimeEmbedding, Transformer, UNet
+from sdegen.networks.layers import group_norm
 from tests.cases import ROOT, refused
 
 CONF = ROOT / "conf" / "net"
@@ -33,10 +34,18 @@ def awake(net: Net) -> Net:
     return net.eval()
 
 
+SMALL: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
+    "mlp": (MLP, {"width": 32, "depth": 2}),
+    "unet": (UNet, {"width": 16, "mults": (1, 2), "blocks": 2}),
+    "adm": (ADM, {"width": 8, "mults": (1, 2), "blocks": 1, "attention": [1], "head_width": 8}),
+    "dit": (DiT, {"width": 16, "depth": 2, "heads": 2}),
+    "transformer": (Transformer, {"width": 16, "depth": 2, "heads": 2}),
+}
+
+
 def build(kind: str, classes: int = 0) -> nn.Module:
-    if kind == "mlp":
-        return awake(MLP(3, width=32, depth=2, classes=classes))
-    return awake(UNet(3, width=16, mults=(1, 2), blocks=2, classes=classes))
+    make, arguments = SMALL[kind]
+    return awake(make(3, classes=classes, **arguments))
 
 
 def batch(kind: str, size: int = 5) -> tuple[Tensor, Tensor]:
@@ -47,17 +56,19 @@ def batch(kind: str, size: int = 5) -> tuple[Tensor, Tensor]:
 
 
 HEAD = ["grow.0.2.weight", "grow.0.2.bias"]  # the last convolution of the U-Net
-kinds = pytest.mark.parametrize("kind", ["mlp", "unet"])
+LAST = {"unet": HEAD, "transformer": ["leave.weight"]}
+kinds = pytest.mark.parametrize("kind", list(SMALL))
 
 
-@pytest.mark.parametrize("net", [MLP(3), UNet(3, width=16)], ids=["mlp", "unet"])
-def test_output_starts_at_zero_and_can_leave_it(net: nn.Module) -> None:
-    x, t = batch("mlp" if isinstance(net, MLP) else "unet")
+@kinds
+def test_output_starts_at_zero_and_can_leave_it(kind: str) -> None:
+    make, arguments = SMALL[kind]
+    net, (x, t) = make(3, **arguments), batch(kind)
     out = net(x.float(), t.float())
     assert out.shape == x.shape and not out.any()
     (out - 1).square().mean().backward()
     moved = [name for name, p in net.named_parameters() if p.grad is not None and p.grad.any()]
-    assert moved == (["leave.weight", "leave.bias"] if isinstance(net, MLP) else HEAD)
+    assert moved == LAST.get(kind, ["leave.weight", "leave.bias"])
 
 
 @kinds
@@ -86,12 +97,14 @@ def test_autocast_agrees_with_float32(kind: str) -> None:
     assert (low - exact).norm() < 4e-2 * exact.norm()
 
 
-def test_channels_last_changes_nothing() -> None:
-    net, (x, t) = build("unet").double(), batch("unet")
+@pytest.mark.parametrize("kind", [kind for kind in SMALL if kind != "mlp"])
+def test_channels_last_changes_nothing(kind: str) -> None:
+    net, (x, t) = build(kind).double(), batch(kind)
     plain = net(x, t)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     last = net(x.to(memory_format=torch.channels_last), t)
-    assert last.is_contiguous(memory_format=torch.channels_last)
+    # What a network of tokens returns is in the order in which its patches were made.
+    assert kind in ("dit", "transformer") or last.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(last, plain, rtol=0, atol=1e-11)
 
 
@@ -106,7 +119,7 @@ def test_a_sample_does_not_see_its_batch(kind: str) -> None:
 
 
 @pytest.mark.slow
-@kinds
+@pytest.mark.parametrize("kind", ["mlp", "unet"])
 def test_learns_a_function_of_state_time_and_class(kind: str) -> None:
     """Its variance is 1/4 from x, 1/2 from t, 1 from y: ignoring one leaves 0.14 or more."""
     torch.manual_seed(0)
@@ -225,22 +238,6 @@ def test_wrong_architectures_are_refused(wrong: dict[str, Any], message: str) ->
         UNet(1, **{"width": 16, **wrong})
 
 
-def test_attention_is_softmax_attention() -> None:
-    attention = awake(Attention(8, heads=2)).double()
-    x = torch.randn(3, 8, 2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    expected = x.clone()
-    for i in range(3):  # written out: one sample, one head, one pair of pixels at a time
-        q, k, v = attention.qkv(attention.norm(x)[i].flatten(1).T).T.reshape(3, 2, 4, 10)
-        heads = [
-            torch.stack(
-                [v[n] @ ((k[n].T @ q[n][:, p]) / math.sqrt(4)).softmax(0) for p in range(10)], 1
-            )
-            for n in range(2)
-        ]
-        expected[i] += attention.leave(torch.cat(heads).T).T.reshape(8, 2, 5)
-    torch.testing.assert_close(attention(x), expected, rtol=0, atol=1e-12)
-
-
 def test_every_pixel_sees_every_pixel_and_the_finest_skip_is_used() -> None:
     net = awake(UNet(1, width=16, mults=(1, 1, 1), attention=())).double()
     x = torch.randn(1, 1, 32, 32, dtype=torch.float64, requires_grad=True)
@@ -252,8 +249,9 @@ def test_every_pixel_sees_every_pixel_and_the_finest_skip_is_used() -> None:
 
 # torch's own forward-mode rules are scripted.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-def test_forward_mode_works_with_the_math_kernel() -> None:
-    net, (x, t) = build("unet").double(), batch("unet")
+@kinds
+def test_forward_mode_works_with_the_math_kernel(kind: str) -> None:
+    net, (x, t) = build(kind).double(), batch(kind)
     v = torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=x.dtype)
     with sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
         out = net(forward_ad.make_dual(x, v), t)
@@ -328,7 +326,10 @@ def test_groups_divide_the_channels(channels: int) -> None:
     assert channels // groups >= min(channels, 4)  # never a group of one channel, without a mean
 
 
-@pytest.mark.parametrize(("name", "kind"), [("mlp", MLP), ("unet", UNet)])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("mlp", MLP), ("unet", UNet), ("adm", ADM), ("dit", DiT), ("transformer", Transformer)],
+)
 def test_configuration_lists_all_but_what_the_data_decides(name: str, kind: type) -> None:
     from omegaconf import OmegaConf
 
@@ -336,8 +337,9 @@ def test_configuration_lists_all_but_what_the_data_decides(name: str, kind: type
     assert conf.pop("_target_") == f"sdegen.networks.{kind.__name__}"
     signature = inspect.signature(kind).parameters
     asked = {"dim"} if kind is MLP else {"channels", "dims", "beside"}
+    told = set() if kind is MLP else {"token_width", "words", "length"}  # by who has tokens
     # "numbers" is the teacher's to say, "out" the model's, by its heads.
-    assert set(signature) - set(conf) == {*asked, "classes", "numbers", "out"}
+    assert set(signature) - set(conf) == {*asked, *told, "classes", "numbers", "out"}
     for key, value in conf.items():
         default = signature[key].default
         assert value == (list(default) if isinstance(default, tuple) else default)

@@ -12,7 +12,7 @@ from tests.cases import ROOT
 
 FLOORS = (
     ("checks", "files", "sde", "networks", "data", "plots", "workers"),
-    ("noise", "model", "walks"),
+    ("noise", "model", "walks", "text"),
     ("solvers", "guidance"),
     ("programs",),
     ("sampling",),

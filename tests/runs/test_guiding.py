@@ -10,7 +10,7 @@ import pytest
 import sdegen as sg
 from sdegen.guidance import CFG
 from sdegen.runs.folder import Run
-from sdegen.runs.guiding import guide_of, with_null_label
+from sdegen.runs.guiding import guide_of, with_null
 from tests.cases import refused
 from tests.labelled import SDE, X, Y, labelled
 
@@ -27,14 +27,14 @@ def trained(loss: dict[str, Any], counts: list[int]) -> Run:
 
 
 def test_the_label_of_no_class_is_their_number() -> None:
-    assert with_null_label(dropping(), 3, True)["without"] == {"y": 3}
+    assert with_null(dropping(), {"y": 3}, True)["without"] == {"y": 3}
     deeper = {"_target_": "sdegen.losses.dequantised", "loss": dropping()}
-    assert with_null_label(deeper, 3, True)["loss"]["without"] == {"y": 3}
+    assert with_null(deeper, {"y": 3}, True)["loss"]["without"] == {"y": 3}
     told = dropping(without={"c": 0.0})
-    assert with_null_label(told, 3, True) == told
-    assert with_null_label(dropping(), 3, False) == INNER  # nothing to drop
+    assert with_null(told, {"y": 3}, True) == told
+    assert with_null(dropping(), None, False) == INNER  # nothing to drop
     with refused("loss=dropped drops the class, but the data have none"):
-        with_null_label(dropping(), 0, True)
+        with_null(dropping(), None, True)
 
 
 def test_a_run_is_guided_as_it_was_trained() -> None:

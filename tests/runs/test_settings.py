@@ -92,6 +92,7 @@ WRONG = {
     "sample quality=1": "quality must be true or false, but it is 1",
     "sample image=x.png": "image belongs to a task: give task=..., or leave it out",
     "sample draws=2": "draws belongs to a task",
+    "sample prompt=3": "prompt is a text, or a list of some, but it is 3",
     "sample start=0.4": "start belongs to a task",
     "sample observation=mmps": "observation belongs to a task",
     "sample ~n": "setting n has no value: give n=",

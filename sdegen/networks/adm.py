@@ -1,0 +1,166 @@
+"""ADM's U-Net: residual blocks that resample, heads by channels, attention by level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sdegen.checks import whole
+from sdegen.networks.attention import (
+    Edit,
+    PixelAttention,
+    PixelCrossAttention,
+    context_of,
+    name_layers,
+    tokens_of,
+)
+from sdegen.networks.embedding import Conditioning
+from sdegen.networks.layers import CONV, group_norm, refuse_misfits, with_beside, zeroed
+from sdegen.networks.resampling import Nearest, Pool
+from sdegen.networks.unet import Residual, Stage
+
+
+def refuse_learned(name: str, part: object) -> None:
+    """ValueError for a part, shared by all levels, that is no module or has parameters."""
+    if part is None or (isinstance(part, nn.Module) and not any(True for _ in part.parameters())):
+        return
+    raise ValueError(
+        f"{name} is a module without parameters, as sdegen.networks.FIRDown(), which all levels "
+        f"share, but it is {part!r:.80}."
+    )
+
+
+class ADM(nn.Module):
+    """A network for states x (B, channels, *space): images, or series and volumes by ``dims``; its
+    output starts at zero.
+
+    A U-Net of levels of width * mults[i] channels and 1 / 2**i of the resolution. A level runs
+    ``blocks`` residual blocks on its way down and blocks + 1 on its way up, with attention where
+    ``attention`` lists i, in heads of ``head_width`` channels; between levels stand residual
+    blocks that resample; the bottom has two with attention between them. Every output of the way
+    down, those of the resampling blocks and the first convolution's too, is seen once on the way
+    up. What the blocks are told is 4 width wide.  Dhariwal and Nichol (2021), section 3 and
+    table 4, where width is 192 or 256, blocks 2 or 3, head_width 64.
+
+    down, up: modules without parameters that halve and double the resolution, ``Pool()`` and
+              ``Nearest()`` where None; ``FIRDown()`` and ``FIRUp()`` are NCSN++'s.
+    join:     a module that puts skip x and change h together, x + h where None; ``Rescaled()`` is
+              NCSN++'s.
+
+    ``net(x, t, y=None, c=None, tokens=None, mask=None)``; all as of UNet, of whose tokens every
+    attention is followed by attention to them.
+    Raises ValueError for an x or c of another shape, where head_width does not divide a level
+    that attends, and for a down, up or join with parameters.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int = 128,
+        mults: Sequence[int] = (1, 2, 2),
+        blocks: int = 2,
+        attention: Sequence[int] = (1, 2),
+        classes: int = 0,
+        dropout: float = 0.0,
+        head_width: int = 64,
+        dims: int = 2,
+        down: nn.Module | None = None,
+        up: nn.Module | None = None,
+        join: nn.Module | None = None,
+        beside: int = 0,
+        numbers: Sequence[str] = (),
+        out: int | None = None,
+        token_width: int = 0,
+        words: int = 0,
+        length: int = 77,
+    ) -> None:
+        super().__init__()
+        whole("beside", beside, 0)
+        whole("blocks", blocks)
+        whole("head_width", head_width)
+        if dims not in CONV:
+            raise ValueError(f"dims = {dims}, expected 1 (series), 2 (images) or 3 (volumes).")
+        if not mults or not set(attention) <= set(range(len(mults))):
+            raise ValueError(
+                f"attention = {list(attention)} must list levels among the {len(mults)} of "
+                f"mults = {list(mults)}, which needs at least one."
+            )
+        self.channels, self.dims, self.beside = channels, dims, beside
+        self.multiple = 2 ** (len(mults) - 1)
+        self.conditioning = Conditioning(4 * width, classes, numbers)
+        self.tokens = tokens_of(token_width, words, length)
+        for name, part in {"down": down, "up": up, "join": join}.items():
+            refuse_learned(name, part)
+        down, up = Pool() if down is None else down, Nearest() if up is None else up
+
+        def residual(enter: int, leave: int, resample: nn.Module | None = None) -> Residual:
+            return Residual(enter, leave, 4 * width, dropout, dims, resample, join)
+
+        def stage(enter: int, leave: int, attend: bool) -> Stage:
+            if not attend:
+                return Stage(residual(enter, leave), None)
+            if leave % head_width:
+                raise ValueError(
+                    f"head_width = {head_width} does not divide a level of {leave} channels."
+                )
+            heads = leave // head_width
+            cross = PixelCrossAttention(leave, heads, token_width) if token_width else None
+            return Stage(residual(enter, leave), PixelAttention(leave, heads), cross)
+
+        here = width
+        self.enter = CONV[dims](channels + beside, here, 3, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        skips = [here]
+        for i, mult in enumerate(mults):
+            if i:
+                self.down.append(Stage(residual(here, here, down), None))
+                skips.append(here)
+            for _ in range(blocks):
+                self.down.append(stage(here, width * mult, i in attention))
+                here = width * mult
+                skips.append(here)
+        self.middle = nn.ModuleList([stage(here, here, True), Stage(residual(here, here), None)])
+        for i, mult in reversed(list(enumerate(mults))):
+            level = nn.ModuleList()
+            for _ in range(blocks + 1):
+                level.append(stage(here + skips.pop(), width * mult, i in attention))
+                here = width * mult
+            self.up.append(level)
+        self.grow = nn.ModuleList(
+            Stage(residual(width * mult, width * mult, up), None) for mult in reversed(mults[1:])
+        )
+        self.norm = group_norm(here)
+        self.leave = zeroed(CONV[dims](here, out or channels, 3, padding=1))
+        name_layers(self)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor | None = None,
+        c: Tensor | None = None,
+        tokens: Tensor | None = None,
+        mask: Tensor | None = None,
+        edit: Edit | None = None,
+        **numbers: Tensor | float,
+    ) -> Tensor:
+        refuse_misfits(x.shape, self.channels, self.dims, self.multiple, "fewer mults")
+        e = self.conditioning(t, y, len(x), numbers)
+        context = context_of(self.tokens, len(x), tokens, mask, edit)
+        h: Tensor = self.enter(with_beside(x, c, self.beside))
+        seen = [h]
+        for stage in self.down:
+            h = stage(h, e, context)
+            seen.append(h)
+        for stage in self.middle:
+            h = stage(h, e, context)
+        for i, level in enumerate(self.up):
+            if i:
+                h = self.grow[i - 1](h, e)
+            for stage in level:  # type: ignore[attr-defined]
+                h = stage(torch.cat([h, seen.pop()], dim=1), e, context)
+        out: Tensor = self.leave(F.silu(self.norm(h)))
+        return out

@@ -1,0 +1,145 @@
+"""DiT: a transformer over patches, told time and class by scales, shifts and gates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sdegen.checks import whole
+from sdegen.networks.attention import (
+    Context,
+    CrossAttention,
+    Edit,
+    SelfAttention,
+    context_of,
+    name_layers,
+    tokens_of,
+)
+from sdegen.networks.embedding import Conditioning
+from sdegen.networks.layers import refuse_misfits, with_beside, zeroed
+from sdegen.networks.patches import patchify, sincos, unpatchify
+
+
+def plain_norm(width: int) -> nn.LayerNorm:
+    """Layer normalisation without weights of its own."""
+    return nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+
+
+class Block(nn.Module):
+    """x + g1 Attention((1 + s1) LN(x) + b1), then + g2 MLP((1 + s2) LN(x) + b2).
+
+    b, s and g are linear in what the network is told, and zero at first, so that the block starts
+    as the identity (adaLN-Zero). Between the two halves + CrossAttention(LN(x)), where there are
+    tokens.  Peebles and Xie (2023), section 3.2 and figure 3; Chen et al. (2023), figure 4.
+    """
+
+    def __init__(self, width: int, heads: int, token_width: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = plain_norm(width), plain_norm(width)
+        self.attention = SelfAttention(width, heads)
+        self.norm3 = plain_norm(width) if token_width else None
+        self.cross = CrossAttention(width, heads, token_width) if token_width else None
+        self.modulation = zeroed(nn.Linear(width, 6 * width))
+        self.enter = nn.Linear(width, 4 * width)
+        self.leave = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor, c: Tensor, context: Context, grid: tuple[int, ...]) -> Tensor:
+        b1, s1, g1, b2, s2, g2 = self.modulation(c)[:, None].chunk(6, dim=2)
+        x = x + g1 * self.attention(self.norm1(x) * (1 + s1) + b1, context, grid)
+        if self.cross is not None and self.norm3 is not None:
+            x = x + self.cross(self.norm3(x), context, grid)
+        h = self.enter(self.norm2(x) * (1 + s2) + b2)
+        h = self.leave(F.gelu(h, approximate="tanh"))
+        return x + g2 * h
+
+
+class DiT(nn.Module):
+    """A transformer for states x (B, channels, *space), images or series by ``dims``; its output
+    starts at zero.
+
+    A state is cut into patches of side ``patch``, n = H W / patch**2 of them; each is a token of
+    ``width`` numbers, to which sines and cosines of its place are added, made for the grid at
+    hand. ``depth`` blocks follow, whose MLPs are four times as wide, and one layer that makes
+    patches again.  Peebles and Xie (2023), table 1: depth, width and heads are 12, 384, 6 (S),
+    12, 768, 12 (B), 24, 1024, 16 (L) and 28, 1152, 16 (XL), each with patches of 2, 4 or 8.
+
+    ``net(x, t, y=None, c=None, tokens=None, mask=None)``; see Conditioning for t (B,), the class
+    labels y (B,), of which the last stands for no class, and further numbers by name; Tokens for
+    tokens and mask, with ``token_width > 0``, and for ``words`` and ``length``; UNet for c, beside
+    x, and ``out``, 2 channels for two heads. ``edit=`` changes attention's maps, see
+    ``sdegen.networks.attention``.
+    Raises ValueError for an x or c of another shape, and where the heads do not divide the width.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int = 384,
+        depth: int = 12,
+        heads: int = 6,
+        patch: int = 2,
+        classes: int = 0,
+        dims: int = 2,
+        beside: int = 0,
+        numbers: Sequence[str] = (),
+        out: int | None = None,
+        token_width: int = 0,
+        words: int = 0,
+        length: int = 77,
+    ) -> None:
+        super().__init__()
+        whole("depth", depth)
+        whole("beside", beside, 0)
+        if dims not in (1, 2):
+            raise ValueError(f"dims = {dims}, expected 1 (series) or 2 (images).")
+        if whole("width", width) % (2 * dims):
+            raise ValueError(
+                f"width = {width}, expected a multiple of {2 * dims}: a place has as many sines "
+                f"as cosines of each of its {dims} coordinates."
+            )
+        self.channels, self.dims, self.beside = channels, dims, beside
+        self.width, self.patch = width, whole("patch", patch)
+        self.conditioning = Conditioning(width, classes, numbers)
+        self.tokens = tokens_of(token_width, words, length)
+        self.enter = nn.Linear((channels + beside) * patch**dims, width)
+        self.blocks = nn.ModuleList(Block(width, heads, token_width) for _ in range(depth))
+        self.norm = plain_norm(width)
+        self.modulation = nn.Linear(width, 2 * width)
+        self.leave = nn.Linear(width, (out or channels) * patch**dims)
+        self._start()
+        name_layers(self)
+
+    def _start(self) -> None:
+        """Weights as published, Glorot's and zero at the end; but not N(0, 0.02) for what is told,
+        which at a tenth of the published width would be as good as silent."""
+        for layer in [self.enter, *(m for m in self.blocks.modules() if isinstance(m, nn.Linear))]:
+            if layer.weight.any():  # what starts at zero stays there
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+        zeroed(self.modulation)
+        zeroed(self.leave)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor | None = None,
+        c: Tensor | None = None,
+        tokens: Tensor | None = None,
+        mask: Tensor | None = None,
+        edit: Edit | None = None,
+        **numbers: Tensor | float,
+    ) -> Tensor:
+        refuse_misfits(x.shape, self.channels, self.dims, self.patch, "smaller patches")
+        e = self.conditioning(t, y, len(x), numbers)
+        context = context_of(self.tokens, len(x), tokens, mask, edit)
+        grid = tuple(side // self.patch for side in x.shape[2:])
+        h: Tensor = self.enter(patchify(with_beside(x, c, self.beside), self.patch))
+        h = h + sincos(grid, self.width, h)
+        for block in self.blocks:
+            h = block(h, e, context, grid)
+        shift, scale = self.modulation(e)[:, None].chunk(2, dim=2)
+        h = self.leave(self.norm(h) * (1 + scale) + shift)
+        return unpatchify(h, self.patch, grid)

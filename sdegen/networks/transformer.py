@@ -1,0 +1,172 @@
+"""A transformer as they are built since: RMS norms, normed queries and keys, rotary positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sdegen.checks import whole
+from sdegen.networks.attention import (
+    Context,
+    CrossAttention,
+    Edit,
+    SelfAttention,
+    context_of,
+    head_width,
+    name_layers,
+    tokens_of,
+)
+from sdegen.networks.embedding import Conditioning
+from sdegen.networks.layers import refuse_misfits, with_beside, zeroed
+from sdegen.networks.patches import patchify, rotary, sincos, unpatchify
+
+BASE = {1: 10_000.0, 2: 100.0}
+"""The rotary angles' base by the number of axes: long series turn slowly, images have few places
+along a side.  Su et al. (2021), section 3.2.2; Heo et al. (2024), section 3.1."""
+
+
+def plain_norm(width: int) -> nn.RMSNorm:
+    """x / root mean square, without weights of its own.  Zhang and Sennrich (2019), eq. 4."""
+    return nn.RMSNorm(width, eps=1e-6, elementwise_affine=False)
+
+
+class HeadNorm(nn.Module):
+    """The norm of a head's queries or keys, with a weight for each of their numbers; in float32 at
+    least, as a product of two bfloat16 norms would be off by a part in a hundred."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        kind = torch.promote_types(x.dtype, torch.float32)
+        normed = F.rms_norm(x.to(kind), self.weight.shape, self.weight.to(kind), eps=1e-6)
+        return normed.to(x.dtype)
+
+
+class SwiGLU(nn.Module):
+    """W3 (silu(W1 x) * W2 x), without biases, inside 8/3 of the width rounded up to a multiple of
+    8, so that it has as many weights as an MLP of four times the width.  Shazeer (2020), eq. 6."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        inside = -(-8 * width // 24) * 8
+        self.enter = nn.Linear(width, 2 * inside, bias=False)
+        self.leave = nn.Linear(inside, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, h = self.enter(x).chunk(2, dim=-1)
+        out: Tensor = self.leave(F.silu(gate) * h)
+        return out
+
+
+class Block(nn.Module):
+    """x + g1 Attention((1 + s1) RMS(x) + b1), then + g2 SwiGLU((1 + s2) RMS(x) + b2).
+
+    b, s and g are what all blocks are told, plus a vector of the block's own; zero at first, so
+    that the block starts as the identity (adaLN-single). Between the two halves
+    + CrossAttention(RMS(x)), where there are tokens.  Chen et al. (2023), section 2.3.
+    """
+
+    def __init__(self, width: int, heads: int, token_width: int) -> None:
+        super().__init__()
+        self.norm = plain_norm(width)
+        self.attention = SelfAttention(width, heads, bias=False, head_norm=HeadNorm)
+        self.cross = (
+            CrossAttention(width, heads, token_width, bias=False, head_norm=HeadNorm)
+            if token_width
+            else None
+        )
+        self.mlp = SwiGLU(width)
+        self.own = nn.Parameter(torch.zeros(6 * width))
+
+    def forward(
+        self, x: Tensor, told: Tensor, context: Context, grid: tuple[int, ...], turn: Tensor
+    ) -> Tensor:
+        b1, s1, g1, b2, s2, g2 = (told + self.own)[:, None].chunk(6, dim=2)
+        x = x + g1 * self.attention(self.norm(x) * (1 + s1) + b1, context, grid, turn)
+        if self.cross is not None:
+            x = x + self.cross(self.norm(x), context, grid)
+        return x + g2 * self.mlp(self.norm(x) * (1 + s2) + b2)
+
+
+class Transformer(nn.Module):
+    """A transformer for states x (B, channels, *space), series or images by ``dims``; its output
+    starts at zero.
+
+    As DiT it cuts a state into patches, adds sines and cosines of their places, and makes patches
+    again at its end. In its attention places are rotary: queries and keys are turned by them, so
+    that there only differences of places count; along each axis an equal share of a head turns.
+    Queries and keys are normed before that, head by head. There are no biases but in what the
+    network is told. For series, a patch of 1 is a token a time.
+
+    ``net(x, t, y=None, c=None, tokens=None, mask=None)``; all as of DiT.
+    Raises ValueError for an x or c of another shape, where the heads do not divide the width, and
+    for a head whose width the axes cannot share in pairs.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int = 384,
+        depth: int = 12,
+        heads: int = 6,
+        patch: int = 2,
+        classes: int = 0,
+        dims: int = 2,
+        beside: int = 0,
+        numbers: Sequence[str] = (),
+        out: int | None = None,
+        token_width: int = 0,
+        words: int = 0,
+        length: int = 77,
+    ) -> None:
+        super().__init__()
+        whole("depth", depth)
+        whole("beside", beside, 0)
+        if dims not in BASE:
+            raise ValueError(f"dims = {dims}, expected 1 (series) or 2 (images).")
+        self.head = head_width(whole("width", width), heads)
+        if self.head % (2 * dims):
+            raise ValueError(
+                f"A head of width / heads = {self.head} numbers, expected a multiple of "
+                f"{2 * dims}: its pairs are shared by {dims} axes."
+            )
+        self.channels, self.dims, self.beside = channels, dims, beside
+        self.width, self.patch = width, whole("patch", patch)
+        self.conditioning = Conditioning(width, classes, numbers)
+        self.tokens = tokens_of(token_width, words, length)
+        self.enter = nn.Linear((channels + beside) * patch**dims, width, bias=False)
+        self.told = zeroed(nn.Linear(width, 6 * width))
+        self.blocks = nn.ModuleList(Block(width, heads, token_width) for _ in range(depth))
+        self.norm = plain_norm(width)
+        self.modulation = zeroed(nn.Linear(width, 2 * width))
+        self.leave = zeroed(nn.Linear(width, (out or channels) * patch**dims, bias=False))
+        name_layers(self)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor | None = None,
+        c: Tensor | None = None,
+        tokens: Tensor | None = None,
+        mask: Tensor | None = None,
+        edit: Edit | None = None,
+        **numbers: Tensor | float,
+    ) -> Tensor:
+        refuse_misfits(x.shape, self.channels, self.dims, self.patch, "smaller patches")
+        e = self.conditioning(t, y, len(x), numbers)
+        context = context_of(self.tokens, len(x), tokens, mask, edit)
+        grid = tuple(side // self.patch for side in x.shape[2:])
+        h: Tensor = self.enter(patchify(with_beside(x, c, self.beside), self.patch))
+        h = h + sincos(grid, self.width, h)
+        turn, told = rotary(grid, self.head, BASE[self.dims], h), self.told(e)
+        for block in self.blocks:
+            h = block(h, told, context, grid, turn)
+        shift, scale = self.modulation(e)[:, None].chunk(2, dim=2)
+        h = self.leave(self.norm(h) * (1 + scale) + shift)
+        return unpatchify(h, self.patch, grid)
