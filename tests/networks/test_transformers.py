@@ -180,7 +180,7 @@ def test_checkpointed_blocks_change_nothing(kind: type) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, in its compiler
 @kinds
 def test_compiled_it_is_the_same(kind: type) -> None:
     net, x, t = awake(kind(1, 16, 2, 2)).float(), normal(2, 1, 4, 4).float(), torch.rand(2)
