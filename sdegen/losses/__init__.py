@@ -24,6 +24,7 @@ from sdegen.losses.times import (
     low_discrepancy,
     uniform_time,
 )
+from sdegen.losses.uncertainty import Uncertainty
 from sdegen.losses.vdm import vdm_loss
 from sdegen.losses.weightings import EDMWeighting, MinSNR
 
@@ -39,6 +40,7 @@ __all__ = [
     "MinSNR",
     "MinibatchOT",
     "Superresolve",
+    "Uncertainty",
     "Uncrop",
     "dequantised",
     "dropped",

@@ -6,9 +6,10 @@ the result has the shape of x.
 
 from __future__ import annotations
 
+from sdegen.networks.edm2 import EDM2
 from sdegen.networks.embedding import Conditioning, TimeEmbedding
 from sdegen.networks.mlp import MLP
 from sdegen.networks.trunk import Trunk
 from sdegen.networks.unet import UNet
 
-__all__ = ["MLP", "Conditioning", "TimeEmbedding", "Trunk", "UNet"]
+__all__ = ["EDM2", "MLP", "Conditioning", "TimeEmbedding", "Trunk", "UNet"]

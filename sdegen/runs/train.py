@@ -225,7 +225,9 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     fixed = ("batch_size", "optimizer", "warmup", "clip", "ema", "seed")
     usual = TrainSettings()
     # Settings that came later count where they are not what was before them.
-    later = [n for n in ("schedule", "accumulate") if config["train"][n] != getattr(usual, n)]
+    later = [
+        n for n in ("schedule", "accumulate", "after") if config["train"][n] != getattr(usual, n)
+    ]
     train = {name: config["train"][name] for name in (*fixed, *later)}
     if isinstance(train["ema"], list) and len(train["ema"]) == 1:
         train["ema"] = train["ema"][0]

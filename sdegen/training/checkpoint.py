@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from sdegen.files import atomic, load_weights, read_header, read_tensors, write_tensors
 from sdegen.training.averages import Averages, part, place
 from sdegen.training.objective import Objective
+from sdegen.training.profiles import posthoc, snapshot_path
 from sdegen.training.shards import in_host, like
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -52,13 +54,13 @@ def write_checkpoint(
         for name, value in entries.items():
             where = parts["optimizer"] if isinstance(value, Tensor) else scalars
             where[f"{index}.{name}"] = value
-    named = {f"{name}.{k}": v for name, each in parts.items() for k, v in each.items()}
-    tensors = in_host(named, first)
+    tensors = in_host(flat(parts), first)
     if not first:
         return
     about = {
         **about,
         "ema": list(averages.decays),
+        **({"ema_stds": list(averages.stds)} if averages.stds else {}),
         "optimizer": {"groups": state["param_groups"], "scalars": scalars},
     }
     path = folder / CHECKPOINT
@@ -70,6 +72,20 @@ def write_checkpoint(
     write_tensors(kept, tensors, about)
     with atomic(path) as copy:
         shutil.copyfile(kept, copy)
+
+
+def flat(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of several parts by one name each."""
+    return {f"{name}.{k}": v for name, each in parts.items() for k, v in each.items()}
+
+
+def write_snapshot(folder: Path, averages: Averages, step: int, first: bool = True) -> None:
+    """The averages with a profile, as they are at a step, in a file that stays; of several
+    processes each calls this, and the ``first`` one writes."""
+    tensors, path = in_host(flat(averages.profiles()), first), snapshot_path(folder, step)
+    if first:
+        path.parent.mkdir(exist_ok=True)
+        write_tensors(path, tensors, {"step": step, "ema_stds": list(averages.stds)})
 
 
 def restore(
@@ -88,12 +104,18 @@ def restore(
             f"The checkpoint {path} was made with train.ema = {before}, but this run has "
             f"{[*averages.decays]}: choose another run folder (name=...), or delete it."
         )
+    widths = about.get("ema_stds", [])
+    if widths != [*averages.stds]:
+        raise ValueError(
+            f"The checkpoint {path} was made with snapshots of profiles {widths}, but this run "
+            f"has {[*averages.stds]} (train.snapshot_every, train.ema_stds): choose another run "
+            "folder (name=...), or delete it."
+        )
     parts: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         begin, _, key = name.partition(".")
         parts.setdefault(begin, {})[key] = tensor
-    copies = {part(i): each for i, each in enumerate(averages.copies)}
-    for name, module in {"model": trained.model, **copies}.items():
+    for name, module in {"model": trained.model, **averages.named()}.items():
         now, saved = module.state_dict(), parts.get(name, {})
         load_weights(module, {k: like(v, now.get(k)) for k, v in saved.items()}, path)
     try:
@@ -130,10 +152,13 @@ def checkpoint_of(folder: Path, step: int | None) -> Path:
 
 
 def weights_in(
-    path: Path, raw: bool, ema: float | None
+    path: Path, raw: bool, ema: float | None, folder: Path | None = None, std: float | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A model's weights in a checkpoint, and its header: averaged by a decay, the first by
-    default, or raw; ValueError where there is no average of that decay."""
+    default, or over a profile of a width with the snapshots of a folder, or raw; ValueError where
+    there is no average of that decay, and no snapshot."""
+    if std is not None and folder is not None:
+        return posthoc(folder, std, path)
     tensors, about = read_tensors(path)
     config = about.get("run", {}).get("config", {})
     decays = about.get("ema", [config["train"]["ema"]] if config else [])

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,21 @@ from sdegen.data.classes import drawn, plain
 from sdegen.data.items import split
 from sdegen.files import clear_parts, locked, read_tensors, write_text
 from sdegen.model.score import ScoreModel
-from sdegen.noise.hashing import GOLDEN, mix, signed
 from sdegen.training.activations import checkpoint_blocks
 from sdegen.training.averages import Averages
-from sdegen.training.batches import cut, streamed
-from sdegen.training.checkpoint import CHECKPOINT, KEPT, restore, write_checkpoint
+from sdegen.training.batches import cut, step_seed, streamed
+from sdegen.training.checkpoint import (
+    CHECKPOINT,
+    KEPT,
+    restore,
+    write_checkpoint,
+    write_snapshot,
+)
 from sdegen.training.compiling import compile_network
-from sdegen.training.engine import launch, lost, peak_memory
+from sdegen.training.engine import launch, lost, peak_memory, without_closure
 from sdegen.training.identity import is_until, refuse_other
 from sdegen.training.objective import Loss, Objective, refuse_shared_out
+from sdegen.training.profiles import SNAPSHOTS, forget_snapshots
 from sdegen.training.rates import rate
 from sdegen.training.settings import TrainSettings
 from sdegen.training.shards import all_finite, take_step, whole
@@ -111,7 +116,7 @@ class Trainer:
         self.trackers, self.tracking = trackers, Tracking((), folder, 0, (), {})
         self.fabric = launch(settings)
         # Copied before the network is changed: the averaged ones stay as they are.
-        self.averages = Averages(model, settings.decays, self.fabric.device)
+        self.averages = Averages(model, settings.decays, self.fabric.device, settings.profiles)
         if settings.checkpointing:
             checkpoint_blocks(model.net if model.module is None else model.module)
         if settings.compile:
@@ -160,6 +165,8 @@ class Trainer:
             if self.fabric.is_global_zero:
                 clear_parts(self.folder / KEPT)  # what a killed process was writing there
                 records = self.forget_later()
+                forget_snapshots(self.folder, self.step)
+                clear_parts(self.folder / SNAPSHOTS)
                 place = self.folder, self.step, records
                 self.tracking = Tracking(self.trackers, *place, self.config())
             status = "aborted"
@@ -200,10 +207,14 @@ class Trainer:
                 start = time.perf_counter()  # what the caller did is not the training's time
             stop = self.agreed(wish)
             keep = settings.keep_every > 0 and self.step % settings.keep_every == 0
-            last = self.step == settings.steps
-            if stop or keep or last or self.step % settings.save_every == 0:
+            last, often = self.step == settings.steps, settings.snapshot_every
+            snapshot = often > 0 and self.step % often == 0
+            due = snapshot or self.step % settings.save_every == 0
+            if stop or keep or last or due:
                 sums = self.fabric.all_reduce(total.clone(), reduce_op="sum")  # in place, it may
                 self.refuse_broken(float(sums[0]))
+                if snapshot:
+                    self.snapshot()
                 self.save(keep)
             if stop:
                 return
@@ -286,7 +297,9 @@ class Trainer:
         """One optimiser step on a batch: its loss and gradient norm, (2,), still on the device."""
         settings = self.settings
         torch.manual_seed(step_seed(settings.seed, self.fabric.global_rank, self.step))
-        factor = rate(settings.schedule, self.step, settings.warmup, settings.steps)
+        factor = rate(
+            settings.schedule, self.step, settings.warmup, settings.steps, settings.after
+        )
         for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = lr * factor
         self.objective.train()
@@ -334,6 +347,12 @@ class Trainer:
             write_checkpoint(self.folder, *parts, about, keep, first)
         self.saved = self.step
 
+    def snapshot(self) -> None:
+        """The averages with a profile, in a file that stays, by the first process."""
+        first = self.fabric.is_global_zero
+        if first or self.averages.plain is not None:
+            write_snapshot(self.folder, self.averages, self.step, first)
+
     def load(self) -> None:
         """Continue from the folder's checkpoint; ValueError if it is damaged, another run's, or
         beyond the steps that are wanted."""
@@ -373,23 +392,3 @@ class Trainer:
         kept = [line for line in lines if is_until(line, self.step)]
         write_text(path, "".join(f"{line}\n" for line in kept))
         return [json.loads(line) for line in lines if is_until(line, sys.maxsize)]
-
-
-def without_closure(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """An optimiser itself; ValueError for one that takes the loss again within a step."""
-    closure = signature(optimizer.step).parameters.get("closure")
-    if closure is not None and closure.default is Parameter.empty:
-        raise ValueError(
-            f"{type(optimizer).__name__} takes the loss several times in a step, by a closure, "
-            "which this training does not have: use another, such as AdamW."
-        )
-    return optimizer
-
-
-def step_seed(seed: int, rank: int, step: int) -> int:
-    """A 32-bit seed for one step of one process: torch's CPU generator reads no more bits."""
-    words = torch.tensor([seed, rank, step], dtype=torch.int64)
-    key = torch.zeros((), dtype=torch.int64)
-    for word in words:
-        key = mix(key + signed(GOLDEN) + word)
-    return int(key) & 0xFFFFFFFF
