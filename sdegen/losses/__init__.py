@@ -14,6 +14,7 @@ from sdegen.losses.degradations import (
 )
 from sdegen.losses.dequantisation import dequantised
 from sdegen.losses.dsm import dsm_loss
+from sdegen.losses.exposure import exposed, perturbed
 from sdegen.losses.hybrid import hybrid_loss
 from sdegen.losses.judges import matched, noisy_ce
 from sdegen.losses.restoration import paired
@@ -45,6 +46,7 @@ __all__ = [
     "dequantised",
     "dropped",
     "dsm_loss",
+    "exposed",
     "hybrid_loss",
     "independent",
     "independent_noise",
@@ -53,6 +55,7 @@ __all__ = [
     "matched",
     "noisy_ce",
     "paired",
+    "perturbed",
     "stored",
     "uniform_time",
     "vdm_loss",

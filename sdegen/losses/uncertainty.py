@@ -21,7 +21,7 @@ alone."""
 
 
 class Uncertainty(nn.Module):
-    """A loss L (b,) weighted by what it usually is at each level.  Karras et al. (2024), eq.
+    """A loss L (b,) weighted by what it usually is at each level.  Karras et al. (2024b), eq.
     14-16; Kendall et al. (2018).
 
         L / e^u + u,      u(level) of a linear layer on Fourier features of ln(sigma / alpha) / 4

@@ -1,4 +1,4 @@
-"""A U-Net that keeps magnitudes.  Karras et al. (2024)"""
+"""A U-Net that keeps magnitudes.  Karras et al. (2024b)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers that keep magnitudes: what is of variance 1 goes on so.  Karras et al. (2024)
+"""Layers that keep magnitudes: what is of variance 1 goes on so.  Karras et al. (2024b)
 
 Weights are directions, and activations need no group norms: nothing grows in training, so that a
 weight's learning rate means the same from the first step to the last.
@@ -29,24 +29,24 @@ LARGEST = 256.0
 
 
 def unit(x: Tensor, dims: Sequence[int], least: float = 1e-4) -> Tensor:
-    """x with a root mean square of 1 over some dimensions.  Karras et al. (2024), eq. 30."""
+    """x with a root mean square of 1 over some dimensions."""
     size = torch.linalg.vector_norm(x, dim=list(dims), keepdim=True, dtype=exact(x))
     count = math.prod(x.shape[d] for d in dims)
     return x / (least + size / math.sqrt(count)).to(x.dtype)
 
 
 def mp_silu(x: Tensor) -> Tensor:
-    """silu(x) / 0.596.  Karras et al. (2024), eq. 81."""
+    """silu(x) / 0.596.  Karras et al. (2024b), eq. 81."""
     return F.silu(x) / SILU
 
 
 def mp_sum(a: Tensor, b: Tensor, t: float = 0.3) -> Tensor:
-    """((1 - t) a + t b) / sqrt((1 - t)^2 + t^2).  Karras et al. (2024), eq. 88."""
+    """((1 - t) a + t b) / sqrt((1 - t)^2 + t^2).  Karras et al. (2024b), eq. 88."""
     return torch.lerp(a, b, t) / math.hypot(1 - t, t)
 
 
 def mp_cat(a: Tensor, b: Tensor) -> Tensor:
-    """Channels of both, each as loud in all as the other.  Karras et al. (2024), eq. 103, t = 1/2.
+    """Channels of both, each as loud in all as the other.  Karras et al. (2024b), eq. 103.
 
     (B, Na, *), (B, Nb, *) -> (B, Na + Nb, *).
     """
@@ -59,7 +59,7 @@ class Directions(nn.Module):
     """Weights (leave, enter, *kernel) of which each output's is a unit vector, without biases.
 
     The parameter has entries of root mean square 1, and is put back there at every call in
-    training (forced weight normalisation, Karras et al. 2024, sec. 2.3 and alg. 1): a step of the
+    training (forced weight normalisation, Karras et al. (2024b), eq. 66): a step of the
     optimiser turns it and does not lengthen it. In eval mode nothing is written, nor inside
     torch.func's transforms, which forbid it; what is used is of unit size there too.
     """
@@ -98,7 +98,7 @@ class MPConv(Directions):
 
 class Fourier(nn.Module):
     """Numbers (B,) as sqrt(2) cos(2 pi (f t + phi)), (B, count), f ~ N(0, 1) and phi uniform,
-    drawn once.  Karras et al. (2024), eq. 75."""
+    drawn once.  Karras et al. (2024b), eq. 75."""
 
     frequencies: Tensor
     phases: Tensor
@@ -186,7 +186,7 @@ class MPConditioning(nn.Module):
 
 class MPAttention(nn.Module):
     """Every pixel attends to every pixel by the angle between them: queries, keys and values of
-    size 1.  Karras et al. (2024), app. B.3.  (B, C, *space) -> (B, C, *space)."""
+    size 1, as Karras et al. (2024b) have it.  (B, C, *space) -> (B, C, *space)."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ class MPAttention(nn.Module):
 
 class MPBlock(nn.Module):
     """Two convolutions beside a skip, the channels between them scaled by (t, y); half, once or
-    twice the resolution.  Karras et al. (2024), fig. 21.
+    twice the resolution.  Karras et al. (2024b), fig. 21.
 
     (B, enter, *space), (B, wide) -> (B, leave, *space').
 

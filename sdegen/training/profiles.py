@@ -1,4 +1,4 @@
-"""Averages of weights whose width is chosen after the training.  Karras et al. (2024)
+"""Averages of weights whose width is chosen after the training.  Karras et al. (2024b)
 
 An average follows a power of time, p(t) ~ t^gamma up to the step T it is of; snapshots of two such
 averages, taken on the way, span all the others well enough that any width can be had later.
@@ -33,7 +33,7 @@ def power_gamma(std: float) -> float:
 
         std^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))
 
-    Karras et al. (2024), sec. 3.1 and app. C.  ValueError outside (0, 12^-1/2].
+    Karras et al. (2024b), sec. 3.1.  ValueError outside (0, 12^-1/2].
     """
     if not 0 < number("A profile's std", std) <= WIDEST:
         raise ValueError(
@@ -59,7 +59,7 @@ def power(std: float) -> Callable[[Any, Any, Any], None]:
 
         a <- beta a + (1 - beta) w,      beta = (1 - 1 / k)^(gamma + 1)
 
-    Karras et al. (2024), eq. 3. Of step j it has (j^(gamma+1) - (j-1)^(gamma+1)) / k^(gamma+1).
+    Karras et al. (2024b), sec. 3.1.  Step j has (j^(gamma+1) - (j-1)^(gamma+1)) / k^(gamma+1).
     """
     exponent = power_gamma(std) + 1
 
@@ -76,7 +76,7 @@ def power(std: float) -> Callable[[Any, Any, Any], None]:
 
 def products(steps: Tensor, gammas: Tensor, others: Tensor, exponents: Tensor) -> Tensor:
     """Inner products of profiles t^gamma up to their steps (n,) with others (m,), each of sum 1:
-    (n, m), times the geometric mean of the two steps.  Karras et al. (2024), app. C."""
+    (n, m), times the geometric mean of the two steps.  Karras et al. (2024b), app. C."""
     a, b = steps[:, None] / others, gammas[:, None] + exponents
     # The shorter one ends the integral: the other one's power of the ratio remains.
     ratio = torch.where(a < 1, a ** (exponents + 0.5), (1 / a) ** (gammas[:, None] + 0.5))
@@ -89,8 +89,8 @@ def combination(
     """Which sum of averages of the steps and widths (n,) is nearest to that of another: the
     weights (n,), of sum 1, in float64, and how far it is, relative to the wanted profile.
 
-    Least squares over profiles of a continuous time.  Karras et al. (2024), alg. 3, which lets
-    the sum be near 1.
+    Least squares over profiles of a continuous time.  Karras et al. (2024b), sec. 3.2, who
+    let the sum be near 1.
     """
     of = torch.tensor(steps, dtype=torch.float64)
     gammas = torch.tensor([power_gamma(each) for each in stds], dtype=torch.float64)

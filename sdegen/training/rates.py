@@ -22,7 +22,7 @@ def cosine(step: int, after: int, steps: int) -> float:
 
 def rsqrt(step: int, after: int, steps: int) -> float:
     """1 / sqrt(max(k / after, 1)) at step k = 1, 2, ...  Vaswani et al. (2017), eq. 3; Karras et
-    al. (2024), sec. 2.3."""
+    al. (2024b), eq. 67."""
     return math.sqrt(max(after, 1) / max(step + 1, after, 1))
 
 
