@@ -12,7 +12,7 @@ from sdegen.checks import whole
 from sdegen.model.denoiser import Around
 from sdegen.model.labels import label_c_noise, scalar
 from sdegen.networks.magnitude import Fourier
-from sdegen.sde.level import Instant, Level
+from sdegen.sde.level import Instant
 from sdegen.sde.process import linear
 
 ENDS = 2.0
@@ -42,7 +42,7 @@ class Uncertainty(nn.Module):
         self.waves = Fourier(whole("count", count))
         self.weight = nn.Parameter(torch.zeros(count + 1))  # of the features, and of 1
 
-    def u(self, level: Level, sde: Any) -> Tensor:
+    def u(self, level: Instant, sde: Any) -> Tensor:
         """The logarithm of the mean loss at a level, of times () or (b,)."""
         label = scalar(label_c_noise, sde)(level).clamp(-ENDS, ENDS)
         waves = self.waves(label.reshape(-1)).to(self.weight)
@@ -66,6 +66,8 @@ class Uncertainty(nn.Module):
 
 class Watched(Around):
     """A model that notes at which levels it is called."""
+
+    model: Any
 
     def __init__(self, model: Any, seen: list[Any]) -> None:
         self.model, self.seen = model, seen

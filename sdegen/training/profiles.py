@@ -142,9 +142,9 @@ def posthoc(folder: Path, std: float, last: Path) -> tuple[dict[str, Tensor], di
             f"The run in {folder} has no snapshots of averages, which ema_std={std} is made of: "
             "train it with train.snapshot_every=..., or take one of its averages by ema=..."
         )
-    files = {at: path for at, path in snapshots_of(folder).items() if at < step}
-    places = [(at, width) for at in [*files, step] for width in stds]
-    weights, off = combination(*zip(*places, strict=True), step, std)  # type: ignore[arg-type]
+    files = {k: path for k, path in snapshots_of(folder).items() if k < step}
+    at = [each for each in [*files, step] for _ in stds]
+    weights, off = combination(at, [*stds] * (len(files) + 1), step, std)
     if off > FAR:
         warn(
             f"The profile of ema_std={std} is known to {off:.0%} from {len(files) + 1} snapshots "

@@ -129,7 +129,8 @@ class TrainSettings:
                 raise ValueError(
                     f"train.{name} must be true or false, not {getattr(self, name)!r}."
                 )
-        refuse_decays(self.ema), refuse_stds(self.ema_stds)
+        refuse_decays(self.ema)
+        refuse_stds(self.ema_stds)
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"train.device must be 'auto', 'cpu' or 'cuda', not {self.device!r}.")
 
