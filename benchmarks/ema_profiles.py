@@ -28,7 +28,7 @@ from sdegen.losses import EDMWeighting, LogNormalTime, low_discrepancy
 from sdegen.runs.folder import load_run, quality_of
 
 STEPS, BATCH, SNAPSHOTS, NFE, SEEDS = 600, 64, 8, 10, 4
-STDS = [0.02, 0.035, 0.05, 0.065, 0.08, 0.1, 0.125, 0.15, 0.2, 0.25]
+STDS = [0.02, 0.035, 0.05, 0.065, 0.08, 0.1]
 NETS = {"unet": "digits", "edm2": "edm2"}
 
 

@@ -147,8 +147,8 @@ def posthoc(folder: Path, std: float, last: Path) -> tuple[dict[str, Tensor], di
     weights, off = combination(at, [*stds] * (len(files) + 1), step, std)
     if off > FAR:
         warn(
-            f"The profile of ema_std={std} is known to {off:.0%} from {len(files) + 1} snapshots "
-            f"of {', '.join(map(str, stds))}: more of them, or a width between these, are exact."
+            f"The profile of ema_std={std} is off by {off:.0%}, of {len(files) + 1} snapshots "
+            f"of {', '.join(map(str, stds))}: take a width between these, or more snapshots."
         )
     shares = weights.reshape(-1, len(stds)).tolist()
     total: dict[str, Tensor] = {}

@@ -191,7 +191,7 @@ def test_a_run_without_snapshots_is_refused(tmp_path: Path) -> None:
 
 def test_what_the_snapshots_cannot_tell_is_said(tmp_path: Path) -> None:
     list(run(tmp_path).steps())
-    with pytest.warns(UserWarning, match="The profile of ema_std=0.005 is known to"):
+    with pytest.warns(UserWarning, match="The profile of ema_std=0.005 is off by"):
         posthoc(tmp_path, 0.005, tmp_path / CHECKPOINT)
 
 
