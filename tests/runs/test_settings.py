@@ -85,8 +85,6 @@ WRONG = {
     "sample ema=x": "ema must be a number >= 0, but it is 'x'",
     "sample ema_std=x": "A profile's std must be a number",
     "sample ema_std=0.999": "A profile's std lies above 0 and at or below 0.2887",
-    "sample ema=0.9 ema_std=0.1": "ema=0.9 is the decay of one average, and ema_std=0.1",
-    "sample weights=raw ema_std=0.1": "ema_std=0.1 is of an average, but weights=raw are not",
     "sample formats=png": "formats must be a list of names, formats=",
     "sample formats=[gif]": "Unknown format 'gif': it must be one of npz, png",
     "sample objective=fid": "objective must be one of frechet, sliced, but it is 'fid'",
