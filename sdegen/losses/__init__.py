@@ -14,6 +14,7 @@ from sdegen.losses.degradations import (
 )
 from sdegen.losses.dequantisation import dequantised
 from sdegen.losses.dsm import dsm_loss
+from sdegen.losses.exposure import exposed, perturbed
 from sdegen.losses.hybrid import hybrid_loss
 from sdegen.losses.judges import matched, noisy_ce
 from sdegen.losses.restoration import paired
@@ -24,6 +25,7 @@ from sdegen.losses.times import (
     low_discrepancy,
     uniform_time,
 )
+from sdegen.losses.uncertainty import Uncertainty
 from sdegen.losses.vdm import vdm_loss
 from sdegen.losses.weightings import EDMWeighting, MinSNR
 
@@ -39,10 +41,12 @@ __all__ = [
     "MinSNR",
     "MinibatchOT",
     "Superresolve",
+    "Uncertainty",
     "Uncrop",
     "dequantised",
     "dropped",
     "dsm_loss",
+    "exposed",
     "hybrid_loss",
     "independent",
     "independent_noise",
@@ -51,6 +55,7 @@ __all__ = [
     "matched",
     "noisy_ce",
     "paired",
+    "perturbed",
     "stored",
     "uniform_time",
     "vdm_loss",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sdegen.networks.adm import ADM
 from sdegen.networks.attention import Edit, Place
 from sdegen.networks.dit import DiT
+from sdegen.networks.edm2 import EDM2
 from sdegen.networks.embedding import Conditioning, TimeEmbedding
 from sdegen.networks.mlp import MLP
 from sdegen.networks.resampling import FIRDown, FIRUp, Nearest, Pool, Rescaled
@@ -33,3 +34,4 @@ __all__ = [
     "Trunk",
     "UNet",
 ]
+__all__ = ["EDM2", "MLP", "Conditioning", "TimeEmbedding", "Trunk", "UNet"]

@@ -71,25 +71,27 @@ def load_run(
     weights: str = "finished",
     step: int | None = None,
     ema: float | None = None,
+    ema_std: float | None = None,
 ) -> Run:
     """A finished run, from the folder it is in; a warning where it was trained on since.
 
     weights: "finished", or "averaged" or "raw", of the last checkpoint, of a run that is not
              finished too.  step: of the checkpoint's, if one of that step was kept.  ema: the
-             decay of the average, where there are several. With one of these the weights are a
-             checkpoint's, and averaged unless they are "raw".
+             decay of the average, where there are several.  ema_std: the width of one that is
+             made of snapshots. With one of these the weights are a checkpoint's, and averaged
+             unless they are "raw".
 
     Raises ValueError where the weights are missing, damaged, or of another network.
     """
     from sdegen.runs.begun import as_recorded
     from sdegen.runs.network import build_model
 
-    finished = weights == "finished" and step is None and ema is None
+    finished = weights == "finished" and (step, ema, ema_std) == (None, None, None)
     path = folder / WEIGHTS if finished else checkpoint_of(folder, step)
     if finished:
         tensors, header = read_tensors(path)
     else:
-        tensors, header = weights_in(path, weights == "raw", ema)
+        tensors, header = weights_in(path, weights == "raw", ema, folder, ema_std)
         if "run" not in header:
             raise ValueError(
                 f"The checkpoint {path} does not say what run it is of: train a step further with "
@@ -138,6 +140,7 @@ def load(
     packages: Sequence[str] = (),
     step: int | None = None,
     ema: float | None = None,
+    ema_std: float | None = None,
 ) -> ScoreModel:
     """The model of a run that ``sdegen-train`` left in a folder, in eval mode on a device.
 
@@ -147,7 +150,10 @@ def load(
     step:     of a checkpoint that ``train.keep_every`` has kept, or of the last one.
     ema:      the decay of the average, where ``train.ema`` lists several; the first by default.
 
-    With a step or a decay the weights are a checkpoint's, averaged unless they are "raw".
+    ema_std:  the relative standard deviation of a power profile, in (0, 0.2887]: the average over
+              it is made of the run's snapshots (``train.snapshot_every``) by ``posthoc``.
+
+    With a step, a decay or a width the weights are a checkpoint's, averaged unless they are "raw".
 
     A conditional model is given its labels as any: ``load(folder).given(y=labels)``, in the
     numbers of the training data's classes.
@@ -155,8 +161,8 @@ def load(
     Raises ValueError where the weights are missing, damaged, or of another network, and, with
     those that there are, for another step or decay.
     """
-    refuse_weights(weights, step, ema)
-    return load_run(Path(folder), list(packages), device, weights, step, ema).model
+    refuse_weights(weights, step, ema, ema_std)
+    return load_run(Path(folder), list(packages), device, weights, step, ema, ema_std).model
 
 
 def content_of(folder: Path) -> str:

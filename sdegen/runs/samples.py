@@ -48,7 +48,7 @@ HOW_MANY = (
 )
 """Settings in which samples of one folder may differ."""
 
-WHICH = ("step", "ema")
+WHICH = ("step", "ema", "ema_std")
 """Settings that say which weights are meant: what they are is compared, by their digest."""
 
 
@@ -81,7 +81,7 @@ def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled 
         )
     device = device_number(settings.device, team.local if team else 0)
     device_number(settings.device, settings.devices - 1)
-    which = settings.weights, settings.step, settings.ema
+    which = settings.weights, settings.step, settings.ema, settings.ema_std
     run = load_run(Path(settings.run), settings.packages, device, *which)
     refuse_export(settings.formats, run.shape)
     folder = run.folder / "samples" / settings.title
@@ -257,7 +257,7 @@ def fill(
 ) -> None:
     """Of process k beside the first: make its jobs and put them on the shelf."""
     device = device_number(settings.device, k)
-    which = settings.weights, settings.step, settings.ema
+    which = settings.weights, settings.step, settings.ema, settings.ema_std
     run = load_run(Path(settings.run), settings.packages, device, *which)
     make(Maker(settings, run, how), shelf, part)
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from sdegen.checks import flag, folder_name, number, one_of, optional, text, texts, whole
 from sdegen.files import short
+from sdegen.training.profiles import power_gamma
 from sdegen.training.settings import TrainSettings
 
 Node = dict[str, Any]
@@ -51,15 +52,23 @@ WEIGHTS = ("finished", "averaged", "raw")
 """Which weights of a run are meant."""
 
 
-def refuse_weights(weights: str, step: int | None, ema: float | None) -> None:
+def refuse_weights(
+    weights: str, step: int | None, ema: float | None, ema_std: float | None = None
+) -> None:
     """ValueError for weights that no run has."""
     one_of(weights, "weights", dict.fromkeys(WEIGHTS))
     optional(whole, "step", step)
     optional(number, "ema", ema, 0)
-    if weights == "raw" and ema is not None:
+    if ema_std is not None:
+        power_gamma(ema_std)
+    if ema is not None and ema_std is not None:
         raise ValueError(
-            f"ema={ema} is the decay of an average, but weights=raw are not averaged."
+            f"ema={ema} is the decay of one average, and ema_std={ema_std} the width of another: "
+            "give one of them."
         )
+    for name, value in {"ema": ema, "ema_std": ema_std}.items():
+        if weights == "raw" and value is not None:
+            raise ValueError(f"{name}={value} is of an average, but weights=raw are not averaged.")
 
 
 OF_SAMPLES = ("frechet", "sliced")
@@ -76,18 +85,19 @@ def objective(name: str, value: str, known: Sequence[str]) -> None:
 class SampleSettings:
     """Of ``sdegen-sample``.
 
-    run: the folder of a finished run.  name: of the samples' folder.  n: samples.  nfe or steps,
-    eta, seed and denoise as ``solve`` has them; eta and seed may be lists.  batch_size: samples at
-    once.  devices: processes, one per device.  classes: names or numbers, None for the training
-    data's shares.  weights: "finished", or of the last checkpoint, "averaged" or "raw".  step: of
-    a checkpoint that was kept.  ema: the decay of the average, where there are several.  quality:
-    whether the samples are measured.  formats: files beside the .safetensors, of "png" and "npz".
-    objective: the number that the command returns, "frechet" or "sliced", None for none.
-    guidance: what is made of the model, a wrapper or several by name.  task: what is done to
-    held-out images, or those of the file ``image``, n at most, with ``draws`` samples of each.
-    observation: how a model that was not trained for the task is told what is seen.  start: the
-    time to which task=edit noises.  prompt: the text that samples are told, or several, n samples
-    of each; prompts: a file with one a line instead.
+    run: the folder of a finished run.  name: of the samples' folder. n: samples. nfe or steps,
+    eta, seed and denoise as ``solve`` has them; eta and seed may be lists. batch_size: samples
+    at once. devices: processes, one per device. classes: names or numbers, None for the
+    training data's shares. weights: "finished", or of the last checkpoint, "averaged" or
+    "raw". step: of a checkpoint that was kept. ema: the decay of the average, where there are
+    several; ema_std: the width of one that is made of snapshots. quality: whether the samples
+    are measured. formats: files beside the .safetensors, of "png" and "npz". objective: the
+    number that the command returns, "frechet" or "sliced", None for none. guidance: what is
+    made of the model, a wrapper or several by name. task: what is done to held-out images, or
+    those of the file ``image``, n at most, with ``draws`` samples of each. observation: how a
+    model that was not trained for the task is told what is seen. start: the time to which
+    task=edit noises. prompt: the text that samples are told, or several, n samples of each;
+    prompts: a file with one a line instead.
     """
 
     run: str
@@ -104,6 +114,7 @@ class SampleSettings:
     devices: int
     step: int | None
     ema: float | None
+    ema_std: float | None
     quality: bool
     formats: list[str]
     objective: str | None
@@ -132,7 +143,7 @@ class SampleSettings:
             optional(whole, "seed", seed, None)
         flag("denoise", self.denoise), flag("quality", self.quality)
         texts("packages", self.packages), texts("formats", self.formats)
-        refuse_weights(self.weights, self.step, self.ema)
+        refuse_weights(self.weights, self.step, self.ema, self.ema_std)
         for each in self.formats:
             one_of(each, "format", dict.fromkeys(("png", "npz")))
         optional(objective, "objective", self.objective, OF_SAMPLES)
@@ -193,7 +204,8 @@ class SampleSettings:
         how = {"nfe": self.nfe, "steps": self.steps, "eta": self.eta, "seed": self.seed}
         image = self.image and f"-{Path(self.image).stem}"
         said = self.prompts and f"-{Path(self.prompts).stem}"
-        parts = {"at": self.step, "ema": self.ema, "image": image, "prompts": said, **how}
+        parts = {"at": self.step, "ema": self.ema, "ema_std": self.ema_std, "image": image}
+        parts |= {"prompts": said, **how}
         given = [f"{key}{value}" for key, value in parts.items() if value is not None]
         return short("-".join([self.name, *given, *(["denoise"] if self.denoise else [])]))
 

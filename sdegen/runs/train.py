@@ -90,7 +90,9 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     if encoder is not None:
         learned = captioned(model, encoder, data)
         held = tellable(encoder, test) if settings.validate_every else None
-    Objective(model, loss, told)(*split(default_collate(two_of(learned))))
+    trial = Objective(model, loss, told)
+    trial.parts.eval()  # nothing is remembered of it
+    trial(*split(default_collate(two_of(learned))))
     if first_process():
         warn_of_scale(model.sde, beginning)
     about = description(config, data)
@@ -241,7 +243,9 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     fixed = ("batch_size", "optimizer", "warmup", "clip", "ema", "seed")
     usual = TrainSettings()
     # Settings that came later count where they are not what was before them.
-    later = [n for n in ("schedule", "accumulate") if config["train"][n] != getattr(usual, n)]
+    later = [
+        n for n in ("schedule", "accumulate", "after") if config["train"][n] != getattr(usual, n)
+    ]
     train = {name: config["train"][name] for name in (*fixed, *later)}
     if isinstance(train["ema"], list) and len(train["ema"]) == 1:
         train["ema"] = train["ema"][0]

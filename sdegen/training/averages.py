@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from sdegen.model.network import hidden_modules
 from sdegen.model.score import ScoreModel
+from sdegen.training.profiles import power, profile_part
 from sdegen.training.shards import here, shard, whole
 
 
@@ -30,19 +31,23 @@ def average(decay: float) -> Callable[[Any, Any, Any], None]:
 
 
 class Averages:
-    """Averages of a model's weights, by decays, of which the first is the run's own.
+    """Averages of a model's weights, by decays, of which the first is the run's own, and with the
+    power profiles of ``stds``, of which snapshots are taken.
 
     Raises ValueError for a model that cannot be copied with its weights.
     """
 
     def __init__(
-        self, model: ScoreModel, decays: Sequence[float], device: torch.device | None = None
+        self,
+        model: ScoreModel,
+        decays: Sequence[float],
+        device: torch.device | None = None,
+        stds: Sequence[float] = (),
     ) -> None:
-        self.decays = tuple(decays)
+        self.decays, self.stds = tuple(decays), tuple(stds)
         self.plain: nn.Module | None = None  # where the copies are shared out
-        self.copies = [
-            AveragedModel(model, device, multi_avg_fn=average(decay)) for decay in decays
-        ]
+        updates = [*map(average, decays), *map(power, stds)]
+        self.copies = [AveragedModel(model, device, multi_avg_fn=each) for each in updates]
         # A function is copied by reference, and what it has closed over stays the original.
         own = {id(weight) for weight in model.parameters()}
         for module in hidden_modules(self.model().net):
@@ -80,7 +85,19 @@ class Averages:
 
     def states(self) -> dict[str, dict[str, Tensor]]:
         """All there is to be kept, by the names of the averages in a file."""
-        return {part(i): each.state_dict() for i, each in enumerate(self.copies)}
+        return {name: each.state_dict() for name, each in self.named().items()}
+
+    def named(self) -> dict[str, AveragedModel]:
+        """All averages, by their names in a file."""
+        names = [part(i) for i in range(len(self.decays))]
+        names += [profile_part(i) for i in range(len(self.stds))]
+        return dict(zip(names, self.copies, strict=True))
+
+    def profiles(self) -> dict[str, dict[str, Tensor]]:
+        """What a snapshot keeps."""
+        return {
+            name: each.state_dict() for name, each in [*self.named().items()][len(self.decays) :]
+        }
 
 
 def part(i: int) -> str:
@@ -95,5 +112,6 @@ def place(decay: float, decays: Sequence[float]) -> int:
         raise ValueError(
             f"There is no average of ema={decay!r}: "
             + (known or "the checkpoint does not say which it has.")
+            + (f" The width of a profile is ema_std={decay!r}." if 0 < decay < 0.3 else "")
         )
     return decays.index(decay)

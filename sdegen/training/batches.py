@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate
 
 from sdegen.model.network import take_values
+from sdegen.noise.hashing import GOLDEN, mix, signed
 
 
 def cut(x0: Tensor, given: dict[str, Any], parts: int) -> list[tuple[Tensor, dict[str, Any]]]:
@@ -43,3 +44,12 @@ def endless(data: IterableDataset[Any]) -> Iterator[Any]:
             yield item
         if empty:
             raise ValueError("The stream of data has no items.")
+
+
+def step_seed(seed: int, rank: int, step: int) -> int:
+    """A 32-bit seed for one step of one process: torch's CPU generator reads no more bits."""
+    words = torch.tensor([seed, rank, step], dtype=torch.int64)
+    key = torch.zeros((), dtype=torch.int64)
+    for word in words:
+        key = mix(key + signed(GOLDEN) + word)
+    return int(key) & 0xFFFFFFFF

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from sdegen.files import atomic, load_weights, read_header, read_tensors, write_tensors
-from sdegen.model.score import ScoreModel
 from sdegen.training.averages import Averages, part, place
+from sdegen.training.objective import Objective
+from sdegen.training.profiles import posthoc, snapshot_path
 from sdegen.training.shards import in_host, like
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -27,7 +29,7 @@ def kept_path(folder: Path, step: int) -> Path:
 
 def write_checkpoint(
     folder: Path,
-    model: ScoreModel,
+    trained: Objective,
     averages: Averages,
     optimizer: torch.optim.Optimizer,
     about: dict[str, Any],
@@ -41,20 +43,24 @@ def write_checkpoint(
     ``first`` one writes.
     """
     state = optimizer.state_dict()
-    parts: dict[str, dict[str, Tensor]] = {"model": model.state_dict(), **averages.states()}
+    parts: dict[str, dict[str, Tensor]] = {
+        "model": trained.model.state_dict(),
+        "loss": trained.loss_state(),
+        **averages.states(),
+    }
     scalars: dict[str, Any] = {}
     parts["optimizer"] = {}
     for index, entries in state["state"].items():
         for name, value in entries.items():
             where = parts["optimizer"] if isinstance(value, Tensor) else scalars
             where[f"{index}.{name}"] = value
-    named = {f"{name}.{k}": v for name, each in parts.items() for k, v in each.items()}
-    tensors = in_host(named, first)
+    tensors = in_host(flat(parts), first)
     if not first:
         return
     about = {
         **about,
         "ema": list(averages.decays),
+        **({"ema_stds": list(averages.stds)} if averages.stds else {}),
         "optimizer": {"groups": state["param_groups"], "scalars": scalars},
     }
     path = folder / CHECKPOINT
@@ -68,30 +74,54 @@ def write_checkpoint(
         shutil.copyfile(kept, copy)
 
 
+def flat(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of several parts by one name each."""
+    return {f"{name}.{k}": v for name, each in parts.items() for k, v in each.items()}
+
+
+def write_snapshot(folder: Path, averages: Averages, step: int, first: bool = True) -> None:
+    """The averages with a profile, as they are at a step, in a file that stays; of several
+    processes each calls this, and the ``first`` one writes."""
+    tensors, path = in_host(flat(averages.profiles()), first), snapshot_path(folder, step)
+    if first:
+        path.parent.mkdir(exist_ok=True)
+        write_tensors(path, tensors, {"step": step, "ema_stds": list(averages.stds)})
+
+
 def restore(
     path: Path,
     tensors: dict[str, Tensor],
     about: dict[str, Any],
-    model: ScoreModel,
+    trained: Objective,
     averages: Averages,
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """What a checkpoint holds, into what is trained; ValueError where it is another network's or
-    has other averages."""
+    another loss's, or has other averages."""
     before = about.get("ema", [*averages.decays][:1])  # earlier versions had one, and did not say
     if before != [*averages.decays]:
         raise ValueError(
             f"The checkpoint {path} was made with train.ema = {before}, but this run has "
             f"{[*averages.decays]}: choose another run folder (name=...), or delete it."
         )
+    widths = about.get("ema_stds", [])
+    if widths != [*averages.stds]:
+        raise ValueError(
+            f"The checkpoint {path} was made with snapshots of profiles {widths}, but this run "
+            f"has {[*averages.stds]} (train.snapshot_every, train.ema_stds): choose another run "
+            "folder (name=...), or delete it."
+        )
     parts: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         begin, _, key = name.partition(".")
         parts.setdefault(begin, {})[key] = tensor
-    copies = {part(i): each for i, each in enumerate(averages.copies)}
-    for name, module in {"model": model, **copies}.items():
+    for name, module in {"model": trained.model, **averages.named()}.items():
         now, saved = module.state_dict(), parts.get(name, {})
         load_weights(module, {k: like(v, now.get(k)) for k, v in saved.items()}, path)
+    try:
+        trained.load_loss(parts.get("loss", {}))
+    except ValueError as error:
+        raise ValueError(f"The checkpoint {path} belongs to another loss: {error}") from error
     entries: dict[int, dict[str, Any]] = {}
     weights = [each for group in optimizer.param_groups for each in group["params"]]
     scalars = about["optimizer"]["scalars"]
@@ -122,10 +152,13 @@ def checkpoint_of(folder: Path, step: int | None) -> Path:
 
 
 def weights_in(
-    path: Path, raw: bool, ema: float | None
+    path: Path, raw: bool, ema: float | None, folder: Path | None = None, std: float | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A model's weights in a checkpoint, and its header: averaged by a decay, the first by
-    default, or raw; ValueError where there is no average of that decay."""
+    default, or over a profile of a width with the snapshots of a folder, or raw; ValueError where
+    there is no average of that decay, and no snapshot."""
+    if std is not None and folder is not None:
+        return posthoc(folder, std, path)
     tensors, about = read_tensors(path)
     config = about.get("run", {}).get("config", {})
     decays = about.get("ema", [config["train"]["ema"]] if config else [])

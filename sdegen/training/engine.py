@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -102,3 +103,14 @@ def peak_memory(device: torch.device) -> float | None:
 
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def without_closure(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """An optimiser itself; ValueError for one that takes the loss again within a step."""
+    closure = signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is Parameter.empty:
+        raise ValueError(
+            f"{type(optimizer).__name__} takes the loss several times in a step, by a closure, "
+            "which this training does not have: use another, such as AdamW."
+        )
+    return optimizer

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from sdegen.checks import optional, whole
+from sdegen.training.profiles import power_gamma
 from sdegen.training.rates import SCHEDULES
 
 STRATEGIES = ("auto", "ddp", "fsdp")
@@ -20,13 +22,17 @@ class TrainSettings:
     optimizer:  a torch.optim class by ``_target_`` and its arguments (Hydra builds it).
     warmup:     steps over which the learning rate rises linearly from zero.
     schedule:   of the learning rate after that: "constant", "cosine" to 0 after the last step, or
-                "rsqrt", sqrt(warmup / step).
+                "rsqrt", sqrt(after / step).
+    after:      the step from which the schedule goes down; None: from the end of the warm-up.
     accumulate: parts that a batch is cut into, one after another, for the memory of one alone.
     validate_every: steps between losses of the averaged model on held-out data, at records; 0:
                 never.
     clip:       largest gradient norm.
     ema:        decay of the weights' moving average, reached gradually: min(ema, (1+n)/(10+n)); or
                 a list of decays for as many averages, whose first is the one that is sampled.
+    snapshot_every: steps between snapshots of averages of every width of ``ema_stds``, by which
+                one of any other width can be had later; 0: there are none.
+    ema_stds:   the relative standard deviations of these averages' profiles.
     seed:       of the data order and of every step's noise.
     device:     "cpu", "cuda" or "auto"; devices: processes, one per device (gloo on the CPU).
     num_nodes:  machines, each with so many devices; torchrun or srun starts the processes there.
@@ -52,10 +58,13 @@ class TrainSettings:
     )
     warmup: int = 100
     schedule: str = "constant"
+    after: Any = None
     accumulate: int = 1
     validate_every: int = 0
     clip: float = 1.0
     ema: Any = 0.999
+    snapshot_every: int = 0
+    ema_stds: list[float] = field(default_factory=lambda: [0.05, 0.1])
     seed: int = 0
     device: str = "auto"
     devices: int = 1
@@ -83,6 +92,7 @@ class TrainSettings:
             "log_every": 1,
             "save_every": 1,
             "keep_every": 0,
+            "snapshot_every": 0,
             "sample_every": 0,
             "workers": 0,
         }.items():
@@ -93,6 +103,7 @@ class TrainSettings:
             raise ValueError(
                 f"train.schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}."
             )
+        optional(whole, "train.after", self.after)
         if self.strategy not in STRATEGIES:
             raise ValueError(
                 f"train.strategy must be one of {', '.join(STRATEGIES)}, not {self.strategy!r}."
@@ -119,6 +130,7 @@ class TrainSettings:
                     f"train.{name} must be true or false, not {getattr(self, name)!r}."
                 )
         refuse_decays(self.ema)
+        refuse_stds(self.ema_stds)
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"train.device must be 'auto', 'cpu' or 'cuda', not {self.device!r}.")
 
@@ -126,6 +138,19 @@ class TrainSettings:
     def decays(self) -> tuple[float, ...]:
         """Of the moving averages, one or more."""
         return tuple(self.ema) if isinstance(self.ema, list | tuple) else (self.ema,)
+
+    @property
+    def profiles(self) -> tuple[float, ...]:
+        """The widths of the averages that snapshots are taken of, none where there are none."""
+        return tuple(self.ema_stds) if self.snapshot_every else ()
+
+
+def refuse_stds(stds: Any) -> None:
+    """ValueError for what is not a list of different widths that profiles have."""
+    if not isinstance(stds, list | tuple) or not stds or len(set(stds)) < len(stds):
+        raise ValueError(f"train.ema_stds must be a list of different widths, not {stds!r}.")
+    for std in stds:
+        power_gamma(std)
 
 
 def refuse_decays(ema: Any) -> None:

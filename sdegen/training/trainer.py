@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,21 @@ from sdegen.data.classes import drawn, plain
 from sdegen.data.items import split
 from sdegen.files import clear_parts, locked, read_tensors, write_text
 from sdegen.model.score import ScoreModel
-from sdegen.noise.hashing import GOLDEN, mix, signed
 from sdegen.training.activations import checkpoint_blocks
 from sdegen.training.averages import Averages
-from sdegen.training.batches import cut, streamed
-from sdegen.training.checkpoint import CHECKPOINT, KEPT, restore, write_checkpoint
+from sdegen.training.batches import cut, step_seed, streamed
+from sdegen.training.checkpoint import (
+    CHECKPOINT,
+    KEPT,
+    restore,
+    write_checkpoint,
+    write_snapshot,
+)
 from sdegen.training.compiling import compile_network
-from sdegen.training.engine import launch, lost, peak_memory
+from sdegen.training.engine import launch, lost, peak_memory, without_closure
 from sdegen.training.identity import is_until, refuse_other
-from sdegen.training.objective import Loss, Objective, at_step
+from sdegen.training.objective import Loss, Objective, refuse_shared_out
+from sdegen.training.profiles import SNAPSHOTS, forget_snapshots
 from sdegen.training.rates import rate
 from sdegen.training.settings import TrainSettings
 from sdegen.training.shards import all_finite, take_step, whole
@@ -76,7 +81,9 @@ class Trainer:
                condition}) or dictionaries: see ``split``. A stream's items are read again up to
                where a run goes on.
     loss:      (model, x0) -> per-sample losses; one that follows the training has ``at(step)``,
-               which returns that of a step, counted from 0.
+               which returns that of a step, counted from 0. Parameters of one that is a module
+               are trained with the model's, and saved, as its buffers are; so are those of a
+               module that a partial or dataclass has as its ``loss``.
     optimizer: parameters -> torch optimizer. ValueError for one whose step needs a closure.
     conditional: the network is given the items' conditions.
     held_out:  a data set of the same kind that tells how it goes: ``HELD_OUT`` items of it at
@@ -109,18 +116,19 @@ class Trainer:
         self.trackers, self.tracking = trackers, Tracking((), folder, 0, (), {})
         self.fabric = launch(settings)
         # Copied before the network is changed: the averaged ones stay as they are.
-        self.averages = Averages(model, settings.decays, self.fabric.device)
+        self.averages = Averages(model, settings.decays, self.fabric.device, settings.profiles)
         if settings.checkpointing:
             checkpoint_blocks(model.net if model.module is None else model.module)
         if settings.compile:
             compile_network(model.net, self.fabric.device)
         self.trained = Objective(model, loss, conditional)
+        refuse_shared_out(self.trained, settings)
         # In two steps: of weights that are shared out the optimiser has to have the parts.
         self.objective = self.fabric.setup(self.trained)
         if settings.strategy == "fsdp":
             self.averages.share_out(self.fabric.strategy.device_mesh)
         self.optimizer = self.fabric.setup_optimizers(
-            without_closure(optimizer(model.parameters()))
+            without_closure(optimizer(self.trained.weights()))
         )
         self.loss, self.conditional = loss, conditional
         self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
@@ -157,6 +165,8 @@ class Trainer:
             if self.fabric.is_global_zero:
                 clear_parts(self.folder / KEPT)  # what a killed process was writing there
                 records = self.forget_later()
+                forget_snapshots(self.folder, self.step)
+                clear_parts(self.folder / SNAPSHOTS)
                 place = self.folder, self.step, records
                 self.tracking = Tracking(self.trackers, *place, self.config())
             status = "aborted"
@@ -197,10 +207,14 @@ class Trainer:
                 start = time.perf_counter()  # what the caller did is not the training's time
             stop = self.agreed(wish)
             keep = settings.keep_every > 0 and self.step % settings.keep_every == 0
-            last = self.step == settings.steps
-            if stop or keep or last or self.step % settings.save_every == 0:
+            last, often = self.step == settings.steps, settings.snapshot_every
+            snapshot = often > 0 and self.step % often == 0
+            due = snapshot or self.step % settings.save_every == 0
+            if stop or keep or last or due:
                 sums = self.fabric.all_reduce(total.clone(), reduce_op="sum")  # in place, it may
                 self.refuse_broken(float(sums[0]))
+                if snapshot:
+                    self.snapshot()
                 self.save(keep)
             if stop:
                 return
@@ -213,7 +227,8 @@ class Trainer:
         """
         broken = f"loss is {loss}"
         if math.isfinite(loss):
-            states = [self.model.state_dict(), *self.averages.states().values()]
+            own = self.model.state_dict(), self.trained.loss_state()
+            states = [*own, *self.averages.states().values()]
             good = all_finite([each for state in states for each in state.values()])
             if self.fabric.world_size > 1:  # where each may have its own part
                 good = self.fabric.all_reduce(good, reduce_op="mean")
@@ -248,13 +263,13 @@ class Trainer:
             return None
         # Drawn: a file may be sorted by class.
         picks, total = drawn(self.held_out, HELD_OUT).tolist(), 0.0
-        objective = Objective(self.averaged, at_step(self.loss, self.step), self.conditional)
+        objective = Objective(self.averaged, self.loss, self.conditional).eval()
         torch.manual_seed(step_seed(self.settings.seed, 0, -1))
         for first in range(0, len(picks), self.settings.batch_size):
             some = picks[first : first + self.settings.batch_size]
             items = default_collate([self.held_out[i] for i in some])
             with torch.no_grad():
-                loss = objective(*self.fabric.to_device(split(items)))
+                loss = objective(*self.fabric.to_device(split(items)), self.step)
             total += float(loss) * len(some) / len(picks)
         return total
 
@@ -282,18 +297,19 @@ class Trainer:
         """One optimiser step on a batch: its loss and gradient norm, (2,), still on the device."""
         settings = self.settings
         torch.manual_seed(step_seed(settings.seed, self.fabric.global_rank, self.step))
-        factor = rate(settings.schedule, self.step, settings.warmup, settings.steps)
+        factor = rate(
+            settings.schedule, self.step, settings.warmup, settings.steps, settings.after
+        )
         for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = lr * factor
         self.objective.train()
-        self.trained.loss = at_step(self.loss, self.step)
         loss = x0.new_zeros(())
         parts = cut(x0, given, settings.accumulate)
         for i, (x, conditions) in enumerate(parts, 1):
             # Gradients are summed between processes with the last part alone.
             waits = self.fabric.world_size > 1 and i < len(parts)
             with self.fabric.no_backward_sync(self.objective) if waits else nullcontext():
-                part = self.objective(x, conditions) * (len(x) / len(x0))
+                part = self.objective(x, conditions, self.step) * (len(x) / len(x0))
                 self.fabric.backward(part)
             loss = loss + part.detach()
         norm = self.fabric.clip_gradients(
@@ -324,9 +340,18 @@ class Trainer:
             "identity": self.identity,
         }
         if self.fabric.is_global_zero or self.averages.plain is not None:
-            parts, first = (self.model, self.averages, self.optimizer), self.fabric.is_global_zero
+            parts, first = (
+                (self.trained, self.averages, self.optimizer),
+                self.fabric.is_global_zero,
+            )
             write_checkpoint(self.folder, *parts, about, keep, first)
         self.saved = self.step
+
+    def snapshot(self) -> None:
+        """The averages with a profile, in a file that stays, by the first process."""
+        first = self.fabric.is_global_zero
+        if first or self.averages.plain is not None:
+            write_snapshot(self.folder, self.averages, self.step, first)
 
     def load(self) -> None:
         """Continue from the folder's checkpoint; ValueError if it is damaged, another run's, or
@@ -340,7 +365,7 @@ class Trainer:
                 f"The checkpoint {path} is of step {step}, beyond train.steps = {wanted}: give "
                 f"train.steps={step} or more, or choose another run folder (name=...)."
             )
-        restore(path, tensors, about, self.model, self.averages, self.optimizer)
+        restore(path, tensors, about, self.trained, self.averages, self.optimizer)
         self.step = self.saved = step
         self.seen = about.get("seen", step * self.settings.batch_size * world)
         before = about.get("devices", world)
@@ -367,23 +392,3 @@ class Trainer:
         kept = [line for line in lines if is_until(line, self.step)]
         write_text(path, "".join(f"{line}\n" for line in kept))
         return [json.loads(line) for line in lines if is_until(line, sys.maxsize)]
-
-
-def without_closure(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """An optimiser itself; ValueError for one that takes the loss again within a step."""
-    closure = signature(optimizer.step).parameters.get("closure")
-    if closure is not None and closure.default is Parameter.empty:
-        raise ValueError(
-            f"{type(optimizer).__name__} takes the loss several times in a step, by a closure, "
-            "which this training does not have: use another, such as AdamW."
-        )
-    return optimizer
-
-
-def step_seed(seed: int, rank: int, step: int) -> int:
-    """A 32-bit seed for one step of one process: torch's CPU generator reads no more bits."""
-    words = torch.tensor([seed, rank, step], dtype=torch.int64)
-    key = torch.zeros((), dtype=torch.int64)
-    for word in words:
-        key = mix(key + signed(GOLDEN) + word)
-    return int(key) & 0xFFFFFFFF

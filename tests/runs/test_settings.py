@@ -85,6 +85,8 @@ WRONG = {
     "sample weights=ema": "Unknown weights 'ema': it must be one of averaged, finished, raw",
     "sample step=0": "step must be a whole number >= 1, but it is 0",
     "sample ema=x": "ema must be a number >= 0, but it is 'x'",
+    "sample ema_std=x": "A profile's std must be a number",
+    "sample ema_std=0.999": "A profile's std lies above 0 and at or below 0.2887",
     "sample formats=png": "formats must be a list of names, formats=",
     "sample formats=[gif]": "Unknown format 'gif': it must be one of npz, png",
     "sample objective=fid": "objective must be one of frechet, sliced, but it is 'fid'",
@@ -128,6 +130,8 @@ def test_what_may_be_left_open_may() -> None:
     assert read(SampleSettings, composed("sample", "~solver")).solver is None
     at = read(SampleSettings, composed("sample", "step=5000", "ema=0.99", "steps=5"))
     assert at.title == "x-at5000-ema0.99-steps5-seed0"
+    at = read(SampleSettings, composed("sample", "ema_std=0.08"))
+    assert at.title == "x-ema_std0.08-seed0"
     task = ["task=edit", "start=0.4", "image=a/b.png", "draws=3"]
     edit = read(SampleSettings, composed("sample", *task))
     assert edit.title == "x-image-b-seed0" and edit.task == {

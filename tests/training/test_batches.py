@@ -127,6 +127,8 @@ def test_the_learning_rate_goes_as_it_says(tmp_path: Path) -> None:
     close(rate("cosine", 60, warm, steps), 0.5)
     close(rate("cosine", 110, warm, steps), 0.0, atol=1e-15)
     close(rate("rsqrt", 39, warm, steps), math.sqrt(10 / 40))
+    close(rate("rsqrt", 99, warm, steps, 25), math.sqrt(25 / 100))
+    assert rate("rsqrt", 24, warm, steps, 25) == 1.0 == rate("cosine", 25, warm, steps, 25)
     assert rate("rsqrt", 5, 0, steps) == math.sqrt(1 / 6) and rate("cosine", 0, 0, 1) == 1.0
     lr = [record.lr for record in trainer(tmp_path, schedule="cosine").steps()]
     close(lr, [1e-2 * rate("cosine", k, 3, 12) for k in (3, 7, 11)])
@@ -199,6 +201,9 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
             TrainSettings(steps=1, device="cpu"),
             tmp_path,
         )
+    for after in (0, -1, 1.5, True):
+        with refused("train.after must be a whole number >= 1"):
+            TrainSettings(after=after)
     with refused("schedule must be one of constant, cosine, rsqrt"):
         TrainSettings(schedule="linear")
     with refused("accumulate must be a whole number >= 1"):

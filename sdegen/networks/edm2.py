@@ -1,0 +1,140 @@
+"""A U-Net that keeps magnitudes.  Karras et al. (2024b)"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sdegen.checks import whole
+from sdegen.networks.magnitude import (
+    POOL,
+    MPAttention,
+    MPBlock,
+    MPConditioning,
+    MPConv,
+    mp_cat,
+)
+from sdegen.networks.unet import AXES
+
+
+class EDM2(nn.Module):
+    """A network for states x (B, channels, *space) whose weights and activations keep their size;
+    its output starts at zero, by a gain.
+
+    Its settings are those of ``UNet``: level i has width * mults[i] channels and 1 / 2**i of the
+    resolution, ``blocks`` blocks on the way down and as many on the way up, with attention where
+    ``attention`` lists i, and one more block with attention at the bottom. There are no biases: a
+    channel of ones beside the input is where an offset comes from.
+
+    ``net(x, t, y=None, c=None)``, and numbers by name, as ``UNet`` has them. It is trained with
+    larger learning rates than others, Adam's 1e-2, which have to fall: ``train.schedule=rsqrt``.
+    While it trains, a call puts the weights back to their size (see ``Directions``): copies that
+    are not trained are to be in eval mode.
+
+    Raises ValueError for an x or c of another shape, and for a c that is missing or not expected.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int = 64,
+        mults: Sequence[int] = (1, 2),
+        blocks: int = 1,
+        attention: Sequence[int] = (1,),
+        classes: int = 0,
+        dropout: float = 0.0,
+        heads: int = 4,
+        dims: int = 2,
+        beside: int = 0,
+        numbers: Sequence[str] = (),
+        out: int | None = None,
+    ) -> None:
+        super().__init__()
+        whole("beside", beside, 0), whole("blocks", blocks)
+        if dims not in AXES:
+            raise ValueError(f"dims = {dims}, expected 1 (series), 2 (images) or 3 (volumes).")
+        if not mults or not set(attention) <= set(range(len(mults))):
+            raise ValueError(
+                f"attention = {list(attention)} must list levels among the {len(mults)} of "
+                f"mults = {list(mults)}, which needs at least one."
+            )
+        self.channels, self.dims, self.beside, self.blocks = channels, dims, beside, blocks
+        self.multiple, wide = 2 ** (len(mults) - 1), width * max(mults)
+        self.conditioning = MPConditioning(wide, classes, numbers)
+
+        def block(enter: int, leave: int, up: bool, attend: bool) -> MPBlock:
+            attention = MPAttention(leave, heads) if attend else None
+            return MPBlock(
+                enter, leave, wide, dims=dims, up=up, dropout=dropout, attention=attention
+            )
+
+        self.enter = MPConv(channels + beside + 1, width * mults[0], 3, dims)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        before = width * mults[0]
+        for i, mult in enumerate(mults):
+            for _ in range(blocks):
+                self.down.append(block(before, width * mult, False, i in attention))
+                before = width * mult
+        self.middle = block(before, before, False, True)
+        for i, mult in reversed(list(enumerate(mults))):
+            for _ in range(blocks):
+                self.up.append(block(before + width * mult, width * mult, True, i in attention))
+                before = width * mult
+        self.leave = MPConv(before, out or channels, 3, dims)
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor | None = None,
+        c: Tensor | None = None,
+        **numbers: Tensor | float,
+    ) -> Tensor:
+        self._check(x, c)
+        e = self.conditioning(t, y, len(x), numbers)
+        seen: list[Tensor] = []
+        parts = (
+            [x, torch.ones_like(x[:, :1])]
+            if c is None
+            else [x, c.to(x), torch.ones_like(x[:, :1])]
+        )
+        h = self.enter(torch.cat(parts, dim=1))
+        for i, block in enumerate(self.down):
+            if i and i % self.blocks == 0:
+                h = POOL[self.dims](h, 2)
+            h = block(h, e)
+            seen.append(h)
+        h = self.middle(h, e)
+        for i, block in enumerate(self.up):
+            if i and i % self.blocks == 0:
+                h = F.interpolate(h, scale_factor=2)
+            h = block(mp_cat(h, seen.pop()), e)
+        return self.leave(h, self.gain)  # type: ignore[no-any-return]
+
+    def _check(self, x: Tensor, c: Tensor | None) -> None:
+        """ValueError unless such a state goes down to the lowest level and up again, with what
+        stands beside it."""
+        shape, n, names = x.shape, self.multiple, AXES[self.dims]
+        fits = len(shape) == 2 + self.dims and shape[1] == self.channels
+        if not fits or any(size % n for size in shape[2:]):
+            raise ValueError(
+                f"x has shape {tuple(shape)}, expected (B, {self.channels}, {', '.join(names)}) "
+                f"with {' and '.join(names)} multiples of {n} (dims = {self.dims})."
+            )
+        wanted = (len(x), self.beside, *shape[2:])
+        if c is None and self.beside:
+            raise ValueError(
+                f"This network has beside = {self.beside}: it is given c of shape {wanted}, what "
+                "is seen of the data, as model.given(c=...)."
+            )
+        if c is not None and not self.beside:
+            raise ValueError(
+                "c was given, but the network sees nothing beside x: build it with beside > 0, "
+                "or call it without c."
+            )
+        if c is not None and c.shape != wanted:
+            raise ValueError(f"c has shape {tuple(c.shape)}, expected {wanted}.")

@@ -1,0 +1,48 @@
+"""``experiment=edm2`` small, and samples of it with averages of any width."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import sdegen as sg
+from sdegen.files import read_tensors
+from sdegen.runs.folder import load_run
+from sdegen.training.checkpoint import CHECKPOINT
+from tests.cases import refused
+from tests.processes import run
+
+FEW = [f"~evaluate.solvers.{name}" for name in ("ddpm", "ddim", "heun", "euler_maruyama")]
+HOW = [
+    *FEW,
+    "experiment=edm2",
+    "net.width=8",
+    "train.steps=6",
+    "train.snapshot_every=2",
+    "train.batch_size=4",
+    "evaluate.budgets=[1]",
+    "device=cpu",
+]
+
+
+@pytest.mark.slow
+def test_a_run_is_sampled_with_any_width(tmp_path: Path) -> None:
+    code, _, err = run("train", *HOW, cwd=tmp_path)
+    assert code == 0, err
+    folder = tmp_path / "outputs" / "edm2"
+    assert len(list((folder / "snapshots").iterdir())) == 3
+    tensors, _ = read_tensors(folder / CHECKPOINT)
+    assert "loss.loss.weight" in tensors
+    # A width that was tracked is that average.
+    found = sg.load(folder, ema_std=0.1).state_dict()
+    for name, value in found.items():
+        torch.testing.assert_close(value, tensors[f"profile1.module.{name}"], rtol=1e-5, atol=1e-6)
+    assert load_run(folder, [], "cpu", ema_std=0.08).step == 6
+    how = ["run=outputs/edm2", "ema_std=0.07", "n=4", "nfe=1", "quality=false", "device=cpu"]
+    code, _, err = run("sample", *how, cwd=tmp_path)
+    assert code == 0, err
+    assert [each.name for each in (folder / "samples").iterdir() if "ema_std0.07" in each.name]
+    with refused("ema=0.07: there are 0.999. The width of a profile is ema_std=0.07"):
+        sg.load(folder, ema=0.07)
