@@ -139,7 +139,7 @@ class Consistency:
             x_u = sde.mix(x0, u, z)
             if self.teacher is not None:
                 refuse_teacher(self.teacher, model)
-                teacher = as_given(self.teacher, model)
+                teacher = as_given(self.teacher, model, x0.device)
                 x_u = (
                     heun(teacher, x_t, t, u)
                     if self.stepper is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
@@ -112,7 +113,7 @@ class Progressive:
         z = torch.randn(x0.shape, device=device, generator=generator, dtype=x0.dtype)
         levels = [model.sde(t) for t in times[i].unbind(1)]
         x = model.sde.mix(x0, levels[0], z)  # type: ignore[attr-defined]
-        teacher = as_given(self.teacher, model)
+        teacher = as_given(self.teacher, model, device)
         u = mean_velocity(teacher, x, levels)  # type: ignore[arg-type]
         x0_bar, eps_bar = both(x, levels[0], u)  # type: ignore[arg-type]
         return regression(model, x, levels[0], x0_bar, eps_bar, self.weighting)  # type: ignore[arg-type]
@@ -160,14 +161,22 @@ class GuidedOnce:
         level = sde(t)
         x = sde.mix(x0, level, z)
         with torch.no_grad():
-            guided = CFG(as_given(self.teacher, model), w, self.without)
+            guided = CFG(as_given(self.teacher, model, x0.device), w, self.without)
             target = both(x, level, velocity(guided, x, level))
         told = model.given(**{self.name: w})
         return ratio.to(x0) * regression(told, x, level, *target, self.weighting)
 
 
-def as_given(teacher: Any, model: Any) -> Any:
-    """The teacher given what the student was, beside what it has itself."""
+def as_given(teacher: Any, model: Any, device: torch.device) -> Any:
+    """The teacher given what the student was, beside what it has itself, on the student's device.
+
+    A network moves there once and stays: where a loss is taken is known only by its data, as each
+    of several processes has a device of its own.
+    """
+    if isinstance(teacher, nn.Module):
+        places = {held.device for held in chain(teacher.parameters(), teacher.buffers())}
+        if places - {device}:
+            teacher.to(device)
     conditions: dict[str, Any] = dict(getattr(model, "conditions", {}))
     if not conditions:
         return teacher

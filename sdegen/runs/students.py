@@ -87,18 +87,17 @@ def in_rounds(config: dict[str, Any], folder: Path) -> Iterator[tuple[dict[str, 
         by, inner = str(here), 2
 
 
-def teacher(
-    run: str, content: str | None = None, device: str = "cpu", packages: Sequence[str] = ()
-) -> ScoreModel:
-    """The model of a finished run, at rest; ValueError where its weights are not those that are
-    expected, or are not there."""
+def teacher(run: str, content: str | None = None, packages: Sequence[str] = ()) -> ScoreModel:
+    """The model of a finished run, at rest and on the host, from where a loss takes it to its
+    data's device; ValueError where its weights are not those that are expected, or are not there.
+    """
     folder = Path(run)
     if content is not None and (found := content_of(folder)) != content:
         raise ValueError(
             f"The teacher in {folder} has other weights ({found}) than the one that the student "
             f"began with ({content}): bring those back, or begin anew (name=...)."
         )
-    return load_run(folder, list(packages), device).model.requires_grad_(False)
+    return load_run(folder, list(packages), "cpu").model.requires_grad_(False)
 
 
 def as_student(config: dict[str, Any]) -> dict[str, Any]:
@@ -173,10 +172,10 @@ def known_by_content(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_place(node: Any) -> Any:
-    """A loss's node whose teacher does not say where it lies, nor on which device."""
+    """A loss's node whose teacher does not say where it lies."""
     if not isinstance(node, Mapping):
         return node
-    left = ("run", "device") if node.get("_target_") == TAUGHT else ()
+    left = ("run",) if node.get("_target_") == TAUGHT else ()
     return {name: without_place(value) for name, value in node.items() if name not in left}
 
 

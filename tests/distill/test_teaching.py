@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.distill import GuidedOnce, Progressive, mean_velocity
+from sdegen.distill import Consistency, GuidedOnce, Progressive, mean_velocity
 from sdegen.distill.straight import both, moved
 from sdegen.exact.distributions import Gaussian
 from sdegen.networks import MLP, UNet
@@ -161,3 +161,33 @@ TEACHER = sg.exact.exact_model(MIXTURE, VP)
 def test_refusals(make: Any, words: str) -> None:
     with refused(words):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "numbers"),
+    [
+        (lambda teacher: Progressive(teacher, 4), ()),
+        (lambda teacher: Consistency(teacher, steps=4), ("jump",)),
+        (lambda teacher: Consistency(teacher, stepper=sg.DDIM(), steps=4), ("jump",)),
+        (lambda teacher: GuidedOnce(teacher, {"y": 2}), ("w",)),
+    ],
+    ids=["progressive", "consistency", "stepper", "guided"],
+)
+def test_a_teacher_follows_its_student(
+    make: Any, numbers: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loaded on the host, it teaches where the data are, and moves there once."""
+    there, moves = torch.device("meta"), []
+    teacher = sg.ScoreModel(MLP(2, width=8, depth=1, classes=2), VP, predicts="v").eval()
+    net = MLP(2, width=8, depth=1, classes=2, numbers=numbers).to(there)
+    y = torch.zeros(5, dtype=torch.int64, device=there)
+    student, loss, move = (
+        sg.ScoreModel(net, VP, predicts="v").given(y=y),
+        make(teacher),
+        teacher.to,
+    )
+    monkeypatch.setattr(teacher, "to", lambda device: (moves.append(device), move(device)))
+    for _ in range(2):
+        assert loss(student, torch.zeros(5, 2, device=there)).device == there
+    assert {held.device for held in teacher.parameters()} == {there}
+    assert moves == [there]

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 
 import sdegen as sg
+from sdegen.data.items import split
+from sdegen.data.sampler import InfiniteBatches
 from sdegen.distill import GuidedOnce
 from sdegen.files import read_header, read_tensors, write_tensors
+from sdegen.runs.build import build, build_data
 from sdegen.runs.folder import WEIGHTS, generating, load_run
-from sdegen.runs.students import PAIRS, as_sampled, content_of, in_rounds, teacher
+from sdegen.runs.network import build_model
+from sdegen.runs.students import PAIRS, as_sampled, begin, content_of, in_rounds, teacher
 from sdegen.runs.train import train_run
+from sdegen.training import Objective
+from sdegen.training.checkpoint import CHECKPOINT
+from sdegen.training.objective import at_step
+from sdegen.training.trainer import step_seed
 from tests.cases import close, refused
 from tests.configs import composed
+from tests.processes import run
 
 TINY = (
     "train.steps=2",
@@ -267,3 +279,54 @@ def test_learned_variances_as_an_experiment(tmp_path: Path) -> None:
     solver = sg.solvers.LearnedVariance()
     y = torch.tensor([1, 2])
     assert bool(sg.sample(model.given(y=y), (2, 1, 8, 8), solver=solver, steps=2).isfinite().all())
+
+
+@pytest.mark.slow
+def test_two_processes_teach_as_one_would(flow: Path, tmp_path: Path) -> None:
+    """Each has a teacher of its own: two steps of both are those of one process that takes their
+    batches one after the other and the mean of the gradients."""
+    steps, rate, size = 2, 0.1, 8
+    code, _, err = run(
+        "train",
+        "experiment=distill/consistency",
+        f"teacher.run={flow}",
+        f"train.steps={steps}",
+        f"train.batch_size={size}",
+        "train.devices=2",
+        "train.warmup=0",
+        "train.schedule=constant",
+        "train.optimizer._target_=torch.optim.SGD",
+        f"train.optimizer.lr={rate}",
+        "evaluate.budgets=[1]",
+        "device=cpu",
+        "name=two",
+        cwd=tmp_path,
+    )
+    assert code == 0, err
+    folder = tmp_path / "outputs" / "two"
+    config = json.loads((folder / "config.json").read_text())
+    data, _ = build_data(config)
+    model = build_model(config, data.shape, data.classes).train()
+    begin(model, config)
+    loss = build(config["loss"])
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    loaders = [
+        iter(DataLoader(data, batch_sampler=InfiniteBatches(len(data), size, 0, rank, 2)))
+        for rank in (0, 1)
+    ]
+    weights = list(model.parameters())
+    for step in range(steps):
+        model.zero_grad()
+        for rank, loader in enumerate(loaders):
+            x0, given = split(next(loader))
+            torch.manual_seed(step_seed(0, rank, step))
+            (Objective(model, at_step(loss, step), True)(x0, given) / 2).backward()
+        torch.nn.utils.clip_grad_norm_(weights, config["train"]["clip"])
+        with torch.no_grad():
+            for weight in weights:
+                weight -= rate * (0 if weight.grad is None else weight.grad)
+    found, moved = load_file(folder / CHECKPOINT), 0.0
+    for name, value in model.state_dict().items():
+        close(found[f"model.{name}"], value, rtol=1e-5, atol=1e-6)
+        moved = max(moved, float((value - start[name]).abs().max()))
+    assert moved > 1e-3  # or nothing was learned that could differ
