@@ -14,7 +14,12 @@ from sdegen.training import Trainer, TrainSettings
 
 
 def trainer(
-    folder: Path, loss: Any = sg.dsm_loss, identity: Any = None, data: Any = None, **settings: Any
+    folder: Path,
+    loss: Any = sg.dsm_loss,
+    identity: Any = None,
+    data: Any = None,
+    held_out: Any = None,
+    **settings: Any,
 ) -> Trainer:
     """Twelve steps on points of the plane, a record every four, a checkpoint every five."""
     folder.mkdir(exist_ok=True)
@@ -28,4 +33,5 @@ def trainer(
         TrainSettings(**{**chosen, "warmup": 3, **settings}),
         folder,
         identity=identity,
+        held_out=held_out,
     )

@@ -75,7 +75,9 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     refuse_early(model, solvers, compared.budgets, walk)
     # A loss that cannot be taken says so now; of two, for norms over a batch.
     learned = pairs_for(config, folder) or data
-    Objective(model, loss, experiment.conditional)(*split(default_collate(two_of(learned))))
+    trial = Objective(model, loss, experiment.conditional)
+    trial.parts.eval()  # nothing is remembered of it
+    trial(*split(default_collate(two_of(learned))))
     if first_process():
         warn_of_scale(model.sde, beginning)
     about = description(config, data)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sdegen.files import atomic, load_weights, read_header, read_tensors, write_tensors
-from sdegen.model.score import ScoreModel
 from sdegen.training.averages import Averages, part, place
+from sdegen.training.objective import Objective
 from sdegen.training.shards import in_host, like
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -27,7 +27,7 @@ def kept_path(folder: Path, step: int) -> Path:
 
 def write_checkpoint(
     folder: Path,
-    model: ScoreModel,
+    trained: Objective,
     averages: Averages,
     optimizer: torch.optim.Optimizer,
     about: dict[str, Any],
@@ -41,7 +41,11 @@ def write_checkpoint(
     ``first`` one writes.
     """
     state = optimizer.state_dict()
-    parts: dict[str, dict[str, Tensor]] = {"model": model.state_dict(), **averages.states()}
+    parts: dict[str, dict[str, Tensor]] = {
+        "model": trained.model.state_dict(),
+        "loss": trained.loss_state(),
+        **averages.states(),
+    }
     scalars: dict[str, Any] = {}
     parts["optimizer"] = {}
     for index, entries in state["state"].items():
@@ -72,12 +76,12 @@ def restore(
     path: Path,
     tensors: dict[str, Tensor],
     about: dict[str, Any],
-    model: ScoreModel,
+    trained: Objective,
     averages: Averages,
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """What a checkpoint holds, into what is trained; ValueError where it is another network's or
-    has other averages."""
+    another loss's, or has other averages."""
     before = about.get("ema", [*averages.decays][:1])  # earlier versions had one, and did not say
     if before != [*averages.decays]:
         raise ValueError(
@@ -89,9 +93,13 @@ def restore(
         begin, _, key = name.partition(".")
         parts.setdefault(begin, {})[key] = tensor
     copies = {part(i): each for i, each in enumerate(averages.copies)}
-    for name, module in {"model": model, **copies}.items():
+    for name, module in {"model": trained.model, **copies}.items():
         now, saved = module.state_dict(), parts.get(name, {})
         load_weights(module, {k: like(v, now.get(k)) for k, v in saved.items()}, path)
+    try:
+        trained.load_loss(parts.get("loss", {}))
+    except ValueError as error:
+        raise ValueError(f"The checkpoint {path} belongs to another loss: {error}") from error
     entries: dict[int, dict[str, Any]] = {}
     weights = [each for group in optimizer.param_groups for each in group["params"]]
     scalars = about["optimizer"]["scalars"]

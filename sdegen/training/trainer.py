@@ -37,7 +37,7 @@ from sdegen.training.checkpoint import CHECKPOINT, KEPT, restore, write_checkpoi
 from sdegen.training.compiling import compile_network
 from sdegen.training.engine import launch, lost, peak_memory
 from sdegen.training.identity import is_until, refuse_other
-from sdegen.training.objective import Loss, Objective, at_step
+from sdegen.training.objective import Loss, Objective, refuse_shared_out
 from sdegen.training.rates import rate
 from sdegen.training.settings import TrainSettings
 from sdegen.training.shards import all_finite, take_step, whole
@@ -76,7 +76,9 @@ class Trainer:
                condition}) or dictionaries: see ``split``. A stream's items are read again up to
                where a run goes on.
     loss:      (model, x0) -> per-sample losses; one that follows the training has ``at(step)``,
-               which returns that of a step, counted from 0.
+               which returns that of a step, counted from 0. Parameters of one that is a module
+               are trained with the model's, and saved, as its buffers are; so are those of a
+               module that a partial or dataclass has as its ``loss``.
     optimizer: parameters -> torch optimizer. ValueError for one whose step needs a closure.
     conditional: the network is given the items' conditions.
     held_out:  a data set of the same kind that tells how it goes: ``HELD_OUT`` items of it at
@@ -115,12 +117,13 @@ class Trainer:
         if settings.compile:
             compile_network(model.net, self.fabric.device)
         self.trained = Objective(model, loss, conditional)
+        refuse_shared_out(self.trained, settings)
         # In two steps: of weights that are shared out the optimiser has to have the parts.
         self.objective = self.fabric.setup(self.trained)
         if settings.strategy == "fsdp":
             self.averages.share_out(self.fabric.strategy.device_mesh)
         self.optimizer = self.fabric.setup_optimizers(
-            without_closure(optimizer(model.parameters()))
+            without_closure(optimizer(self.trained.weights()))
         )
         self.loss, self.conditional = loss, conditional
         self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
@@ -213,7 +216,8 @@ class Trainer:
         """
         broken = f"loss is {loss}"
         if math.isfinite(loss):
-            states = [self.model.state_dict(), *self.averages.states().values()]
+            own = self.model.state_dict(), self.trained.loss_state()
+            states = [*own, *self.averages.states().values()]
             good = all_finite([each for state in states for each in state.values()])
             if self.fabric.world_size > 1:  # where each may have its own part
                 good = self.fabric.all_reduce(good, reduce_op="mean")
@@ -248,13 +252,13 @@ class Trainer:
             return None
         # Drawn: a file may be sorted by class.
         picks, total = drawn(self.held_out, HELD_OUT).tolist(), 0.0
-        objective = Objective(self.averaged, at_step(self.loss, self.step), self.conditional)
+        objective = Objective(self.averaged, self.loss, self.conditional).eval()
         torch.manual_seed(step_seed(self.settings.seed, 0, -1))
         for first in range(0, len(picks), self.settings.batch_size):
             some = picks[first : first + self.settings.batch_size]
             items = default_collate([self.held_out[i] for i in some])
             with torch.no_grad():
-                loss = objective(*self.fabric.to_device(split(items)))
+                loss = objective(*self.fabric.to_device(split(items)), self.step)
             total += float(loss) * len(some) / len(picks)
         return total
 
@@ -286,14 +290,13 @@ class Trainer:
         for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = lr * factor
         self.objective.train()
-        self.trained.loss = at_step(self.loss, self.step)
         loss = x0.new_zeros(())
         parts = cut(x0, given, settings.accumulate)
         for i, (x, conditions) in enumerate(parts, 1):
             # Gradients are summed between processes with the last part alone.
             waits = self.fabric.world_size > 1 and i < len(parts)
             with self.fabric.no_backward_sync(self.objective) if waits else nullcontext():
-                part = self.objective(x, conditions) * (len(x) / len(x0))
+                part = self.objective(x, conditions, self.step) * (len(x) / len(x0))
                 self.fabric.backward(part)
             loss = loss + part.detach()
         norm = self.fabric.clip_gradients(
@@ -324,7 +327,10 @@ class Trainer:
             "identity": self.identity,
         }
         if self.fabric.is_global_zero or self.averages.plain is not None:
-            parts, first = (self.model, self.averages, self.optimizer), self.fabric.is_global_zero
+            parts, first = (
+                (self.trained, self.averages, self.optimizer),
+                self.fabric.is_global_zero,
+            )
             write_checkpoint(self.folder, *parts, about, keep, first)
         self.saved = self.step
 
@@ -340,7 +346,7 @@ class Trainer:
                 f"The checkpoint {path} is of step {step}, beyond train.steps = {wanted}: give "
                 f"train.steps={step} or more, or choose another run folder (name=...)."
             )
-        restore(path, tensors, about, self.model, self.averages, self.optimizer)
+        restore(path, tensors, about, self.trained, self.averages, self.optimizer)
         self.step = self.saved = step
         self.seen = about.get("seen", step * self.settings.batch_size * world)
         before = about.get("devices", world)
