@@ -14,11 +14,12 @@ from sdegen.losses.degradations import (
 )
 from sdegen.losses.dequantisation import dequantised
 from sdegen.losses.dsm import dsm_loss
-from sdegen.losses.hybrid import hybrid_loss
+from sdegen.losses.hybrid import hybrid_loss, variance_loss
 from sdegen.losses.judges import matched, noisy_ce
 from sdegen.losses.restoration import paired
 from sdegen.losses.times import (
     LogNormalTime,
+    LossHistory,
     independent,
     likelihood_time,
     low_discrepancy,
@@ -36,6 +37,7 @@ __all__ = [
     "EDMWeighting",
     "Inpaint",
     "LogNormalTime",
+    "LossHistory",
     "MinSNR",
     "MinibatchOT",
     "Superresolve",
@@ -53,5 +55,6 @@ __all__ = [
     "paired",
     "stored",
     "uniform_time",
+    "variance_loss",
     "vdm_loss",
 ]
