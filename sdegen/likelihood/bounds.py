@@ -320,13 +320,9 @@ def data_as_seen(model: Denoiser, x: Tensor, levels: int | None) -> Tensor:
 
 
 def prior_term(model: Denoiser, x0: Tensor) -> Tensor:
-    """KL of N(alpha x, sigma^2) at T against the prior N(mean, std^2), (b,)."""
+    """KL of N(alpha x, sigma^2) at T against the prior, (b,)."""
     top = end_levels(model.sde)[0]
-    mean, std = model.sde.prior.like(x0)
-    ratio = (expand(top.sigma, x0) / std) ** 2
-    off = (expand(top.alpha, x0) * x0 - mean) / std
-    kl = 0.5 * (ratio - 1 - ratio.log() + off.square())
-    return kl.reshape(len(x0), -1).sum(1).cpu()
+    return model.sde.prior.kl_from(expand(top.alpha, x0) * x0, top.sigma).cpu()
 
 
 def reconstruction_term(

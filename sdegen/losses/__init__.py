@@ -16,6 +16,7 @@ from sdegen.losses.dequantisation import dequantised
 from sdegen.losses.dsm import dsm_loss
 from sdegen.losses.hybrid import hybrid_loss, variance_loss
 from sdegen.losses.judges import matched, noisy_ce
+from sdegen.losses.learned import Encoder, Learned
 from sdegen.losses.restoration import paired
 from sdegen.losses.times import (
     LogNormalTime,
@@ -35,7 +36,9 @@ __all__ = [
     "Degradation",
     "Degraded",
     "EDMWeighting",
+    "Encoder",
     "Inpaint",
+    "Learned",
     "LogNormalTime",
     "LossHistory",
     "MinSNR",

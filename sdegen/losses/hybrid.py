@@ -13,7 +13,7 @@ from sdegen.losses.dsm import check_data, regression
 from sdegen.losses.times import Draw, LossHistory, independent
 from sdegen.losses.weightings import Weighting
 from sdegen.model.prediction import LinearPrediction
-from sdegen.sde.level import Level, expand
+from sdegen.sde.level import Level
 from sdegen.sde.process import LinearSDE, linear
 from sdegen.solvers.variances import Head, Range, decoder, kl
 from sdegen.walks.grids import Grid, log_snr
@@ -63,7 +63,7 @@ def hybrid_loss(
     mean = regression(model, drawn.x, t, x0, drawn.z, weighting, F=said.F)
     each = head.loss(said, x0, drawn.z, t, s)
     if levels is not None:
-        last = expand(i == steps - 1, x0)
+        last = (i == steps - 1).reshape(-1, *[1] * (x0.ndim - 1))
         log_v = torch.where(last, head.log_decoded(said, t, s), 0.0)
         each = torch.where(last, decoder(said.x0.detach(), log_v, x0, levels), each)
     loss = mean + share * steps * each.reshape(len(x0), -1).mean(1)

@@ -7,8 +7,9 @@ the result has the shape of x.
 from __future__ import annotations
 
 from sdegen.networks.embedding import Conditioning, TimeEmbedding
+from sdegen.networks.joined import Joined
 from sdegen.networks.mlp import MLP
 from sdegen.networks.trunk import Trunk
 from sdegen.networks.unet import UNet
 
-__all__ = ["MLP", "Conditioning", "TimeEmbedding", "Trunk", "UNet"]
+__all__ = ["MLP", "Conditioning", "Joined", "TimeEmbedding", "Trunk", "UNet"]

@@ -85,7 +85,8 @@ class SampleSettings:
     guidance: what is made of the model, a wrapper or several by name.  task: what is done to
     held-out images, or those of the file ``image``, n at most, with ``draws`` samples of each.
     observation: how a model that was not trained for the task is told what is seen.  start: the
-    time to which task=edit noises.
+    time to which task=edit noises.  truncate: the time that sampling starts from, with a Gaussian
+    fitted to the training data; None for T.
     """
 
     run: str
@@ -115,9 +116,11 @@ class SampleSettings:
     guidance: Node | None = None
     task: Node | None = None
     observation: Node | None = None
+    truncate: float | None = None
 
     def __post_init__(self) -> None:
         text("run", self.run), folder_name("name", self.name), text("device", self.device)
+        optional(number, "truncate", self.truncate, 0)
         for name in ("n", "batch_size", "devices"):
             whole(name, getattr(self, name))
         for name in ("nfe", "steps"):
@@ -296,6 +299,7 @@ class Experiment:
     packages: list[str]
     walk: Node | None = None
     task: Node | None = None
+    head_net: Node | None = None
     logger: Node | None = None
     objective: str | None = None
 

@@ -229,4 +229,6 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     train = {name: config["train"][name] for name in (*fixed, *later)}
     if isinstance(train["ema"], list) and len(train["ema"]) == 1:
         train["ema"] = train["ema"][0]
+    if config.get("head_net"):
+        names = (*names, "head_net")
     return {**{name: config[name] for name in names}, "train": train, **known_by_content(config)}

@@ -9,6 +9,7 @@ from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand, spread
 from sdegen.sde.process import SDE, LinearSDE, Prior
 from sdegen.sde.schedules import EDMSDE, CosineSDE, DiscreteVPSDE, FlowSDE, MarginalSDE
 from sdegen.sde.song import VESDE, VPSDE, SubVPSDE
+from sdegen.sde.truncated import GaussianPrior, TruncatedSDE, truncated
 
 RENAMED = {"Cosine": "CosineSDE", "EDM": "EDMSDE", "Flow": "FlowSDE", "LearnedVP": "LearnedVPSDE"}
 """The names that SDEs had, which stay for one release, and those they have."""
@@ -33,6 +34,7 @@ __all__ = [
     "CosineSDE",
     "DiscreteVPSDE",
     "FlowSDE",
+    "GaussianPrior",
     "Instant",
     "LearnedVPSDE",
     "Level",
@@ -40,6 +42,8 @@ __all__ = [
     "MarginalSDE",
     "Prior",
     "SubVPSDE",
+    "TruncatedSDE",
     "expand",
     "spread",
+    "truncated",
 ]
