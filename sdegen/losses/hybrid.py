@@ -121,9 +121,7 @@ def asked(
     return Drawn(now, then, z, x, model(x, now))
 
 
-def of_grid(
-    model: Any, x0: Tensor, who: str, grid: Grid, steps: int
-) -> tuple[LinearSDE, Tensor]:
+def of_grid(model: Any, x0: Tensor, who: str, grid: Grid, steps: int) -> tuple[LinearSDE, Tensor]:
     """The SDE, and the times of a grid where data x0 (b, *) are; refuses data that are none."""
     check_data(x0)
     sde = linear(model.sde, who, "use dsm_loss")
@@ -154,9 +152,10 @@ def refuse_levels(x0: Tensor, levels: int | None, head: Head) -> None:
         return
     scale, shift = scale_and_shift(levels, centred=True)
     k = (x0.double() - shift) / scale
-    if bool(((k - k.round()).abs() > 1e-3).any()) or not -0.5 < float(k.min()) <= float(
-        k.max()
-    ) < levels - 0.5:
+    if (
+        bool(((k - k.round()).abs() > 1e-3).any())
+        or not -0.5 < float(k.min()) <= float(k.max()) < levels - 0.5
+    ):
         raise ValueError(
             f"Data of {levels} levels are 2 k / {levels - 1} - 1, k = 0 to {levels - 1}, but "
             "these have other values: say how many levels they have, or leave levels out."

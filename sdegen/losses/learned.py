@@ -36,9 +36,7 @@ class Learned(nn.Module):
             )
         self.encoder, self.beta, self.how = encoder, beta, how
 
-    def forward(
-        self, model: Any, x0: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def forward(self, model: Any, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The loss (b,) of data x0 (b, *)."""
         check_data(x0)
         m, log_s = self.law(x0)

@@ -7,8 +7,8 @@ import copy
 from torch import Tensor
 
 from sdegen.model.score import ScoreModel
+from sdegen.sde.early import truncated
 from sdegen.sde.process import linear
-from sdegen.sde.truncated import truncated
 
 
 def truncated_model(

@@ -4,12 +4,12 @@ from typing import Any
 
 from sdegen.checks import warn
 from sdegen.sde.coordinates import AnisotropicVPSDE, BlurringSDE
+from sdegen.sde.early import GaussianPrior, TruncatedSDE, truncated
 from sdegen.sde.learned import LearnedVPSDE
 from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand, spread
 from sdegen.sde.process import SDE, LinearSDE, Prior
 from sdegen.sde.schedules import EDMSDE, CosineSDE, DiscreteVPSDE, FlowSDE, MarginalSDE
 from sdegen.sde.song import VESDE, VPSDE, SubVPSDE
-from sdegen.sde.truncated import GaussianPrior, TruncatedSDE, truncated
 
 RENAMED = {"Cosine": "CosineSDE", "EDM": "EDMSDE", "Flow": "FlowSDE", "LearnedVP": "LearnedVPSDE"}
 """The names that SDEs had, which stay for one release, and those they have."""

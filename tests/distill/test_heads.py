@@ -12,7 +12,7 @@ import sdegen as sg
 from sdegen.distill import fit_head, with_head
 from sdegen.exact import exact_model
 from sdegen.exact.distributions import Mixture
-from sdegen.guidance import CFG
+from sdegen.guidance import Thresholded
 from sdegen.likelihood import discrete_elbo
 from sdegen.losses import variance_loss
 from sdegen.networks import MLP
@@ -53,9 +53,7 @@ def test_the_optimum_is_the_error_of_the_mean(head: Any, bias: float) -> None:
     x = torch.tensor([[0.4]], dtype=torch.float64)
     fine = torch.linspace(-4, 4, 8001, dtype=torch.float64)[:, None]
     p = (TWO.log_prob(fine) - (x - t.alpha * fine)[:, 0] ** 2 / (2 * t.sigma**2)).softmax(0)
-    model = sg.ScoreModel(
-        lambda y, time: TWO.denoise(y, t) + bias, VP, "x0"
-    )
+    model = sg.ScoreModel(lambda y, time: TWO.denoise(y, t) + bias, VP, "x0")
     two = with_head(model, Constant())
     said = two(x, t)
     eps = (x - t.alpha * fine) / t.sigma
@@ -82,7 +80,9 @@ def test_a_fitted_head_has_nearly_the_best_bound() -> None:
 
     def exact(y: Tensor, t: Tensor) -> Tensor:
         level = VP(t)
-        return torch.cat([TWO.denoise(y, level), TWO.variance(y, level) / level.rho[:, None] ** 2], 1)
+        return torch.cat(
+            [TWO.denoise(y, level), TWO.variance(y, level) / level.rho[:, None] ** 2], 1
+        )
 
     best = sg.ScoreModel(exact, VP, "x0", time="t", heads=2)
     how: dict[str, Any] = {"steps": 10, "seed": 0}
@@ -133,11 +133,12 @@ def test_labels_go_with_their_data() -> None:
     [
         (lambda m: fit_head(m, Range(), normal(4, 2), 2, net=Constant()), "Range lies between"),
         (lambda m: with_head(with_head(m, Constant()), Constant()), "of two"),
-        (lambda m: with_head(CFG(m, 2.0, {"y": 0}), Constant()), "for a ScoreModel of one"),
         (
-            lambda m: with_head(
-                sg.ScoreModel(lambda x, t: x, VP, flow_only=True), Constant()
-            ),
+            lambda m: with_head(Thresholded(m, data_range=(-1, 1)), Constant()),
+            "for a ScoreModel of one",
+        ),
+        (
+            lambda m: with_head(sg.ScoreModel(lambda x, t: x, VP, flow_only=True), Constant()),
             "of a flow alone",
         ),
         (lambda m: variance_loss(m, normal(4, 2), head=Residual()), "heads=2"),

@@ -72,7 +72,8 @@ def best(beta: float) -> tuple[float, float]:
         return total
 
     search.step(loss)  # type: ignore[no-untyped-call]
-    return float(p[0]), float(p[1].exp())
+    a, log_s = p.tolist()
+    return a, math.exp(log_s)
 
 
 @pytest.mark.parametrize("r", [0.0, 0.6, 0.9])

@@ -38,8 +38,8 @@ def test_the_prior_of_gaussian_data_is_their_law(sde: Any, part: float) -> None:
     drawn = short.prior.sample(z)
     at = sde(T)
     root = drawn[:3] - drawn[3]
-    close(root.T @ root, at.alpha**2 * COV + at.sigma**2 * torch.eye(3), rtol=1e-8)
-    close(drawn[3], at.alpha * MEAN, rtol=1e-9)
+    close(root.T @ root, at.alpha**2 * COV + at.sigma**2 * torch.eye(3).double(), atol=1e-9)
+    close(drawn[3], at.alpha * MEAN, atol=1e-9)
     _, std = short.prior.like(x)
     close(std[0], (at.alpha**2 * COV.diagonal() + at.sigma**2).sqrt(), rtol=1e-8)
 
@@ -49,7 +49,7 @@ def test_a_likelihood_does_not_depend_on_where_it_ends() -> None:
     model = exact_model(NORMAL, VP)
     short = truncated_model(model, POINTS, 0.4)
     x = NORMAL.sample(3, torch.Generator().manual_seed(0))
-    how: dict[str, Any] = {"divergence": "exact", "solver": sg.RK4(), "steps": 40}
+    how: dict[str, Any] = {"divergence": "exact", "solver": sg.RK4(), "steps": 25}
     want = NORMAL.log_prob(x, VP(VP.t_min))
     close(log_prob(short, x, scaled=False, **how).value, want, atol=2e-4)
 
@@ -64,7 +64,7 @@ def test_a_bounds_prior_term_is_the_kl(rank: int | None) -> None:
     root = prior.sample(torch.eye(3).double()) - prior.sample(zero)
     law = torch.distributions.MultivariateNormal(prior.sample(zero)[0], root.T @ root)
     one = torch.distributions.MultivariateNormal(
-        at.alpha * x, (at.sigma**2 * torch.eye(3)).expand(4, 3, 3)
+        at.alpha * x, (at.sigma**2 * torch.eye(3).double()).expand(4, 3, 3)
     )
     want = torch.distributions.kl_divergence(one, law)
     close(discrete_elbo(short, x, steps=3, seed=0).prior, want, rtol=1e-6)
@@ -81,10 +81,10 @@ def test_fewer_directions_have_the_mean_variance_of_the_others() -> None:
 
 def kl_of(problem: Any, T: float, prior: Any) -> float:
     """KL(p_T || prior) in the plane, by quadrature."""
-    line = torch.linspace(-7, 7, 281, dtype=torch.float64)
+    line = torch.linspace(-6, 6, 121, dtype=torch.float64)
     x = torch.cartesian_prod(line, line)
     logs = problem.log_prob(x, VP(T))
-    return float((logs.exp() * (logs - prior.log_prob(x))).sum()) * (14 / 280) ** 2
+    return float((logs.exp() * (logs - prior.log_prob(x))).sum()) * (12 / 120) ** 2
 
 
 def moments_of(problem: Any) -> Tensor:
@@ -121,7 +121,7 @@ def test_samples_of_gaussian_data_have_their_law() -> None:
     how: dict[str, Any] = {"solver": sg.RK4(), "steps": 10}
     x = sg.sample(short, (20_000, 3), seed=0, **how)
     at = VP(VP.t_min)
-    close(x.double().T.cov(), at.alpha**2 * COV + at.sigma**2 * torch.eye(3), atol=0.03)
+    close(x.double().T.cov(), at.alpha**2 * COV + at.sigma**2 * torch.eye(3).double(), atol=0.03)
     one = sg.sample(short, (1, 3), noise=sg.Seeded(0, 2), **how)
     close(one, sg.sample(short, (4, 3), noise=sg.Seeded(0), **how)[2:3], rtol=1e-5)
     ancestral = sg.sample(short, (2, 3), solver=sg.Ancestral(), steps=3, seed=0)
@@ -137,7 +137,7 @@ def test_the_network_is_told_the_times_that_it_knows() -> None:
         seen.append(t)
         return x
 
-    model = sg.ScoreModel(net, sde, time="step")
+    model = sg.ScoreModel(net, sde, time="1000t-1")
     short = truncated_model(model, POINTS.float(), 0.5)
     short(normal(2, 3).float(), 0.5), model(normal(2, 3).float(), 0.5)
     assert torch.equal(seen[0], seen[1]) and model.sde is sde
@@ -147,7 +147,7 @@ def test_the_network_is_told_the_times_that_it_knows() -> None:
 def test_training_draws_times_below_the_end() -> None:
     short = truncated(VP, POINTS, 0.25)
     t, _ = sg.losses.uniform_time(short, torch.tensor([0.0, 0.5, 1.0]).double())
-    close(t, torch.tensor([1e-3, 0.1255, 0.25]).double())
+    close(t, torch.tensor([1e-3, 0.1255, 0.25], dtype=torch.float64))
     loss = sg.dsm_loss(sg.ScoreModel(lambda x, t: x, short), POINTS)
     assert loss.shape == (6,)
 
@@ -163,7 +163,7 @@ def test_any_number_of_data_in_any_dimension(n: int, d: int, dtype: torch.dtype)
     flat, at = x0.double().flatten(1), VP(0.3)
     cov = (flat - flat.mean(0)).T @ (flat - flat.mean(0)) / n
     law = torch.distributions.MultivariateNormal(
-        at.alpha * flat.mean(0), at.alpha**2 * cov + at.sigma**2 * torch.eye(d)
+        at.alpha * flat.mean(0), at.alpha**2 * cov + at.sigma**2 * torch.eye(d).double()
     )
     close(prior.log_prob(x.double()), law.log_prob(x.double().flatten(1)), rtol=1e-5)
 
@@ -177,7 +177,10 @@ def test_any_number_of_data_in_any_dimension(n: int, d: int, dtype: torch.dtype)
         (lambda: truncated(VP, POINTS.long(), 0.5), "floating-point"),
         (lambda: truncated(VP, POINTS * math.nan, 0.5), "finite"),
         (lambda: truncated(VP, POINTS, 0.5, rank=4), "at most as many"),
-        (lambda: truncated(sg.sde.AnisotropicVPSDE((1.0, 2.0, 3.0)), POINTS, 0.5), "not truncated"),
+        (
+            lambda: truncated(sg.sde.AnisotropicVPSDE((1.0, 2.0, 3.0)), POINTS, 0.5),
+            "not truncated",
+        ),
         (
             lambda: truncated(VP, POINTS, 0.5).prior.sample(normal(2, 2)),
             "fitted to samples of shape",

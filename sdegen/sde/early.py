@@ -1,7 +1,7 @@
 """Forward processes that end early, at a time where data and noise together are nearly Gaussian.
 
 Sampling then begins at T* < T with a Gaussian that has the data's own moments there, and what lies
-between T* and T costs nothing.  Zheng et al. (2023) learn that prior with a GAN; here it is fitted.
+between T* and T costs nothing.  Zheng et al. (2023b) learn that prior with a GAN; here it is fitted.
 The price is KL(p_T* || prior), which the exact flow keeps.
 """
 
@@ -52,7 +52,9 @@ class GaussianPrior(Prior):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of each sample of x (b, *), shape (b,)."""
-        return -0.5 * (self.distance(x) + self.log_volume(x) + x[0].numel() * math.log(2 * math.pi))
+        return -0.5 * (
+            self.distance(x) + self.log_volume(x) + x[0].numel() * math.log(2 * math.pi)
+        )
 
     def kl_from(self, mean: Tensor, std: Tensor) -> Tensor:
         """KL of N(mean, std^2 I) from the prior for each mean (b, *), std (), nats, (b,)."""
@@ -87,6 +89,7 @@ class GaussianPrior(Prior):
 @dataclass(frozen=True)
 class TruncatedSDE(LinearSDE):
     """A linear SDE on [t_min, T*] alone, with a prior of its own at T*; see ``truncated``.
+    Zheng et al. (2023b).
 
     Two are equal where SDE and T are: states are then the same, whatever sampling begins with.
     """
