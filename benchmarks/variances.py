@@ -19,6 +19,7 @@ import argparse
 import math
 import platform
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,11 @@ def bits(model: Any, x: Tensor, steps: int, variance: Any) -> float:
 
 @torch.no_grad()
 def fixed(model: Any, fit: Tensor, x: Tensor, steps: int, given: Any = None) -> dict[str, float]:
-    """The bound with E (x0 - x0_hat)^2 of each step fitted to data: one number, and one a pixel."""
+    """The bound with E (x0 - x0_hat)^2 of each step fitted: one number, and one a pixel."""
     sde, draws = model.sde, torch.Generator().manual_seed(0)
     stops = sg.walks.log_snr(sde, steps)
     total = {"best scalar": 0.0, "best per coordinate": 0.0}
-    for a, b in zip(stops[:-1], stops[1:], strict=True):
+    for a, b in pairwise(stops):
         t, s = sde(a), sde(b)
         fresh, _, w = parts(t, s, 1.0)
         hats = []

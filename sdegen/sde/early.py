@@ -1,7 +1,8 @@
 """Forward processes that end early, at a time where data and noise together are nearly Gaussian.
 
-Sampling then begins at T* < T with a Gaussian that has the data's own moments there, and what lies
-between T* and T costs nothing.  Zheng et al. (2023b) learn that prior with a GAN; here it is fitted.
+Sampling then begins at T* < T with a Gaussian that has the data's own moments there, and what
+lies between T* and T costs nothing.  Zheng et al. (2023b) learn that prior with a GAN; here it is
+fitted.
 The price is KL(p_T* || prior), which the exact flow keeps.
 """
 
@@ -58,7 +59,7 @@ class GaussianPrior(Prior):
 
     def kl_from(self, mean: Tensor, std: Tensor) -> Tensor:
         """KL of N(mean, std^2 I) from the prior for each mean (b, *), std (), nats, (b,)."""
-        _, axes, along = self.parts(mean)
+        along = self.parts(mean)[2]
         d = mean[0].numel()
         trace = (along**-2).sum() + (d - len(along)) / self.std**2
         v = torch.as_tensor(std).to(mean) ** 2
@@ -135,9 +136,9 @@ def truncated(sde: LinearSDE, x0: Tensor, T: float, rank: int | None = None) -> 
     rank: of the data's covariance: their widest ``rank`` directions, and one variance in all
           others, the mean of theirs.  None: all d directions.
 
-    Of Gaussian data it is exact at any T; of others the error in law is that of one Gaussian, which
-    falls with T. ValueError for T outside (t_min, T of the SDE], for one sample, a rank outside
-    [1, d], and SDEs that ``TruncatedSDE`` refuses.
+    Of Gaussian data it is exact at any T; of others the error in law is that of one Gaussian, the
+    less the nearer T is to the SDE's. ValueError for T outside (t_min, T of the SDE], for one
+    sample, a rank outside [1, d], and SDEs that ``TruncatedSDE`` refuses.
     """
     if not x0.is_floating_point() or x0.ndim < 2 or len(x0) < 2 or not bool(x0.isfinite().all()):
         raise ValueError(
