@@ -229,7 +229,7 @@ def test_a_sample_is_its_own() -> None:
 
 
 def test_guidance_moves_the_mean_alone() -> None:
-    """CFG of a model of two heads is CFG of its first output: what the second says is not mixed in,
+    """CFG of a model of two heads is CFG of its first output: the second is not mixed in,
     and is not handed on."""
 
     def first(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
