@@ -1,6 +1,7 @@
 """Few steps by training: reflow, distillation, and networks that are flow maps."""
 
 from sdegen.distill.flowmaps import Consistency, Growing, MeanFlow, PseudoHuber, Shortcut, squared
+from sdegen.distill.heads import fit_head, with_head
 from sdegen.distill.pairs import Pairs, pairs_of, straightness
 from sdegen.distill.straight import mean_velocity
 from sdegen.distill.teaching import GuidedOnce, Progressive
@@ -14,8 +15,10 @@ __all__ = [
     "Progressive",
     "PseudoHuber",
     "Shortcut",
+    "fit_head",
     "mean_velocity",
     "pairs_of",
     "squared",
     "straightness",
+    "with_head",
 ]

@@ -169,6 +169,19 @@ class Mixture(Constant):
         each = means + (a * stds**2 / var)[..., None] * off
         return (logits.softmax(-1)[..., None] * each).sum(1)
 
+    def variance(self, x: Tensor, level: Level) -> Tensor:
+        """Var[x0 | x_t = x] of each coordinate, (b, d): each component's own, and how far apart
+        their means are."""
+        means, stds, weights = self.like(x)
+        a, v = coefficients(x, level)
+        var = a**2 * stds**2 + v
+        off = x[:, None, :] - a[..., None] * means
+        logits = weights.log() - off.square().sum(-1) / (2 * var) - x.shape[1] / 2 * var.log()
+        p = logits.softmax(-1)[..., None]
+        each = means + (a * stds**2 / var)[..., None] * off
+        apart = (p * (each - (p * each).sum(1, keepdim=True)).square()).sum(1)
+        return (p * (stds**2 * v / var)[..., None]).sum(1) + apart
+
     def log_prob(self, x: Tensor, level: Level | None = None) -> Tensor:
         """Log-density of x (b, d), (b,): of the data, or of x_t at a level, () or (b,).
 

@@ -38,7 +38,7 @@ from sdegen.sde.level import Level, expand
 from sdegen.sde.process import SDE, LinearSDE, has_coordinates, linear
 from sdegen.solvers import DDIM
 from sdegen.solvers.budget import walk_for
-from sdegen.solvers.variances import Head, kl
+from sdegen.solvers.variances import Head, decoder, kl
 from sdegen.walks.grids import WalkLike, log_snr
 
 
@@ -204,6 +204,7 @@ def discrete_elbo(
     walk: WalkLike | None = log_snr,
     variance: Literal["small", "large"] | Head = "small",
     levels: int | None = None,
+    decoded: bool = False,
     seed: int | Sequence[int] | None = None,
     noise: Noise | None = None,
 ) -> Elbo:
@@ -214,8 +215,13 @@ def discrete_elbo(
     that of the forward kernel: the two ends of Nichol & Dhariwal (2021), sec. 3.1; a ``Head``,
     what the network's second output says. ``error`` is
     NaN: all steps are summed, each with one draw.  Otherwise as ``elbo``, the last term too: for
-    values it is a softmax of Gaussians, where theirs, eq. 13, integrates one over each bin.
+    values a softmax of Gaussians.  decoded: the last step goes to the values themselves, as
+    theirs, eq. 13: the network's x0_hat and the step's variance, rho_s^2 or rho_t^2 for small and
+    large, integrated over each value's bin (``solvers.decoder``), in place of its KL and of that
+    term.  ValueError for decoded without levels.
     """
+    if decoded and levels is None:
+        raise ValueError("decoded is of data that have levels: give levels=256, for bytes.")
     refuse_flow_only(model, "discrete_elbo")
     x0 = data_as_seen(model, x, levels)
     found = discrete_bound(
@@ -226,6 +232,7 @@ def discrete_elbo(
         walk=walk,
         variance=variance,
         levels=levels,
+        decoded=decoded,
     )
     warn_of_failures("bounds", found.status)
     return found
@@ -241,6 +248,7 @@ def discrete_bound(
     walk: WalkLike | None = log_snr,
     variance: Literal["small", "large"] | Head = "small",
     levels: int | None = None,
+    decoded: bool = False,
 ) -> Elbo:
     """``discrete_elbo`` of float64 data x0 (b, *) wherever it lies, without a warning."""
     if steps is None and (walk is None or isinstance(walk, str) or callable(walk)):
@@ -256,6 +264,11 @@ def discrete_bound(
         t, s = sde(stops[j]), sde(stops[j + 1])
         eps = noise.stream(f"noise {j}")(x0, now, now)
         seen = model(sde.mix(x0, t, eps), t)
+        if decoded and levels is not None and j == len(stops) - 2:
+            guess = -2 * (s if variance == "small" else t).lam
+            log_v = expand(guess, x0) if learned is None else learned.log_decoded(seen, t, s)
+            last = decoder(seen.x0, log_v, x0, levels).reshape(len(x0), -1).sum(1).cpu()
+            continue
         if learned is not None:
             log_v = learned.variance(seen, t, s, 1.0).log()
             total = total + kl(seen.x0, log_v, x0, t, s).reshape(len(x0), -1).sum(1).cpu()
@@ -266,7 +279,8 @@ def discrete_bound(
             r = s.sigma**2 / t.sigma**2  # small over large
             term = r * term + d / 2 * (r - 1 - r.log())
         total = total + term
-    last = reconstruction_term(model, x0, levels, noise, 1)[0]
+    if not decoded:
+        last = reconstruction_term(model, x0, levels, noise, 1)[0]
     unknown = torch.full_like(total, math.nan)
     return sum_of(prior_term(model, x0), total, last, unknown, model.nfe - before)
 
@@ -306,13 +320,9 @@ def data_as_seen(model: Denoiser, x: Tensor, levels: int | None) -> Tensor:
 
 
 def prior_term(model: Denoiser, x0: Tensor) -> Tensor:
-    """KL of N(alpha x, sigma^2) at T against the prior N(mean, std^2), (b,)."""
+    """KL of N(alpha x, sigma^2) at T against the prior, (b,)."""
     top = end_levels(model.sde)[0]
-    mean, std = model.sde.prior.like(x0)
-    ratio = (expand(top.sigma, x0) / std) ** 2
-    off = (expand(top.alpha, x0) * x0 - mean) / std
-    kl = 0.5 * (ratio - 1 - ratio.log() + off.square())
-    return kl.reshape(len(x0), -1).sum(1).cpu()
+    return model.sde.prior.kl_from(expand(top.alpha, x0) * x0, top.sigma).cpu()
 
 
 def reconstruction_term(

@@ -15,11 +15,13 @@ from sdegen.losses.degradations import (
 from sdegen.losses.dequantisation import dequantised
 from sdegen.losses.dsm import dsm_loss
 from sdegen.losses.exposure import exposed, perturbed
-from sdegen.losses.hybrid import hybrid_loss
+from sdegen.losses.hybrid import hybrid_loss, variance_loss
 from sdegen.losses.judges import matched, noisy_ce
+from sdegen.losses.learned import Encoder, Learned
 from sdegen.losses.restoration import paired
 from sdegen.losses.times import (
     LogNormalTime,
+    LossHistory,
     independent,
     likelihood_time,
     low_discrepancy,
@@ -36,8 +38,11 @@ __all__ = [
     "Degradation",
     "Degraded",
     "EDMWeighting",
+    "Encoder",
     "Inpaint",
+    "Learned",
     "LogNormalTime",
+    "LossHistory",
     "MinSNR",
     "MinibatchOT",
     "Superresolve",
@@ -58,5 +63,6 @@ __all__ = [
     "perturbed",
     "stored",
     "uniform_time",
+    "variance_loss",
     "vdm_loss",
 ]

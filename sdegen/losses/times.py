@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from sdegen.checks import whole
+from sdegen.likelihood.bounds import LamTimes
 from sdegen.losses.weightings import likelihood
 from sdegen.sde.process import SDE, linear
 
@@ -70,3 +72,75 @@ def low_discrepancy(n: int, device: torch.device, generator: torch.Generator | N
     """(u + i / n) mod 1: one uniform for the whole batch.  Kingma et al. (2021), app. I.1."""
     u = independent(1, device, generator)
     return (u + torch.arange(n, device=device, dtype=torch.float64) / n) % 1
+
+
+# ------------------------------------------------------------------------- times with a memory
+
+
+class LossHistory(nn.Module):
+    """Places on a walk, drawn where losses were large.  Nichol & Dhariwal (2021), eq. 18.
+
+        p_i ~ sqrt(mean of the last ``keep`` squared losses of bin i)
+
+    of ``bins`` equal parts of the walk, equal in lam on ``log_snr``; mixed with ``even`` of the
+    uniform law, and uniform until every bin has ``keep``. Losses times the factor 1 / (bins p_i)
+    have the uniform law's mean. What it remembers are buffers, saved with the training as any
+    loss's; of several processes all remember all. At rest (``eval``) it is uniform and remembers
+    nothing.
+
+    ValueError for other numbers than bins >= 1, keep >= 1 and 0 < even <= 1.
+    """
+
+    losses: Tensor
+    """(bins, keep), in a ring."""
+    count: Tensor
+    """(bins,), how many each bin has had."""
+
+    def __init__(self, bins: int = 32, keep: int = 10, even: float = 1e-3) -> None:
+        super().__init__()
+        whole("bins", bins), whole("keep", keep)
+        if not 0 < even <= 1:
+            raise ValueError(f"even is a share of draws in (0, 1], but it is {even!r}.")
+        self.bins, self.keep, self.even = bins, keep, even
+        self.register_buffer("losses", torch.zeros(bins, keep))
+        self.register_buffer("count", torch.zeros(bins, dtype=torch.int64))
+
+    @property
+    def p(self) -> Tensor:
+        """Of the bins, (bins,) in float64."""
+        flat = torch.full_like(self.losses[:, 0], 1 / self.bins, dtype=torch.float64)
+        root = self.losses.double().square().mean(1).sqrt()
+        share = root / root.sum().clamp(min=torch.finfo(torch.float64).tiny)
+        full = (self.count >= self.keep).all() & (root.sum() > 0) & self.training
+        return torch.where(full, (1 - self.even) * share + self.even * flat, flat)
+
+    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Places v in [0, 1], 0 at T and 1 at the walk's end, and factors, for u in [0, 1)."""
+        place, density = LamTimes(self.p)(u, u.new_zeros(()), u.new_ones(()))
+        return place, 1 / density
+
+    @torch.no_grad()
+    def seen(self, place: Tensor, losses: Tensor) -> None:
+        """Remember losses (b,), without their factors, at places (b,), where it trains."""
+        if not self.training:
+            return
+        place, losses = gathered(place), gathered(losses.detach().to(self.losses))
+        i, order = (place * self.bins).long().clamp(0, self.bins - 1).sort(stable=True)
+        new = torch.zeros_like(self.count).index_add_(0, i, torch.ones_like(i))
+        rank = torch.arange(len(i), device=i.device) - (new.cumsum(0) - new)[i]
+        slot = i * self.keep + (self.count[i] + rank) % self.keep
+        # Of more than a bin keeps the last ones stay: the others go beyond the end.
+        slot = torch.where(rank < new[i] - self.keep, self.losses.numel(), slot)
+        ring = torch.cat([self.losses.flatten(), self.losses.new_zeros(1)])
+        ring[slot] = losses[order]
+        self.losses.copy_(ring[:-1].view_as(self.losses))
+        self.count += new
+
+
+def gathered(values: Tensor) -> Tensor:
+    """Values (b,) of all processes that train together, in their order."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    each = [torch.empty_like(values) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(each, values.contiguous())
+    return torch.cat(each)

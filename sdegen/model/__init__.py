@@ -10,6 +10,7 @@ from sdegen.model.prediction import (
     predicted,
 )
 from sdegen.model.score import ScoreModel
+from sdegen.model.truncated import truncated_model
 
 __all__ = [
     "Denoiser",
@@ -20,4 +21,5 @@ __all__ = [
     "ScorePrediction",
     "Target",
     "predicted",
+    "truncated_model",
 ]

@@ -11,6 +11,7 @@ from sdegen.networks.attention import Edit, Place
 from sdegen.networks.dit import DiT
 from sdegen.networks.edm2 import EDM2
 from sdegen.networks.embedding import Conditioning, TimeEmbedding
+from sdegen.networks.joined import Joined
 from sdegen.networks.mlp import MLP
 from sdegen.networks.resampling import FIRDown, FIRUp, Nearest, Pool, Rescaled
 from sdegen.networks.transformer import Transformer
@@ -35,3 +36,4 @@ __all__ = [
     "UNet",
 ]
 __all__ = ["EDM2", "MLP", "Conditioning", "TimeEmbedding", "Trunk", "UNet"]
+__all__ = ["MLP", "Conditioning", "Joined", "TimeEmbedding", "Trunk", "UNet"]

@@ -12,7 +12,7 @@ from torch import nn
 
 from sdegen.checks import warn
 from sdegen.model.score import ScoreModel
-from sdegen.networks import ADM, MLP, DiT, Transformer, UNet
+from sdegen.networks import ADM, MLP, DiT, Joined, Transformer, UNet
 from sdegen.runs.build import build, build_task, refuse_strangers
 from sdegen.runs.telling import build_text
 from sdegen.text import Encoder, Reading
@@ -31,13 +31,21 @@ def build_model(config: dict[str, Any], shape: Sequence[int], classes: int) -> S
     asked = classes if conditional else 0
     encoder = build_text(config.get("text"), packages)
     net = build_network(config["net"], packages, shape, asked, beside, heads, encoder)
+    said = dict(config["model"])
+    if config.get("head_net"):
+        if heads != 1 or beside:
+            raise ValueError(
+                "head_net is a second output beside a network that has one, and restores nothing."
+            )
+        net = Joined(net, build_network(config["head_net"], packages, shape, asked))
+        said["heads"] = 2
     if not conditional:
         refuse_wanting(net, str(config["net"].get("_target_")))
     reader = None if encoder is None else encoder.reader()
     net = net if reader is None else Reading(net, reader)
     sde = build(config["sde"], packages)
     try:
-        return ScoreModel(net, sde, **config["model"])
+        return ScoreModel(net, sde, **said)
     except TypeError as error:
         raise ValueError(f"The model {config['model']} cannot be built: {error}.") from error
 

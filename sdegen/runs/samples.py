@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +17,13 @@ from sdegen.data import class_labels
 from sdegen.files import claim, locked, write_json
 from sdegen.metrics.quality import Quality, Row, row_of
 from sdegen.metrics.restored import Restored
+from sdegen.model.truncated import truncated_model
 from sdegen.noise import Brownian, Noise, Seeded
-from sdegen.runs.build import build
+from sdegen.runs.build import build, build_data
 from sdegen.runs.chunks import SAMPLES, Chunk, Dealt, Job, Shelf, alone, among, gathered
 from sdegen.runs.compare import as_json, timed_solve, value_of
 from sdegen.runs.exports import EXPORTS, refuse_export
-from sdegen.runs.folder import Run, device_of, load_run, quality_of
+from sdegen.runs.folder import Run, device_of, generating, in_memory, load_run, quality_of
 from sdegen.runs.guiding import guide_of
 from sdegen.runs.pictures import picture, shown
 from sdegen.runs.ranks import ranks
@@ -82,7 +83,7 @@ def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled 
     device = device_number(settings.device, team.local if team else 0)
     device_number(settings.device, settings.devices - 1)
     which = settings.weights, settings.step, settings.ema, settings.ema_std
-    run = load_run(Path(settings.run), settings.packages, device, *which)
+    run = shortened(load_run(Path(settings.run), settings.packages, device, *which), settings)
     refuse_export(settings.formats, run.shape)
     folder = run.folder / "samples" / settings.title
     if team is not None and team.rank:
@@ -258,8 +259,23 @@ def fill(
     """Of process k beside the first: make its jobs and put them on the shelf."""
     device = device_number(settings.device, k)
     which = settings.weights, settings.step, settings.ema, settings.ema_std
-    run = load_run(Path(settings.run), settings.packages, device, *which)
+    run = shortened(load_run(Path(settings.run), settings.packages, device, *which), settings)
     make(Maker(settings, run, how), shelf, part)
+
+
+def shortened(run: Run, settings: SampleSettings) -> Run:
+    """A run whose model is sampled from ``truncate`` on, where that is set.
+
+    ValueError for a time that is not within the SDE's, a task, and a student, which knows its own
+    steps alone.
+    """
+    if settings.truncate is None:
+        return run
+    if settings.task:
+        raise ValueError("truncate is of samples from noise, but a task begins with images.")
+    generating(run, "truncate")
+    data, _ = build_data({**run.config, "packages": settings.packages})
+    return replace(run, model=truncated_model(run.model, in_memory(data).x, settings.truncate))
 
 
 def make(maker: Maker, shelf: Shelf, part: list[Job]) -> None:

@@ -97,7 +97,8 @@ class SampleSettings:
     those of the file ``image``, n at most, with ``draws`` samples of each. observation: how a
     model that was not trained for the task is told what is seen. start: the time to which
     task=edit noises. prompt: the text that samples are told, or several, n samples of each;
-    prompts: a file with one a line instead.
+    prompts: a file with one a line instead. truncate: the time that sampling starts from, with a
+    Gaussian fitted to the training data; None for T.
     """
 
     run: str
@@ -130,9 +131,11 @@ class SampleSettings:
     guidance: Node | None = None
     task: Node | None = None
     observation: Node | None = None
+    truncate: float | None = None
 
     def __post_init__(self) -> None:
         text("run", self.run), folder_name("name", self.name), text("device", self.device)
+        optional(number, "truncate", self.truncate, 0)
         for name in ("n", "batch_size", "devices"):
             whole(name, getattr(self, name))
         for name in ("nfe", "steps"):
@@ -352,6 +355,7 @@ class Experiment:
     walk: Node | None = None
     task: Node | None = None
     text: Node | None = None
+    head_net: Node | None = None
     logger: Node | None = None
     objective: str | None = None
 

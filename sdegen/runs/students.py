@@ -6,6 +6,7 @@ by their content, so that another teacher's are refused when it goes on.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -108,11 +109,13 @@ def as_student(config: dict[str, Any]) -> dict[str, Any]:
     """
     teaching = Teaching(**(config.get("teacher") or {}))
     if teaching.run is None:
-        if teaching.pairs is not None or taught(config["loss"]):
+        if teaching.pairs is not None or taught(config["loss"]) or config.get("head_net"):
             raise ValueError(
                 "This experiment learns from a run that is finished: give teacher.run=outputs/..."
             )
         return {name: value for name, value in config.items() if name != "teacher"}
+    if config.get("head_net") and not teaching.start:
+        raise ValueError("A head is of its teacher's own network: leave out teacher.start=false.")
     folder = Path(teaching.run)
     theirs = as_recorded(read_header(folder / WEIGHTS)["config"])
     config = {**config, **{name: theirs[name] for name in INHERITED if name in theirs}}
@@ -187,7 +190,10 @@ def begin(model: ScoreModel, config: dict[str, Any]) -> None:
         return
     path = Path(teaching["run"]) / WEIGHTS
     tensors, _ = read_tensors(path)
-    own = {name: value for name, value in model.state_dict().items() if ".told.of_" in name}
+    if config.get("head_net"):  # the teacher is a part of the network
+        tensors = {re.sub(r"^net\.", "net.net.", name): each for name, each in tensors.items()}
+    new = (".told.of_", "net.head.")
+    own = {k: v for k, v in model.state_dict().items() if any(part in k for part in new)}
     load_weights(model, {**own, **tensors}, path)
 
 

@@ -249,6 +249,7 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     train = {name: config["train"][name] for name in (*fixed, *later)}
     if isinstance(train["ema"], list) and len(train["ema"]) == 1:
         train["ema"] = train["ema"][0]
-    said = {"text": config["text"]} if config.get("text") else {}
-    fixed_by = {name: config[name] for name in names} | said
-    return {**fixed_by, "train": train, **known_by_content(config)}
+    for name in ("text", "head_net"):  # which came later
+        if config.get(name):
+            names = (*names, name)
+    return {**{name: config[name] for name in names}, "train": train, **known_by_content(config)}

@@ -4,6 +4,7 @@ from typing import Any
 
 from sdegen.checks import warn
 from sdegen.sde.coordinates import AnisotropicVPSDE, BlurringSDE
+from sdegen.sde.early import GaussianPrior, TruncatedSDE, truncated
 from sdegen.sde.learned import LearnedVPSDE
 from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand, spread
 from sdegen.sde.process import SDE, LinearSDE, Prior
@@ -33,6 +34,7 @@ __all__ = [
     "CosineSDE",
     "DiscreteVPSDE",
     "FlowSDE",
+    "GaussianPrior",
     "Instant",
     "LearnedVPSDE",
     "Level",
@@ -40,6 +42,8 @@ __all__ = [
     "MarginalSDE",
     "Prior",
     "SubVPSDE",
+    "TruncatedSDE",
     "expand",
     "spread",
+    "truncated",
 ]

@@ -46,6 +46,14 @@ class Prior:
         law = torch.distributions.Normal(*self.like(x), validate_args=False)
         return law.log_prob(x).reshape(len(x), -1).sum(1)
 
+    def kl_from(self, mean: Tensor, std: Tensor) -> Tensor:
+        """KL of N(mean, std^2 I) from the prior for each mean (b, *), std (), nats, (b,)."""
+        middle, wide = self.like(mean)
+        ratio = (expand(std, mean) / wide) ** 2
+        off = (mean - middle) / wide
+        kl = 0.5 * (ratio - 1 - ratio.log() + off.square())
+        return kl.reshape(len(mean), -1).sum(1)
+
     def like(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation as states x (b, *) are."""
         mean, std = (

@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, exp, expm1, log, sqrt
+from torch.special import log_ndtr
 
-from sdegen.checks import number
+from sdegen.checks import number, whole
 from sdegen.model.prediction import LinearPrediction
 from sdegen.sde.level import Level, expand
 from sdegen.solvers.equation import Reverse, renoise
@@ -31,6 +33,9 @@ class Head(Protocol):
 
     def variance(self, p: LinearPrediction, t: Level, s: Level, mean_eta: float) -> Tensor:
         """Of the step from t to s, (b, *)."""
+
+    def log_decoded(self, p: LinearPrediction, t: Level, s: Level) -> Tensor:
+        """log of the variance of x0 itself, given x_t, on a walk that ends at s, (b, *)."""
 
     def loss(self, p: LinearPrediction, x0: Tensor, z: Tensor, t: Level, s: Level) -> Tensor:
         """What it is trained on, (b, *), for x_t = alpha x0 + sigma z; the mean is a constant."""
@@ -71,6 +76,12 @@ class Range:
         first, way = expand(log(fresh) + 2 * low, more), expand(2 * (high - low), more)
         return first + way * f
 
+    def log_decoded(self, p: LinearPrediction, t: Level, s: Level) -> Tensor:
+        """log rho_s^(2 (1 - f)) rho_t^(2 f)."""
+        more = more_of(p)
+        f = (1 + more) / 2
+        return expand(-2 * s.lam, more) + expand(2 * (s.lam - t.lam), more) * f
+
     def loss(self, p: LinearPrediction, x0: Tensor, z: Tensor, t: Level, s: Level) -> Tensor:
         """KL of the step's Gaussian from the posterior given x0, nats."""
         return kl(p.x0.detach(), self.log_variance(more_of(p), t, s), x0, t, s)
@@ -85,6 +96,27 @@ def kl(mean_x0: Tensor, log_v: Tensor, x0: Tensor, t: Level, s: Level) -> Tensor
     return 0.5 * (log_v - log_small - 1 + exp(log_small - log_v) + off * exp(-log_v))
 
 
+def decoder(mean: Tensor, log_v: Tensor, x0: Tensor, levels: int) -> Tensor:
+    """-log P(x0) of each coordinate, (b, *), nats, x0 of values 2 k / (levels - 1) - 1.  Ho et al.
+    (2020), eq. 13.
+
+    P is what N(mean, v) has between the middles of neighbouring values, the first and the last
+    open to infinity. As a difference of logarithms it has a gradient however far the mean is. (A
+    std below a hundredth of a bin is that.)
+    """
+    half = 1 / (whole("levels", levels, 2) - 1)
+    std = exp(0.5 * log_v).clamp(min=0.02 * half)
+    off = x0 - mean
+    below = torch.where(x0 < -1 + half, -torch.inf, (off - half) / std)
+    above = torch.where(x0 > 1 - half, torch.inf, (off + half) / std)
+    turn = below + above > 0  # to where the normal distribution's values are small, not near 1
+    low, high = torch.where(turn, -above, below), torch.where(turn, -below, above)
+    ratio = log_ndtr(low) - log_ndtr(high)
+    return -log_ndtr(high) - torch.where(
+        low == -torch.inf, 0.0, torch.log(-torch.expm1(torch.where(low == -torch.inf, -1, ratio)))
+    )
+
+
 @dataclass(frozen=True)
 class Square:
     """E[eps^2 | x_t], of which Var[x0 | x_t] = rho^2 (more - eps^2), not below 0.
@@ -95,6 +127,11 @@ class Square:
     def variance(self, p: LinearPrediction, t: Level, s: Level, mean_eta: float) -> Tensor:
         """Of the step."""
         return of_data(p, (more_of(p) - p.eps.square()).clamp(min=0), t, s, mean_eta)
+
+    def log_decoded(self, p: LinearPrediction, t: Level, s: Level) -> Tensor:
+        """log Var[x0 | x_t]."""
+        eps2 = (more_of(p) - p.eps.square()).clamp(min=0)
+        return log(eps2) - expand(2 * t.lam, eps2)
 
     def loss(self, p: LinearPrediction, x0: Tensor, z: Tensor, t: Level, s: Level) -> Tensor:
         """(z^2 - more)^2."""
@@ -111,6 +148,11 @@ class Residual:
     def variance(self, p: LinearPrediction, t: Level, s: Level, mean_eta: float) -> Tensor:
         """Of the step."""
         return of_data(p, more_of(p).clamp(min=0), t, s, mean_eta)
+
+    def log_decoded(self, p: LinearPrediction, t: Level, s: Level) -> Tensor:
+        """log E[(x0 - x0_hat)^2 | x_t]."""
+        more = more_of(p)
+        return log(more.clamp(min=0)) - expand(2 * t.lam, more)
 
     def loss(self, p: LinearPrediction, x0: Tensor, z: Tensor, t: Level, s: Level) -> Tensor:
         """((z - eps_hat)^2 - more)^2."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import sdegen as sg
 from sdegen.exact.distributions import Gaussian
-from sdegen.guidance import Thresholded
+from sdegen.guidance import CFG, Thresholded
 from sdegen.likelihood import discrete_elbo
 from sdegen.losses import hybrid_loss
 from sdegen.noise import Seeded
@@ -226,3 +226,43 @@ def test_a_sample_is_its_own() -> None:
     how: dict[str, Any] = {"solver": LearnedVariance(Residual()), "steps": 4}
     both = sg.solve(model, x, noise=Seeded(0), **how).x
     close(both[1:2], sg.solve(model, x[1:2], noise=Seeded(0, 1), **how).x, rtol=1e-12)
+
+
+def test_guidance_moves_the_mean_alone() -> None:
+    """CFG of a model of two heads is CFG of its first output: the second is not mixed in,
+    and is not handed on."""
+
+    def first(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        return x * (1 + y[:, None])
+
+    def both(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        return torch.cat([first(x, t, y), 100.0 + 0 * x], dim=1)
+
+    x, y = normal(3, 2), torch.tensor([1, 2, 0])
+    one, two = sg.ScoreModel(first, VP).given(y=y), sg.ScoreModel(both, VP, heads=2).given(y=y)
+    guided = [CFG(model, 3.0, {"y": 0})(x, VP(0.5)) for model in (one, two)]
+    assert torch.equal(guided[0].eps, guided[1].eps)
+    assert guided[1].more is None
+
+
+@pytest.mark.parametrize("far", [0.5, 30.0])
+def test_the_bounds_mean_is_not_clipped(far: float) -> None:
+    """A mean outside the data's range costs what it is off, in the loss and in the bound, in nats:
+    clipping is of samplers."""
+    model = sg.ScoreModel(
+        lambda x, t: torch.cat([0 * x + far, 0 * x - 1], dim=1),
+        VP,
+        "x0",
+        heads=2,
+        data_range=(-1.0, 1.0),
+    )
+    x0 = torch.tensor([[0.5]], dtype=torch.float64)
+    t, s = VP(VP.T), VP(VP.t_min)
+    want = 0.5 * ((2 * s.lam).exp() - (2 * t.lam).exp()) * (far - 0.5) ** 2
+    close(discrete_elbo(model, x0, steps=1, variance=Range(), seed=0).diffusion[0], want, 1e-6)
+    draws = [torch.Generator().manual_seed(0) for _ in range(2)]
+    with_head, without = (
+        hybrid_loss(model, x0, head=Range(), steps=1, share=share, generator=g)
+        for share, g in zip((1.0, 0.0), draws, strict=True)
+    )
+    close(with_head - without, want.reshape(1), 1e-6, 1e-6)

@@ -1,0 +1,110 @@
+"""A second output for a model that is trained already: how far its mean is off."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from sdegen.checks import number, whole
+from sdegen.losses.dsm import check_data
+from sdegen.losses.hybrid import variance_loss
+from sdegen.losses.times import low_discrepancy
+from sdegen.model.score import ScoreModel
+from sdegen.networks.joined import Joined
+from sdegen.solvers.variances import Head, Range
+from sdegen.walks.grids import Grid, log_snr
+
+
+def with_head(model: ScoreModel, net: nn.Module) -> ScoreModel:
+    """A model of two heads: the mean of ``model``, to the bit, beside exp of what ``net`` says.
+
+    net: called as the model's own network, net(x, label, **conditions) -> (b, c, *), in its dtype
+         and on its device.  The model's network is copied, and frozen (``Joined``).
+
+    ValueError for what is no ScoreModel, or has two heads already, or is of a flow alone.
+    """
+    if type(model) is not ScoreModel or model.heads != 1:
+        raise ValueError(
+            f"A second output is for a ScoreModel of one, but this is {model!r}"
+            f"{' of two' if getattr(model, 'heads', 1) == 2 else ''}: give the model itself, and "
+            "wrap, if at all, afterwards."
+        )
+    if model.flow_only:
+        raise ValueError(
+            "A model of a flow alone has no reverse kernel whose variance there is to learn: take "
+            "one that is trained with independent noise."
+        )
+    own = model.net if isinstance(model.net, nn.Module) else None
+    joined = Joined(copy.deepcopy(own) if own is not None else model.net, net)
+    scaled = model.preconditioner
+    two = ScoreModel(
+        joined,
+        model.sde,
+        model.predicts,
+        time=model.time,
+        sigma_data=0.5 if scaled is None else scaled.sigma_data,
+        scale_input=scaled is not None,
+        data_range=model.data_range,
+        heads=2,
+    )
+    shared = {name: model.conditions[name] for name in model.shared}
+    each = {name: value for name, value in model.conditions.items() if name not in shared}
+    two = two.given(shared, **each)
+    return two.to(model.device)
+
+
+def fit_head(
+    model: ScoreModel,
+    head: Head,
+    data: Tensor,
+    steps: int,
+    *,
+    net: nn.Module,
+    batch_size: int = 256,
+    lr: float = 2e-3,
+    of: int = 25,
+    grid: Grid = log_snr,
+    seed: int = 0,
+) -> ScoreModel:
+    """Train ``net`` to say what ``head`` wants of a frozen model, ``steps`` of Adam on data
+    (n, *), and join the two.  Bao et al. (2022b), who train a last layer on frozen features.
+
+    head: ``Residual()``, NPR-DPM's, or ``Square()``, SN-DPM's; both are positive, and below 0
+          wherever the variance would be it is 0.
+    of:   the steps of the walk in ``grid`` on whose terms it is trained (``variance_loss``): what
+          is best does not depend on it.
+    Conditions of the model, as labels, have a value for each of the data.
+
+    The result samples with ``LearnedVariance(head)`` and is measured by
+    ``discrete_elbo(variance=head)``. ValueError for ``Range``, which is no matter of its step
+    alone, for data as ``dsm_loss`` has it, and for a model as ``with_head`` has it.
+    """
+    if isinstance(head, Range):
+        raise ValueError(
+            "Range lies between two variances of a step, so that what it says is of one number of "
+            "steps: fit Residual(), or train Range with the mean, by hybrid_loss."
+        )
+    check_data(data)
+    whole("steps", steps), whole("batch_size", batch_size), number("lr", lr, 0)
+    two, random = with_head(model, net).train(), torch.Generator().manual_seed(seed)
+    two.check_conditions(len(data))
+    adam = torch.optim.Adam(net.parameters(), lr)
+    for step in range(steps):
+        for group in adam.param_groups:
+            group["lr"] = lr * (1 - step / steps)
+        some = torch.randint(len(data), (batch_size,), generator=random)
+        loss = variance_loss(
+            two.take(some.to(two.device)),
+            data[some.to(data.device)].to(two.device),
+            head=head,
+            steps=of,
+            grid=grid,
+            draw=low_discrepancy,
+            generator=None if two.device.type != "cpu" else random,
+        ).mean()
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+    return two.eval()
