@@ -40,7 +40,6 @@ from sdegen.exact.distributions import (
 from sdegen.exact.orders import law
 from sdegen.files import write_json
 from sdegen.solvers import AdaptiveRK, SASolver
-from sdegen.solvers.blended import Blended
 
 N = 24
 BUDGETS = (5, 8, 10, 15, 20, 30, 50)
@@ -55,12 +54,6 @@ SDES = {
     "flow": sg.FlowSDE(),
 }
 Made = Callable[[int], dict[str, Any]]
-
-
-def blend(nfe: int) -> dict[str, Any]:
-    """With the order and the last step of ``recommended``."""
-    k = 4 if nfe < 40 else 5
-    return {"solver": Blended(k, k, euler_at_final=nfe < 12), "walk": "focused"}
 
 
 def fixed(solver: sg.Solver, walk: str) -> Made:
@@ -79,7 +72,11 @@ PEERS: dict[str, Made] = {
     "iPNDM, focused": fixed(sg.solvers.IPNDM(), "focused"),
     "eps of order 3 in lam, log_snr": fixed(sg.Multistep(3, prediction="eps"), "log_snr"),
 }
-METHODS: dict[str, Made] = {"recommended": lambda nfe: {}, "blended": blend, **PEERS}
+METHODS: dict[str, Made] = {
+    "recommended": lambda nfe: {},
+    "blended": lambda nfe: {"solver": "blended"},
+    **PEERS,
+}
 
 
 # --------------------------------------------------------------------------------- problems
@@ -159,7 +156,8 @@ def start(problem: Problem, sde: sg.LinearSDE) -> Tensor:
 def measured(model: Any, x: Tensor, exact: Tensor, make: Made, nfe: int) -> dict[str, float]:
     """rms and median of one method at one budget; 1e3 for what is no number."""
     found = pathwise(sg.sample(model, x, nfe=nfe, **make(nfe)).double(), exact)
-    return {k: v if math.isfinite(v) else 1e3 for k, v in found.items()}
+    kept = {k: found[k] for k in ("rms", "median")}
+    return {k: float(f"{v:.4g}") if math.isfinite(v) else 1e3 for k, v in kept.items()}
 
 
 def exactly(chosen: dict[str, Problem]) -> dict[str, Any]:
@@ -188,7 +186,9 @@ def table(rows: dict[str, Any], names: list[str]) -> dict[str, Any]:
 
         def ratio(method: str, nfe: int, of: Callable[[str], bool], what: str = what) -> float:
             keys = [k for k in rows[method] if k.endswith(f"; {nfe}") and of(k)]
-            return round(mean(rows[method][k][what] / rows["recommended"][k][what] for k in keys), 3)
+            return round(
+                mean(rows[method][k][what] / rows["recommended"][k][what] for k in keys), 3
+            )
 
         every = {m: [ratio(m, n, lambda k: True) for n in BUDGETS] for m in rows}
         best = [min(every[m][i] for m in PEERS) for i in range(len(BUDGETS))]
@@ -196,10 +196,12 @@ def table(rows: dict[str, Any], names: list[str]) -> dict[str, Any]:
         for n in BUDGETS:
             keys = [k for k in rows["recommended"] if k.endswith(f"; {n}")]
             least = {k: min(rows[m][k][what] for m in PEERS) for k in keys}
-            after.append([
-                round(mean(rows[m][k][what] / least[k] for k in keys), 3)
-                for m in ("recommended", "blended")
-            ])
+            after.append(
+                [
+                    round(mean(rows[m][k][what] / least[k] for k in keys), 3)
+                    for m in ("recommended", "blended")
+                ]
+            )
         said[what] = {
             "methods": every,
             "blended beside the best fixed peer": [
@@ -226,7 +228,9 @@ def network(path: Path) -> dict[str, Any]:
     fine = sg.Multistep(5, corrector=5, clock="wide")
     exact = sg.sample(model, x, solver=fine, walk="focused", steps=200)
     return {
-        name: {str(nfe): measured(model, x, exact, METHODS[name], nfe) for nfe in (*BUDGETS[:5], 35)}
+        name: {
+            str(nfe): measured(model, x, exact, METHODS[name], nfe) for nfe in (*BUDGETS[:5], 35)
+        }
         for name in ("recommended", "blended", "DPM-Solver++(2M), karras")
     }
 

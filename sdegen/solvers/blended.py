@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from sdegen.sde.level import Level, expand
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.exponential import DataForm, Form, StraightForm, advance, lagrange
 from sdegen.solvers.multistep import check_corrector, corrected
-from sdegen.solvers.solver import Preset, Solver, Step
+from sdegen.solvers.solver import Solver, Step
 from sdegen.solvers.traits import Traits, exponential
 
 FORMS: tuple[Form, ...] = (DataForm(), StraightForm())
@@ -72,9 +72,7 @@ class Blended(Solver):
     power: float = 1.0
     keep: float = 0.5
     euler_at_final: bool = False
-    presets: ClassVar = {
-        "blended": Preset({}, "Adams-Bashforth-Moulton in x0 and eps - x0, blended by discrepancy"),
-    }
+    presets: ClassVar = {}  # by the name "blended" a chooser sets it for a budget
 
     def __post_init__(self) -> None:
         whole("Blended's order", self.order, 1)

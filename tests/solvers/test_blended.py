@@ -12,7 +12,6 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.exact.distributions import Gaussian, exact_model
-from sdegen.exact.orders import flow_order
 from sdegen.solvers import Blended
 from sdegen.solvers.blended import FORMS, discrepancies
 from tests.cases import MIXTURE, close, normal, refused
@@ -84,12 +83,27 @@ def test_the_better_prediction_gets_the_larger_share() -> None:
 # ------------------------------------------------------------------------------------------- laws
 
 
+def off(solver: sg.Solver, steps: int) -> float:
+    """Against a Gaussian's flow in closed form."""
+    problem = Gaussian([0.3, -0.2], [0.8, 0.05])
+    x, top, bottom = normal(4, 2), SDE(SDE.T), SDE(SDE.t_min)
+    got = sg.sample(exact_model(problem, SDE), x, solver=solver, steps=steps)
+    return float((got - problem.flow(x, top, bottom)).square().mean().sqrt())
+
+
 @pytest.mark.parametrize(("order", "corrector", "claimed"), [(1, 2, 2), (3, 3, 3)])
-def test_orders_are_those_claimed(order: int, corrector: int, claimed: int) -> None:
-    """The blend has at least the order of its forms; where their errors cancel, a slope above."""
-    solver = Blended(order, corrector)
+def test_equal_shares_have_the_order_claimed(order: int, corrector: int, claimed: int) -> None:
+    """power = 0: what moving shares do to an error is between those of the forms, see below."""
+    solver = Blended(order, corrector, power=0.0)
     assert solver.traits.order == claimed
-    assert flow_order(solver, SDE, (48, 96)) > claimed - 0.3
+    assert math.log2(off(solver, 40) / off(solver, 80)) > claimed - 0.3
+
+
+def test_the_blend_is_no_worse_than_the_worse_of_its_predictions() -> None:
+    how: dict[str, Any] = {"order": 3, "corrector": 3, "clock": "wide"}
+    for steps in (8, 20):
+        alone = [off(sg.Multistep(**how, prediction=q), steps) for q in ("x0", "straight")]
+        assert off(Blended(3, 3), steps) < 1.1 * max(alone)
 
 
 def test_a_sample_alone_is_the_one_in_the_batch_and_a_nan_stays_its_own() -> None:
@@ -119,6 +133,9 @@ def test_states_of_any_shape_in_float32_and_under_inference_mode(shape: tuple[in
 def test_a_step_is_one_network_call() -> None:
     solution = sg.solve(MODEL, normal(3, 2), solver="blended", nfe=6)
     assert solution.nfe.tolist() == [6, 6, 6]
+    assert solution.solver == Blended(4, 4, euler_at_final=True)
+    many = sg.sampling.Plan.of(MODEL, (2, 2), solver="blended", nfe=40).solver
+    assert many == Blended(5, 5)
 
 
 # ---------------------------------------------------------------------------------------- refused
