@@ -54,6 +54,11 @@ values than the order asks for: see [design](design.md).
 their guidance in between, Lie and Trotter's or Strang's ([conditions](guidance.md)). Its order is
 1, and 2 for `Split(DPMSolverPPSinglestep(2), 2)`, whose inner method remembers nothing
 (tests/solvers/test_splitting.py).
+
+`Blended(order, corrector)`, `solver="blended"` for a budget, is not in this table either: its
+weights depend on the states, and where the errors of its two predictions cancel its slopes lie
+above the order of both, which is the corrector's (tests/solvers/test_blended.py). It solves the
+flow, eta = 0, alone.
 """
 
 

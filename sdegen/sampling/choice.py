@@ -13,6 +13,7 @@ from sdegen.guidance.wrapped import jumps, strength_of
 from sdegen.model.denoiser import Denoiser
 from sdegen.sampling.recipes import recommended
 from sdegen.sde.process import linear
+from sdegen.solvers.blended import Blended
 from sdegen.solvers.registry import named, register
 from sdegen.solvers.solver import Solver, check_solver
 from sdegen.walks.grids import WalkLike
@@ -49,6 +50,24 @@ class Recommended:
 
 
 register("recommended", Recommended)
+
+
+@dataclass(frozen=True)
+class BlendedChoice:
+    """``Blended`` as ``Recommended`` would set it: four values, from 40 calls on five, below 12 an
+    Euler's last step, on the focused walk. Where it gains and where it loses: docs/benchmarks.md.
+
+    ValueError for an SDE without marginals.
+    """
+
+    def choose(self, model: Denoiser, shape: tuple[int, ...], nfe: int) -> tuple[Solver, WalkLike]:
+        """The solver and the walk."""
+        linear(model.sde, "The blend of predictions", "use Heun() or EulerMaruyama()")
+        k = 4 if nfe < 40 else 5
+        return Blended(k, corrector=k, euler_at_final=nfe < 12), "focused"
+
+
+register("blended", BlendedChoice)
 
 
 def resolved(solver: Solver | Chooser | str | None) -> Solver | Chooser:

@@ -7,6 +7,7 @@ those of other packages.
 from sdegen.solvers.adams import AdaptiveMultistep
 from sdegen.solvers.analytic import AnalyticDPM, analytic_dpm
 from sdegen.solvers.backends import SciPy, TorchDiffEq, TorchSDE
+from sdegen.solvers.blended import Blended
 from sdegen.solvers.classical import RK3, RK4, RK5, Euler, Heun, RungeKutta
 from sdegen.solvers.correctors import AnnealedLangevin, Corrector, Langevin, PredictorCorrector
 from sdegen.solvers.deis import DEIS, ERSDE, IPNDM, PLMS
@@ -52,6 +53,7 @@ __all__ = [
     "AnalyticDPM",
     "Ancestral",
     "AnnealedLangevin",
+    "Blended",
     "Corrector",
     "DPMSolver",
     "DPMSolverMultistep",

@@ -206,7 +206,7 @@ def test_every_solver_that_is_public_is_among_those_tested() -> None:
     solvers = {c for c in public if isinstance(c, type) and issubclass(c, sg.Solver)}
     # Two are made from a model, four take models of a kind alone: they have tests of their own.
     own = {sg.solvers.Tuned, sg.solvers.AnalyticDPM, sg.solvers.Split}
-    own |= {sg.solvers.Jump, sg.solvers.Student, sg.solvers.LearnedVariance}
+    own |= {sg.solvers.Jump, sg.solvers.Student, sg.solvers.LearnedVariance, sg.solvers.Blended}
     apart = {*own, *filter(isabstract, solvers)}
     assert len(solvers) > 30 and solvers - apart <= {type(each) for each in EVERY_SOLVER.values()}
 
