@@ -1,6 +1,7 @@
 """What score models are trained on: denoising score matching, its weightings and times, and
 what is seen of the data beside."""
 
+from sdegen.losses.coding import reconstruction
 from sdegen.losses.conditions import dropped
 from sdegen.losses.couplings import Coupling, MinibatchOT, independent_noise, stored
 from sdegen.losses.degradations import (
@@ -51,6 +52,7 @@ __all__ = [
     "matched",
     "noisy_ce",
     "paired",
+    "reconstruction",
     "stored",
     "uniform_time",
     "vdm_loss",

@@ -219,7 +219,8 @@ def watch(trainer: Trainer, wish: Any, progress: Progress) -> int:
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration that a checkpoint must share with the run that continues it."""
-    names = ("sde", "net", "model", "data", "loss", "conditional")
+    known = ("sde", "net", "model", "data", "loss", "conditional", "coder")
+    names = [name for name in known if name in config]
     fixed = ("batch_size", "optimizer", "warmup", "clip", "ema", "seed")
     usual = TrainSettings()
     # Settings that came later count where they are not what was before them.

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from sdegen.files import atomic, load_weights, read_header, read_tensors, write_tensors
-from sdegen.model.score import ScoreModel
 from sdegen.training.averages import Averages, part, place
 from sdegen.training.shards import in_host, like
 
@@ -27,7 +26,7 @@ def kept_path(folder: Path, step: int) -> Path:
 
 def write_checkpoint(
     folder: Path,
-    model: ScoreModel,
+    model: torch.nn.Module,
     averages: Averages,
     optimizer: torch.optim.Optimizer,
     about: dict[str, Any],
@@ -72,7 +71,7 @@ def restore(
     path: Path,
     tensors: dict[str, Tensor],
     about: dict[str, Any],
-    model: ScoreModel,
+    model: torch.nn.Module,
     averages: Averages,
     optimizer: torch.optim.Optimizer,
 ) -> None:

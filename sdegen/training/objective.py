@@ -9,13 +9,19 @@ from torch import Tensor, nn
 
 from sdegen.model.score import ScoreModel
 
-Loss = Callable[[ScoreModel, Tensor], Tensor]
+Loss = Callable[[Any, Tensor], Tensor]
+"""(model, x0) -> losses (b,)."""
+
+
+def network_of(model: nn.Module) -> Any:
+    """The network of what is trained: a score model's, and of another module itself."""
+    return model.net if isinstance(model, ScoreModel) else model
 
 
 class Objective(nn.Module):
     """Model and loss in one module, so that distributed engines wrap the whole of a step."""
 
-    def __init__(self, model: ScoreModel, loss: Loss, conditional: bool) -> None:
+    def __init__(self, model: Any, loss: Loss, conditional: bool) -> None:
         super().__init__()
         self.model, self.loss, self.conditional = model, loss, conditional
 
