@@ -20,7 +20,8 @@ def run(config: dict[str, Any]) -> float | None:
     with the signal's number."""
     from hydra.core.hydra_config import HydraConfig
 
-    from sdegen.runs.autoencoding import codes, train_autoencoder
+    from sdegen.runs.autoencoding import train_autoencoder
+    from sdegen.runs.coders import codes
     from sdegen.runs.compare import table, value_of
     from sdegen.runs.students import in_rounds
     from sdegen.runs.train import train_run

@@ -18,42 +18,45 @@ from sdegen.latents.coding import Latent, posteriors
 
 
 class Encoded(Dataset[Any]):
-    """States z ~ q(z | x) of every x of a data set, from their means and standard deviations.
+    """States (z - shift) scale of z ~ q(z | x), for every x of a data set.
 
-    mean, std: (n, channels, *), scaled.  given: conditions (n, ...) by name.  classes, names: of
-    the labels y.
+    latent: whose shift and scale.  mean, std: of q, (n, channels, *), the coder's own, on the CPU.
+    given:  conditions (n, ...) by name.  classes, names: of the labels y.
 
     An item is (z, y), (z, {name: condition}) or z alone, as the data's were. z is drawn from
     torch's generator: afresh in every epoch, and by ``SeededItems`` the same in a run that goes
-    on. ``plain`` is one draw of each as an array.
+    on. ``plain`` is one draw of each, always the same.
     """
 
     levels = 0
 
     def __init__(
         self,
+        latent: Latent,
         mean: Tensor,
         std: Tensor,
         given: dict[str, Tensor] | None = None,
         classes: int = 0,
         names: tuple[str, ...] = (),
     ) -> None:
-        self.mean, self.std, self.given = mean, std, given or {}
+        self.latent, self.mean, self.std, self.given = latent, mean, std, given or {}
         self.classes, self.names = classes, names
         self.shape = tuple(mean.shape[1:])
         y = self.given.get("y")
         self.y = torch.zeros(len(mean), dtype=torch.int64) if y is None else y
+        shift, scale = latent.like(mean)
+        self.shift, self.scale = shift.cpu()[None], scale.cpu()[None]
 
     def __len__(self) -> int:
         return len(self.mean)
 
     def __getitem__(self, i: int) -> Any:
-        mean = self.mean[i]
-        z = mean + self.std[i] * torch.randn(mean.shape)
+        mean = self.mean[i : i + 1] if i >= 0 else self.mean[i:][:1]
+        z = (mean + self.std[i] * torch.randn(mean.shape) - self.shift) * self.scale
         given = {name: value[i] for name, value in self.given.items()}
         if not given:
-            return z
-        return (z, given["y"]) if list(given) == ["y"] else (z, given)
+            return z[0]
+        return (z[0], given["y"]) if list(given) == ["y"] else (z[0], given)
 
     @property
     def plain(self) -> Dataset[Any]:
@@ -61,8 +64,16 @@ class Encoded(Dataset[Any]):
         noise = torch.randn(self.mean.shape, generator=torch.Generator().manual_seed(0))
         z = self.mean + self.std * noise
         if set(self.given) <= {"y"}:
-            return ArrayData(z, self.y if self.classes else None, 0, self.names)
-        return Encoded(z, torch.zeros_like(z), self.given, self.classes, self.names)
+            y = self.y if self.classes else None
+            return ArrayData((z - self.shift) * self.scale, y, 0, self.names)
+        still = torch.zeros_like(z)
+        return Encoded(self.latent, z, still, self.given, self.classes, self.names)
+
+    def write(self, path: Path, data: Any) -> None:
+        """Means, standard deviations and conditions of these data in a file, atomically."""
+        given = {f"given.{name}": value for name, value in self.given.items()}
+        tensors = {"mean": self.mean, "std": self.std, **given}
+        write_tensors(path, tensors, about(self.latent, data))
 
 
 def encoded(data: Any, latent: Latent, path: Path | None = None, batch: int = 256) -> Encoded:
@@ -73,25 +84,22 @@ def encoded(data: Any, latent: Latent, path: Path | None = None, batch: int = 25
     epoch anew, flips and crops, is left out.
 
     ValueError for a file of another coder or of other data, for conditions that are not tensors,
-    for latents of another scale's channels, and for a stream.
+    for a scale of other channels than the latents have, and for a stream.
     """
-    about: dict[str, Any] = {}
+    if path is not None and path.is_file():
+        found = read_header(path)
+        for name, value in about(latent, data).items():
+            if found.get(name) != value:
+                what = "coder" if name == "coder" else "data set"
+                raise ValueError(
+                    f"The latents {path} are of another {what}: delete them, or keep these in "
+                    "another file."
+                )
+        return of_tensors(read_tensors(path)[0], latent, data)
+    made = of_tensors(everything(latent, data, batch), latent, data)
     if path is not None:
-        about = {"coder": digest(latent.coder), **described(data)}
-        if path.is_file():
-            found = read_header(path)
-            for name, value in about.items():
-                if found.get(name) != value:
-                    what = "coder" if name == "coder" else "data set"
-                    raise ValueError(
-                        f"The latents {path} are of another {what}: delete them, or keep these "
-                        "in another file."
-                    )
-            return scaled(read_tensors(path)[0], latent, data)
-    tensors = everything(latent, data, batch)
-    if path is not None:
-        write_tensors(path, tensors, about)
-    return scaled(tensors, latent, data)
+        made.write(path, data)
+    return made
 
 
 def everything(latent: Latent, data: Any, batch: int) -> dict[str, Tensor]:
@@ -114,23 +122,24 @@ def named(given: dict[str, Any]) -> dict[str, Tensor]:
     return {f"given.{name}": value for name, value in given.items()}
 
 
-def scaled(tensors: dict[str, Tensor], latent: Latent, data: Any) -> Encoded:
-    """The data set of a coder's own means and standard deviations."""
-    shift, scale = latent.like(tensors["mean"])
+def of_tensors(tensors: dict[str, Tensor], latent: Latent, data: Any) -> Encoded:
+    """The data set of a file's tensors."""
     given = {k.removeprefix("given."): v for k, v in tensors.items() if k.startswith("given.")}
     classes = int(getattr(data, "classes", 0))
-    if not classes and "y" in given:  # an array without labels says 0 of all
-        given = {name: value for name, value in given.items() if name != "y"}
+    if not classes:  # an array without labels says 0 of all
+        given.pop("y", None)
     names = tuple(getattr(data, "names", ()))
-    mean, std = (tensors["mean"] - shift) * scale, tensors["std"] * scale
-    return Encoded(mean, std, given, classes, names)
+    return Encoded(latent, tensors["mean"], tensors["std"], given, classes, names)
+
+
+def about(latent: Latent, data: Any) -> dict[str, Any]:
+    """What a file of latents says that it is of."""
+    return {"coder": digest(latent.coder), **described(data)}
 
 
 def described(data: Any) -> dict[str, Any]:
     """Of a data set what tells it from another: how many items, and the first and the last."""
     data = plain(data)
-    if not hasattr(data, "__len__") or not len(data):
-        return {}
     ends = hashlib.sha256()
     for i in (0, len(data) - 1):
         x, _ = split(torch.utils.data.default_collate([data[i]]))

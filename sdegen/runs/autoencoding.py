@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from inspect import isclass
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -16,13 +14,13 @@ from torch.utils.data import default_collate
 
 from sdegen.data import gather
 from sdegen.data.items import split
-from sdegen.files import claim, load_weights, locked, read_tensors, write_json, write_tensors
+from sdegen.files import claim, locked, write_json, write_tensors
 from sdegen.metrics.restored import psnr
 from sdegen.networks import Autoencoder, VQAutoencoder, perplexity
-from sdegen.runs.begun import as_begun, as_recorded
-from sdegen.runs.build import build, build_data, build_optimizer, build_trackers, refuse_strangers
+from sdegen.runs.begun import as_begun
+from sdegen.runs.build import build, build_data, build_optimizer, build_trackers
+from sdegen.runs.coders import build_coder
 from sdegen.runs.folder import WEIGHTS, with_length
-from sdegen.runs.network import facts, parameters
 from sdegen.runs.pictures import curve, drawable
 from sdegen.runs.settings import Experiment
 from sdegen.runs.train import Trained, begins, first_process, identity, refuse_data, two_of
@@ -35,33 +33,6 @@ LEFT_OUT = ("task", "teacher.run", "coder.run", "conditional", "objective")
 MOST = 1000
 """Data that reconstructions are measured on."""
 SHOWN = 10
-
-
-def codes(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration's network is an autoencoder."""
-    node, packages = config["net"], config["packages"]
-    refuse_strangers(node, packages)
-    try:
-        found = resolve_name(str(node.get("_target_")))
-    except Exception:  # whatever a module raises that is imported here; its building says it
-        return False
-    return isclass(found) and issubclass(found, Autoencoder)
-
-
-def build_coder(config: Mapping[str, Any], shape: Sequence[int]) -> Autoencoder:
-    """The autoencoder of a configuration, for data of a shape; ValueError for data that it cannot
-    code."""
-    node, packages = config["net"], config["packages"]
-    known, asked = facts(shape, 0), parameters(node, packages)
-    if "channels" not in known:
-        raise ValueError(
-            f"Samples of shape {tuple(shape)} are vectors, but an autoencoder is of series, "
-            "images or volumes (channels, *space)."
-        )
-    given = {name: known[name] for name in known if name in asked and name not in node}
-    coder: Autoencoder = build(node, packages, **given)
-    coder.latent_shape(shape)
-    return coder
 
 
 def train_autoencoder(config: dict[str, Any], folder: Path, say: Callable[[str], None]) -> Trained:
@@ -197,19 +168,3 @@ def picture(coder: Autoencoder, x: Tensor, path: Path) -> None:
     device = coder.log_noise.device
     back = coder.decode(coder.posterior(x.to(device))[0]).cpu()
     save_samples(torch.cat([x, back]).float(), path, "images, reconstructions", len(x))
-
-
-def load_coder(folder: Path, packages: Sequence[str] = (), device: str = "cpu") -> Autoencoder:
-    """The autoencoder of a finished run, at rest; ValueError where there is none."""
-    from sdegen.runs.folder import device_of
-
-    tensors, header = read_tensors(folder / WEIGHTS)
-    config = {**as_recorded(header["config"]), "packages": list(packages)}
-    if not codes(config):
-        raise ValueError(
-            f"The run in {folder} is no autoencoder, but {config['net'].get('_target_')}: train "
-            "one with sdegen-train experiment=autoencoder."
-        )
-    coder = build_coder(config, header["shape"])
-    load_weights(coder, tensors, folder / WEIGHTS)
-    return coder.to(device_of(device)).eval().requires_grad_(False)

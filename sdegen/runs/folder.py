@@ -116,6 +116,17 @@ def generating(run: Run, what: str) -> Run:
     return run
 
 
+def of_data(run: Run, what: str) -> Run:
+    """A run itself; ValueError for one that lives in latents, where ``what`` is for models of the
+    data themselves."""
+    if coder := run.config.get("coder"):
+        raise ValueError(
+            f"{what} is for models of the data themselves, but {run.folder} is a model of the "
+            f"latents of {coder['run']}."
+        )
+    return run
+
+
 def load(
     folder: str | Path,
     device: str = "cpu",

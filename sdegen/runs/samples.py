@@ -20,9 +20,10 @@ from sdegen.metrics.restored import Restored
 from sdegen.noise import Brownian, Noise, Seeded
 from sdegen.runs.build import build
 from sdegen.runs.chunks import SAMPLES, Chunk, Dealt, Job, Shelf, alone, among, gathered
+from sdegen.runs.coders import Decoded
 from sdegen.runs.compare import as_json, timed_solve, value_of
 from sdegen.runs.exports import EXPORTS, refuse_export
-from sdegen.runs.folder import Run, device_of, load_run, quality_of
+from sdegen.runs.folder import Run, device_of, load_run, of_data, quality_of
 from sdegen.runs.guiding import guide_of
 from sdegen.runs.pictures import picture, shown
 from sdegen.runs.ranks import ranks
@@ -82,7 +83,9 @@ def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled 
     device_number(settings.device, settings.devices - 1)
     which = settings.weights, settings.step, settings.ema
     run = load_run(Path(settings.run), settings.packages, device, *which)
-    refuse_export(settings.formats, run.shape)
+    if run.config.get("coder") and settings.task:
+        of_data(run, "A task")
+    refuse_export(settings.formats, Decoded.of(run, settings.packages, device).shape)
     folder = run.folder / "samples" / settings.title
     if team is not None and team.rank:
         todo, (how, shelf) = team.share()
@@ -176,6 +179,7 @@ class Maker:
     ) -> None:
         self.settings, self.run, self.choice = settings, run, None
         chosen = numbers_of(settings.classes, run)
+        self.decoded = Decoded.of(run, settings.packages, str(run.model.device))
         self.job = job_of(settings, run, chosen if settings.classes else ())
         self.n = self.job.n if self.job else settings.n
         self.labels = None
@@ -214,7 +218,7 @@ class Maker:
         if self.job:
             start = self.job.begin(model, first, m, random.get("noise"))
         solution, seconds = timed_solve(model, start, watch=self.watch, **self.how, **random)
-        x = self.job.ended(solution.x, first, m) if self.job else solution.x
+        x = self.job.ended(solution.x, first, m) if self.job else self.decoded(solution.x)
         made: dict[str, Tensor] = {"x": x, "nfe": solution.nfe, "status": solution.status}
         if self.labels is not None:
             made["y"] = self.labels[first : first + m]

@@ -30,7 +30,7 @@ from sdegen.solvers.stochastic import DDIM
 TAUGHT = "sdegen.runs.students.teacher"
 """The ``_target_`` of a teacher in a loss."""
 
-INHERITED = ("sde", "net", "model", "data", "conditional", "sigma_data")
+INHERITED = ("sde", "net", "model", "data", "conditional", "sigma_data", "coder")
 """What a student has of its teacher."""
 
 PAIRS = "pairs.safetensors"
@@ -94,7 +94,8 @@ def content_of(folder: Path) -> str:
     hashed = hashlib.sha256()
     for name in sorted(tensors):
         hashed.update(
-            name.encode() + tensors[name].contiguous().view(torch.uint8).numpy().tobytes()
+            name.encode()
+            + tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         )
     return hashed.hexdigest()[:16]
 
