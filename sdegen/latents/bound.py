@@ -2,7 +2,7 @@
 
     log p(x) >= E_q(z | x) [log p(x | z) + log p_SDE(z) - log q(z | x)]
 
-Kingma and Welling (2014), eq. 2, with a diffusion model as the prior: Vahdat et al. (2021), eq. 1.
+Kingma & Welling (2014), eq. 2, with a diffusion model as the prior: Vahdat et al. (2021), eq. 1.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ class Autoencoder(nn.Module, ABC):
 
 
 class KLAutoencoder(Autoencoder):
-    """Gaussian latents, held a little to N(0, I).  Kingma and Welling (2014); Rombach et al.
+    """Gaussian latents, held a little to N(0, I).  Kingma & Welling (2014); Rombach et al.
     (2022), section 3.1 and appendix G.
 
         q(z | x) = N(m, v)      cost = kl_weight KL(q || N(0, I))

@@ -102,7 +102,13 @@ def with_latents(config: dict[str, Any], data: Any, folder: Path) -> tuple[dict[
     if not coder:
         return config, data
     before = begun(folder).get("run", {}).get("config", {}).get("coder") or {}
-    if before.get("content") == coder["content"]:
+    if before:
+        if before["content"] != coder["content"]:
+            raise ValueError(
+                f"The run in {folder} was begun in the latents of {before['content']}, but the "
+                f"autoencoder in {coder['run']} has other weights, {coder['content']}: bring those "
+                "back, or begin anew (name=...)."
+            )
         coder = {**before, "run": coder["run"]}
     config = {**config, "coder": coder}
     device = config["train"]["device"]

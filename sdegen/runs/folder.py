@@ -84,6 +84,11 @@ def load_run(
             )
         header = {**header["run"], "step": header["step"]}
     config, shape, classes = as_recorded(header["config"]), header["shape"], header["classes"]
+    if "sde" not in config:
+        raise ValueError(
+            f"The run in {folder} is an autoencoder, which generates nothing by itself: train a "
+            f"model in its latents, sdegen-train experiment=latent coder.run={folder}."
+        )
     model = build_model({**config, "packages": packages}, shape, classes)
     load_weights(model, tensors, path)
     at, later = header.get("step"), trained_until(folder)

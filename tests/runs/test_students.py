@@ -28,7 +28,7 @@ TINY = (
 
 def weights_alone(model: Any, config: Any, compared: Any, folder: Path, *rest: Any) -> list[Any]:
     """What a finished run leaves behind, without pictures and table."""
-    write_tensors(folder / WEIGHTS, model.state_dict(), rest[-2])
+    write_tensors(folder / WEIGHTS, model.state_dict(), rest[4])
     return []
 
 
