@@ -49,6 +49,7 @@ likelihood
 diffusers
 training
 few-steps
+latents
 scale
 data
 metrics

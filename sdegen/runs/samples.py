@@ -85,7 +85,7 @@ def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled 
     run = load_run(Path(settings.run), settings.packages, device, *which)
     if run.config.get("coder") and settings.task:
         of_data(run, "A task")
-    refuse_export(settings.formats, Decoded.of(run, settings.packages, device).shape)
+    refuse_export(settings.formats, list(Decoded.of(run, settings.packages, device).shape))
     folder = run.folder / "samples" / settings.title
     if team is not None and team.rank:
         todo, (how, shelf) = team.share()

@@ -165,3 +165,28 @@ def test_the_cost_of_codes_is_what_they_are_off_by() -> None:
     close(coder(x).cost, 0.25 * off, 1e-6)
     assert not std.any()
     close(coder.decode(z), coder(x).x, 1e-5)
+
+
+def test_processes_add_up_what_came_to_their_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two halves of a batch, each with what the other reports, learn what the whole teaches."""
+    torch.manual_seed(0)
+    z, alone = torch.randn(8, 2), Codebook(4, 2, restart=0.0)
+    halves = [Codebook(4, 2, restart=0.0) for _ in range(2)]
+    for half in halves:
+        half.load_state_dict(alone.state_dict())
+    reported: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda tensor, source: None)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda new: reported.append(new.clone()))
+    for half, part in zip(halves, z.split(4), strict=True):
+        half(part)
+    both = reported[0] + reported[1]
+    for half, part in zip(halves, z.split(4), strict=True):
+        half.load_state_dict(alone.state_dict())
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda new: new.copy_(both))
+        half(part)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
+    alone(z)
+    for half in halves:
+        close(half.codes, alone.codes, 1e-5)
+        close(half.counts, alone.counts, 1e-6)

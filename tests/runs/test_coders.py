@@ -22,7 +22,7 @@ from sdegen.runs.train import train_run
 from sdegen.training.checkpoint import CHECKPOINT
 from tests.cases import close, refused
 from tests.configs import composed
-from tests.runs.test_students import train_alone
+from tests.trainers import train_alone
 
 TINY = ("train.steps=3", "train.batch_size=8", "train.log_every=1", "device=cpu", "name=x")
 

@@ -13,9 +13,9 @@ from sdegen.distill import GuidedOnce
 from sdegen.files import read_header, read_tensors, write_tensors
 from sdegen.runs.folder import WEIGHTS, generating, load_run
 from sdegen.runs.students import PAIRS, as_sampled, content_of, in_rounds, teacher
-from sdegen.runs.train import train_run
 from tests.cases import close, refused
 from tests.configs import composed
+from tests.trainers import train_alone
 
 TINY = (
     "train.steps=2",
@@ -24,18 +24,6 @@ TINY = (
     "device=cpu",
     "name=x",
 )
-
-
-def weights_alone(model: Any, config: Any, compared: Any, folder: Path, *rest: Any) -> list[Any]:
-    """What a finished run leaves behind, without pictures and table."""
-    write_tensors(folder / WEIGHTS, model.state_dict(), rest[4])
-    return []
-
-
-def train_alone(config: dict[str, Any], folder: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sdegen.runs.train.finish", weights_alone)
-        train_run(config, folder, say=lambda text: None)
 
 
 def trained(folder: Path, *overrides: str) -> Path:
