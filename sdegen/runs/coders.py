@@ -106,8 +106,8 @@ def with_latents(config: dict[str, Any], data: Any, folder: Path) -> tuple[dict[
         if before["content"] != coder["content"]:
             raise ValueError(
                 f"The run in {folder} was begun in the latents of {before['content']}, but the "
-                f"autoencoder in {coder['run']} has other weights, {coder['content']}: bring those "
-                "back, or begin anew (name=...)."
+                f"autoencoder in {coder['run']} has other weights, {coder['content']}: bring "
+                "those back, or begin anew (name=...)."
             )
         coder = {**before, "run": coder["run"]}
     config = {**config, "coder": coder}
