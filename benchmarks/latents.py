@@ -2,7 +2,7 @@
 
     sdegen-train experiment=autoencoder
     sdegen-train experiment=autoencoder net=vq_autoencoder name=codes
-    python benchmarks/latents.py outputs/autoencoder outputs/codes    writes benchmarks/latents.json
+    python benchmarks/latents.py outputs/autoencoder outputs/codes  writes benchmarks/latents.json
 
 PSNR of decoded means on held-out patches; the codes in use, exp of the entropy of their shares;
 and two models of one U-Net and one loss, in the first autoencoder's latents and of the pixels,
