@@ -51,6 +51,7 @@ diffusers
 training
 few-steps
 adapters
+latents
 scale
 data
 metrics

@@ -1,15 +1,19 @@
-"""A trainer whose run takes no time, in a folder."""
+"""A trainer whose run takes no time, in a folder; and runs without what they leave in the end."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import sdegen as sg
 from sdegen.data import toy
+from sdegen.files import write_tensors
 from sdegen.networks import MLP
+from sdegen.runs.folder import WEIGHTS
+from sdegen.runs.train import train_run
 from sdegen.training import Trainer, TrainSettings
 
 
@@ -35,3 +39,15 @@ def trainer(
         identity=identity,
         held_out=held_out,
     )
+
+
+def weights_alone(model: Any, config: Any, compared: Any, folder: Path, *rest: Any) -> list[Any]:
+    """What a finished run leaves behind, without pictures and table."""
+    write_tensors(folder / WEIGHTS, model.state_dict(), rest[4])
+    return []
+
+
+def train_alone(config: dict[str, Any], folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sdegen.runs.train.finish", weights_alone)
+        train_run(config, folder, say=lambda text: None)

@@ -168,9 +168,10 @@ def guidance(
 def run(path: str, packages: list[str] | None = None) -> Problem:
     """A network that sdegen-train trained, in float64; beside it the data it was trained on."""
     from sdegen.runs.build import build_split
-    from sdegen.runs.folder import generating, in_memory, load_run
+    from sdegen.runs.folder import generating, in_memory, load_run, of_data
 
     found = generating(load_run(Path(path), packages or [], "cpu"), "problem=run")
+    of_data(found, "problem=run")
     if found.counts:
         raise ValueError(
             f"The network of {path} is conditional on a class, which this comparison does not "

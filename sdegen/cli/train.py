@@ -1,4 +1,5 @@
-"""``sdegen-train``: train a score model, then sample it with several solvers and measure them."""
+"""``sdegen-train``: train a score model, then sample it with several solvers and measure them; or
+an autoencoder, and measure what comes back."""
 
 from __future__ import annotations
 
@@ -19,12 +20,15 @@ def run(config: dict[str, Any]) -> float | None:
     with the signal's number."""
     from hydra.core.hydra_config import HydraConfig
 
+    from sdegen.runs.autoencoding import train_autoencoder
+    from sdegen.runs.coders import codes
     from sdegen.runs.compare import table, value_of
     from sdegen.runs.students import in_rounds
     from sdegen.runs.train import train_run
 
     for part, folder in in_rounds(config, Path(HydraConfig.get().runtime.output_dir)):
-        done = train_run(part, folder, say=print)
+        train = train_autoencoder if codes(part) else train_run
+        done = train(part, folder, say=print)
         if done.rows:
             print(table(done.rows))
             print(f"Pictures, table and weights are in {folder}")

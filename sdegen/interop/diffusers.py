@@ -57,6 +57,28 @@ class Network(nn.Module):
         return out
 
 
+class Codec(nn.Module):
+    """A diffusers autoencoder as the coder of a ``sdegen.latents.Latent``.
+
+    ``Latent(Codec(vae), ...)`` has the latents' scale beside it; ``fit_scale(Codec(vae), data)``
+    measures another one.
+    """
+
+    def __init__(self, vae: nn.Module) -> None:
+        super().__init__()
+        self.vae: Any = vae
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(z | x), not scaled."""
+        law = self.vae.encode(x.to(self.vae.dtype)).latent_dist
+        return law.mean, law.std
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Images of latents that are not scaled."""
+        x: Tensor = self.vae.decode(z.to(self.vae.dtype), return_dict=False)[0]
+        return x
+
+
 @dataclass(frozen=True)
 class Latents:
     """An autoencoder of images x (b, channels, H, W) in [-1, 1]: latents of about unit variance.

@@ -1,6 +1,7 @@
 """What score models are trained on: denoising score matching, its weightings and times, and
 what is seen of the data beside."""
 
+from sdegen.losses.coding import reconstruction
 from sdegen.losses.conditions import dropped
 from sdegen.losses.couplings import Coupling, MinibatchOT, independent_noise, stored
 from sdegen.losses.degradations import (
@@ -61,6 +62,7 @@ __all__ = [
     "noisy_ce",
     "paired",
     "perturbed",
+    "reconstruction",
     "stored",
     "uniform_time",
     "variance_loss",

@@ -1,13 +1,15 @@
 """Networks that can stand behind a score model: all are called ``net(x, t, y=None)``.
 
 x is the state (B, *shape), t a time label (B,) of order one, y optional class labels (B,);
-the result has the shape of x.
+the result has the shape of x. And autoencoders, ``coder(x)``, in whose latents a model can live.
 """
 
 from __future__ import annotations
 
 from sdegen.networks.adm import ADM
 from sdegen.networks.attention import Edit, Place
+from sdegen.networks.autoencoder import Autoencoder, Coded, KLAutoencoder, VQAutoencoder
+from sdegen.networks.codebook import Codebook, perplexity
 from sdegen.networks.dit import DiT
 from sdegen.networks.edm2 import EDM2
 from sdegen.networks.embedding import Conditioning, TimeEmbedding
@@ -20,12 +22,18 @@ from sdegen.networks.unet import UNet
 
 __all__ = [
     "ADM",
+    "EDM2",
     "MLP",
+    "Autoencoder",
+    "Codebook",
+    "Coded",
     "Conditioning",
     "DiT",
     "Edit",
     "FIRDown",
     "FIRUp",
+    "Joined",
+    "KLAutoencoder",
     "Nearest",
     "Place",
     "Pool",
@@ -34,6 +42,6 @@ __all__ = [
     "Transformer",
     "Trunk",
     "UNet",
+    "VQAutoencoder",
+    "perplexity",
 ]
-__all__ = ["EDM2", "MLP", "Conditioning", "TimeEmbedding", "Trunk", "UNet"]
-__all__ = ["MLP", "Conditioning", "Joined", "TimeEmbedding", "Trunk", "UNet"]

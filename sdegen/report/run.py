@@ -140,7 +140,7 @@ def moving(run: Run, settings: RunReportSettings, say: Callable[[str], None]) ->
     """The samples on their way and by budget; of a run that restores, and of shapes that the page
     cannot move, the run's own pictures."""
     kind = states.viewable(run.shape)
-    if run.config.get("task") or not kind:
+    if run.config.get("task") or run.config.get("coder") or not kind:
         yield heading("Pictures") + pictures(run.folder)
         return
     if own := run.config.get("sampler"):

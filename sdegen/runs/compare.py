@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,11 @@ def timed_solve(
     if model.device.type == "cuda":
         torch.cuda.synchronize()
     return solution, time.perf_counter() - begun
+
+
+def as_is(states: Tensor) -> Tensor:
+    """States that are data themselves."""
+    return states
 
 
 def budgets_of(solver: Solver | Chooser, budgets: Sequence[int]) -> Sequence[int | None]:
@@ -59,14 +64,16 @@ def compare(
     *,
     walk: Any = None,
     seed: int = 0,
+    decoded: Callable[[Tensor], Tensor] = as_is,
 ) -> Iterator[tuple[Row, Solution]]:
     """Every solver at every budget, samples of a shape (n, *) from the same seeds; an adaptive
-    one once, at its own budget."""
+    one once, at its own budget.  decoded: states as data, which are measured and returned."""
     for name, solver in solvers.items():
         for budget in budgets_of(solver, budgets):
             solution, seconds = timed_solve(
                 model, shape, solver=solver, nfe=budget, walk=walk, seed=seed
             )
+            solution = replace(solution, x=decoded(solution.x))
             yield row_of(name, budget, solution, seconds, quality), solution
 
 

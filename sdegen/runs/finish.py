@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from sdegen.files import write_json, write_tensors
 from sdegen.metrics.quality import Row
 from sdegen.model.score import ScoreModel
-from sdegen.runs.compare import as_json, budgets_of, compare
+from sdegen.runs.compare import as_is, as_json, budgets_of, compare
 from sdegen.runs.folder import WEIGHTS, quality_of
 from sdegen.runs.pictures import Shown, curve, picture, shown, trajectory
 from sdegen.runs.restoring import Seen, prepared
@@ -35,11 +36,13 @@ def finish(
     walk: Any,
     header: dict[str, Any],
     seen: Seen | Prompts | None = None,
+    decoded: Callable[[Tensor], Tensor] = as_is,
 ) -> list[Row]:
     """Sample with every solver at every budget; write the weights, with what they say of
     themselves, pictures and the table.
 
-    seen: what a model that restores is shown, or one that takes a text is told.
+    seen: what a model that restores is shown, or one that takes a text is told.  decoded: the
+    model's states as data; ``data`` and ``test`` are what samples are measured by.
 
     The table's rows, that of real data first; without it, and unmeasured, where no data are held
     out.
@@ -54,10 +57,12 @@ def finish(
     counts = header["counts"] if config["conditional"] else []
     rows = [quality.floor(n)] if quality else []
     runs = sum(len(budgets_of(solver, budgets)) for solver in solvers.values())
-    given, shape = prepared(model, n, counts, seen), (n, *data.shape)
+    given, shape = prepared(model, n, counts, seen), (n, *header["shape"])
     y = given.conditions["y"] if counts else None
     drawn: dict[str, tuple[Shown, str]] = {}  # of each solver, at its last budget
-    results = compare(given, quality, shape, solvers, budgets, walk=walk, seed=seed)
+    results = compare(
+        given, quality, shape, solvers, budgets, walk=walk, seed=seed, decoded=decoded
+    )
     for row, solution in tqdm(results, total=runs, desc="sampling", unit="solve", leave=False):
         rows.append(row)
         some = shown(solution.x, y, header["names"])
@@ -70,5 +75,5 @@ def finish(
     def given_few(n: int) -> Any:
         return prepared(model, n, counts, seen)
 
-    trajectory(given_few, data.shape, folder, solvers, walk, compared)
+    trajectory(given_few, header["shape"], folder, solvers, walk, compared, decoded)
     return rows

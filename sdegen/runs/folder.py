@@ -99,6 +99,11 @@ def load_run(
             )
         header = {**header["run"], "step": header["step"]}
     config, shape, classes = as_recorded(header["config"]), header["shape"], header["classes"]
+    if "sde" not in config:
+        raise ValueError(
+            f"The run in {folder} is an autoencoder, which generates nothing by itself: train a "
+            f"model in its latents, sdegen-train experiment=latent coder.run={folder}."
+        )
     model = build_model({**config, "packages": packages}, shape, classes)
     load_weights(model, tensors, path)
     at, later = header.get("step"), trained_until(folder)
@@ -129,6 +134,17 @@ def generating(run: Run, what: str) -> Run:
         raise ValueError(
             f"{what} is for runs that generate, but {run.folder} was trained to restore: measure "
             f"it with sdegen-sample run={run.folder} task={name}."
+        )
+    return run
+
+
+def of_data(run: Run, what: str) -> Run:
+    """A run itself; ValueError for one that lives in latents, where ``what`` is for models of the
+    data themselves."""
+    if coder := run.config.get("coder"):
+        raise ValueError(
+            f"{what} is for models of the data themselves, but {run.folder} is a model of the "
+            f"latents of {coder['run']}."
         )
     return run
 

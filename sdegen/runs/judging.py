@@ -12,7 +12,7 @@ from sdegen.files import load_weights, read_tensors, write_tensors
 from sdegen.guidance import Guided, Judge
 from sdegen.losses import low_discrepancy, noisy_ce, uniform_time
 from sdegen.runs.build import build, build_data
-from sdegen.runs.folder import Run, in_memory
+from sdegen.runs.folder import Run, in_memory, of_data
 from sdegen.runs.network import build_network
 
 JUDGE = "judge.safetensors"
@@ -49,6 +49,7 @@ def classified(
             "This guidance needs a model that takes a class, but the run's takes none: train one "
             "with conditional=true and loss=dropped."
         )
+    of_data(run, "guidance=classifier")
     asked = {"net": net, "steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
     judge = judge_of(run, asked, packages)
 

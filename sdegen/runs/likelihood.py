@@ -22,7 +22,15 @@ from sdegen.likelihood.ground import warn_of_failures
 from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Seeded
 from sdegen.runs.build import build, build_split
-from sdegen.runs.folder import WEIGHTS, Run, generating, in_memory, load_run, with_length
+from sdegen.runs.folder import (
+    WEIGHTS,
+    Run,
+    generating,
+    in_memory,
+    load_run,
+    of_data,
+    with_length,
+)
 from sdegen.runs.settings import EvaluateSettings, record
 from sdegen.runs.telling import Prompts
 
@@ -49,6 +57,7 @@ def evaluate_run(settings: EvaluateSettings) -> Evaluated:
     """
     source = Path(settings.run)
     run = generating(load_run(source, settings.packages, settings.device), "sdegen-evaluate")
+    of_data(run, "A likelihood by sdegen-evaluate")  # sdegen.latents.latent_elbo bounds it
     trained = {**run.config, "packages": settings.packages}
     # Other data are taken whole: no part of them was trained on.
     other = {} if settings.data is None else {"data": {**settings.data, "held_out": None}}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sdegen.runs.compare import budgets_of
+from sdegen.runs.compare import as_is, budgets_of
 from sdegen.runs.settings import Comparison
 from sdegen.sampling.choice import Chooser
 from sdegen.solvers.solver import Solver
@@ -73,9 +73,10 @@ def trajectory(
     solvers: Mapping[str, Solver | Chooser],
     walk: Any,
     compared: Comparison,
+    decoded: Callable[[torch.Tensor], torch.Tensor] = as_is,
 ) -> None:
     """A few samples on their way from noise to data, by the last solver that steps, of the model
-    that is given all it needs for so many."""
+    that is given all it needs for so many.  decoded: states as data."""
     from sdegen.plots import save_trajectory
     from sdegen.sampling.march import solve
 
@@ -92,10 +93,9 @@ def trajectory(
     )
     assert solution.path is not None
     states = solution.path.x
-    if not drawable(states[0]):
-        return
     picks = torch.linspace(0, len(states) - 1, min(9, len(states))).round().long()
+    some = torch.stack([decoded(states[i]) for i in picks])
+    if not drawable(some[0]):
+        return
     times = [f"t = {float(solution.path.t[i]):.3g}" for i in picks]
-    save_trajectory(
-        states[picks].float().cpu(), times, folder / "trajectory.png", f"{name}, {budget} NFE"
-    )
+    save_trajectory(some.float().cpu(), times, folder / "trajectory.png", f"{name}, {budget} NFE")

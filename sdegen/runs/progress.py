@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from sdegen.checks import warn
 from sdegen.files import claim, clear_parts, write_tensors
 from sdegen.model.score import ScoreModel
+from sdegen.runs.compare import as_is
 from sdegen.runs.pictures import picture, shown
 from sdegen.runs.restoring import Seen, prepared
 from sdegen.runs.telling import Prompts
@@ -30,7 +32,8 @@ class Progress:
     """Samples of a shape, always of the same starts and labels, into a folder of the run's.
 
     every: steps between them.  counts: how often the classes come, empty where the model takes
-    none; names: theirs.  seed: of the starts.  most: as many as fit into the memory.
+    none; names: theirs.  seed: of the starts.  most: as many as fit into the memory.  decoded:
+    states as data.
     """
 
     folder: Path
@@ -41,6 +44,7 @@ class Progress:
     every: int
     most: int
     some: Seen | Prompts | None = None
+    decoded: Callable[[Tensor], Tensor] = as_is
 
     def refuse_early(self, model: ScoreModel) -> None:
         """Raise now what the solver would refuse later."""
@@ -67,9 +71,9 @@ class Progress:
             with torch.random.fork_rng(gpu):
                 given = prepared(model, n, self.counts, self.some)
                 made = solve(given, (n, *self.shape), nfe=NFE, seed=self.seed)
-            good = arrived(made.status)
+            good, x = arrived(made.status), self.decoded(made.x)
             about = {"step": step, "seed": self.seed, "nfe": NFE}
-            tensors = {"x": made.x, "status": made.status}
+            tensors = {"x": x, "status": made.status}
             if self.counts:
                 tensors["y"] = given.conditions["y"]
             write_tensors(place / f"{step:08}.safetensors", tensors, about)
@@ -77,7 +81,7 @@ class Progress:
             if good.any():
                 y = tensors["y"][good] if self.counts else None
                 title = f"step {step}, {NFE} NFE"
-                picture(shown(made.x[good], y, self.names), path, title)
+                picture(shown(x[good], y, self.names), path, title)
             if not good.all():
                 warn(f"At step {step} {int((~good).sum())} of {n} samples did not arrive.")
             return path if path.is_file() else None

@@ -21,9 +21,18 @@ from sdegen.model.truncated import truncated_model
 from sdegen.noise import Brownian, Noise, Seeded
 from sdegen.runs.build import build, build_data
 from sdegen.runs.chunks import SAMPLES, Chunk, Dealt, Job, Shelf, alone, among, gathered
+from sdegen.runs.coders import Decoded
 from sdegen.runs.compare import as_json, timed_solve, value_of
 from sdegen.runs.exports import EXPORTS, refuse_export
-from sdegen.runs.folder import Run, device_of, generating, in_memory, load_run, quality_of
+from sdegen.runs.folder import (
+    Run,
+    device_of,
+    generating,
+    in_memory,
+    load_run,
+    of_data,
+    quality_of,
+)
 from sdegen.runs.guiding import guide_of
 from sdegen.runs.pictures import picture, shown
 from sdegen.runs.ranks import ranks
@@ -84,7 +93,9 @@ def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled 
     device_number(settings.device, settings.devices - 1)
     which = settings.weights, settings.step, settings.ema, settings.ema_std
     run = shortened(load_run(Path(settings.run), settings.packages, device, *which), settings)
-    refuse_export(settings.formats, run.shape)
+    if run.config.get("coder") and settings.task:
+        of_data(run, "A task")
+    refuse_export(settings.formats, list(Decoded.of(run, settings.packages, device).shape))
     folder = run.folder / "samples" / settings.title
     if team is not None and team.rank:
         todo, (how, shelf) = team.share()
@@ -182,6 +193,7 @@ class Maker:
         self.settings, self.run, self.choice = settings, run, None
         chosen = numbers_of(settings.classes, run)
         self.prompts = prompts_of(settings, run)
+        self.decoded = Decoded.of(run, settings.packages, str(run.model.device))
         self.job = job_of(settings, run, chosen if settings.classes else ())
         self.n = self.job.n if self.job else settings.n * (len(settings.texts) or 1)
         self.labels = None
@@ -220,7 +232,7 @@ class Maker:
         if self.job:
             start = self.job.begin(model, first, m, random.get("noise"))
         solution, seconds = timed_solve(model, start, watch=self.watch, **self.how, **random)
-        x = self.job.ended(solution.x, first, m) if self.job else solution.x
+        x = self.job.ended(solution.x, first, m) if self.job else self.decoded(solution.x)
         made: dict[str, Tensor] = {"x": x, "nfe": solution.nfe, "status": solution.status}
         if self.labels is not None:
             made["y"] = self.labels[first : first + m]

@@ -30,7 +30,7 @@ from sdegen.solvers.stochastic import DDIM
 TAUGHT = "sdegen.runs.students.teacher"
 """The ``_target_`` of a teacher in a loss."""
 
-INHERITED = ("sde", "net", "model", "data", "conditional", "sigma_data")
+INHERITED = ("sde", "net", "model", "data", "conditional", "sigma_data", "coder")
 """What a student has of its teacher."""
 
 PAIRS = "pairs.safetensors"

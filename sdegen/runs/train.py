@@ -14,6 +14,7 @@ from torch.utils.data import IterableDataset, default_collate
 
 from sdegen.data.items import split
 from sdegen.files import claim, locked, write_json
+from sdegen.latents import Encoded, encoded
 from sdegen.metrics.quality import Row
 from sdegen.runs.begun import as_begun
 from sdegen.runs.build import (
@@ -23,6 +24,13 @@ from sdegen.runs.build import (
     build_task,
     build_trackers,
     share_held_out,
+)
+from sdegen.runs.coders import (
+    Decoded,
+    as_latent,
+    coder_by_content,
+    keep_latents,
+    with_latents,
 )
 from sdegen.runs.compare import refuse_early
 from sdegen.runs.finish import SAMPLES, finish
@@ -59,9 +67,11 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     Everything that can be wrong is refused before the first step.
     """
     experiment = Experiment.of(config)
-    config = as_begun(as_student({**config, "train": asdict(experiment.train)}), folder)
-    data, test = build_data(config)
-    refuse_data(data, test, experiment)
+    config = as_latent(as_student({**config, "train": asdict(experiment.train)}))
+    config = as_begun(config, folder)
+    images, test = build_data(config)
+    refuse_data(images, test, experiment)
+    config, data = with_latents(config, images, folder)
     beginning, test = with_length(data), with_length(test)
     config = with_sigma(config, beginning, folder)
     config = with_text(config, data)
@@ -84,12 +94,14 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     optimizer, trackers = build_optimizer(config), build_trackers(config)
     refuse_early(model, solvers, compared.budgets, walk)
     # A loss that cannot be taken says so now; of two, for norms over a batch.
-    learned = pairs_for(config, folder) or data
-    encoder, held = build_text(config.get("text"), packages), test
+    learned, held = pairs_for(config, folder) or data, test
+    encoder = build_text(config.get("text"), packages)
     told = experiment.conditional or encoder is not None
     if encoder is not None:
         learned = captioned(model, encoder, data)
         held = tellable(encoder, test) if settings.validate_every else None
+    if isinstance(data, Encoded) and settings.validate_every:
+        held = encoded(test, data.latent)
     trial = Objective(model, loss, told)
     trial.parts.eval()  # nothing is remembered of it
     trial(*split(default_collate(two_of(learned))))
@@ -103,10 +115,12 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
         some = Prompts.of(encoder, about["captions"])
     del beginning
     names, seed = about["names"], compared.seed
-    progress = Progress(folder, data.shape, counts, names, seed, often, most, some)
+    decoded = Decoded.at(config, data.shape, packages, settings.device)
+    progress = Progress(folder, data.shape, counts, names, seed, often, most, some, decoded)
     progress.refuse_early(model)
     claim(folder)
     with locked(folder) if first_process() else contextlib.nullcontext():
+        keep_latents(data, images, folder)
         trainer = Trainer(
             model,
             learned,
@@ -138,7 +152,9 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
         if stopped or not first:
             return Trained(stopped, [])
         header = {**about, "step": step}
-        rows = finish(averaged, config, compared, folder, data, test, solvers, walk, header, some)
+        rows = finish(
+            averaged, config, compared, folder, images, test, solvers, walk, header, some, decoded
+        )
         return Trained(0, rows)
 
 
@@ -239,7 +255,9 @@ def watch(trainer: Trainer, wish: Any, progress: Progress) -> int:
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration that a checkpoint must share with the run that continues it."""
-    names = ("sde", "net", "model", "data", "loss", "conditional")
+    known = ("sde", "net", "model", "data", "loss", "conditional")
+    names = [name for name in known if name in config]
+    names += [name for name in ("text", "head_net") if config.get(name)]  # which came later
     fixed = ("batch_size", "optimizer", "warmup", "clip", "ema", "seed")
     usual = TrainSettings()
     # Settings that came later count where they are not what was before them.
@@ -249,7 +267,5 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     train = {name: config["train"][name] for name in (*fixed, *later)}
     if isinstance(train["ema"], list) and len(train["ema"]) == 1:
         train["ema"] = train["ema"][0]
-    for name in ("text", "head_net"):  # which came later
-        if config.get(name):
-            names = (*names, name)
-    return {**{name: config[name] for name in names}, "train": train, **known_by_content(config)}
+    others = {**known_by_content(config), **coder_by_content(config)}
+    return {**{name: config[name] for name in names}, "train": train, **others}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from sdegen.model.network import hidden_modules
-from sdegen.model.score import ScoreModel
+from sdegen.training.objective import network_of
 from sdegen.training.profiles import power, profile_part
 from sdegen.training.shards import here, shard, whole
 
@@ -39,7 +39,7 @@ class Averages:
 
     def __init__(
         self,
-        model: ScoreModel,
+        model: nn.Module,
         decays: Sequence[float],
         device: torch.device | None = None,
         stds: Sequence[float] = (),
@@ -50,7 +50,7 @@ class Averages:
         self.copies = [AveragedModel(model, device, multi_avg_fn=each) for each in updates]
         # A function is copied by reference, and what it has closed over stays the original.
         own = {id(weight) for weight in model.parameters()}
-        for module in hidden_modules(self.model().net):
+        for module in hidden_modules(network_of(self.model())):
             if any(id(weight) in own for weight in module.parameters()):
                 raise ValueError(
                     "The network is a function that holds its module, so a copy of it with "
@@ -64,12 +64,12 @@ class Averages:
         for each in self.copies:
             shard(each.module, mesh)
 
-    def update(self, model: ScoreModel) -> None:
+    def update(self, model: nn.Module) -> None:
         """Take in the weights after a step."""
         for each in self.copies:
             each.update_parameters(model)
 
-    def model(self, decay: float | None = None) -> ScoreModel:
+    def model(self, decay: float | None = None) -> Any:
         """The model with the weights averaged by a decay, the first by default, in eval mode;
         ValueError where there is none of that decay.
 
@@ -80,7 +80,6 @@ class Averages:
             state = {name: whole(value) for name, value in model.state_dict().items()}
             model = deepcopy(self.plain)
             model.load_state_dict(state)
-        assert isinstance(model, ScoreModel)
         return model.eval()
 
     def states(self) -> dict[str, dict[str, Tensor]]:

@@ -13,7 +13,13 @@ from sdegen.model.denoiser import Denoiser
 from sdegen.model.score import ScoreModel
 from sdegen.training.settings import TrainSettings
 
-Loss = Callable[[ScoreModel, Tensor], Tensor]
+Loss = Callable[[Any, Tensor], Tensor]
+"""(model, x0) -> losses (b,)."""
+
+
+def network_of(model: nn.Module) -> Any:
+    """The network of what is trained: a score model's, and of another module itself."""
+    return model.net if isinstance(model, ScoreModel) else model
 
 
 class Objective(nn.Module):
@@ -22,7 +28,7 @@ class Objective(nn.Module):
     ``parts`` are the modules that the loss is or holds, by where they are: see ``parts_of``.
     """
 
-    def __init__(self, model: ScoreModel, loss: Loss, conditional: bool) -> None:
+    def __init__(self, model: Any, loss: Loss, conditional: bool) -> None:
         super().__init__()
         self.model, self.loss, self.conditional = model, loss, conditional
         held = dict(parts_of(loss))

@@ -27,7 +27,6 @@ from sdegen.data import InfiniteBatches, SeededItems
 from sdegen.data.classes import drawn, plain
 from sdegen.data.items import split
 from sdegen.files import clear_parts, locked, read_tensors, write_text
-from sdegen.model.score import ScoreModel
 from sdegen.training.activations import checkpoint_blocks
 from sdegen.training.averages import Averages
 from sdegen.training.batches import cut, step_seed, streamed
@@ -41,7 +40,7 @@ from sdegen.training.checkpoint import (
 from sdegen.training.compiling import compile_network
 from sdegen.training.engine import launch, lost, peak_memory, without_closure
 from sdegen.training.identity import is_until, refuse_other
-from sdegen.training.objective import Loss, Objective, refuse_shared_out
+from sdegen.training.objective import Loss, Objective, network_of, refuse_shared_out
 from sdegen.training.profiles import SNAPSHOTS, forget_snapshots
 from sdegen.training.rates import rate
 from sdegen.training.settings import TrainSettings
@@ -75,8 +74,8 @@ class Record:
 class Trainer:
     """A model in training, in a folder that holds its checkpoint, those to keep, and its records.
 
-    model:     the score model; ``averaged`` is the copy to sample from, ``averages`` has those of
-               every decay.
+    model:     the score model, or another module, as an autoencoder; ``averaged`` is the copy to
+               use, ``averages`` has those of every decay.
     data:      a data set, map-style or a stream (``IterableDataset``), of x, (x, y), (x, {name:
                condition}) or dictionaries: see ``split``. A stream's items are read again up to
                where a run goes on.
@@ -95,7 +94,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: ScoreModel,
+        model: Any,
         data: Any,
         loss: Loss,
         optimizer: Callable[[Any], torch.optim.Optimizer],
@@ -118,9 +117,9 @@ class Trainer:
         # Copied before the network is changed: the averaged ones stay as they are.
         self.averages = Averages(model, settings.decays, self.fabric.device, settings.profiles)
         if settings.checkpointing:
-            checkpoint_blocks(model.net if model.module is None else model.module)
+            checkpoint_blocks(getattr(model, "module", None) or network_of(model))
         if settings.compile:
-            compile_network(model.net, self.fabric.device)
+            compile_network(network_of(model), self.fabric.device)
         self.trained = Objective(model, loss, conditional)
         refuse_shared_out(self.trained, settings)
         # In two steps: of weights that are shared out the optimiser has to have the parts.
@@ -147,7 +146,7 @@ class Trainer:
             torch.distributed.destroy_process_group()
 
     @property
-    def averaged(self) -> ScoreModel:
+    def averaged(self) -> Any:
         """The model with averaged weights, of the first decay, ready to sample from."""
         return self.averages.model()
 

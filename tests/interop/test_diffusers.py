@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 import sdegen as sg
+from sdegen.data import ArrayData
 from sdegen.guidance import CFG, Thresholded
-from sdegen.interop.diffusers import Latents, Loaded, load
+from sdegen.interop.diffusers import CODECS, Codec, Latents, Loaded, load, pretrained
 from sdegen.interop.schedules import betas, read
+from sdegen.latents import Latent, encoded, fit_scale
 from tests.cases import close, refused
 from tests.interop.folders import dit, saved, told, unet, vae
 
@@ -242,6 +244,26 @@ def test_latents_are_scaled_back(how: dict[str, Any]) -> None:
     close(latents.decode(latents.encode(x)), want, atol=1e-5, rtol=1e-4)
     if "shift_factor" in how:
         close(latents.encode(x), (mean - 0.1) * 0.3, atol=1e-6, rtol=1e-5)
+
+
+def test_an_autoencoder_that_was_saved_is_a_coder(tmp_path: Path) -> None:
+    """Mode, spread, a draw and decoded images are those of their own classes."""
+    theirs, x = vae(), torch.randn(3, 3, 8, 8)
+    theirs.save_pretrained(tmp_path)
+    codec = Codec(pretrained(tmp_path, "AutoencoderKL", CODECS, "cpu", torch.float32))
+    latent = Latent(codec, torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    with torch.no_grad():
+        law = theirs.encode(x).latent_dist
+        mean, std = codec.posterior(x)
+        close(mean, law.mode(), atol=1e-6, rtol=1e-6)
+        close(std, law.std, atol=1e-6, rtol=1e-6)
+        draw = law.sample(generator=torch.Generator().manual_seed(0))
+        own = latent.encode(x, generator=torch.Generator().manual_seed(0))
+        shift, scale = latent.like(draw)
+        close(own, (draw - shift) * scale, atol=1e-5, rtol=1e-5)
+        close(latent.decode(own), theirs.decode(draw).sample, atol=1e-5, rtol=1e-5)
+    fitted = fit_scale(codec, ArrayData(x))
+    assert torch.equal(encoded(ArrayData(x), fitted).mean, mean)
 
 
 def said(scheduler: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ FLOORS = (
     ("programs",),
     ("sampling",),
     ("likelihood", "tuning", "exact", "metrics", "interop"),
-    ("losses", "editing"),
+    ("losses", "editing", "latents"),
     ("training", "distill"),
     ("runs",),
     ("bench",),

@@ -20,7 +20,6 @@ from sdegen.runs.build import build, build_data
 from sdegen.runs.folder import WEIGHTS, generating, load_run
 from sdegen.runs.network import build_model
 from sdegen.runs.students import PAIRS, as_sampled, begin, content_of, in_rounds, teacher
-from sdegen.runs.train import train_run
 from sdegen.training import Objective
 from sdegen.training.checkpoint import CHECKPOINT
 from sdegen.training.objective import at_step
@@ -28,6 +27,7 @@ from sdegen.training.trainer import step_seed
 from tests.cases import close, refused
 from tests.configs import composed
 from tests.processes import run
+from tests.trainers import train_alone
 
 TINY = (
     "train.steps=2",
@@ -36,18 +36,6 @@ TINY = (
     "device=cpu",
     "name=x",
 )
-
-
-def weights_alone(model: Any, config: Any, compared: Any, folder: Path, *rest: Any) -> list[Any]:
-    """What a finished run leaves behind, without pictures and table."""
-    write_tensors(folder / WEIGHTS, model.state_dict(), rest[-2])
-    return []
-
-
-def train_alone(config: dict[str, Any], folder: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sdegen.runs.train.finish", weights_alone)
-        train_run(config, folder, say=lambda text: None)
 
 
 def trained(folder: Path, *overrides: str) -> Path:
