@@ -266,7 +266,9 @@ def discrete_bound(
         seen = model(sde.mix(x0, t, eps), t)
         if decoded and levels is not None and j == len(stops) - 2:
             guess = -2 * (s if variance == "small" else t).lam
-            log_v = expand(guess, x0) if learned is None else learned.log_decoded(seen, t, s)
+            log_v = (
+                learned.log_decoded(seen, t, s) if learned else torch.as_tensor(expand(guess, x0))
+            )
             last = decoder(seen.x0, log_v, x0, levels).reshape(len(x0), -1).sum(1).cpu()
             continue
         if learned is not None:

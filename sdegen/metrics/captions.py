@@ -120,9 +120,9 @@ class DigitJudge:
         outside = torch.cat([ink[:, :edge], ink[:, half - edge :]], dim=1)
         large = (outside.flatten(1).amax(1) > 0.2).long()
         inner = ink[:, edge : half - edge, edge : half - edge]
-        sizes = [F.interpolate(each[:, None], (8, 8), mode="bilinear") for each in (inner, ink)]
+        both = [F.interpolate(each[:, None], (8, 8), mode="bilinear") for each in (inner, ink)]
         return (
-            torch.where(large[:, None, None, None] == 1, *sizes[::-1])[:, 0],
+            torch.where(large[:, None, None, None] == 1, both[1], both[0])[:, 0],
             place,
             colour,
             large,

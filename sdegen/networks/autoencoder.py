@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from sdegen.checks import number, whole
 from sdegen.networks.codebook import Codebook
-from sdegen.networks.unet import CONV, Residual, group_norm
+from sdegen.networks.layers import CONV, group_norm
+from sdegen.networks.unet import Residual
 
 LOGVAR = (-30.0, 20.0)
 """The logarithm of a latent's variance is kept within."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdegen.checks import whole
+from sdegen.networks.layers import AXES
 from sdegen.networks.magnitude import (
     POOL,
     MPAttention,
@@ -17,7 +18,6 @@ from sdegen.networks.magnitude import (
     MPConv,
     mp_cat,
 )
-from sdegen.networks.unet import AXES
 
 
 class EDM2(nn.Module):

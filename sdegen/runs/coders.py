@@ -18,9 +18,8 @@ from sdegen.latents import Encoded, Latent, encoded, fit_scale
 from sdegen.networks import Autoencoder
 from sdegen.runs.begun import as_recorded, begun
 from sdegen.runs.build import build, refuse_strangers
-from sdegen.runs.folder import WEIGHTS, Run, device_of
+from sdegen.runs.folder import WEIGHTS, Run, content_of, device_of
 from sdegen.runs.network import facts, parameters
-from sdegen.runs.students import content_of
 
 LATENTS = "latents.safetensors"
 """Means and standard deviations of a run's training data, in its folder."""

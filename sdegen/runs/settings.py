@@ -207,8 +207,8 @@ class SampleSettings:
         how = {"nfe": self.nfe, "steps": self.steps, "eta": self.eta, "seed": self.seed}
         image = self.image and f"-{Path(self.image).stem}"
         said = self.prompts and f"-{Path(self.prompts).stem}"
-        parts = {"at": self.step, "ema": self.ema, "ema_std": self.ema_std, "image": image}
-        parts |= {"prompts": said, **how}
+        which = {"at": self.step, "ema": self.ema, "ema_std": self.ema_std}
+        parts: dict[str, Any] = {**which, "image": image, "prompts": said, **how}
         given = [f"{key}{value}" for key, value in parts.items() if value is not None]
         return short("-".join([self.name, *given, *(["denoise"] if self.denoise else [])]))
 
