@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import resource
 import shlex
 import shutil
@@ -207,7 +208,7 @@ def page(system: System, told: dict[str, Any]) -> Iterator[str]:
     yield from ("```bash", *(each["line"] for each in told["commands"]), "```", "")
     yield from table(told["rows"])
     seconds = ", ".join(f"{each['seconds']:.0f}" for each in told["commands"])
-    homes = ", ".join(f"[{Path(home).name}](../../{home})" for home in system.homes)
+    homes = ", ".join(f"`{home}`" for home in system.homes)
     yield from ("", f"Its lines: {homes}.", "")
     made = told["versions"]
     yield (
@@ -230,7 +231,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield f"| | {' | '.join(HEADS.get(key, key) for key in keys)} |"
     yield "|---" * (1 + len(keys)) + "|"
     for row in rows:
-        name = row["solver"].split("-default")[0]
+        name = re.sub(r"-(nfe|steps|seed)\d.*", "", row["solver"])
         yield f"| {name} | {' | '.join(shown(row.get(key)) for key in keys)} |"
 
 

@@ -36,7 +36,8 @@ class System:
     def commands(self) -> list[str]:
         """All of them, in the folder of all runs."""
         run = f"run=outputs/{self.run}"
-        found = [] if self.train is None else [f"sdegen-train {self.train} name={self.run}"]
+        train = f"sdegen-train {self.train} name={self.run}".replace("  ", " ")
+        found = [] if self.train is None else [train]
         found += [f"sdegen-sample {run} {how} name={name}" for name, how in self.samples.items()]
         return found + (
             [] if self.evaluate is None else [f"sdegen-evaluate {run} {self.evaluate}"]
@@ -69,7 +70,7 @@ SYSTEMS = [
         "calls. Other pages sample it.",
         ["sdegen/model/prediction.py", "sdegen/losses/weightings.py", "sdegen/losses/times.py"],
         "digits",
-        train="experiment=digits",
+        train="",
         picture="samples-dpmpp.png",
     ),
     System(

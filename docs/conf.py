@@ -58,6 +58,7 @@ metrics
 add-an-experiment
 page
 tuning
+gallery/index
 ```
 
 ```{toctree}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -131,7 +130,7 @@ class Gaussian(Constant):
         a, v = coefficients(x, level)
         var = a**2 * var + v
         y = (x - a * mean) @ axes
-        return -0.5 * (y**2 / var + var.log() + math.log(2 * math.pi)).sum(1)
+        return -0.5 * (y**2 / var + (2 * torch.pi * var).log()).sum(1)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws (n, d) in float64."""
@@ -159,28 +158,25 @@ class Mixture(Constant):
             )
         return parts
 
+    def parts(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
+        """Each component's share (b, k, 1), mean (b, k, d) and variance (b, k, 1) given x."""
+        means, stds, weights = self.like(x)
+        a, v = coefficients(x, level)
+        var = a**2 * stds**2 + v
+        off = x[:, None, :] - a[..., None] * means
+        logits = weights.log() - off.square().sum(-1) / (2 * var) - x.shape[1] / 2 * var.log()
+        each = means + (a * stds**2 / var)[..., None] * off
+        return logits.softmax(-1)[..., None], each, (stds**2 * v / var)[..., None]
+
     def denoise(self, x: Tensor, level: Level) -> Tensor:
         """E[x0 | x_t = x], each component's Gaussian mean weighted by its posterior."""
-        means, stds, weights = self.like(x)
-        a, v = coefficients(x, level)
-        var = a**2 * stds**2 + v
-        off = x[:, None, :] - a[..., None] * means
-        logits = weights.log() - off.square().sum(-1) / (2 * var) - x.shape[1] / 2 * var.log()
-        each = means + (a * stds**2 / var)[..., None] * off
-        return (logits.softmax(-1)[..., None] * each).sum(1)
+        share, each, _ = self.parts(x, level)
+        return (share * each).sum(1)
 
     def variance(self, x: Tensor, level: Level) -> Tensor:
-        """Var[x0 | x_t = x] of each coordinate, (b, d): each component's own, and how far apart
-        their means are."""
-        means, stds, weights = self.like(x)
-        a, v = coefficients(x, level)
-        var = a**2 * stds**2 + v
-        off = x[:, None, :] - a[..., None] * means
-        logits = weights.log() - off.square().sum(-1) / (2 * var) - x.shape[1] / 2 * var.log()
-        p = logits.softmax(-1)[..., None]
-        each = means + (a * stds**2 / var)[..., None] * off
-        apart = (p * (each - (p * each).sum(1, keepdim=True)).square()).sum(1)
-        return (p * (stds**2 * v / var)[..., None]).sum(1) + apart
+        """Var[x0 | x_t = x] of each coordinate, (b, d): the components' own and their means'."""
+        share, each, own = self.parts(x, level)
+        return (share * (own + (each - (share * each).sum(1, True)).square())).sum(1)
 
     def log_prob(self, x: Tensor, level: Level | None = None) -> Tensor:
         """Log-density of x (b, d), (b,): of the data, or of x_t at a level, () or (b,).
@@ -192,8 +188,7 @@ class Mixture(Constant):
         a, v = coefficients(x, level)
         var = a**2 * stds**2 + v
         off = (x[:, None, :] - a[..., None] * means).square().sum(-1)
-        d = x.shape[1]
-        each = weights.log() - off / (2 * var) - d / 2 * (2 * math.pi * var).log()
+        each = weights.log() - off / (2 * var) - x.shape[1] / 2 * (2 * torch.pi * var).log()
         return each.logsumexp(1)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -237,7 +232,7 @@ class GaussianMixture(Constant):
         a, v = (c[..., None] for c in coefficients(x, level))
         wide = a**2 * var + v
         y = torch.einsum("bkd,kde->bke", x[:, None, :] - a * means, axes)
-        each = (y**2 / wide + (2 * math.pi * wide).log()).sum(-1)
+        each = (y**2 / wide + (2 * torch.pi * wide).log()).sum(-1)
         mean = means + torch.einsum("bke,kde->bkd", a * var / wide * y, axes)
         return weights.log() - each / 2, mean
 
@@ -301,8 +296,8 @@ class LowRankMixture(Constant):
             wide = narrow + a**2 * var
             square = (off.square().sum(1) - y.square().sum(1)) / narrow[:, 0]
             square = square + (y**2 / wide).sum(1)
-            logdet = (d - len(var)) * narrow[:, 0].log() + wide.log().sum(1)
-            log_weight = w.log() - 0.5 * (square + logdet + d * math.log(2 * math.pi))
+            flat, axes = (2 * torch.pi * narrow[:, 0]).log(), (2 * torch.pi * wide).log()
+            log_weight = w.log() - 0.5 * (square + (d - len(var)) * flat + axes.sum(1))
             # Off the axes the gain is that of std^2 alone; along them the rest is added.
             gain = a * self.std**2 / narrow
             more = a * (var + self.std**2) / wide - gain
@@ -392,7 +387,7 @@ class Empirical(Constant):
             logits = (a * y @ part.T - a**2 * half) / v + log_w
             total = torch.logaddexp(total, logits.logsumexp(1, keepdim=True))
         total = total - y.square().sum(1, keepdim=True) / (2 * v) - self.like(y)[2].logsumexp(0)
-        return (total - y.shape[1] / 2 * (2 * math.pi * v).log()).squeeze(1)
+        return (total - y.shape[1] / 2 * (2 * torch.pi * v).log()).squeeze(1)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws (n, *), with replacement, in float64."""

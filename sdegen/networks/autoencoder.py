@@ -200,7 +200,7 @@ class KLAutoencoder(Autoencoder):
 
 
 class VQAutoencoder(Autoencoder):
-    """Latents that are codes.  van den Oord et al. (2017), eq. 3; Rombach et al. (2022), app. G.
+    """Latents that are codes.  Oord et al. (2017), eq. 3; Rombach et al. (2022), app. G.
 
         cost = commitment |z - q(z)|^2, the mean over z's values
 

@@ -17,7 +17,7 @@ class Codebook(nn.Module):
         n_i <- decay n_i + (1 - decay) |{z of the batch : q(z) = e_i}|
         m_i <- decay m_i + (1 - decay) SUM of these z          e_i = m_i / n_i
 
-    after every batch in training mode, n smoothed so that none is 0. van den Oord et al. (2017),
+    after every batch in training mode, n smoothed so that none is 0. Oord et al. (2017),
     section 3.1 and appendix A.1. A code with n_i below ``restart`` of the mean is dead, and begins
     again as a vector drawn from the batch: Dhariwal et al. (2020), section 3.1.
 

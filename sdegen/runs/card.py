@@ -33,6 +33,22 @@ BUNDLED = {
 """What is known of the data that come with a package: docs/licences.md."""
 
 
+PIPELINES = {
+    "samples": "unconditional-image-generation",
+    "student": "unconditional-image-generation",
+    "restored": "image-to-image",
+    "told": "text-to-image",
+}
+"""What hubs call what a model of images without classes does."""
+COMMANDS = {
+    "samples": "quality=false",
+    "student": "quality=false",
+    "restored": "task=... image=...",
+    "told": "prompt='...' quality=false",
+}
+"""How the command samples it."""
+
+
 @dataclass(frozen=True)
 class CardSettings:
     """Of ``sdegen-card``.
@@ -98,6 +114,21 @@ def make_card(settings: CardSettings) -> Path:
     return out
 
 
+def kind_of(run: Run) -> str:
+    """What is made, and of what: "samples", "restored", "told" of a text, "student"."""
+    if run.config.get("coder"):
+        raise ValueError(
+            f"{run.folder} lives in the latents of {run.config['coder']['run']}, without which "
+            "its samples are no data: pass both folders on as they are."
+        )
+    kinds = {
+        "restored": run.config.get("task"),
+        "told": run.text,
+        "student": run.config.get("sampler"),
+    }
+    return next((name for name, found in kinds.items() if found), "samples")
+
+
 def facts_of(run: Run, settings: CardSettings) -> dict[str, Any]:
     """What a card says of a run, for a header in JSON."""
     config = run.config
@@ -123,6 +154,7 @@ def facts_of(run: Run, settings: CardSettings) -> dict[str, Any]:
         "data": {"kind": kind, "settings": train, "counts": run.counts, "names": list(run.names),
                  "license": data_license},
         "conditional": bool(config["conditional"]),
+        "kind": kind_of(run),
         "packages": sorted(strangers),
         "figures": read_json(table) if table.is_file() else [],
         "versions": {"sdegen": sdegen.__version__, "torch": torch.__version__,
@@ -134,10 +166,9 @@ def written(name: str, facts: dict[str, Any], pictures: Sequence[str]) -> str:
     """The card as Markdown, with the head of YAML that hubs read."""
     from omegaconf import OmegaConf
 
-    images = len(facts["shape"]) == 3
     head = {"license": facts["license"], "library_name": "sdegen", "tags": ["diffusion", "score"]}
-    if images and not facts["conditional"]:
-        head["pipeline_tag"] = "unconditional-image-generation"
+    if len(facts["shape"]) == 3 and not facts["conditional"]:
+        head["pipeline_tag"] = PIPELINES[facts["kind"]]
     return "\n".join(
         ["---", OmegaConf.to_yaml(head) + "---", "", *lines(name, facts, pictures), ""]
     )
@@ -161,14 +192,7 @@ def lines(name: str, facts: dict[str, Any], pictures: Sequence[str]) -> Iterator
         if (picture := f"samples-{best['solver']}.png") in pictures:
             yield from ("", f"![Samples of {best['solver']}]({picture})")
             break
-    yield from ("", "## Use", "", "```python", "import sdegen as sg", "")
-    if facts["packages"]:
-        yield f"packages = {facts['packages']!r}  # which its configuration names"
-    told = ", packages=packages" if facts["packages"] else ""
-    given = ".given(y=0)  # a class for all, or a tensor of one for each" * facts["conditional"]
-    yield f'model = sg.load("path/to/this/folder"{told}){given}'
-    yield f"x = sg.sample(model, (16, {', '.join(map(str, shape))}), nfe=20, seed=0)"
-    yield from ("```", "", "or `sdegen-sample run=path/to/this/folder quality=false`.", "")
+    yield from ("", "## Use", "", *use(facts), "")
     yield from ("## Data", "", f"`{data['kind']}`: {data['license']}.", "")
     names = data["names"] or [str(k) for k in range(len(data["counts"]))]
     if data["counts"]:
@@ -178,6 +202,21 @@ def lines(name: str, facts: dict[str, Any], pictures: Sequence[str]) -> Iterator
     yield from ("## Licence", "", f"Of the weights: `{facts['license']}`.", "")
     if facts["figures"]:
         yield from ("## Figures", "", *table(facts["figures"]), "")
+
+
+def use(facts: dict[str, Any]) -> Iterator[str]:
+    """How it is sampled: by the command, and what needs nothing else by Python too."""
+    yield f"`sdegen-sample run=path/to/this/folder {COMMANDS[facts['kind']]}`"
+    if facts["packages"]:
+        yield f"with `packages={facts['packages']}`, which its configuration names."
+    if facts["kind"] != "samples":
+        return
+    told = f", packages={facts['packages']!r}" if facts["packages"] else ""
+    given = ".given(y=0)  # a class for all, or a tensor of one for each" * facts["conditional"]
+    yield from ("", "```python", "import sdegen as sg", "")
+    yield f'model = sg.load("path/to/this/folder"{told}){given}'
+    yield f"x = sg.sample(model, (16, {', '.join(map(str, facts['shape']))}), nfe=20, seed=0)"
+    yield "```"
 
 
 def distance(row: dict[str, Any]) -> float:

@@ -126,12 +126,12 @@ class SampleSettings:
     draws: int | None
     prompt: str | list[str] | None
     prompts: str | None
+    truncate: float | None
     solver: Node | None = None
     walk: Node | None = None
     guidance: Node | None = None
     task: Node | None = None
     observation: Node | None = None
-    truncate: float | None = None
 
     def __post_init__(self) -> None:
         text("run", self.run), folder_name("name", self.name), text("device", self.device)

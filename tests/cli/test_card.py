@@ -6,14 +6,18 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import sdegen as sg
 from sdegen.files import read_header, read_tensors, write_tensors
-from sdegen.runs.folder import content_of
+from sdegen.runs.card import kind_of, use
+from sdegen.runs.folder import Run, content_of
+from tests.cases import refused
 from tests.processes import typed
 
 LICENSED = ("license=cc0-1.0", "data_license='none: made here'")
@@ -71,6 +75,22 @@ def test_what_the_card_says_is_in_the_weights_too(plane: Path, tmp_path: Path) -
     assert done.code == 0, done.err
     (samples,) = (tmp_path / "b" / "samples").rglob("samples.safetensors")
     assert len(read_tensors(samples)[0]["x"]) == 3
+
+
+def test_what_is_not_sampled_plainly_is_said(tmp_path: Path) -> None:
+    kinds: dict[str, dict[str, Any]] = {
+        "restored": {"task": {"a": 1}},
+        "student": {"sampler": {"a": 1}},
+    }
+    for kind, more in kinds.items():
+        run = Run(tmp_path, sg.ScoreModel(lambda x, t: x, sg.VPSDE()), more, [2], [], (), 1)
+        assert kind_of(run) == kind
+        said = "\n".join(use({"kind": kind, "packages": ["mine"]}))
+        assert "packages=['mine']" in said and "sg.sample" not in said
+    with refused(
+        "here lives in the latents of outputs/coder, without which its samples are no data"
+    ):
+        kind_of(replace(run, folder=Path("here"), config={"coder": {"run": "outputs/coder"}}))
 
 
 @pytest.mark.parametrize(

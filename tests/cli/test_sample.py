@@ -185,7 +185,8 @@ def test_a_command_returns_the_number_that_is_asked_for(plane: Path) -> None:
     config |= {"steps": None, "eta": None, "seed": 0, "denoise": False, "batch_size": 4}
     config |= {"classes": None, "weights": "finished", "quality": True, "formats": []}
     config |= {"objective": "sliced", "device": "cpu", "packages": []}
-    config |= {"devices": 1, "step": None, "ema": None, "ema_std": None}
+    config |= {"devices": 1, "step": None, "ema": None}
+    config |= {"ema_std": None, "prompt": None, "prompts": None, "truncate": None}
     config |= {"start": None, "image": None, "draws": None}
     config |= {"solver": {"_target_": "sdegen.DDIM"}, "walk": None}
     value = task(config)

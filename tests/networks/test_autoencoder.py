@@ -137,7 +137,7 @@ def test_codes_become_the_means_of_what_comes_to_them() -> None:
 
 
 def test_moving_averages_of_counts_and_sums() -> None:
-    """One batch by hand: N and m of van den Oord et al. (2017), eqs. 6-8, smoothed."""
+    """One batch by hand: N and m of Oord et al. (2017), eqs. 6-8, smoothed."""
     book, z = Codebook(3, 1, decay=0.9, restart=0.0).double(), torch.tensor([[0.0], [0.2], [1.1]])
     start = torch.tensor([[0.0], [1.0], [5.0]], dtype=torch.float64)
     book.codes.copy_(start), book.sums.copy_(start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import sdegen as sg
 from sdegen.report import run as page
 from sdegen.report.run import cell, last_name, measured
+from sdegen.runs.folder import Run
 
 
 def row(frechet: float | None, sliced: float | None, said: str | None = "command") -> list[Any]:
@@ -43,12 +45,9 @@ def test_one_solve_that_diverged_does_not_set_the_scale(monkeypatch: pytest.Monk
     nodes = {
         name: {"_target_": f"sdegen.solvers.{name}"} for name in ("DDIM", "Heun", "DPMSolverPP")
     }
-    run: Any = SimpleNamespace(
-        config={"evaluate": {"solvers": nodes, "budgets": [4], "seed": 0}, "walk": None},
-        counts=[],
-        shape=(2,),
-        model=sg.ScoreModel(lambda x, t: x, sg.VPSDE()),
-    )
+    model = sg.ScoreModel(lambda x, t: x, sg.VPSDE())
+    config = {"evaluate": {"solvers": nodes, "budgets": [4], "seed": 0}, "walk": None}
+    run = Run(Path("here"), model, config, [2], [], (), None)
     settings: Any = SimpleNamespace(packages=[], seed=0)
     page.grids(run, settings, "points")
     assert len(halves) == 3 and max(halves) < 10

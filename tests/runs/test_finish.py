@@ -27,7 +27,7 @@ def test_a_picture_does_not_cost_the_table(
 
     data = ArrayData(torch.randn(8, 2, generator=torch.Generator().manual_seed(0)))
     model = sg.ScoreModel(MLP(2, width=4), sg.VPSDE())
-    config, header = {"conditional": False}, {"counts": [], "names": []}
+    config, header = {"conditional": False}, {"counts": [], "names": [], "shape": [2]}
     compared, solvers = Comparison({}, [2, 4], 0), {"heun": Heun(), "again": Heun()}
     monkeypatch.setattr(room, "picture", fails)
     with pytest.raises(RuntimeError, match="no ink"):

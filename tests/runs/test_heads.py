@@ -9,16 +9,16 @@ import pytest
 import torch
 
 import sdegen as sg
-from sdegen.files import read_tensors, write_tensors
+from sdegen.files import read_tensors
 from sdegen.likelihood import discrete_elbo
 from sdegen.runs.folder import WEIGHTS, load_run
 from sdegen.runs.samples import Maker, shortened
 from sdegen.runs.settings import SampleSettings, read
-from sdegen.runs.train import train_run
 from sdegen.sde import TruncatedSDE
 from sdegen.solvers import LearnedVariance, Residual
 from tests.cases import normal, refused
 from tests.configs import composed
+from tests.trainers import train_alone
 
 SMALL = (
     "net.width=8",
@@ -36,17 +36,9 @@ HEAD = (
 TINY = ("train.steps=2", "train.batch_size=8", "train.log_every=1", "device=cpu", "name=x")
 
 
-def weights_alone(model: Any, config: Any, compared: Any, folder: Path, *rest: Any) -> list[Any]:
-    """What a finished run leaves behind, without pictures and table."""
-    write_tensors(folder / WEIGHTS, model.state_dict(), rest[-2])
-    return []
-
-
 def trained(folder: Path, *overrides: str) -> Path:
     """A run of two steps in a folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sdegen.runs.train.finish", weights_alone)
-        train_run(composed("train", *overrides, *TINY), folder, say=lambda text: None)
+    train_alone(composed("train", *overrides, *TINY), folder)
     return folder
 
 

@@ -142,7 +142,7 @@ def test_the_command_draws_samples_with_labels_and_keeps_steps(tmp_path: Path) -
         sg.load(run, step=3)
     with refused("no average of ema=0.5: there are 0.9, 0.1"):
         sg.load(run, ema=0.5)
-    with refused("ema=0.9 is the decay of an average, but weights=raw are not averaged"):
+    with refused("ema=0.9 is of an average, but weights=raw are not averaged"):
         sg.load(run, weights="raw", ema=0.9)
 
     sampled = ["run=outputs/toy2d", "n=4", "nfe=2", "device=cpu", "quality=false", "ema=0.1"]

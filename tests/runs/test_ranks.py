@@ -42,6 +42,7 @@ def settings(run: Path, name: str, **more: Any) -> SampleSettings:
     config |= {"seed": 0, "denoise": False, "batch_size": 3, "classes": None, "formats": []}
     config |= {"weights": "finished", "quality": False, "objective": None, "device": "cpu"}
     config |= {"packages": [], "devices": 1, "step": None, "ema": None, "start": None}
+    config |= {"ema_std": None, "prompt": None, "prompts": None, "truncate": None}
     config |= {
         "image": None,
         "draws": None,
