@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import tempfile
 
 import numpy as np
 import pytest
@@ -13,6 +15,15 @@ torch.set_num_threads(1)  # one worker a core, and the same bits on every machin
 
 settings.register_profile("law", deadline=None, derandomize=True, database=None, max_examples=30)
 settings.load_profile("law")
+
+
+def pytest_configure() -> None:
+    """What is compiled lies in a folder of each worker's own, and of its children: two that write
+    the same kernel into one meet half a file."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None:
+        place = os.path.join(tempfile.gettempdir(), f"sdegen-compiled-{os.getuid()}-{worker}")
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = place
 
 
 @pytest.fixture(autouse=True)
