@@ -157,6 +157,8 @@ def adm(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ADM:
     middle = net.get_submodule("middle.0.attention")
     if "middle.0.attention.norm.weight" not in new:
         middle.norm = nn.Identity()  # as theirs, whose attention at the bottom may have none
+    else:
+        middle.norm.num_groups = int(config["attn_norm_num_groups"])  # of its own
     net.conditioning.time = TimeEmbedding(4 * width, frequencies(width, config["freq_shift"]))
     return filled(net, new, old)
 

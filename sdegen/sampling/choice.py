@@ -57,12 +57,18 @@ class BlendedChoice:
     """``Blended`` as ``Recommended`` would set it: four values, from 40 calls on five, below 12 an
     Euler's last step, on the focused walk. Where it gains and where it loses: docs/benchmarks.md.
 
-    ValueError for an SDE without marginals.
+    It was made for models as they are, and amplifies what guidance adds: for a guided model
+    ValueError, as for an SDE without marginals.
     """
 
     def choose(self, model: Denoiser, shape: tuple[int, ...], nfe: int) -> tuple[Solver, WalkLike]:
         """The solver and the walk."""
         linear(model.sde, "The blend of predictions", "use Heun() or EulerMaruyama()")
+        if (strength := strength_of(model)) > 1 or jumps(model):
+            raise ValueError(
+                f"The blend of predictions is for models that are not guided, but this one is, of "
+                f"strength {strength:g}: leave solver out, which takes what is recommended for it."
+            )
         k = 4 if nfe < 40 else 5
         return Blended(k, corrector=k, euler_at_final=nfe < 12), "focused"
 

@@ -51,8 +51,9 @@ class Blended(Solver):
 
     x0 is the one that hardly changes where data has atoms or narrow modes, eps - x0 where it is
     smooth in many dimensions (docs/benchmarks.md); their errors often differ in sign, so that a
-    blend is better than either. Every form has the order and shares add to one: so the blend has
-    it. The first step, about which nothing is known, is that of x0.
+    blend is better than either. Every form has the order from values of that order, and shares
+    add to one: so the blend has it. The first step, about which nothing is known, is that of x0:
+    where it is as long as the others, what it leaves is of order 3, as in ``Multistep``.
 
     One network call a step. A sample's shares are made of its own states alone, and nothing is
     read from the device. ValueError for eta > 0.

@@ -67,7 +67,7 @@ def batch(size: int = 8) -> tuple[Tensor, Tensor, Tensor]:
         ("dit", {"patch_size": 4, "norm_eps": 0.1, "out_channels": None}),
         ("adm", {}),
         ("adm", {"flip_sin_to_cos": False, "freq_shift": 1, "norm_eps": 0.1}),
-        ("adm", {"attn_norm_num_groups": 8, "layers_per_block": 1}),
+        ("adm", {"attn_norm_num_groups": 4, "layers_per_block": 1}),
     ],
 )
 def test_outputs_and_gradients_are_theirs(kind: str, more: dict[str, Any]) -> None:
