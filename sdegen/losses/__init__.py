@@ -6,6 +6,7 @@ from sdegen.losses.conditions import dropped
 from sdegen.losses.couplings import Coupling, MinibatchOT, independent_noise, stored
 from sdegen.losses.degradations import (
     JPEG,
+    Augmented,
     Colorize,
     Degradation,
     Degraded,
@@ -34,6 +35,7 @@ from sdegen.losses.weightings import EDMWeighting, MinSNR
 
 __all__ = [
     "JPEG",
+    "Augmented",
     "Colorize",
     "Coupling",
     "Degradation",

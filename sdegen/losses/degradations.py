@@ -18,6 +18,7 @@ from torch import Tensor
 from sdegen.checks import number, one_of, whole
 from sdegen.data import from_uint8, to_uint8
 from sdegen.guidance import Average, Gray, Mask, Operator
+from sdegen.sampling.cascade import noised
 
 
 class Degraded(NamedTuple):
@@ -28,6 +29,15 @@ class Degraded(NamedTuple):
     hole: Tensor | None
 
 
+class Augmented(NamedTuple):
+    """What is seen of data through noise: ``Degraded``, and how much there is in c, (b,), which a
+    model is told as the number ``augment``."""
+
+    c: Tensor
+    hole: Tensor | None
+    augment: Tensor
+
+
 class Degradation(ABC):
     """Data x0 (b, channels, *space) -> what is seen of it.
 
@@ -35,12 +45,19 @@ class Degradation(ABC):
     """
 
     @abstractmethod
-    def __call__(self, x0: Tensor, generator: torch.Generator | None = None) -> Degraded:
+    def __call__(
+        self, x0: Tensor, generator: torch.Generator | None = None
+    ) -> Degraded | Augmented:
         """The condition and the hole; ValueError for data that cannot be spoilt so."""
 
     def beside(self, channels: int) -> int:
         """The channels k of the condition of data of so many."""
         return channels
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Names of the numbers that a model is told beside it."""
+        return ()
 
     @abstractmethod
     def operator(self, x0: Tensor, hole: Tensor | None) -> Operator | None:
@@ -176,22 +193,52 @@ class JPEG(Degradation):
 
 @dataclass(frozen=True)
 class Superresolve(Degradation):
-    """The means of squares of k x k pixels, each on its square again: super-resolution."""
+    """The means of squares of k x k pixels, each on its square again: super-resolution.
+
+        c = sqrt(1 - s^2) A^+ A x0 + s z,        s ~ U(0, augment)
+
+    augment: the most noise in c, of whose s a model is told by the number ``augment``; 0 for none.
+             With it a model bears what another one makes of small images, in a cascade: Ho et al.
+             (2022a), section 4.2; Saharia et al. (2022a), section 2.4.
+    level:   s of every sample, as for sampling; None draws them.
+    """
 
     k: int = 2
+    augment: float = 0.0
+    level: float | None = None
 
     def __post_init__(self) -> None:
         whole("Superresolve's k", self.k, 2)
+        if not 0 <= number("Superresolve's augment", self.augment) <= 1:
+            raise ValueError(f"Superresolve's augment lies in [0, 1], not at {self.augment!r}.")
+        if self.level is not None and not 0 <= number("level", self.level) <= self.augment:
+            raise ValueError(
+                f"Superresolve's level lies in [0, augment = {self.augment:g}], the noise that a "
+                f"model is trained with, but it is {self.level!r}."
+            )
 
-    def __call__(self, x0: Tensor, generator: torch.Generator | None = None) -> Degraded:
-        """(b, channels, h, w)."""
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """``augment``, where there may be noise."""
+        return ("augment",) if self.augment else ()
+
+    def __call__(
+        self, x0: Tensor, generator: torch.Generator | None = None
+    ) -> Degraded | Augmented:
+        """(b, channels, h, w); with noise s (b,) too."""
         as_images(x0, "Superresolve")
-        A = self.operator(x0, None)
-        return Degraded(A.pinv(A(x0)), None)
+        A = Average(self.k)
+        c = A.pinv(A(x0))
+        if not self.augment:
+            return Degraded(c, None)
+        s = self.augment * torch.rand(len(x0), generator=generator, device=x0.device)
+        z = torch.randn(c.shape, generator=generator, device=x0.device, dtype=x0.dtype)
+        s = s if self.level is None else torch.full_like(s, self.level)
+        return Augmented(noised(c, s, z), None, s)
 
-    def operator(self, x0: Tensor, hole: Tensor | None) -> Operator:
-        """The means."""
-        return Average(self.k)
+    def operator(self, x0: Tensor, hole: Tensor | None) -> Operator | None:
+        """The means; None where there is noise."""
+        return None if self.augment else Average(self.k)
 
 
 def share(name: str, value: float, below: float) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdegen.losses.degradations import Degraded
+from sdegen.losses.degradations import Augmented, Degraded
 from sdegen.losses.dsm import check_data, dsm_loss
 
-Degrade = Callable[[Tensor, torch.Generator | None], Degraded | tuple[Tensor, Tensor | None]]
-"""A ``Degradation``, or any function (x0, generator) -> (c, hole)."""
+Degrade = Callable[
+    [Tensor, torch.Generator | None], Degraded | Augmented | tuple[Tensor, Tensor | None]
+]
+"""A ``Degradation``, or any function (x0, generator) -> (c, hole), or (c, hole, augment)."""
 
 
 def paired(
@@ -32,7 +34,8 @@ def paired(
     Its minimum is the conditional score, of p(x0 | c).
 
     degrade: a ``Degradation``, or a function (x0, generator) -> (c (b, k, *space), hole), hole a
-             boolean (b, 1, *space), or None; its draws are ``generator``'s, or torch's own.
+             boolean (b, 1, *space), or None; its draws are ``generator``'s, or torch's own. A
+             third, augment (b,), is what the model is told of noise in c.
     loss:    of (model, x0); with a hole of (model, x0, where=hole), as ``dsm_loss`` has it, and
              ``dropped`` and ``dequantised`` around it.
 
@@ -40,11 +43,12 @@ def paired(
     where there is a hole.
     """
     check_data(x0)
-    c, hole = degrade(x0, generator)
+    c, hole, *noise = degrade(x0, generator)
     if hole is not None:
         refuse_whole(loss)
         loss = partial(loss, where=hole)
-    return loss(model.given(c=c), x0)
+    told = {"augment": noise[0]} if noise else {}
+    return loss(model.given(c=c, **told), x0)
 
 
 def refuse_whole(loss: Callable[..., Tensor]) -> None:

@@ -30,7 +30,8 @@ def build_model(config: dict[str, Any], shape: Sequence[int], classes: int) -> S
     heads = int(config["model"].get("heads", 1))
     asked = classes if conditional else 0
     encoder = build_text(config.get("text"), packages)
-    net = build_network(config["net"], packages, shape, asked, beside, heads, encoder)
+    numbers = task.numbers if task else ()
+    net = build_network(config["net"], packages, shape, asked, beside, heads, encoder, numbers)
     said = dict(config["model"])
     if config.get("head_net"):
         if heads != 1 or beside:
@@ -81,10 +82,12 @@ def build_network(
     beside: int = 0,
     heads: int = 1,
     text: Encoder | None = None,
+    numbers: Sequence[str] = (),
 ) -> Any:
     """The network of a configuration node, for data of a shape; with ``classes`` > 0 one that is
     given labels, with ``beside`` > 0 one that is given c, of so many channels, and with a text
-    encoder one that is given tokens and a mask: its ``length`` is then that of these.
+    encoder one that is given tokens and a mask: its ``length`` is then that of these. numbers:
+    names of those that a task tells it.
 
     It gets of ``facts`` what its signature names and the node does not say. ValueError with one
     sentence where that is not enough, where it is no module or not called as net(x, t), and where
@@ -94,6 +97,8 @@ def build_network(
     if text is not None:
         known |= {"token_width": text.width, "words": text.words, "length": text.most}
     asked = parameters(node, packages)
+    if numbers:
+        node = {**node, "numbers": [*node.get("numbers", ()), *numbers]}
     node = without_ours(node, asked, target)
     given = {name: value for name, value in known.items() if name in asked and name not in node}
     needed = [
@@ -123,7 +128,7 @@ def build_network(
         ) from error
     refuse_deaf(net, target, classes)
     if beside:
-        refuse_blind(net, target)
+        refuse_blind(net, target, numbers)
     if text is not None:
         refuse_wordless(net, target)
     return net
@@ -187,13 +192,21 @@ def refuse_deaf(net: Any, target: str, classes: int) -> None:
         )
 
 
-def refuse_blind(net: nn.Module, target: str) -> None:
-    """ValueError for a network that does not take what a task shows."""
+def refuse_blind(net: nn.Module, target: str, numbers: Sequence[str]) -> None:
+    """ValueError for a network that does not take what a task shows, and the numbers it tells."""
     called = signature_of(net)
-    if called is None or "c" in called.parameters:
+    if called is None:
+        return
+    takes = called.parameters
+    anything = [n for n, e in takes.items() if e.kind is Parameter.VAR_KEYWORD]
+    if not anything and (deaf := [name for name in numbers if name not in takes]):
+        raise ValueError(
+            f"The task tells the network {', '.join(deaf)}, but {target} is called with "
+            f"({', '.join(takes)}): take net=unet, or let it take that."
+        )
+    if "c" in takes:
         return
     # ``**numbers`` of ours are numbers, and no pictures.
-    anything = [n for n, e in called.parameters.items() if e.kind is Parameter.VAR_KEYWORD]
     if set(anything) <= {"numbers"}:
         raise ValueError(
             f"A task gives the network what is seen of the data as c, but {target} is called with "

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from sdegen.data import ArrayData, gather
 from sdegen.data.sampler import seed_of
-from sdegen.guidance import Known, Operator
-from sdegen.losses import Degradation
+from sdegen.files import read_tensors
+from sdegen.guidance import Average, Known, Operator
+from sdegen.losses import Augmented, Degradation, Superresolve
 from sdegen.metrics.restored import Restored
 from sdegen.runs.folder import given_labels
 from sdegen.runs.pictures import drawable
@@ -26,13 +27,15 @@ DRAWS = 16
 @dataclass(frozen=True)
 class Seen:
     """What a task shows of images x0 (m, *), which is the same whatever their number: labels y
-    (m,) where they have some; a condition c (m, k, *), a hole (m, 1, *), and the operator."""
+    (m,) where they have some; a condition c (m, k, *), a hole (m, 1, *), the noise in c (m,), and
+    the operator."""
 
     x0: Tensor
     y: Tensor | None
     c: Tensor
     hole: Tensor | None
     A: Operator | None
+    augment: Tensor | None = None
 
     @classmethod
     def of(cls, task: Degradation, images: ArrayData) -> Seen:
@@ -45,8 +48,15 @@ class Seen:
         c = torch.cat([part.c for part in parts])
         holes = [part.hole for part in parts if part.hole is not None]
         hole = torch.cat(holes) if holes else None
-        A = task.operator(x0, hole)
-        return cls(x0, images.y if images.classes else None, c, hole, A)
+        noise = [part.augment for part in parts if isinstance(part, Augmented)]
+        A, augment = task.operator(x0, hole), torch.cat(noise) if noise else None
+        return cls(x0, images.y if images.classes else None, c, hole, A, augment)
+
+    def told(self, model: Any, at: Tensor) -> Any:
+        """The model that was trained beside a condition, told what is seen of the images of some
+        places (b,)."""
+        told = {"c": self.c} if self.augment is None else {"c": self.c, "augment": self.augment}
+        return model.given(**{name: value[at].to(model.device) for name, value in told.items()})
 
     def measured(self, std: float) -> Tensor:
         """A x0 + std z, the same z for an image whatever their number."""
@@ -80,7 +90,7 @@ def prepared(model: Any, n: int, counts: list[int], some: Seen | Prompts | None)
     if isinstance(some, Prompts):
         return some.given(model, n)
     at = torch.arange(n) % len(some.x0)
-    model = model.given(c=some.c[at].to(model.device))
+    model = some.told(model, at)
     if counts and some.y is not None:
         model = model.given(y=some.y[at].to(model.device))
     else:
@@ -95,15 +105,6 @@ def seen_of(task: Degradation | None, data: Any, n: int) -> Seen | None:
 
 Told = Callable[[Any, Tensor], Any]
 """(model, places of images (b,)) -> the model that is told what is seen of these."""
-
-
-def told_beside(some: Seen) -> Told:
-    """By the condition that the network was trained beside."""
-
-    def told(model: Any, at: Tensor) -> Any:
-        return model.given(c=some.c[at].to(model.device))
-
-    return told
 
 
 def told_hole(some: Seen) -> Told:
@@ -175,8 +176,10 @@ def columns_of(x: Tensor, some: Seen | None, draws: int) -> dict[str, Tensor]:
     return found | ({f"mean of {draws}": each.mean(1)} if some and draws > 1 else {})
 
 
-def image_of(path: Path, shape: Sequence[int]) -> ArrayData:
-    """The image of a PNG or JPEG file, or those of a .npy or .npz, as data of a run's shape.
+def image_of(path: Path, shape: Sequence[int], task: Degradation | None = None) -> ArrayData:
+    """The image of a PNG or JPEG file, or those of a .npy, .npz or samples.safetensors, as data of
+    a run's shape. Images as small as ``superresolve`` makes them are those that it would have of
+    the ones that are returned.
 
     ValueError for a missing or damaged file and another shape.
     """
@@ -185,14 +188,29 @@ def image_of(path: Path, shape: Sequence[int]) -> ArrayData:
     if path.suffix.lower() in (".npy", ".npz"):
         x = from_file(path).x
         x = x[None] if list(x.shape) == list(shape) else x
+    elif path.suffix.lower() == ".safetensors":
+        x = samples_in(path)
     else:
         x = pixels_of(path)[None]
+    if isinstance(task, Superresolve):
+        lifted = Average(task.k).pinv(x) if x.ndim == 4 else x
+        x = lifted if list(lifted.shape[1:]) == list(shape) else x
     if list(x.shape[1:]) != list(shape):
         raise ValueError(
             f"image={path} has the shape {tuple(x.shape[1:])}, but the run's samples are "
             f"{tuple(shape)} (channels first): resize or convert it."
         )
     return ArrayData(x)
+
+
+def samples_in(path: Path) -> Tensor:
+    """The samples that ``sdegen-sample`` has made; ValueError for another file."""
+    tensors, _ = read_tensors(path)
+    if "x" not in tensors:
+        raise ValueError(
+            f"image={path} holds {', '.join(tensors) or 'nothing'}, and no samples x of a run."
+        )
+    return tensors["x"]
 
 
 def pixels_of(path: Path) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sdegen.data import ArrayData, class_labels, gather
 from sdegen.guidance import ddnm
+from sdegen.losses import Degradation
 from sdegen.metrics.restored import Restored
 from sdegen.noise import Noise
 from sdegen.runs.build import EDIT, build, build_data, build_task, task_name
@@ -25,7 +26,6 @@ from sdegen.runs.restoring import (
     draw,
     image_of,
     restored,
-    told_beside,
     told_by,
     told_hole,
     with_known,
@@ -141,17 +141,17 @@ def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | N
                 "out."
             )
         start = start_of(build(settings.task, settings.packages).start, run)
-    images = images_of(settings, run)
+    task = None if ours == EDIT else build_task(settings.task, settings.packages)
+    images = images_of(settings, run, task)
     kept = images.x[0].numpy().tobytes()
     content = kept if settings.image is None else Path(settings.image).read_bytes()
     origin = hashlib.sha256(content).hexdigest()[:16]
     labels = labels_of(images, run, chosen)
     if start is not None:
         return Job(images.x, labels, settings.draws or 1, None, (), (), start, origin)
-    task = build_task(settings.task, settings.packages)
     assert task is not None
     seen = Seen.of(task, images)
-    inner: tuple[Told, ...] = () if trained is None else (told_beside(seen),)
+    inner: tuple[Told, ...] = () if trained is None else (seen.told,)
     outer: tuple[Told, ...] = () if seen.hole is None else (told_hole(seen),)
     if trained is None:
         outer = by_observation(settings, seen) or outer
@@ -162,9 +162,15 @@ def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | N
     return Job(images.x, labels, draws, seen, inner, outer, None, origin, exact)
 
 
+FREE = "level"
+"""The setting of a task that is its samples' alone."""
+
+
 def differing(trained: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """What a task must be told to be the one that a run was trained for, as overrides."""
-    names = [name for name in {**trained, **asked} if trained.get(name) != asked.get(name)]
+    mine = [name for name in {**trained, **asked} if name != FREE]
+    # A run that came before a setting is one without it: 0 and null are nothing.
+    names = [name for name in mine if (trained.get(name) or None) != (asked.get(name) or None)]
     return [f"task.{name}={trained.get(name)}" for name in names]
 
 
@@ -198,11 +204,11 @@ def start_of(t: float, run: Run) -> float:
     return float(t)
 
 
-def images_of(settings: SampleSettings, run: Run) -> ArrayData:
+def images_of(settings: SampleSettings, run: Run, task: Degradation | None) -> ArrayData:
     """The images of the settings' file, or held-out ones, n at most; a smaller number is the
     beginning of a larger one."""
     if settings.image is not None:
-        found = image_of(Path(settings.image), run.shape)
+        found = image_of(Path(settings.image), run.shape, task)
         return ArrayData(found.x[: settings.n])
     _, test = build_data({**run.config, "packages": settings.packages})
     if test is None:

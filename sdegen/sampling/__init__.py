@@ -2,6 +2,7 @@
 
 from sdegen.sampling import recipes
 from sdegen.sampling.captured import Captured
+from sdegen.sampling.cascade import Stage, cascade
 from sdegen.sampling.choice import Chooser, Recommended
 from sdegen.sampling.citing import cite
 from sdegen.sampling.march import Path, Solution, State, sample, solve
@@ -17,9 +18,11 @@ __all__ = [
     "Plan",
     "Recommended",
     "Solution",
+    "Stage",
     "State",
     "Watch",
     "Way",
+    "cascade",
     "cite",
     "progress",
     "recipes",
