@@ -18,7 +18,7 @@ from torch import Tensor
 from sdegen.checks import number, one_of, whole
 from sdegen.data import from_uint8, to_uint8
 from sdegen.guidance import Average, Gray, Mask, Operator
-from sdegen.sampling.cascade import noised
+from sdegen.sampling.stages import noised
 
 
 class Degraded(NamedTuple):

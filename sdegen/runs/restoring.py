@@ -154,14 +154,19 @@ def restored(x: Tensor, some: Seen, draws: int) -> Restored | None:
 
 
 def draw(
-    path: Path, title: str, x0: Tensor, columns: Mapping[str, Tensor], most: int = 10
+    path: Path,
+    title: str,
+    x0: Tensor,
+    columns: Mapping[str, Tensor],
+    most: int = 10,
+    first: str = "original",
 ) -> None:
     """Images in rows: themselves, and what became of them in named columns (m, *)."""
     from sdegen.plots import save_trajectory
 
     if not drawable(x0) or x0.ndim != 4:
         return
-    every = {"original": x0, **columns}
+    every = {first: x0, **columns}
     states = torch.stack([each[:most].float().cpu().clamp(-1, 1) for each in every.values()])
     save_trajectory(states, list(every), path, title)
 
@@ -176,31 +181,37 @@ def columns_of(x: Tensor, some: Seen | None, draws: int) -> dict[str, Tensor]:
     return found | ({f"mean of {draws}": each.mean(1)} if some and draws > 1 else {})
 
 
-def image_of(path: Path, shape: Sequence[int], task: Degradation | None = None) -> ArrayData:
-    """The image of a PNG or JPEG file, or those of a .npy, .npz or samples.safetensors, as data of
-    a run's shape. Images as small as ``superresolve`` makes them are those that it would have of
-    the ones that are returned.
+def images_in(path: Path) -> Tensor:
+    """The image of a PNG or JPEG file, or those of a .npy, .npz or samples.safetensors, (m, *).
 
-    ValueError for a missing or damaged file and another shape.
+    ValueError for a missing or damaged file.
     """
     from sdegen.data import from_file
 
     if path.suffix.lower() in (".npy", ".npz"):
-        x = from_file(path).x
-        x = x[None] if list(x.shape) == list(shape) else x
-    elif path.suffix.lower() == ".safetensors":
-        x = samples_in(path)
-    else:
-        x = pixels_of(path)[None]
-    if isinstance(task, Superresolve):
-        lifted = Average(task.k).pinv(x) if x.ndim == 4 else x
+        return from_file(path).x
+    if path.suffix.lower() == ".safetensors":
+        return samples_in(path)
+    return pixels_of(path)[None]
+
+
+def as_shown(x: Tensor, shape: Sequence[int], path: Path, task: Degradation | None) -> Tensor:
+    """Images x of a file as data of a run's shape: themselves, one alone, or, where they are as
+    small as ``superresolve`` makes them, images that it would make these of.
+
+    ValueError for another shape.
+    """
+    if list(x.shape) == list(shape):
+        return x[None]
+    if isinstance(task, Superresolve) and x.ndim == 4:
+        lifted = Average(task.k).pinv(x)
         x = lifted if list(lifted.shape[1:]) == list(shape) else x
     if list(x.shape[1:]) != list(shape):
         raise ValueError(
             f"image={path} has the shape {tuple(x.shape[1:])}, but the run's samples are "
             f"{tuple(shape)} (channels first): resize or convert it."
         )
-    return ArrayData(x)
+    return x
 
 
 def samples_in(path: Path) -> Tensor:

@@ -22,9 +22,10 @@ from sdegen.runs.restoring import (
     DRAWS,
     Seen,
     Told,
+    as_shown,
     columns_of,
     draw,
-    image_of,
+    images_in,
     restored,
     told_by,
     told_hole,
@@ -52,8 +53,10 @@ class Job:
     start: float | None
     origin: str
     exact: bool = True
+    originals: bool = True
     """origin: where the images are from, in a few letters: a file's bytes, or the first of those
-    held out, of which more begin with fewer.  exact: what is known is known without noise."""
+    held out, of which more begin with fewer.  exact: what is known is known without noise.
+    originals: the images are what is to come out, and not as little as is seen of them."""
 
     @property
     def n(self) -> int:
@@ -95,12 +98,15 @@ class Job:
         return with_known(x, self.seen, self.at(first, m))
 
     def worth(self, x: Tensor) -> Restored | None:
-        """What all samples are worth beside the images; None where nothing was restored."""
-        return None if self.seen is None else restored(x, self.seen, self.draws)
+        """What all samples are worth beside the images; None where nothing was restored, and
+        where the images are not known."""
+        known = self.seen is not None and self.originals
+        return restored(x, self.seen, self.draws) if known and self.seen else None
 
     def draw(self, x: Tensor, path: Path, title: str) -> None:
         """A picture of some images, what was seen of them, and what became of them."""
-        draw(path, title, self.images, columns_of(x, self.seen, self.draws))
+        first = "original" if self.originals else "given"
+        draw(path, title, self.images, columns_of(x, self.seen, self.draws), first=first)
 
 
 def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | None:
@@ -142,7 +148,7 @@ def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | N
             )
         start = start_of(build(settings.task, settings.packages).start, run)
     task = None if ours == EDIT else build_task(settings.task, settings.packages)
-    images = images_of(settings, run, task)
+    images, originals = images_of(settings, run, task)
     kept = images.x[0].numpy().tobytes()
     content = kept if settings.image is None else Path(settings.image).read_bytes()
     origin = hashlib.sha256(content).hexdigest()[:16]
@@ -159,7 +165,7 @@ def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | N
     if observed:
         seen = seen.through(noise_of(observed))
     exact = not observed or noise_of(observed) == 0
-    return Job(images.x, labels, draws, seen, inner, outer, None, origin, exact)
+    return Job(images.x, labels, draws, seen, inner, outer, None, origin, exact, originals)
 
 
 FREE = "level"
@@ -204,16 +210,20 @@ def start_of(t: float, run: Run) -> float:
     return float(t)
 
 
-def images_of(settings: SampleSettings, run: Run, task: Degradation | None) -> ArrayData:
-    """The images of the settings' file, or held-out ones, n at most; a smaller number is the
-    beginning of a larger one."""
+def images_of(
+    settings: SampleSettings, run: Run, task: Degradation | None
+) -> tuple[ArrayData, bool]:
+    """The images of the settings' file, or held-out ones, n at most, a smaller number the
+    beginning of a larger one; and whether these are whole, not as small as a task makes them."""
     if settings.image is not None:
-        found = image_of(Path(settings.image), run.shape, task)
-        return ArrayData(found.x[: settings.n])
+        path = Path(settings.image)
+        x = images_in(path)
+        whole = list(x.shape[-len(run.shape) :]) == list(run.shape)
+        return ArrayData(as_shown(x, run.shape, path, task)[: settings.n]), whole
     _, test = build_data({**run.config, "packages": settings.packages})
     if test is None:
         raise ValueError("The run has no held-out data (data.test): give image=FILE.")
-    return gather(test, settings.n)
+    return gather(test, settings.n), True
 
 
 def labels_of(images: ArrayData, run: Run, chosen: Sequence[int]) -> Tensor | None:

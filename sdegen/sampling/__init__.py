@@ -2,12 +2,12 @@
 
 from sdegen.sampling import recipes
 from sdegen.sampling.captured import Captured
-from sdegen.sampling.cascade import Stage, cascade
 from sdegen.sampling.choice import Chooser, Recommended
 from sdegen.sampling.citing import cite
 from sdegen.sampling.march import Path, Solution, State, sample, solve
 from sdegen.sampling.plan import How, Plan, Way
 from sdegen.sampling.renoising import resample
+from sdegen.sampling.stages import Stage, cascade
 from sdegen.sampling.watch import Watch, progress
 
 __all__ = [
