@@ -46,6 +46,7 @@ text
 inverse
 editing
 restoration
+cascades
 likelihood
 diffusers
 training

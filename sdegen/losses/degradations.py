@@ -199,7 +199,7 @@ class Superresolve(Degradation):
 
     augment: the most noise in c, of whose s a model is told by the number ``augment``; 0 for none.
              With it a model bears what another one makes of small images, in a cascade: Ho et al.
-             (2022a), section 4.2; Saharia et al. (2022a), section 2.4.
+             (2022); Saharia et al. (2022), section 2.4.
     level:   s of every sample, as for sampling; None draws them.
     """
 

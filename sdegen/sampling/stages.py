@@ -18,8 +18,8 @@ from sdegen.sampling.plan import HOW
 
 def noised(c: Tensor, s: Tensor | float, z: Tensor) -> Tensor:
     """sqrt(1 - s^2) c + s z, for s () or (b,) in [0, 1]: a condition with noise, so that a model
-    bears what the one before it gets wrong.  Ho et al. (2022a), section 4.2; Saharia et al.
-    (2022a), section 2.4, where s is a level of the process itself."""
+    bears what the one before it gets wrong.  Ho et al. (2022), conditioning augmentation;
+    Saharia et al. (2022), section 2.4, where s is a level of the process itself."""
     s = torch.as_tensor(s, dtype=c.dtype, device=c.device)
     s = s.reshape(-1, *[1] * (c.ndim - 1)) if s.ndim else s
     return (1 - s * s).sqrt() * c + s * z

