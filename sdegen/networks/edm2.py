@@ -17,6 +17,7 @@ from sdegen.networks.magnitude import (
     MPConditioning,
     MPConv,
     mp_cat,
+    put_back,
 )
 
 
@@ -31,8 +32,8 @@ class EDM2(nn.Module):
 
     ``net(x, t, y=None, c=None)``, and numbers by name, as ``UNet`` has them. It is trained with
     larger learning rates than others, Adam's 1e-2, which have to fall: ``train.schedule=rsqrt``.
-    While it trains, a call puts the weights back to their size (see ``Directions``): copies that
-    are not trained are to be in eval mode.
+    While it trains, a call first puts the weights back to their size (see ``put_back``): copies
+    that are not trained are to be in eval mode.
 
     Raises ValueError for an x or c of another shape, and for a c that is missing or not expected.
     """
@@ -95,6 +96,7 @@ class EDM2(nn.Module):
         **numbers: Tensor | float,
     ) -> Tensor:
         self._check(x, c)
+        put_back(self)
         e = self.conditioning(t, y, len(x), numbers)
         seen: list[Tensor] = []
         parts = (

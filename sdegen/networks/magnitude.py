@@ -27,12 +27,19 @@ SILU = 0.596
 LARGEST = 256.0
 """Activations are cut here, for 16-bit numbers."""
 
+LEAST = 1e-4
+"""The least that anything is divided by."""
 
-def unit(x: Tensor, dims: Sequence[int], least: float = 1e-4) -> Tensor:
+
+def size_of(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """The root mean square of x over some dimensions, which stay with a length of 1."""
+    norm = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=exact(x))
+    return norm / math.sqrt(math.prod([x.shape[d] for d in dims]))
+
+
+def unit(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     """x with a root mean square of 1 over some dimensions."""
-    size = torch.linalg.vector_norm(x, dim=list(dims), keepdim=True, dtype=exact(x))
-    count = math.prod(x.shape[d] for d in dims)
-    return x / (least + size / math.sqrt(count)).to(x.dtype)
+    return x / (LEAST + size_of(x, dims)).to(x.dtype)
 
 
 def mp_silu(x: Tensor) -> Tensor:
@@ -58,23 +65,43 @@ def mp_cat(a: Tensor, b: Tensor) -> Tensor:
 class Directions(nn.Module):
     """Weights (leave, enter, *kernel) of which each output's is a unit vector, without biases.
 
-    The parameter has entries of root mean square 1, and is put back there at every call in
-    training (forced weight normalisation, Karras et al. (2024b), eq. 66): a step of the
-    optimiser turns it and does not lengthen it. In eval mode nothing is written, nor inside
-    torch.func's transforms, which forbid it; what is used is of unit size there too.
+    The parameter has entries of root mean square 1, and is put back there by ``put_back`` (forced
+    weight normalisation, Karras et al. (2024b), eq. 66): a step of the optimiser turns it and
+    does not lengthen it. Whatever its size is, what is used is of unit size.
     """
 
     def __init__(self, enter: int, leave: int, *kernel: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(leave, enter, *kernel))
 
+    @property
+    def over(self) -> tuple[int, ...]:
+        """The dimensions that a direction has."""
+        return tuple(range(1, self.weight.ndim))
+
     def unit(self, gain: Tensor | float = 1.0) -> Tensor:
         """The weights in use, each output's of norm ``gain``."""
-        over = range(1, self.weight.ndim)
-        if self.training and torch._C._functorch.peek_interpreter_stack() is None:
-            # By .data: the loss may have called the network before, and goes back through both.
-            self.weight.data.copy_(unit(self.weight.data, over))
-        return unit(self.weight, over) * (gain / math.sqrt(self.weight[0].numel()))
+        return unit(self.weight, self.over) * (gain / math.sqrt(self.weight[0].numel()))
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def put_back(net: nn.Module) -> None:
+    """Write all directions of a network in training at their size; a network calls it first.
+
+    Where blocks are computed twice nothing is written between, and a compiler, which would keep
+    such a writing to itself, is left out. A direction that is at its size to rounding stays as it
+    is, to the last bit: the loss may call the network once more in a step, and goes back through
+    both calls. In eval mode nothing is written, nor inside torch.func's transforms, which forbid
+    it.
+    """
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return
+    for each in net.modules():
+        if isinstance(each, Directions) and each.training:
+            weight = each.weight.data  # past autograd, which has the last call's to go through
+            size = size_of(weight, each.over)
+            there = (size - 1).abs() < 8 * torch.finfo(weight.dtype).eps
+            weight.div_(size.clamp(min=LEAST).masked_fill(there, 1))
 
 
 class MPLinear(Directions):
@@ -199,7 +226,7 @@ class MPAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         pixels = x.flatten(2).transpose(1, 2)  # (B, pixels, C)
         found = self.qkv(pixels).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k, v = unit(found, [-1])
+        q, k, v = unit(found, (-1,))
         h = F.scaled_dot_product_attention(q, k, v)  # (B, heads, pixels, C / heads)
         h = self.leave(h.transpose(1, 2).flatten(2))
         return mp_sum(x, h.transpose(1, 2).unflatten(2, x.shape[2:]))
@@ -236,7 +263,7 @@ class MPBlock(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         if not self.up:
-            x = unit(x if self.skip is None else self.skip(x), [1])
+            x = unit(x if self.skip is None else self.skip(x), (1,))
         h = self.conv1(mp_silu(x))
         scale = 1 + self.condition(c, self.gain)
         h = mp_silu(h * scale.unflatten(1, (-1, *[1] * (x.ndim - 2))))
