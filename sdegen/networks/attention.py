@@ -43,7 +43,8 @@ Edit = Callable[[Tensor, Place], Tensor]
 class Context:
     """What a network's attention is told.
 
-    tokens: (B, m, e).  keep: (B, 1, 1, m), True where a token is one; None for all.
+    tokens: (B, L, e), the last of which is that of "no tokens".
+    keep:   (B, 1, 1, L), True where a token is seen.
     edit:   of the maps, given as ``model.given(edit=...)``; None for the fused kernel.
     """
 
@@ -72,7 +73,8 @@ def attend(
     """
     if edit is None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    # Divided before: float16 ends at 65504, which a sum of products over a head may pass.
+    scores = q / math.sqrt(q.shape[-1]) @ k.transpose(-2, -1)
     if keep is not None:
         scores = scores.masked_fill(~keep, -math.inf)
     maps = scores.softmax(-1)
@@ -223,8 +225,9 @@ class Tokens(nn.Module):
     mask:   (B, m), True where a token is one; without it all are, or all words but 0.
     length: how many tokens there may be, at most.
 
-    A sample without any token attends to one that is learned, and that nobody else sees. So
-    "no tokens" is: tokens not given, or a mask of False alone, or words of 0 alone.
+    A sample without any token attends to one that is learned, and that nobody else sees; it is
+    the last column of every map. So "no tokens" is: tokens not given, or a mask of False alone,
+    or words of 0 alone.
 
     Raises ValueError, in a sentence, for tokens of another shape or type, too many of them, words
     out of range (on the CPU only: elsewhere the check would wait for the device), and a mask of
@@ -244,22 +247,24 @@ class Tokens(nn.Module):
     def forward(
         self, batch: int, tokens: Tensor | None, mask: Tensor | None, edit: Edit | None
     ) -> Context:
-        none = self.none.expand(batch, 1, -1)
         if tokens is None:
             if mask is not None:
                 raise ValueError("mask was given, but no tokens: give both, or neither.")
-            return Context(none, None, edit)
+            shape = (batch, 0) if self.words else (batch, 0, self.width)
+            tokens = self.none.new_zeros(shape, dtype=torch.int64 if self.words else None)
         self._check(batch, tokens, mask)
+        if mask is None:
+            mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         if self.words:
-            mask = tokens != 0 if mask is None else mask & (tokens != 0)
+            mask = mask & (tokens != 0)
             vectors = self._looked_up(tokens) + self.places[: tokens.shape[1]]
         else:
             vectors = tokens.to(self.none.dtype)
-        if mask is None:
-            return Context(vectors if tokens.shape[1] else none, None, edit)
-        # Behind the others, so that column j of a map is token j.
-        keep = torch.cat([mask, ~mask.any(1, keepdim=True)], dim=1)
-        return Context(torch.cat([vectors, none.to(vectors)], dim=1), keep[:, None, None], edit)
+        # Behind the others, so that column j of a map is token j; and always there: processes
+        # that sum their gradients wait for those of every parameter.
+        none, keep = self.none.expand(batch, 1, -1), ~mask.any(1, keepdim=True)
+        vectors, keep = torch.cat([vectors, none.to(vectors)], 1), torch.cat([mask, keep], 1)
+        return Context(vectors, keep[:, None, None], edit)
 
     def _check(self, batch: int, tokens: Tensor, mask: Tensor | None) -> None:
         said = f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}"
