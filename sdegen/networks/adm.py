@@ -18,7 +18,15 @@ from sdegen.networks.attention import (
     tokens_of,
 )
 from sdegen.networks.embedding import Conditioning
-from sdegen.networks.layers import CONV, group_norm, refuse_misfits, with_beside, zeroed
+from sdegen.networks.layers import (
+    CONV,
+    group_norm,
+    refuse_levels,
+    refuse_misfits,
+    refuse_sizes,
+    with_beside,
+    zeroed,
+)
 from sdegen.networks.resampling import Nearest, Pool
 from sdegen.networks.unet import Residual, Stage
 
@@ -79,15 +87,8 @@ class ADM(nn.Module):
     ) -> None:
         super().__init__()
         whole("beside", beside, 0)
-        whole("blocks", blocks)
-        whole("head_width", head_width)
-        if dims not in CONV:
-            raise ValueError(f"dims = {dims}, expected 1 (series), 2 (images) or 3 (volumes).")
-        if not mults or not set(attention) <= set(range(len(mults))):
-            raise ValueError(
-                f"attention = {list(attention)} must list levels among the {len(mults)} of "
-                f"mults = {list(mults)}, which needs at least one."
-            )
+        refuse_sizes(dims, channels=channels, width=width, out=out, head_width=head_width)
+        refuse_levels(mults, blocks, attention, dropout)
         self.channels, self.dims, self.beside = channels, dims, beside
         self.multiple = 2 ** (len(mults) - 1)
         self.conditioning = Conditioning(4 * width, classes, numbers)
@@ -140,7 +141,7 @@ class ADM(nn.Module):
         self,
         x: Tensor,
         t: Tensor,
-        y: Tensor | None = None,
+        y: Tensor | int | None = None,
         c: Tensor | None = None,
         tokens: Tensor | None = None,
         mask: Tensor | None = None,

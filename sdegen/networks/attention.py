@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdegen.checks import whole
+from sdegen.networks.embedding import looked_up
 from sdegen.networks.layers import group_norm, zeroed
 
 
@@ -257,7 +258,10 @@ class Tokens(nn.Module):
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         if self.words:
             mask = mask & (tokens != 0)
-            vectors = self._looked_up(tokens) + self.places[: tokens.shape[1]]
+            n = self.words
+            refusal = f"tokens have numbers outside 0 .. {n}: 0 for none, then {n} words."
+            vectors = looked_up(self.table.weight, tokens, refusal)
+            vectors = vectors + self.places[: tokens.shape[1]]
         else:
             vectors = tokens.to(self.none.dtype)
         # Behind the others, so that column j of a map is token j; and always there: processes
@@ -286,16 +290,6 @@ class Tokens(nn.Module):
                 f"mask is {mask.dtype} of shape {tuple(mask.shape)}, expected torch.bool of "
                 f"{tuple(tokens.shape[:2])}: True where a token is one."
             )
-
-    def _looked_up(self, tokens: Tensor) -> Tensor:
-        try:  # the CPU's lookup checks the range by itself, and nothing has to be waited for
-            vectors: Tensor = self.table(tokens)
-        except IndexError:
-            raise ValueError(
-                f"tokens have numbers outside 0 .. {self.words}: 0 for none, then "
-                f"{self.words} words."
-            ) from None
-        return vectors
 
 
 def context_of(

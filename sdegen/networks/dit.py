@@ -18,8 +18,11 @@ from sdegen.networks.attention import (
     tokens_of,
 )
 from sdegen.networks.embedding import Conditioning
-from sdegen.networks.layers import refuse_misfits, with_beside, zeroed
+from sdegen.networks.layers import refuse_misfits, refuse_sizes, with_beside, zeroed
 from sdegen.networks.patches import patchify, sincos, unpatchify
+
+SILENT = ("modulation", "cross.leave")
+"""Layers of a block that start at zero."""
 
 
 def plain_norm(width: int) -> nn.LayerNorm:
@@ -90,17 +93,15 @@ class DiT(nn.Module):
         length: int = 77,
     ) -> None:
         super().__init__()
-        whole("depth", depth)
         whole("beside", beside, 0)
-        if dims not in (1, 2):
-            raise ValueError(f"dims = {dims}, expected 1 (series) or 2 (images).")
-        if whole("width", width) % (2 * dims):
+        refuse_sizes(dims, 2, channels=channels, width=width, depth=depth, patch=patch, out=out)
+        if width % (2 * dims):
             raise ValueError(
                 f"width = {width}, expected a multiple of {2 * dims}: a place has as many sines "
                 f"as cosines of each of its {dims} coordinates."
             )
         self.channels, self.dims, self.beside = channels, dims, beside
-        self.width, self.patch = width, whole("patch", patch)
+        self.width, self.patch = width, patch
         self.conditioning = Conditioning(width, classes, numbers)
         self.tokens = tokens_of(token_width, words, length)
         self.enter = nn.Linear((channels + beside) * patch**dims, width)
@@ -114,8 +115,9 @@ class DiT(nn.Module):
     def _start(self) -> None:
         """Weights as published, Glorot's and zero at the end; but not N(0, 0.02) for what is told,
         which at a tenth of the published width would be as good as silent."""
-        for layer in [self.enter, *(m for m in self.blocks.modules() if isinstance(m, nn.Linear))]:
-            if layer.weight.any():  # what starts at zero stays there
+        named = [("enter", self.enter), *self.blocks.named_modules()]
+        for name, layer in named:
+            if isinstance(layer, nn.Linear) and not name.endswith(SILENT):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
         zeroed(self.modulation)
@@ -125,7 +127,7 @@ class DiT(nn.Module):
         self,
         x: Tensor,
         t: Tensor,
-        y: Tensor | None = None,
+        y: Tensor | int | None = None,
         c: Tensor | None = None,
         tokens: Tensor | None = None,
         mask: Tensor | None = None,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdegen.checks import whole
-from sdegen.networks.layers import AXES
+from sdegen.networks.layers import AXES, refuse_levels, refuse_sizes
 from sdegen.networks.magnitude import (
     POOL,
     MPAttention,
@@ -54,14 +54,9 @@ class EDM2(nn.Module):
         out: int | None = None,
     ) -> None:
         super().__init__()
-        whole("beside", beside, 0), whole("blocks", blocks)
-        if dims not in AXES:
-            raise ValueError(f"dims = {dims}, expected 1 (series), 2 (images) or 3 (volumes).")
-        if not mults or not set(attention) <= set(range(len(mults))):
-            raise ValueError(
-                f"attention = {list(attention)} must list levels among the {len(mults)} of "
-                f"mults = {list(mults)}, which needs at least one."
-            )
+        whole("beside", beside, 0)
+        refuse_sizes(dims, channels=channels, width=width, out=out)
+        refuse_levels(mults, blocks, attention, dropout)
         self.channels, self.dims, self.beside, self.blocks = channels, dims, beside, blocks
         self.multiple, wide = 2 ** (len(mults) - 1), width * max(mults)
         self.conditioning = MPConditioning(wide, classes, numbers)
@@ -91,7 +86,7 @@ class EDM2(nn.Module):
         self,
         x: Tensor,
         t: Tensor,
-        y: Tensor | None = None,
+        y: Tensor | int | None = None,
         c: Tensor | None = None,
         **numbers: Tensor | float,
     ) -> Tensor:

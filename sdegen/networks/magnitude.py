@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sdegen.networks.embedding import exact
+from sdegen.networks.attention import head_width
+from sdegen.networks.embedding import Told, exact
 
 CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 """A convolution by its number of spatial dimensions."""
@@ -141,74 +142,29 @@ class Fourier(nn.Module):
         return math.sqrt(2) * (2 * math.pi * turns).cos()
 
 
-class MPConditioning(nn.Module):
-    """Time label t (B,), class y (B,) and numbers by name as one vector (B, width) of variance 1.
-
-    As ``Conditioning`` has them: label ``classes`` and y = None are "no class"; what numbers add
-    begins at zero, by a gain each. ValueError as there.
-    """
+class MPConditioning(Told):
+    """Time label, class and numbers, as ``Told`` has them, as one vector (B, width) of variance 1;
+    what numbers add begins at zero, by a gain each."""
 
     def __init__(self, width: int, classes: int, numbers: Sequence[str]) -> None:
-        super().__init__()
-        if classes < 0:
-            raise ValueError(f"classes = {classes}, expected 0 (unconditional) or more.")
-        self.classes, self.numbers = classes, tuple(numbers)
+        super().__init__(classes, numbers)
         self.waves = Fourier(width)
         self.time = MPLinear(width, width)
         self.label = MPLinear(classes + 1, width) if classes else None
         self.told = nn.ModuleDict({f"of_{n}": MPLinear(width, width) for n in numbers})
         self.gains = nn.ParameterDict({f"of_{n}": torch.zeros(()) for n in numbers})
 
-    def forward(
-        self, t: Tensor, y: Tensor | None, batch: int, given: Mapping[str, Tensor | float]
-    ) -> Tensor:
-        if t.shape != (batch,):
-            raise ValueError(
-                f"t has shape {tuple(t.shape)}, expected ({batch},): one time label per sample."
-            )
+    def vectors(self, t: Tensor, y: Tensor | None, numbers: Mapping[str, Tensor]) -> Tensor:
         dtype = self.time.weight.dtype
         h: Tensor = self.time(self.waves(t).to(dtype))
-        if self.label is not None:
-            h = mp_sum(h, self.of_class(self.label, y, batch), 0.5)
-        elif y is not None:
-            raise ValueError(
-                "y was given, but the network has no classes: build it with classes > 0, "
-                "or call it without y."
-            )
-        if strangers := given.keys() - set(self.numbers):
-            known = ", ".join(self.numbers) or "none"
-            raise ValueError(
-                f"The network was given {', '.join(sorted(strangers))}, but the numbers that it "
-                f"knows are {known}: build it with numbers=[...], or call it without."
-            )
-        for name in self.numbers:
-            value = given.get(name, 0.0)
-            if isinstance(value, Tensor) and value.shape not in ((), (batch,)):
-                raise ValueError(
-                    f"{name} has shape {tuple(value.shape)}, expected () or ({batch},): a number "
-                    "for each sample, or one for all."
-                )
-            waves = self.waves(torch.zeros_like(t, dtype=exact(t)) + value).to(dtype)
+        if self.label is not None and y is not None:
+            # The columns of the weights, whose entries are of size 1.
+            table = self.label.unit(math.sqrt(self.classes + 1)).T
+            h = mp_sum(h, self.of_class(table, y), 0.5)
+        for name, value in numbers.items():
+            waves = self.waves(value).to(dtype)
             h = h + self.told[f"of_{name}"](waves, self.gains[f"of_{name}"])
         return mp_silu(h)
-
-    def of_class(self, label: MPLinear, y: Tensor | None, batch: int) -> Tensor:
-        """Vectors of labels: the columns of the weights, whose entries are of size 1."""
-        table = label.unit(math.sqrt(self.classes + 1)).T
-        if y is None:
-            return table[-1].expand(batch, -1)
-        if y.shape != (batch,) or y.dtype != torch.int64:
-            raise ValueError(
-                f"y is {y.dtype} of shape {tuple(y.shape)}, expected torch.int64 of ({batch},): "
-                "one class label per sample."
-            )
-        try:
-            return F.embedding(y, table)
-        except IndexError:
-            raise ValueError(
-                f"y has labels outside 0 .. {self.classes} "
-                f"({self.classes} classes, then {self.classes} for no class)."
-            ) from None
 
 
 class MPAttention(nn.Module):
@@ -217,8 +173,7 @@ class MPAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
-        if channels % heads:
-            raise ValueError(f"heads = {heads} does not divide a level of {channels} channels.")
+        head_width(channels, heads)
         self.heads = heads
         self.qkv = MPLinear(channels, 3 * channels)
         self.leave = MPLinear(channels, channels)

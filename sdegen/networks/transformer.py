@@ -20,7 +20,7 @@ from sdegen.networks.attention import (
     tokens_of,
 )
 from sdegen.networks.embedding import Conditioning
-from sdegen.networks.layers import refuse_misfits, with_beside, zeroed
+from sdegen.networks.layers import refuse_misfits, refuse_sizes, with_beside, zeroed
 from sdegen.networks.patches import patchify, rotary, sincos, unpatchify
 
 BASE = {1: 10_000.0, 2: 100.0}
@@ -125,18 +125,16 @@ class Transformer(nn.Module):
         length: int = 77,
     ) -> None:
         super().__init__()
-        whole("depth", depth)
         whole("beside", beside, 0)
-        if dims not in BASE:
-            raise ValueError(f"dims = {dims}, expected 1 (series) or 2 (images).")
-        self.head = head_width(whole("width", width), heads)
+        refuse_sizes(dims, 2, channels=channels, width=width, depth=depth, patch=patch, out=out)
+        self.head = head_width(width, heads)
         if self.head % (2 * dims):
             raise ValueError(
                 f"A head of width / heads = {self.head} numbers, expected a multiple of "
                 f"{2 * dims}: its pairs are shared by {dims} axes."
             )
         self.channels, self.dims, self.beside = channels, dims, beside
-        self.width, self.patch = width, whole("patch", patch)
+        self.width, self.patch = width, patch
         self.conditioning = Conditioning(width, classes, numbers)
         self.tokens = tokens_of(token_width, words, length)
         self.enter = nn.Linear((channels + beside) * patch**dims, width, bias=False)
@@ -151,7 +149,7 @@ class Transformer(nn.Module):
         self,
         x: Tensor,
         t: Tensor,
-        y: Tensor | None = None,
+        y: Tensor | int | None = None,
         c: Tensor | None = None,
         tokens: Tensor | None = None,
         mask: Tensor | None = None,

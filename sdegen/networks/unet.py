@@ -20,7 +20,15 @@ from sdegen.networks.attention import (
     tokens_of,
 )
 from sdegen.networks.embedding import Conditioning
-from sdegen.networks.layers import CONV, group_norm, refuse_misfits, with_beside, zeroed
+from sdegen.networks.layers import (
+    CONV,
+    group_norm,
+    refuse_levels,
+    refuse_misfits,
+    refuse_sizes,
+    with_beside,
+    zeroed,
+)
 
 
 class Residual(nn.Module):
@@ -131,15 +139,8 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         whole("beside", beside, 0)
-        if dims not in CONV:
-            raise ValueError(f"dims = {dims}, expected 1 (series), 2 (images) or 3 (volumes).")
-        if blocks < 1:
-            raise ValueError(f"blocks = {blocks}, expected 1 or more in each level.")
-        if not mults or not set(attention) <= set(range(len(mults))):
-            raise ValueError(
-                f"attention = {list(attention)} must list levels among the {len(mults)} of "
-                f"mults = {list(mults)}, which needs at least one."
-            )
+        refuse_sizes(dims, channels=channels, width=width, out=out)
+        refuse_levels(mults, blocks, attention, dropout)
         self.channels, self.dims, self.beside = channels, dims, beside
         self.multiple = 2 ** (len(mults) - 1)
         self.conditioning = Conditioning(width, classes, numbers)

@@ -117,10 +117,6 @@ def test_any_parts_and_dimensions(dims: int) -> None:
     [
         ({"head_width": 3}, "head_width = 3 does not divide a level of 16 channels"),
         ({"head_width": 0}, "head_width must be a whole number >= 1"),
-        ({"attention": [2]}, "must list levels among the 2"),
-        ({"mults": (), "attention": ()}, "at least one"),
-        ({"blocks": 0}, "blocks must be a whole number >= 1"),
-        ({"dims": 4}, "dims = 4, expected 1"),
         ({"down": "fir"}, "down is a module without parameters, .* but it is 'fir'"),
         ({"up": nn.ConvTranspose1d(1, 1, 2)}, "up is a module without parameters"),
     ],

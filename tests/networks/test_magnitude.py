@@ -200,6 +200,9 @@ def test_classes_numbers_and_what_stands_beside_are_heard() -> None:
 
     none = torch.tensor([3, 3])
     torch.testing.assert_close(said(), said(none))
+    assert torch.equal(said(1), said(torch.tensor([1, 1])))  # one class for all
+    with refused("y is '1', expected a class label"):
+        said("1")
     torch.testing.assert_close(said(), said(w=0.0))  # what is not given is 0
     assert not torch.allclose(said(), said(torch.tensor([0, 0])))
     assert not torch.allclose(said(w=1.0), said(w=2.0))
@@ -230,9 +233,6 @@ def test_shapes_are_checked() -> None:
         net_of(beside=2)(x, t, c=x)
     with refused("beside = 2: it is given c"):
         net_of(beside=2)(x, t)
-    for wrong in ({"dims": 4}, {"mults": ()}, {"attention": [5]}, {"blocks": 0}, {"classes": -1}):
-        with refused("expected|must list|must be"):
-            net_of(**wrong)
     with refused("heads = 3 does not divide"):
         MPAttention(8, 3)
 

@@ -222,22 +222,6 @@ def test_wrong_states_are_refused() -> None:
             net(torch.randn(2, 2, *[4] * (dims + 1)), t)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"attention": (2,)}, "must list levels"),
-        ({"mults": (), "attention": ()}, "at least one"),
-        ({"blocks": 0}, "blocks = 0"),
-        ({"heads": 3}, "heads = 3 does not divide"),
-        ({"classes": -1}, "classes = -1"),
-        ({"dims": 4}, "dims = 4, expected 1"),
-    ],
-)
-def test_wrong_architectures_are_refused(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        UNet(1, **{"width": 16, **wrong})
-
-
 def test_every_pixel_sees_every_pixel_and_the_finest_skip_is_used() -> None:
     net = awake(UNet(1, width=16, mults=(1, 1, 1), attention=())).double()
     x = torch.randn(1, 1, 32, 32, dtype=torch.float64, requires_grad=True)
