@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdegen.checks import whole
-from sdegen.networks.embedding import looked_up
 from sdegen.networks.layers import group_norm, zeroed
 
 
@@ -215,110 +214,6 @@ class PixelCrossAttention(nn.Module):
         pixels = self.norm(x).flatten(2).transpose(1, 2)
         h: Tensor = self.attention(pixels, context, space)
         return x + h.transpose(1, 2).unflatten(2, space)
-
-
-class Tokens(nn.Module):
-    """What a network is given as ``tokens`` and ``mask``, as its attention's Context.
-
-    tokens: (B, m, width), vectors of an encoder. With ``words = n > 0`` int64 (B, m) instead, word
-            k of n as k + 1 and 0 where there is none: a table of vectors and one of places is
-            learned with the network.
-    mask:   (B, m), True where a token is one; without it all are, or all words but 0.
-    length: how many tokens there may be, at most.
-
-    A sample without any token attends to one that is learned, and that nobody else sees; it is
-    the last column of every map. So "no tokens" is: tokens not given, or a mask of False alone,
-    or words of 0 alone.
-
-    Raises ValueError, in a sentence, for tokens of another shape or type, too many of them, words
-    out of range (on the CPU only: elsewhere the check would wait for the device), and a mask of
-    another shape or type.
-    """
-
-    def __init__(self, width: int, words: int = 0, length: int = 77) -> None:
-        super().__init__()
-        self.width = whole("token_width", width)
-        self.words, self.length = whole("words", words, 0), whole("length", length)
-        self.none = nn.Parameter(0.02 * torch.randn(width))
-        if words:
-            self.table = nn.Embedding(words + 1, width)
-            self.places = nn.Parameter(0.02 * torch.randn(length, width))
-            nn.init.normal_(self.table.weight, std=0.02)
-
-    def forward(
-        self, batch: int, tokens: Tensor | None, mask: Tensor | None, edit: Edit | None
-    ) -> Context:
-        if tokens is None:
-            if mask is not None:
-                raise ValueError("mask was given, but no tokens: give both, or neither.")
-            shape = (batch, 0) if self.words else (batch, 0, self.width)
-            tokens = self.none.new_zeros(shape, dtype=torch.int64 if self.words else None)
-        self._check(batch, tokens, mask)
-        if mask is None:
-            mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        if self.words:
-            mask = mask & (tokens != 0)
-            n = self.words
-            refusal = f"tokens have numbers outside 0 .. {n}: 0 for none, then {n} words."
-            vectors = looked_up(self.table.weight, tokens, refusal)
-            vectors = vectors + self.places[: tokens.shape[1]]
-        else:
-            vectors = tokens.to(self.none.dtype)
-        # Behind the others, so that column j of a map is token j; and always there: processes
-        # that sum their gradients wait for those of every parameter.
-        none, keep = self.none.expand(batch, 1, -1), ~mask.any(1, keepdim=True)
-        vectors, keep = torch.cat([vectors, none.to(vectors)], 1), torch.cat([mask, keep], 1)
-        return Context(vectors, keep[:, None, None], edit)
-
-    def _check(self, batch: int, tokens: Tensor, mask: Tensor | None) -> None:
-        said = f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}"
-        shape = (batch, "m") if self.words else (batch, "m", self.width)
-        fits = tokens.ndim == len(shape) and all(
-            n == wanted for n, wanted in zip(tokens.shape, shape, strict=True) if wanted != "m"
-        )
-        right = tokens.dtype == torch.int64 if self.words else tokens.is_floating_point()
-        if not (fits and right):
-            kind = "torch.int64, numbers of words," if self.words else "vectors"
-            raise ValueError(f"{said}, expected {kind} of ({', '.join(map(str, shape))}).")
-        if tokens.shape[1] > self.length:
-            raise ValueError(
-                f"{said}, which are more than length = {self.length}: cut them, or build the "
-                "network for more."
-            )
-        if mask is not None and (mask.shape != tokens.shape[:2] or mask.dtype != torch.bool):
-            raise ValueError(
-                f"mask is {mask.dtype} of shape {tuple(mask.shape)}, expected torch.bool of "
-                f"{tuple(tokens.shape[:2])}: True where a token is one."
-            )
-
-
-def context_of(
-    told: Tokens | None,
-    batch: int,
-    tokens: Tensor | None,
-    mask: Tensor | None,
-    edit: Edit | None,
-) -> Context:
-    """The context of a network that may have no tokens; ValueError where it has none and is
-    given some."""
-    if edit is not None and not callable(edit):
-        raise ValueError(f"edit is a function of maps and their place, but it is {edit!r:.60}.")
-    if told is not None:
-        context: Context = told(batch, tokens, mask, edit)
-        return context
-    if tokens is not None or mask is not None:
-        raise ValueError(
-            "tokens were given, but the network takes none: build it with token_width > 0, or "
-            "call it without."
-        )
-    return Context(edit=edit)
-
-
-def tokens_of(width: int, words: int, length: int) -> Tokens | None:
-    """The tokens of a network that is built for some, None for one that is not."""
-    if words and not width:
-        raise ValueError(f"words = {words} have vectors: say their token_width, above 0.")
-    return Tokens(width, words, length) if whole("token_width", width, 0) else None
 
 
 def name_layers(net: nn.Module) -> None:

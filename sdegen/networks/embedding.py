@@ -84,14 +84,7 @@ OTHERS = ("x", "t", "y", "c", "tokens", "mask", "edit")
 
 class Told(nn.Module, ABC):
     """Time label t (B,), class y (B,) and numbers by name as one vector (B, width), for every
-    block of a network: what is asked of them, for the vectors that are made of them.
-
-    With ``classes = n > 0``, y holds int64 labels 0 .. n - 1, and n stands for "no class": it is
-    what y = None means, and what a training loop writes over the labels it drops
-    (classifier-free guidance, Ho and Salimans 2022). y is (B,), or one class for all.
-
-    ``numbers`` names further conditions, each a number () or (B,): "jump", how far a flow map
-    goes, or a guidance's strength. One that is not given is 0.
+    block of a network: all but how the vectors are made. See ``Conditioned`` for what they are.
 
     Raises ValueError if t or y is not (B,), if y is given and there are no classes, if a label
     is out of range (on the CPU only), or for a number of another name or shape.
@@ -173,11 +166,14 @@ class Told(nn.Module, ABC):
 
 
 class Conditioning(Told):
-    """silu(time + class + numbers), each embedded, as one vector (B, width): see ``Told`` for what
-    they are.
+    """silu(time + class + numbers), each embedded, as one vector (B, width).
 
-    A number is embedded as the time is. What it adds begins at zero, so that the weights of a
-    network without it are a network with it.
+    Called with time labels t (B,), classes y and the batch's size, and numbers by name; see
+    ``Conditioned`` for what they are. A number is embedded as the time is. What it adds begins at
+    zero, so that the weights of a network without it are a network with it.
+
+    Raises ValueError if t or y is not (B,), if y is given and there are no classes, if a label
+    is out of range (on the CPU only), or for a number of another name or shape.
     """
 
     def __init__(self, width: int, classes: int = 0, numbers: Sequence[str] = ()) -> None:

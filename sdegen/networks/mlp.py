@@ -32,7 +32,7 @@ class MLP(nn.Module):
     """A network for vectors x (B, dim), of depth residual blocks; its output starts at zero.
 
     ``net(x, t, y=None)`` -> (B, out), out = dim unless it is given, as for the logits of a judge;
-    see Conditioning for t (B,), the class labels y (B,) and further numbers by name.
+    see ``Conditioned`` for t, y and further numbers by name.
     Raises ValueError if x is not (B, dim), and for sizes that are not whole numbers above 0.
     """
 

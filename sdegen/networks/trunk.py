@@ -21,7 +21,7 @@ class Trunk(nn.Module):
     the lowest over its places goes through a linear layer. Dhariwal and Nichol (2021), sec. 4,
     whose pooling attends.
 
-    ``net(x, t)`` -> (B, out); see Conditioning for t (B,).
+    ``net(x, t)`` -> (B, out); t the time labels (B,).
     Raises ValueError for an x of another shape, and for settings that make no network.
     """
 
