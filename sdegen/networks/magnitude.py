@@ -49,8 +49,11 @@ def mp_silu(x: Tensor) -> Tensor:
 
 
 def mp_sum(a: Tensor, b: Tensor, t: float = 0.3) -> Tensor:
-    """((1 - t) a + t b) / sqrt((1 - t)^2 + t^2).  Karras et al. (2024b), eq. 88."""
-    return torch.lerp(a, b, t) / math.hypot(1 - t, t)
+    """((1 - t) a + t b) / sqrt((1 - t)^2 + t^2), of a's type.  Karras et al. (2024b), eq. 88.
+
+    (Under autocast a layer's result is of another type than rows of a table.)
+    """
+    return torch.lerp(a, b.to(a.dtype), t) / math.hypot(1 - t, t)
 
 
 def mp_cat(a: Tensor, b: Tensor) -> Tensor:
