@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sdegen.networks import ADM, FIRDown, FIRUp, Nearest, Pool, Rescaled
 from sdegen.networks.unet import Residual
 from sdegen.training.activations import checkpoint_blocks
-from tests.cases import normal, refused
+from tests.cases import awake, normal, refused
 
 SMALL: dict[str, Any] = {
     "width": 8,
@@ -21,15 +21,6 @@ SMALL: dict[str, Any] = {
     "attention": [1],
     "head_width": 8,
 }
-
-
-def awake(net: nn.Module) -> Any:
-    """The network in float64 with all its parameters off zero."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in net.double().parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
-    return net
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -23,7 +22,7 @@ from sdegen.networks.attention import (
 )
 from sdegen.networks.patches import rotary
 from sdegen.networks.transformer import HeadNorm
-from tests.cases import normal, refused
+from tests.cases import awake, normal, refused
 
 NETS: dict[str, Callable[..., nn.Module]] = {
     "unet": lambda **more: UNet(1, width=8, heads=2, **more),
@@ -33,15 +32,6 @@ NETS: dict[str, Callable[..., nn.Module]] = {
 }
 nets = pytest.mark.parametrize("kind", list(NETS))
 X, T = normal(3, 1, 4, 8), torch.tensor([-1.0, 0.3, 1.2], dtype=torch.float64)
-
-
-def awake(net: nn.Module) -> Any:
-    """The network in float64 with all its parameters off zero."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in net.double().parameters():
-            p.add_(0.2 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
-    return net.eval()
 
 
 def near(found: Tensor, expected: Tensor, atol: float = 1e-12) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sdegen.networks import ADM, EDM2, DiT, Transformer, UNet
 from sdegen.networks.attention import Context
 from sdegen.networks.conditioned import Conditioned
-from tests.cases import normal, refused
+from tests.cases import awake, normal, refused
 
 TOLD: dict[str, Any] = {"classes": 2, "numbers": ["w"], "beside": 2}
 WORDS: dict[str, Any] = {"token_width": 6, "words": 4}
@@ -26,15 +26,6 @@ NETS: dict[str, Callable[..., nn.Module]] = {
 }
 nets = pytest.mark.parametrize("kind", NETS)
 X, C, T = normal(3, 1, 4, 4), normal(3, 2, 4, 4, seed=1), torch.tensor([-1.0, 0.3, 1.2])
-
-
-def awake(net: nn.Module) -> Any:
-    """The network in float64 with all its parameters off zero."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in net.double().parameters():
-            p.add_(0.2 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
-    return net.eval()
 
 
 class Told(Conditioned):

@@ -16,18 +16,9 @@ from sdegen.networks.patches import patchify, places, rotary, sincos, unpatchify
 from sdegen.networks.transformer import BASE
 from sdegen.networks.transformer import Block as Modern
 from sdegen.training.activations import checkpoint_blocks
-from tests.cases import normal, refused
+from tests.cases import awake, normal, refused
 
 kinds = pytest.mark.parametrize("kind", [DiT, Transformer])
-
-
-def awake(net: nn.Module) -> Any:
-    """The network in float64 with all its parameters off zero."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in net.double().parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
-    return net
 
 
 @pytest.mark.parametrize(
