@@ -181,6 +181,15 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Te
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
+def awake(net: torch.nn.Module, by: float = 0.2) -> Any:
+    """The network in float64, at rest, with all its parameters moved off zero, reproducibly."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in net.double().parameters():
+            p.add_(by * torch.randn(p.shape, generator=generator, dtype=p.dtype))
+    return net.eval()
+
+
 def times(sde: sg.SDE, n: int, middle: bool = False) -> Tensor:
     """n times over [t_min, T], ends included; or between DDPM's steps, where slopes exist."""
     if middle:

@@ -154,7 +154,7 @@ def adm(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ADM:
     for theirs, mine in places.items():
         residual(old, new, theirs, f"{mine}residual.")
         attention(old, new, theirs.replace("resnets", "attentions"), f"{mine}attention.")
-    middle = net.get_submodule("middle.0.attention")
+    middle: Any = net.get_submodule("middle.0.attention")
     if "middle.0.attention.norm.weight" not in new:
         middle.norm = nn.Identity()  # as theirs, whose attention at the bottom may have none
     else:

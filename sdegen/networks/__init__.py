@@ -10,6 +10,7 @@ from sdegen.networks.adm import ADM
 from sdegen.networks.attention import Edit, Place
 from sdegen.networks.autoencoder import Autoencoder, Coded, KLAutoencoder, VQAutoencoder
 from sdegen.networks.codebook import Codebook, perplexity
+from sdegen.networks.conditioned import Conditioned
 from sdegen.networks.dit import DiT
 from sdegen.networks.edm2 import EDM2
 from sdegen.networks.embedding import Conditioning, TimeEmbedding
@@ -27,6 +28,7 @@ __all__ = [
     "Autoencoder",
     "Codebook",
     "Coded",
+    "Conditioned",
     "Conditioning",
     "DiT",
     "Edit",

@@ -8,17 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sdegen.checks import whole
 from sdegen.networks.attention import (
-    Edit,
+    Context,
     PixelAttention,
     PixelCrossAttention,
-    context_of,
     name_layers,
-    tokens_of,
 )
-from sdegen.networks.embedding import Conditioning
-from sdegen.networks.layers import CONV, group_norm, refuse_misfits, with_beside, zeroed
+from sdegen.networks.conditioned import Conditioned
+from sdegen.networks.layers import (
+    CONV,
+    group_norm,
+    refuse_levels,
+    refuse_sizes,
+    zeroed,
+)
 from sdegen.networks.resampling import Nearest, Pool
 from sdegen.networks.unet import Residual, Stage
 
@@ -33,7 +36,7 @@ def refuse_learned(name: str, part: object) -> None:
     )
 
 
-class ADM(nn.Module):
+class ADM(Conditioned):
     """A network for states x (B, channels, *space): images, or series and volumes by ``dims``; its
     output starts at zero.
 
@@ -50,11 +53,12 @@ class ADM(nn.Module):
     join:     a module that puts skip x and change h together, x + h where None; ``Rescaled()`` is
               NCSN++'s.
 
-    ``net(x, t, y=None, c=None, tokens=None, mask=None)``; all as of UNet, of whose tokens every
-    attention is followed by attention to them.
-    Raises ValueError for an x or c of another shape, where head_width does not divide a level
-    that attends, and for a down, up or join with parameters.
+    How it is called, and what it can be told, is ``Conditioned``'s.
+    Raises ValueError for settings that make no network, as a head_width that does not divide a
+    level that attends and a down, up or join with parameters, and as ``Conditioned`` does.
     """
+
+    remedy = "fewer mults"
 
     def __init__(
         self,
@@ -77,27 +81,18 @@ class ADM(nn.Module):
         words: int = 0,
         length: int = 77,
     ) -> None:
-        super().__init__()
-        whole("beside", beside, 0)
-        whole("blocks", blocks)
-        whole("head_width", head_width)
-        if dims not in CONV:
-            raise ValueError(f"dims = {dims}, expected 1 (series), 2 (images) or 3 (volumes).")
-        if not mults or not set(attention) <= set(range(len(mults))):
-            raise ValueError(
-                f"attention = {list(attention)} must list levels among the {len(mults)} of "
-                f"mults = {list(mults)}, which needs at least one."
-            )
-        self.channels, self.dims, self.beside = channels, dims, beside
-        self.multiple = 2 ** (len(mults) - 1)
-        self.conditioning = Conditioning(4 * width, classes, numbers)
-        self.tokens = tokens_of(token_width, words, length)
+        refuse_sizes(dims, channels=channels, width=width, out=out, head_width=head_width)
+        refuse_levels(mults, blocks, attention, dropout)
+        multiple, wide = 2 ** (len(mults) - 1), 4 * width
+        super().__init__(
+            channels, dims, multiple, wide, classes, numbers, beside, token_width, words, length
+        )
         for name, part in {"down": down, "up": up, "join": join}.items():
             refuse_learned(name, part)
         down, up = Pool() if down is None else down, Nearest() if up is None else up
 
         def residual(enter: int, leave: int, resample: nn.Module | None = None) -> Residual:
-            return Residual(enter, leave, 4 * width, dropout, dims, resample, join)
+            return Residual(enter, leave, wide, dropout, dims, resample, join)
 
         def stage(enter: int, leave: int, attend: bool) -> Stage:
             if not attend:
@@ -136,21 +131,8 @@ class ADM(nn.Module):
         self.leave = zeroed(CONV[dims](here, out or channels, 3, padding=1))
         name_layers(self)
 
-    def forward(
-        self,
-        x: Tensor,
-        t: Tensor,
-        y: Tensor | None = None,
-        c: Tensor | None = None,
-        tokens: Tensor | None = None,
-        mask: Tensor | None = None,
-        edit: Edit | None = None,
-        **numbers: Tensor | float,
-    ) -> Tensor:
-        refuse_misfits(x.shape, self.channels, self.dims, self.multiple, "fewer mults")
-        e = self.conditioning(t, y, len(x), numbers)
-        context = context_of(self.tokens, len(x), tokens, mask, edit)
-        h: Tensor = self.enter(with_beside(x, c, self.beside))
+    def through(self, x: Tensor, e: Tensor, context: Context) -> Tensor:
+        h: Tensor = self.enter(x)
         seen = [h]
         for stage in self.down:
             h = stage(h, e, context)

@@ -43,7 +43,8 @@ Edit = Callable[[Tensor, Place], Tensor]
 class Context:
     """What a network's attention is told.
 
-    tokens: (B, m, e).  keep: (B, 1, 1, m), True where a token is one; None for all.
+    tokens: (B, L, e), the last of which is that of "no tokens".
+    keep:   (B, 1, 1, L), True where a token is seen.
     edit:   of the maps, given as ``model.given(edit=...)``; None for the fused kernel.
     """
 
@@ -72,7 +73,8 @@ def attend(
     """
     if edit is None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    # Divided before: float16 ends at 65504, which a sum of products over a head may pass.
+    scores = q / math.sqrt(q.shape[-1]) @ k.transpose(-2, -1)
     if keep is not None:
         scores = scores.masked_fill(~keep, -math.inf)
     maps = scores.softmax(-1)
@@ -212,114 +214,6 @@ class PixelCrossAttention(nn.Module):
         pixels = self.norm(x).flatten(2).transpose(1, 2)
         h: Tensor = self.attention(pixels, context, space)
         return x + h.transpose(1, 2).unflatten(2, space)
-
-
-class Tokens(nn.Module):
-    """What a network is given as ``tokens`` and ``mask``, as its attention's Context.
-
-    tokens: (B, m, width), vectors of an encoder. With ``words = n > 0`` int64 (B, m) instead, word
-            k of n as k + 1 and 0 where there is none: a table of vectors and one of places is
-            learned with the network.
-    mask:   (B, m), True where a token is one; without it all are, or all words but 0.
-    length: how many tokens there may be, at most.
-
-    A sample without any token attends to one that is learned, and that nobody else sees. So
-    "no tokens" is: tokens not given, or a mask of False alone, or words of 0 alone.
-
-    Raises ValueError, in a sentence, for tokens of another shape or type, too many of them, words
-    out of range (on the CPU only: elsewhere the check would wait for the device), and a mask of
-    another shape or type.
-    """
-
-    def __init__(self, width: int, words: int = 0, length: int = 77) -> None:
-        super().__init__()
-        self.width = whole("token_width", width)
-        self.words, self.length = whole("words", words, 0), whole("length", length)
-        self.none = nn.Parameter(0.02 * torch.randn(width))
-        if words:
-            self.table = nn.Embedding(words + 1, width)
-            self.places = nn.Parameter(0.02 * torch.randn(length, width))
-            nn.init.normal_(self.table.weight, std=0.02)
-
-    def forward(
-        self, batch: int, tokens: Tensor | None, mask: Tensor | None, edit: Edit | None
-    ) -> Context:
-        none = self.none.expand(batch, 1, -1)
-        if tokens is None:
-            if mask is not None:
-                raise ValueError("mask was given, but no tokens: give both, or neither.")
-            return Context(none, None, edit)
-        self._check(batch, tokens, mask)
-        if self.words:
-            mask = tokens != 0 if mask is None else mask & (tokens != 0)
-            vectors = self._looked_up(tokens) + self.places[: tokens.shape[1]]
-        else:
-            vectors = tokens.to(self.none.dtype)
-        if mask is None:
-            return Context(vectors if tokens.shape[1] else none, None, edit)
-        # Behind the others, so that column j of a map is token j.
-        keep = torch.cat([mask, ~mask.any(1, keepdim=True)], dim=1)
-        return Context(torch.cat([vectors, none.to(vectors)], dim=1), keep[:, None, None], edit)
-
-    def _check(self, batch: int, tokens: Tensor, mask: Tensor | None) -> None:
-        said = f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}"
-        shape = (batch, "m") if self.words else (batch, "m", self.width)
-        fits = tokens.ndim == len(shape) and all(
-            n == wanted for n, wanted in zip(tokens.shape, shape, strict=True) if wanted != "m"
-        )
-        right = tokens.dtype == torch.int64 if self.words else tokens.is_floating_point()
-        if not (fits and right):
-            kind = "torch.int64, numbers of words," if self.words else "vectors"
-            raise ValueError(f"{said}, expected {kind} of ({', '.join(map(str, shape))}).")
-        if tokens.shape[1] > self.length:
-            raise ValueError(
-                f"{said}, which are more than length = {self.length}: cut them, or build the "
-                "network for more."
-            )
-        if mask is not None and (mask.shape != tokens.shape[:2] or mask.dtype != torch.bool):
-            raise ValueError(
-                f"mask is {mask.dtype} of shape {tuple(mask.shape)}, expected torch.bool of "
-                f"{tuple(tokens.shape[:2])}: True where a token is one."
-            )
-
-    def _looked_up(self, tokens: Tensor) -> Tensor:
-        try:  # the CPU's lookup checks the range by itself, and nothing has to be waited for
-            vectors: Tensor = self.table(tokens)
-        except IndexError:
-            raise ValueError(
-                f"tokens have numbers outside 0 .. {self.words}: 0 for none, then "
-                f"{self.words} words."
-            ) from None
-        return vectors
-
-
-def context_of(
-    told: Tokens | None,
-    batch: int,
-    tokens: Tensor | None,
-    mask: Tensor | None,
-    edit: Edit | None,
-) -> Context:
-    """The context of a network that may have no tokens; ValueError where it has none and is
-    given some."""
-    if edit is not None and not callable(edit):
-        raise ValueError(f"edit is a function of maps and their place, but it is {edit!r:.60}.")
-    if told is not None:
-        context: Context = told(batch, tokens, mask, edit)
-        return context
-    if tokens is not None or mask is not None:
-        raise ValueError(
-            "tokens were given, but the network takes none: build it with token_width > 0, or "
-            "call it without."
-        )
-    return Context(edit=edit)
-
-
-def tokens_of(width: int, words: int, length: int) -> Tokens | None:
-    """The tokens of a network that is built for some, None for one that is not."""
-    if words and not width:
-        raise ValueError(f"words = {words} have vectors: say their token_width, above 0.")
-    return Tokens(width, words, length) if whole("token_width", width, 0) else None
 
 
 def name_layers(net: nn.Module) -> None:

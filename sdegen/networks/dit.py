@@ -7,19 +7,18 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sdegen.checks import whole
 from sdegen.networks.attention import (
     Context,
     CrossAttention,
-    Edit,
     SelfAttention,
-    context_of,
     name_layers,
-    tokens_of,
 )
-from sdegen.networks.embedding import Conditioning
-from sdegen.networks.layers import refuse_misfits, with_beside, zeroed
+from sdegen.networks.conditioned import Conditioned
+from sdegen.networks.layers import refuse_sizes, zeroed
 from sdegen.networks.patches import patchify, sincos, unpatchify
+
+SILENT = ("modulation", "cross.leave")
+"""Layers of a block that start at zero."""
 
 
 def plain_norm(width: int) -> nn.LayerNorm:
@@ -55,7 +54,7 @@ class Block(nn.Module):
         return x + g2 * h
 
 
-class DiT(nn.Module):
+class DiT(Conditioned):
     """A transformer for states x (B, channels, *space), images or series by ``dims``; its output
     starts at zero.
 
@@ -65,13 +64,12 @@ class DiT(nn.Module):
     patches again.  Peebles and Xie (2023), table 1: depth, width and heads are 12, 384, 6 (S),
     12, 768, 12 (B), 24, 1024, 16 (L) and 28, 1152, 16 (XL), each with patches of 2, 4 or 8.
 
-    ``net(x, t, y=None, c=None, tokens=None, mask=None)``; see Conditioning for t (B,), the class
-    labels y (B,), of which the last stands for no class, and further numbers by name; Tokens for
-    tokens and mask, with ``token_width > 0``, and for ``words`` and ``length``; UNet for c, beside
-    x, and ``out``, 2 channels for two heads. ``edit=`` changes attention's maps, see
-    ``sdegen.networks.attention``.
-    Raises ValueError for an x or c of another shape, and where the heads do not divide the width.
+    How it is called, and what it can be told, is ``Conditioned``'s.
+    Raises ValueError for settings that make no network, as heads that do not divide the width,
+    and as ``Conditioned`` does.
     """
+
+    remedy = "smaller patches"
 
     def __init__(
         self,
@@ -89,20 +87,16 @@ class DiT(nn.Module):
         words: int = 0,
         length: int = 77,
     ) -> None:
-        super().__init__()
-        whole("depth", depth)
-        whole("beside", beside, 0)
-        if dims not in (1, 2):
-            raise ValueError(f"dims = {dims}, expected 1 (series) or 2 (images).")
-        if whole("width", width) % (2 * dims):
+        refuse_sizes(dims, 2, channels=channels, width=width, depth=depth, patch=patch, out=out)
+        if width % (2 * dims):
             raise ValueError(
                 f"width = {width}, expected a multiple of {2 * dims}: a place has as many sines "
                 f"as cosines of each of its {dims} coordinates."
             )
-        self.channels, self.dims, self.beside = channels, dims, beside
-        self.width, self.patch = width, whole("patch", patch)
-        self.conditioning = Conditioning(width, classes, numbers)
-        self.tokens = tokens_of(token_width, words, length)
+        super().__init__(
+            channels, dims, patch, width, classes, numbers, beside, token_width, words, length
+        )
+        self.width, self.patch = width, patch
         self.enter = nn.Linear((channels + beside) * patch**dims, width)
         self.blocks = nn.ModuleList(Block(width, heads, token_width) for _ in range(depth))
         self.norm = plain_norm(width)
@@ -114,29 +108,17 @@ class DiT(nn.Module):
     def _start(self) -> None:
         """Weights as published, Glorot's and zero at the end; but not N(0, 0.02) for what is told,
         which at a tenth of the published width would be as good as silent."""
-        for layer in [self.enter, *(m for m in self.blocks.modules() if isinstance(m, nn.Linear))]:
-            if layer.weight.any():  # what starts at zero stays there
+        named = [("enter", self.enter), *self.blocks.named_modules()]
+        for name, layer in named:
+            if isinstance(layer, nn.Linear) and not name.endswith(SILENT):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
         zeroed(self.modulation)
         zeroed(self.leave)
 
-    def forward(
-        self,
-        x: Tensor,
-        t: Tensor,
-        y: Tensor | None = None,
-        c: Tensor | None = None,
-        tokens: Tensor | None = None,
-        mask: Tensor | None = None,
-        edit: Edit | None = None,
-        **numbers: Tensor | float,
-    ) -> Tensor:
-        refuse_misfits(x.shape, self.channels, self.dims, self.patch, "smaller patches")
-        e = self.conditioning(t, y, len(x), numbers)
-        context = context_of(self.tokens, len(x), tokens, mask, edit)
+    def through(self, x: Tensor, e: Tensor, context: Context) -> Tensor:
         grid = tuple(side // self.patch for side in x.shape[2:])
-        h: Tensor = self.enter(patchify(with_beside(x, c, self.beside), self.patch))
+        h: Tensor = self.enter(patchify(x, self.patch))
         h = h + sincos(grid, self.width, h)
         for block in self.blocks:
             h = block(h, e, context, grid)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdegen.checks import whole
-from sdegen.networks.layers import AXES
+from sdegen.networks.layers import refuse_levels, refuse_misfits, refuse_sizes, with_beside
 from sdegen.networks.magnitude import (
     POOL,
     MPAttention,
@@ -17,6 +17,7 @@ from sdegen.networks.magnitude import (
     MPConditioning,
     MPConv,
     mp_cat,
+    put_back,
 )
 
 
@@ -29,12 +30,13 @@ class EDM2(nn.Module):
     ``attention`` lists i, and one more block with attention at the bottom. There are no biases: a
     channel of ones beside the input is where an offset comes from.
 
-    ``net(x, t, y=None, c=None)``, and numbers by name, as ``UNet`` has them. It is trained with
-    larger learning rates than others, Adam's 1e-2, which have to fall: ``train.schedule=rsqrt``.
-    While it trains, a call puts the weights back to their size (see ``Directions``): copies that
-    are not trained are to be in eval mode.
+    ``net(x, t, y=None, c=None, **numbers)``: all as of ``Conditioned``, but it takes no tokens and
+    no edit. It is trained with larger learning rates than others, Adam's 1e-2, which have to fall:
+    ``train.schedule=rsqrt``.
+    While it trains, a call first puts the weights back to their size (see ``put_back``): copies
+    that are not trained are to be in eval mode.
 
-    Raises ValueError for an x or c of another shape, and for a c that is missing or not expected.
+    Raises ValueError for settings that make no network, and as ``Conditioned`` does.
     """
 
     def __init__(
@@ -53,14 +55,9 @@ class EDM2(nn.Module):
         out: int | None = None,
     ) -> None:
         super().__init__()
-        whole("beside", beside, 0), whole("blocks", blocks)
-        if dims not in AXES:
-            raise ValueError(f"dims = {dims}, expected 1 (series), 2 (images) or 3 (volumes).")
-        if not mults or not set(attention) <= set(range(len(mults))):
-            raise ValueError(
-                f"attention = {list(attention)} must list levels among the {len(mults)} of "
-                f"mults = {list(mults)}, which needs at least one."
-            )
+        whole("beside", beside, 0)
+        refuse_sizes(dims, channels=channels, width=width, out=out)
+        refuse_levels(mults, blocks, attention, dropout)
         self.channels, self.dims, self.beside, self.blocks = channels, dims, beside, blocks
         self.multiple, wide = 2 ** (len(mults) - 1), width * max(mults)
         self.conditioning = MPConditioning(wide, classes, numbers)
@@ -90,19 +87,16 @@ class EDM2(nn.Module):
         self,
         x: Tensor,
         t: Tensor,
-        y: Tensor | None = None,
+        y: Tensor | int | None = None,
         c: Tensor | None = None,
         **numbers: Tensor | float,
     ) -> Tensor:
-        self._check(x, c)
+        refuse_misfits(x.shape, self.channels, self.dims, self.multiple, "fewer mults")
+        put_back(self)
         e = self.conditioning(t, y, len(x), numbers)
         seen: list[Tensor] = []
-        parts = (
-            [x, torch.ones_like(x[:, :1])]
-            if c is None
-            else [x, c.to(x), torch.ones_like(x[:, :1])]
-        )
-        h = self.enter(torch.cat(parts, dim=1))
+        h = with_beside(x, c, self.beside)
+        h = self.enter(torch.cat([h, torch.ones_like(x[:, :1])], dim=1))
         for i, block in enumerate(self.down):
             if i and i % self.blocks == 0:
                 h = POOL[self.dims](h, 2)
@@ -114,27 +108,3 @@ class EDM2(nn.Module):
                 h = F.interpolate(h, scale_factor=2)
             h = block(mp_cat(h, seen.pop()), e)
         return self.leave(h, self.gain)  # type: ignore[no-any-return]
-
-    def _check(self, x: Tensor, c: Tensor | None) -> None:
-        """ValueError unless such a state goes down to the lowest level and up again, with what
-        stands beside it."""
-        shape, n, names = x.shape, self.multiple, AXES[self.dims]
-        fits = len(shape) == 2 + self.dims and shape[1] == self.channels
-        if not fits or any(size % n for size in shape[2:]):
-            raise ValueError(
-                f"x has shape {tuple(shape)}, expected (B, {self.channels}, {', '.join(names)}) "
-                f"with {' and '.join(names)} multiples of {n} (dims = {self.dims})."
-            )
-        wanted = (len(x), self.beside, *shape[2:])
-        if c is None and self.beside:
-            raise ValueError(
-                f"This network has beside = {self.beside}: it is given c of shape {wanted}, what "
-                "is seen of the data, as model.given(c=...)."
-            )
-        if c is not None and not self.beside:
-            raise ValueError(
-                "c was given, but the network sees nothing beside x: build it with beside > 0, "
-                "or call it without c."
-            )
-        if c is not None and c.shape != wanted:
-            raise ValueError(f"c has shape {tuple(c.shape)}, expected {wanted}.")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from sdegen.checks import whole
 
 
 class TimeEmbedding(nn.Module):
@@ -30,18 +33,20 @@ class TimeEmbedding(nn.Module):
         super().__init__()
         if frequencies is None:
             # Rounded to bfloat16, as networks were trained that were cast to it.
-            frequencies = torch.logspace(-2, 6, 32, base=2.0).bfloat16().float()
-        self.register_buffer("frequencies", frequencies, persistent=False)
+            frequencies = torch.logspace(-2, 6, 32, base=2.0, device="cpu").bfloat16().float()
+        # Kept beside the buffer, which no file has: of a module that is built without memory, on
+        # torch's device "meta", and one that is cast, they are as they were.
+        self.exactly = frequencies
+        here = frequencies.to(torch.get_default_device())
+        self.register_buffer("frequencies", here, persistent=False)
         self.hidden = nn.Linear(2 * len(frequencies), width)
         self.out = nn.Linear(width, width)
 
     def _apply(self, fn: Any, recurse: bool = True) -> TimeEmbedding:
         """Move and cast the weights, and move the frequencies: an error of 1/256 in 64 radians per
         unit of t would be a quarter of a radian."""
-        frequencies = self.frequencies
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if not frequencies.is_meta:
-            self.frequencies = frequencies.to(self.frequencies.device)
+        self.frequencies = self.exactly.to(self.frequencies.device)
         return self
 
     def forward(self, t: Tensor) -> Tensor:
@@ -64,34 +69,42 @@ def exact(t: Tensor) -> torch.dtype:
     return torch.promote_types(t.dtype, torch.float32)
 
 
-class Conditioning(nn.Module):
-    """Time label t (B,) and class y (B,) as one vector (B, width), for every block of a network.
+def looked_up(table: Tensor, at: Tensor, refusal: str) -> Tensor:
+    """Rows (*, width) of a table by their numbers, int64; ValueError for one out of range (on the
+    CPU only: elsewhere the check would wait for the device)."""
+    try:  # the CPU's lookup checks the range by itself, and nothing has to be waited for
+        return F.embedding(at, table)
+    except IndexError:
+        raise ValueError(refusal) from None
 
-    With ``classes = n > 0``, y holds int64 labels 0 .. n - 1, and n stands for "no class": it is
-    what y = None means, and what a training loop writes over the labels it drops
-    (classifier-free guidance, Ho and Salimans 2022).
 
-    ``numbers`` names further conditions, each a number () or (B,) that is embedded as the time is:
-    "jump", how far a flow map goes, or a guidance's strength. What they add begins at zero, so
-    that the weights of a network without them are a network with them; one that is not given is 0.
+OTHERS = ("x", "t", "y", "c", "tokens", "mask", "edit")
+"""What a network is called with, and what no further number can be called."""
 
-    y is (B,), or one class for all.
+
+class Told(nn.Module, ABC):
+    """Time label t (B,), class y (B,) and numbers by name as one vector (B, width), for every
+    block of a network: all but how the vectors are made. See ``Conditioned`` for what they are.
 
     Raises ValueError if t or y is not (B,), if y is given and there are no classes, if a label
-    is out of range (on the CPU only: elsewhere the check would wait for the device), or for a
-    number of another name or shape.
+    is out of range (on the CPU only), or for a number of another name or shape.
     """
 
-    def __init__(self, width: int, classes: int = 0, numbers: Sequence[str] = ()) -> None:
+    def __init__(self, classes: int, numbers: Sequence[str]) -> None:
         super().__init__()
-        if classes < 0:
-            raise ValueError(f"classes = {classes}, expected 0 (unconditional) or more.")
-        self.classes = classes
-        self.time = TimeEmbedding(width)
-        self.label = nn.Embedding(classes + 1, width) if classes else None
-        self.numbers = tuple(numbers)
-        # Their own names may be those of a module's methods.
-        self.told = nn.ModuleDict({f"of_{n}": silent(TimeEmbedding(width)) for n in numbers})
+        self.classes = whole("classes", classes, 0)
+        listed = isinstance(numbers, Sequence) and not isinstance(numbers, str)
+        names = [n for n in numbers if isinstance(n, str) and n.isidentifier()] if listed else []
+        if not listed or len({*names} - {*OTHERS}) < len(numbers):
+            raise ValueError(
+                f"numbers must be different names, numbers=[...], none of {', '.join(OTHERS)}, "
+                f"but it is {numbers!r}."
+            )
+        self.numbers = tuple(names)
+
+    @abstractmethod
+    def vectors(self, t: Tensor, y: Tensor | None, numbers: Mapping[str, Tensor]) -> Tensor:
+        """(B, width), of t (B,), y (B,) where there are classes, and all numbers, (B,) each."""
 
     def forward(
         self,
@@ -104,47 +117,76 @@ class Conditioning(nn.Module):
             raise ValueError(
                 f"t has shape {tuple(t.shape)}, expected ({batch},): one time label per sample."
             )
-        h: Tensor = self.time(t)
-        if self.label is not None:
-            h = h + (self.label.weight[-1] if y is None else self._embed(y, batch, self.label))
-        elif y is not None:
+        return self.vectors(t, self._labels(t, y), self._spread(t, numbers or {}))
+
+    def of_class(self, table: Tensor, y: Tensor) -> Tensor:
+        """Rows of a table (classes + 1, width) by labels (B,)."""
+        n = self.classes
+        return looked_up(
+            table, y, f"y has labels outside 0 .. {n} ({n} classes, then {n} for no class)."
+        )
+
+    def _labels(self, t: Tensor, y: Tensor | int | None) -> Tensor | None:
+        if not self.classes:
+            if y is None:
+                return None
             raise ValueError(
                 "y was given, but the network has no classes: build it with classes > 0, "
                 "or call it without y."
             )
-        given = numbers or {}
+        if y is None or type(y) is int:  # of all samples alike
+            return torch.full_like(t, self.classes if y is None else y, dtype=torch.int64)
+        if not isinstance(y, Tensor):
+            raise ValueError(f"y is {y!r}, expected a class label, or one for each sample.")
+        if y.shape != t.shape or y.dtype != torch.int64:
+            raise ValueError(
+                f"y is {y.dtype} of shape {tuple(y.shape)}, expected torch.int64 of ({len(t)},): "
+                "one class label per sample."
+            )
+        return y
+
+    def _spread(self, t: Tensor, given: Mapping[str, Tensor | float]) -> dict[str, Tensor]:
         if strangers := given.keys() - set(self.numbers):
             known = ", ".join(self.numbers) or "none"
             raise ValueError(
                 f"The network was given {', '.join(sorted(strangers))}, but the numbers that it "
                 f"knows are {known}: build it with numbers=[...], or call it without."
             )
-        for name, embed in zip(self.numbers, self.told.values(), strict=True):
+        spread = {}
+        for name in self.numbers:
             value = given.get(name, 0.0)
-            if isinstance(value, Tensor) and value.shape not in ((), (batch,)):
+            if isinstance(value, Tensor) and value.shape not in ((), t.shape):
                 raise ValueError(
-                    f"{name} has shape {tuple(value.shape)}, expected () or ({batch},): a number "
+                    f"{name} has shape {tuple(value.shape)}, expected () or ({len(t)},): a number "
                     "for each sample, or one for all."
                 )
             # A CPU number () is added by a kernel that knows it: nothing waits for a device.
-            h = h + embed(torch.zeros_like(t, dtype=exact(t)) + value)
-        return F.silu(h)
+            spread[name] = torch.zeros_like(t, dtype=exact(t)) + value
+        return spread
 
-    def _embed(self, y: Tensor | int, batch: int, label: nn.Embedding) -> Tensor:
-        if type(y) is int:  # of all samples alike, as other conditions without an axis are
-            y = torch.full((batch,), y, device=label.weight.device)
-        if not isinstance(y, Tensor):
-            raise ValueError(f"y is {y!r}, expected a class label, or one for each sample.")
-        if y.shape != (batch,) or y.dtype != torch.int64:
-            raise ValueError(
-                f"y is {y.dtype} of shape {tuple(y.shape)}, expected torch.int64 of ({batch},): "
-                "one class label per sample."
-            )
-        try:  # the CPU's lookup checks the range by itself, and nothing has to be waited for
-            embedded: Tensor = label(y)
-        except IndexError:
-            raise ValueError(
-                f"y has labels outside 0 .. {self.classes} "
-                f"({self.classes} classes, then {self.classes} for no class)."
-            ) from None
-        return embedded
+
+class Conditioning(Told):
+    """silu(time + class + numbers), each embedded, as one vector (B, width).
+
+    Called with time labels t (B,), classes y and the batch's size, and numbers by name; see
+    ``Conditioned`` for what they are. A number is embedded as the time is. What it adds begins at
+    zero, so that the weights of a network without it are a network with it.
+
+    Raises ValueError if t or y is not (B,), if y is given and there are no classes, if a label
+    is out of range (on the CPU only), or for a number of another name or shape.
+    """
+
+    def __init__(self, width: int, classes: int = 0, numbers: Sequence[str] = ()) -> None:
+        super().__init__(classes, numbers)
+        self.time = TimeEmbedding(width)
+        self.label = nn.Embedding(classes + 1, width) if classes else None
+        # Their own names may be those of a module's methods.
+        self.told = nn.ModuleDict({f"of_{n}": silent(TimeEmbedding(width)) for n in numbers})
+
+    def vectors(self, t: Tensor, y: Tensor | None, numbers: Mapping[str, Tensor]) -> Tensor:
+        h: Tensor = self.time(t)
+        if self.label is not None and y is not None:
+            h = h + self.of_class(self.label.weight, y)
+        for name, value in numbers.items():
+            h = h + self.told[f"of_{name}"](value)
+        return F.silu(h)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
+
+from sdegen.checks import number, optional, whole
 
 CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
     1: nn.Conv1d,
@@ -16,6 +19,9 @@ CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
 
 AXES = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
 """The letters of the spatial dimensions."""
+
+STATES = {1: "series", 2: "images", 3: "volumes"}
+"""What states are called by their spatial dimensions."""
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -28,6 +34,38 @@ def zeroed(layer: nn.Module) -> nn.Module:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
+
+
+def refuse_sizes(dims: int = 1, most: int = 3, out: int | None = None, **sizes: int) -> None:
+    """ValueError unless a network has from 1 to ``most`` spatial dimensions, and all of its sizes
+    are whole numbers above 0; ``out`` may be left open."""
+    if isinstance(dims, bool) or dims not in [*STATES][:most]:
+        known = " or ".join(f"{d} ({what})" for d, what in [*STATES.items()][:most])
+        raise ValueError(f"dims = {dims!r}, expected {known}.")
+    optional(whole, "out", out)
+    for name, size in sizes.items():
+        whole(name, size)
+
+
+def refuse_levels(
+    mults: Collection[int], blocks: int, attention: Collection[int], dropout: float = 0.0
+) -> None:
+    """ValueError unless a U-Net can have such levels: of whole multiples of its width, with blocks
+    in each, and attention in some, and a share of its activations that is dropped."""
+    for name, listed in {"mults": mults, "attention": attention}.items():
+        if isinstance(listed, str) or not isinstance(listed, Collection):
+            raise ValueError(f"{name} must be a list of whole numbers, but it is {listed!r}.")
+    for mult in mults:
+        whole("Each of mults", mult)
+    levels = [*range(len(mults))]
+    if not levels or any(list(attention).count(i) > 1 or i not in levels for i in attention):
+        raise ValueError(
+            f"attention = {list(attention)} must list levels, each once, among the {len(levels)} "
+            f"of mults = {list(mults)}, which needs at least one."
+        )
+    whole("blocks", blocks)
+    if not 0 <= number("dropout", dropout) < 1:
+        raise ValueError(f"dropout = {dropout}, expected a share in [0, 1).")
 
 
 def refuse_misfits(

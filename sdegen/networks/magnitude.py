@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sdegen.networks.embedding import exact
+from sdegen.networks.attention import head_width
+from sdegen.networks.embedding import Told, exact
 
 CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 """A convolution by its number of spatial dimensions."""
@@ -27,12 +28,19 @@ SILU = 0.596
 LARGEST = 256.0
 """Activations are cut here, for 16-bit numbers."""
 
+LEAST = 1e-4
+"""The least that anything is divided by."""
 
-def unit(x: Tensor, dims: Sequence[int], least: float = 1e-4) -> Tensor:
+
+def size_of(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """The root mean square of x over some dimensions, which stay with a length of 1."""
+    norm = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=exact(x))
+    return norm / math.sqrt(math.prod([x.shape[d] for d in dims]))
+
+
+def unit(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     """x with a root mean square of 1 over some dimensions."""
-    size = torch.linalg.vector_norm(x, dim=list(dims), keepdim=True, dtype=exact(x))
-    count = math.prod(x.shape[d] for d in dims)
-    return x / (least + size / math.sqrt(count)).to(x.dtype)
+    return x / (LEAST + size_of(x, dims)).to(x.dtype)
 
 
 def mp_silu(x: Tensor) -> Tensor:
@@ -41,8 +49,11 @@ def mp_silu(x: Tensor) -> Tensor:
 
 
 def mp_sum(a: Tensor, b: Tensor, t: float = 0.3) -> Tensor:
-    """((1 - t) a + t b) / sqrt((1 - t)^2 + t^2).  Karras et al. (2024b), eq. 88."""
-    return torch.lerp(a, b, t) / math.hypot(1 - t, t)
+    """((1 - t) a + t b) / sqrt((1 - t)^2 + t^2), of a's type.  Karras et al. (2024b), eq. 88.
+
+    (Under autocast a layer's result is of another type than rows of a table.)
+    """
+    return torch.lerp(a, b.to(a.dtype), t) / math.hypot(1 - t, t)
 
 
 def mp_cat(a: Tensor, b: Tensor) -> Tensor:
@@ -58,23 +69,43 @@ def mp_cat(a: Tensor, b: Tensor) -> Tensor:
 class Directions(nn.Module):
     """Weights (leave, enter, *kernel) of which each output's is a unit vector, without biases.
 
-    The parameter has entries of root mean square 1, and is put back there at every call in
-    training (forced weight normalisation, Karras et al. (2024b), eq. 66): a step of the
-    optimiser turns it and does not lengthen it. In eval mode nothing is written, nor inside
-    torch.func's transforms, which forbid it; what is used is of unit size there too.
+    The parameter has entries of root mean square 1, and is put back there by ``put_back`` (forced
+    weight normalisation, Karras et al. (2024b), eq. 66): a step of the optimiser turns it and
+    does not lengthen it. Whatever its size is, what is used is of unit size.
     """
 
     def __init__(self, enter: int, leave: int, *kernel: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(leave, enter, *kernel))
 
+    @property
+    def over(self) -> tuple[int, ...]:
+        """The dimensions that a direction has."""
+        return tuple(range(1, self.weight.ndim))
+
     def unit(self, gain: Tensor | float = 1.0) -> Tensor:
         """The weights in use, each output's of norm ``gain``."""
-        over = range(1, self.weight.ndim)
-        if self.training and torch._C._functorch.peek_interpreter_stack() is None:
-            # By .data: the loss may have called the network before, and goes back through both.
-            self.weight.data.copy_(unit(self.weight.data, over))
-        return unit(self.weight, over) * (gain / math.sqrt(self.weight[0].numel()))
+        return unit(self.weight, self.over) * (gain / math.sqrt(self.weight[0].numel()))
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def put_back(net: nn.Module) -> None:
+    """Write all directions of a network in training at their size; a network calls it first.
+
+    Where blocks are computed twice nothing is written between, and a compiler, which would keep
+    such a writing to itself, is left out. A direction that is at its size to rounding stays as it
+    is, to the last bit: the loss may call the network once more in a step, and goes back through
+    both calls. In eval mode nothing is written, nor inside torch.func's transforms, which forbid
+    it.
+    """
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return
+    for each in net.modules():
+        if isinstance(each, Directions) and each.training:
+            weight = each.weight.data  # past autograd, which has the last call's to go through
+            size = size_of(weight, each.over)
+            there = (size - 1).abs() < 8 * torch.finfo(weight.dtype).eps
+            weight.div_(size.clamp(min=LEAST).masked_fill(there, 1))
 
 
 class MPLinear(Directions):
@@ -114,74 +145,29 @@ class Fourier(nn.Module):
         return math.sqrt(2) * (2 * math.pi * turns).cos()
 
 
-class MPConditioning(nn.Module):
-    """Time label t (B,), class y (B,) and numbers by name as one vector (B, width) of variance 1.
-
-    As ``Conditioning`` has them: label ``classes`` and y = None are "no class"; what numbers add
-    begins at zero, by a gain each. ValueError as there.
-    """
+class MPConditioning(Told):
+    """Time label, class and numbers, as ``Told`` has them, as one vector (B, width) of variance 1;
+    what numbers add begins at zero, by a gain each."""
 
     def __init__(self, width: int, classes: int, numbers: Sequence[str]) -> None:
-        super().__init__()
-        if classes < 0:
-            raise ValueError(f"classes = {classes}, expected 0 (unconditional) or more.")
-        self.classes, self.numbers = classes, tuple(numbers)
+        super().__init__(classes, numbers)
         self.waves = Fourier(width)
         self.time = MPLinear(width, width)
         self.label = MPLinear(classes + 1, width) if classes else None
         self.told = nn.ModuleDict({f"of_{n}": MPLinear(width, width) for n in numbers})
         self.gains = nn.ParameterDict({f"of_{n}": torch.zeros(()) for n in numbers})
 
-    def forward(
-        self, t: Tensor, y: Tensor | None, batch: int, given: Mapping[str, Tensor | float]
-    ) -> Tensor:
-        if t.shape != (batch,):
-            raise ValueError(
-                f"t has shape {tuple(t.shape)}, expected ({batch},): one time label per sample."
-            )
+    def vectors(self, t: Tensor, y: Tensor | None, numbers: Mapping[str, Tensor]) -> Tensor:
         dtype = self.time.weight.dtype
         h: Tensor = self.time(self.waves(t).to(dtype))
-        if self.label is not None:
-            h = mp_sum(h, self.of_class(self.label, y, batch), 0.5)
-        elif y is not None:
-            raise ValueError(
-                "y was given, but the network has no classes: build it with classes > 0, "
-                "or call it without y."
-            )
-        if strangers := given.keys() - set(self.numbers):
-            known = ", ".join(self.numbers) or "none"
-            raise ValueError(
-                f"The network was given {', '.join(sorted(strangers))}, but the numbers that it "
-                f"knows are {known}: build it with numbers=[...], or call it without."
-            )
-        for name in self.numbers:
-            value = given.get(name, 0.0)
-            if isinstance(value, Tensor) and value.shape not in ((), (batch,)):
-                raise ValueError(
-                    f"{name} has shape {tuple(value.shape)}, expected () or ({batch},): a number "
-                    "for each sample, or one for all."
-                )
-            waves = self.waves(torch.zeros_like(t, dtype=exact(t)) + value).to(dtype)
+        if self.label is not None and y is not None:
+            # The columns of the weights, whose entries are of size 1.
+            table = self.label.unit(math.sqrt(self.classes + 1)).T
+            h = mp_sum(h, self.of_class(table, y), 0.5)
+        for name, value in numbers.items():
+            waves = self.waves(value).to(dtype)
             h = h + self.told[f"of_{name}"](waves, self.gains[f"of_{name}"])
         return mp_silu(h)
-
-    def of_class(self, label: MPLinear, y: Tensor | None, batch: int) -> Tensor:
-        """Vectors of labels: the columns of the weights, whose entries are of size 1."""
-        table = label.unit(math.sqrt(self.classes + 1)).T
-        if y is None:
-            return table[-1].expand(batch, -1)
-        if y.shape != (batch,) or y.dtype != torch.int64:
-            raise ValueError(
-                f"y is {y.dtype} of shape {tuple(y.shape)}, expected torch.int64 of ({batch},): "
-                "one class label per sample."
-            )
-        try:
-            return F.embedding(y, table)
-        except IndexError:
-            raise ValueError(
-                f"y has labels outside 0 .. {self.classes} "
-                f"({self.classes} classes, then {self.classes} for no class)."
-            ) from None
 
 
 class MPAttention(nn.Module):
@@ -190,8 +176,7 @@ class MPAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
-        if channels % heads:
-            raise ValueError(f"heads = {heads} does not divide a level of {channels} channels.")
+        head_width(channels, heads)
         self.heads = heads
         self.qkv = MPLinear(channels, 3 * channels)
         self.leave = MPLinear(channels, channels)
@@ -199,7 +184,7 @@ class MPAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         pixels = x.flatten(2).transpose(1, 2)  # (B, pixels, C)
         found = self.qkv(pixels).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k, v = unit(found, [-1])
+        q, k, v = unit(found, (-1,))
         h = F.scaled_dot_product_attention(q, k, v)  # (B, heads, pixels, C / heads)
         h = self.leave(h.transpose(1, 2).flatten(2))
         return mp_sum(x, h.transpose(1, 2).unflatten(2, x.shape[2:]))
@@ -236,7 +221,7 @@ class MPBlock(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         if not self.up:
-            x = unit(x if self.skip is None else self.skip(x), [1])
+            x = unit(x if self.skip is None else self.skip(x), (1,))
         h = self.conv1(mp_silu(x))
         scale = 1 + self.condition(c, self.gain)
         h = mp_silu(h * scale.unflatten(1, (-1, *[1] * (x.ndim - 2))))

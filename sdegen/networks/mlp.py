@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdegen.networks.embedding import Conditioning
+from sdegen.networks.layers import refuse_sizes
 
 
 class Block(nn.Module):
@@ -31,8 +32,8 @@ class MLP(nn.Module):
     """A network for vectors x (B, dim), of depth residual blocks; its output starts at zero.
 
     ``net(x, t, y=None)`` -> (B, out), out = dim unless it is given, as for the logits of a judge;
-    see Conditioning for t (B,), the class labels y (B,) and further numbers by name.
-    Raises ValueError if x is not (B, dim).
+    see ``Conditioned`` for t, y and further numbers by name.
+    Raises ValueError if x is not (B, dim), and for sizes that are not whole numbers above 0.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class MLP(nn.Module):
         numbers: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        refuse_sizes(dim=dim, width=width, depth=depth, out=out)
         self.dim = dim
         self.conditioning = Conditioning(width, classes, numbers)
         self.enter = nn.Linear(dim, width)

@@ -8,19 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sdegen.checks import whole
 from sdegen.networks.attention import (
     Context,
     CrossAttention,
-    Edit,
     SelfAttention,
-    context_of,
     head_width,
     name_layers,
-    tokens_of,
 )
-from sdegen.networks.embedding import Conditioning
-from sdegen.networks.layers import refuse_misfits, with_beside, zeroed
+from sdegen.networks.conditioned import Conditioned
+from sdegen.networks.layers import refuse_sizes, zeroed
 from sdegen.networks.patches import patchify, rotary, sincos, unpatchify
 
 BASE = {1: 10_000.0, 2: 100.0}
@@ -93,7 +89,7 @@ class Block(nn.Module):
         return x + g2 * self.mlp(self.norm(x) * (1 + s2) + b2)
 
 
-class Transformer(nn.Module):
+class Transformer(Conditioned):
     """A transformer for states x (B, channels, *space), series or images by ``dims``; its output
     starts at zero.
 
@@ -103,10 +99,12 @@ class Transformer(nn.Module):
     Queries and keys are normed before that, head by head. There are no biases but in what the
     network is told. For series, a patch of 1 is a token a time.
 
-    ``net(x, t, y=None, c=None, tokens=None, mask=None)``; all as of DiT.
-    Raises ValueError for an x or c of another shape, where the heads do not divide the width, and
-    for a head whose width the axes cannot share in pairs.
+    How it is called, and what it can be told, is ``Conditioned``'s.
+    Raises ValueError for settings that make no network, as heads that do not divide the width or
+    whose width the axes cannot share in pairs, and as ``Conditioned`` does.
     """
+
+    remedy = "smaller patches"
 
     def __init__(
         self,
@@ -124,21 +122,17 @@ class Transformer(nn.Module):
         words: int = 0,
         length: int = 77,
     ) -> None:
-        super().__init__()
-        whole("depth", depth)
-        whole("beside", beside, 0)
-        if dims not in BASE:
-            raise ValueError(f"dims = {dims}, expected 1 (series) or 2 (images).")
-        self.head = head_width(whole("width", width), heads)
-        if self.head % (2 * dims):
+        refuse_sizes(dims, 2, channels=channels, width=width, depth=depth, patch=patch, out=out)
+        head = head_width(width, heads)
+        if head % (2 * dims):
             raise ValueError(
-                f"A head of width / heads = {self.head} numbers, expected a multiple of "
+                f"A head of width / heads = {head} numbers, expected a multiple of "
                 f"{2 * dims}: its pairs are shared by {dims} axes."
             )
-        self.channels, self.dims, self.beside = channels, dims, beside
-        self.width, self.patch = width, whole("patch", patch)
-        self.conditioning = Conditioning(width, classes, numbers)
-        self.tokens = tokens_of(token_width, words, length)
+        super().__init__(
+            channels, dims, patch, width, classes, numbers, beside, token_width, words, length
+        )
+        self.width, self.patch, self.head = width, patch, head
         self.enter = nn.Linear((channels + beside) * patch**dims, width, bias=False)
         self.told = zeroed(nn.Linear(width, 6 * width))
         self.blocks = nn.ModuleList(Block(width, heads, token_width) for _ in range(depth))
@@ -147,22 +141,9 @@ class Transformer(nn.Module):
         self.leave = zeroed(nn.Linear(width, (out or channels) * patch**dims, bias=False))
         name_layers(self)
 
-    def forward(
-        self,
-        x: Tensor,
-        t: Tensor,
-        y: Tensor | None = None,
-        c: Tensor | None = None,
-        tokens: Tensor | None = None,
-        mask: Tensor | None = None,
-        edit: Edit | None = None,
-        **numbers: Tensor | float,
-    ) -> Tensor:
-        refuse_misfits(x.shape, self.channels, self.dims, self.patch, "smaller patches")
-        e = self.conditioning(t, y, len(x), numbers)
-        context = context_of(self.tokens, len(x), tokens, mask, edit)
+    def through(self, x: Tensor, e: Tensor, context: Context) -> Tensor:
         grid = tuple(side // self.patch for side in x.shape[2:])
-        h: Tensor = self.enter(patchify(with_beside(x, c, self.beside), self.patch))
+        h: Tensor = self.enter(patchify(x, self.patch))
         h = h + sincos(grid, self.width, h)
         turn, told = rotary(grid, self.head, BASE[self.dims], h), self.told(e)
         for block in self.blocks:

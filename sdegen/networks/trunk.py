@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sdegen.checks import whole
 from sdegen.networks.attention import PixelAttention
 from sdegen.networks.embedding import Conditioning
-from sdegen.networks.layers import AXES, CONV, group_norm
+from sdegen.networks.layers import AXES, CONV, group_norm, refuse_levels, refuse_sizes
 from sdegen.networks.unet import Residual, Stage
 
 
@@ -20,8 +21,8 @@ class Trunk(nn.Module):
     the lowest over its places goes through a linear layer. Dhariwal and Nichol (2021), sec. 4,
     whose pooling attends.
 
-    ``net(x, t)`` -> (B, out); see Conditioning for t (B,).
-    Raises ValueError for an x of another shape.
+    ``net(x, t)`` -> (B, out); t the time labels (B,).
+    Raises ValueError for an x of another shape, and for settings that make no network.
     """
 
     def __init__(
@@ -36,6 +37,9 @@ class Trunk(nn.Module):
         dims: int = 2,
     ) -> None:
         super().__init__()
+        refuse_sizes(dims, channels=channels, width=width)
+        whole("out", out)
+        refuse_levels(mults, blocks, attention)
         self.channels, self.dims = channels, dims
         self.conditioning = Conditioning(width)
         self.shrink, self.stages = nn.ModuleList(), nn.ModuleList()

@@ -8,19 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sdegen.checks import whole
 from sdegen.networks.attention import (
     NOTHING,
     Context,
-    Edit,
     PixelAttention,
     PixelCrossAttention,
-    context_of,
     name_layers,
-    tokens_of,
 )
-from sdegen.networks.embedding import Conditioning
-from sdegen.networks.layers import CONV, group_norm, refuse_misfits, with_beside, zeroed
+from sdegen.networks.conditioned import Conditioned
+from sdegen.networks.layers import (
+    CONV,
+    group_norm,
+    refuse_levels,
+    refuse_sizes,
+    zeroed,
+)
 
 
 class Residual(nn.Module):
@@ -88,7 +90,7 @@ class Stage(nn.Module):
         return h
 
 
-class UNet(nn.Module):
+class UNet(Conditioned):
     """A network for states x (B, channels, *space): images, or series and volumes by ``dims``; its
     output starts at zero.
 
@@ -101,15 +103,11 @@ class UNet(nn.Module):
     on the way up also sees what its counterpart on the way down has made. Ho et al. (2020),
     appendix B.
 
-    ``net(x, t, y=None, c=None, tokens=None, mask=None)``; see Conditioning for t (B,), the class
-    labels y (B,) and further numbers by name. With ``beside = k > 0`` it also sees a picture
-    c (B, k, *space) beside x, as Palette's does what it restores: Saharia et al. (2022b),
-    section 3. c is not scaled with x. ``out``: channels of its output, where they are not x's, as
-    twice as many for two heads. With ``token_width > 0`` attention is followed by attention to
-    tokens, and it takes tokens= and mask=; see Tokens for these, ``words`` and ``length``.
-    ``edit=`` changes attention's maps, see ``sdegen.networks.attention``.
-    Raises ValueError for an x or c of another shape, and for a c that is missing or not expected.
+    How it is called, and what it can be told, is ``Conditioned``'s.
+    Raises ValueError for settings that make no network, and as ``Conditioned`` does.
     """
+
+    remedy = "fewer mults"
 
     def __init__(
         self,
@@ -129,21 +127,12 @@ class UNet(nn.Module):
         words: int = 0,
         length: int = 77,
     ) -> None:
-        super().__init__()
-        whole("beside", beside, 0)
-        if dims not in CONV:
-            raise ValueError(f"dims = {dims}, expected 1 (series), 2 (images) or 3 (volumes).")
-        if blocks < 1:
-            raise ValueError(f"blocks = {blocks}, expected 1 or more in each level.")
-        if not mults or not set(attention) <= set(range(len(mults))):
-            raise ValueError(
-                f"attention = {list(attention)} must list levels among the {len(mults)} of "
-                f"mults = {list(mults)}, which needs at least one."
-            )
-        self.channels, self.dims, self.beside = channels, dims, beside
-        self.multiple = 2 ** (len(mults) - 1)
-        self.conditioning = Conditioning(width, classes, numbers)
-        self.tokens = tokens_of(token_width, words, length)
+        refuse_sizes(dims, channels=channels, width=width, out=out)
+        refuse_levels(mults, blocks, attention, dropout)
+        multiple = 2 ** (len(mults) - 1)
+        super().__init__(
+            channels, dims, multiple, width, classes, numbers, beside, token_width, words, length
+        )
 
         def stage(enter: int, leave: int, attend: bool) -> Stage:
             residual = Residual(enter, leave, width, dropout, dims)
@@ -178,22 +167,8 @@ class UNet(nn.Module):
         conv = zeroed(CONV[self.dims](enter, leave, 3, padding=1))
         return nn.Sequential(group_norm(enter), nn.SiLU(), conv)
 
-    def forward(
-        self,
-        x: Tensor,
-        t: Tensor,
-        y: Tensor | int | None = None,
-        c: Tensor | None = None,
-        tokens: Tensor | None = None,
-        mask: Tensor | None = None,
-        edit: Edit | None = None,
-        **numbers: Tensor | float,
-    ) -> Tensor:
-        refuse_misfits(x.shape, self.channels, self.dims, self.multiple, "fewer mults")
-        e = self.conditioning(t, y, len(x), numbers)
-        context = context_of(self.tokens, len(x), tokens, mask, edit)
-        h: Tensor = with_beside(x, c, self.beside)
-        seen: list[Tensor] = []
+    def through(self, x: Tensor, e: Tensor, context: Context) -> Tensor:
+        h, seen = x, list[Tensor]()
         for shrink, stage in zip(self.shrink, self.down, strict=True):
             h = stage(shrink(h), e, context)
             seen.append(h)

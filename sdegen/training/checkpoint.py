@@ -137,7 +137,8 @@ def checkpoint_of(folder: Path, step: int | None) -> Path:
     path = folder / CHECKPOINT
     if step is None or kept_path(folder, step).is_file():
         return path if step is None else kept_path(folder, step)
-    steps = sorted(int(each.stem) for each in (folder / KEPT).glob("[0-9]*.safetensors"))
+    stems = [each.stem for each in (folder / KEPT).glob("[0-9]*.safetensors")]
+    steps = sorted(int(stem) for stem in stems if stem.isdecimal())
     try:
         last = int(read_header(path)["step"])
     except ValueError:  # it is not needed for those that are kept

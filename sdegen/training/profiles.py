@@ -112,9 +112,10 @@ def snapshot_path(folder: Path, step: int) -> Path:
 
 
 def snapshots_of(folder: Path) -> dict[int, Path]:
-    """The snapshots that there are, by step."""
+    """The snapshots that there are, by step; files of other names are none."""
     found = sorted((folder / SNAPSHOTS).glob("[0-9]*.safetensors"))
-    return {int(path.stem): path for path in found}
+    named = [(int(path.stem), path) for path in found if path.stem.isdecimal()]
+    return {step: path for step, path in named if path == snapshot_path(folder, step)}
 
 
 def forget_snapshots(folder: Path, step: int) -> None:
@@ -131,8 +132,8 @@ def posthoc(folder: Path, std: float, last: Path) -> tuple[dict[str, Tensor], di
     last: the checkpoint whose step the average is of.
 
     Returns the weights, summed in float64, and the checkpoint's header; a warning where the
-    snapshots cannot tell the profile.  ValueError for a run without snapshots, and for a width
-    that no profile has.
+    snapshots cannot tell the profile.  ValueError for a run without snapshots, for a width that no
+    profile has, and for a snapshot of another step than its name says, or of another run.
     """
     power_gamma(std)
     about = read_header(last)
@@ -152,10 +153,34 @@ def posthoc(folder: Path, std: float, last: Path) -> tuple[dict[str, Tensor], di
         )
     shares = weights.reshape(-1, len(stds)).tolist()
     total: dict[str, Tensor] = {}
-    for path, parts in zip([*files.values(), last], shares, strict=True):
-        add(total, read_tensors(path)[0], parts)
-    like = averaged(read_tensors(last)[0], 0)
+    final = read_tensors(last)[0]
+    like = averaged(final, 0)
+    for (k, path), parts in zip(files.items(), shares, strict=False):
+        tensors, said = read_tensors(path)
+        refuse_foreign(path, said, {"step": k, "ema_stds": stds})
+        if any(shapes(averaged(tensors, i)) != shapes(like) for i in range(len(stds))):
+            raise ValueError(
+                f"The snapshot {path} has other weights than the checkpoint {last}: it is of "
+                "another network; delete it."
+            )
+        add(total, tensors, parts)
+    add(total, final, shares[-1])
     return {name: total[name].to(like[name].dtype) for name in like}, about
+
+
+def refuse_foreign(path: Path, said: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """ValueError for a snapshot that says of itself what its name or its run does not."""
+    for name, value in wanted.items():
+        if said.get(name) != value:
+            raise ValueError(
+                f"The snapshot {path} says {name} = {said.get(name)}, but by its name and its run "
+                f"it is {value}: put the right file there, or delete it."
+            )
+
+
+def shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Of tensors by name."""
+    return {name: value.shape for name, value in tensors.items()}
 
 
 def add(total: dict[str, Tensor], tensors: Mapping[str, Tensor], parts: Sequence[float]) -> None:

@@ -99,7 +99,7 @@ class TrainSettings:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"train.{name} must be a whole number >= {least}, not {value!r}.")
-        if self.schedule not in SCHEDULES:
+        if self.schedule not in [*SCHEDULES]:
             raise ValueError(
                 f"train.schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}."
             )
@@ -122,7 +122,8 @@ class TrainSettings:
                     f"train.{name} = {getattr(self, name)} must be a multiple of "
                     f"train.log_every = {self.log_every}, at whose records {what}."
                 )
-        if not 0 < self.clip <= math.inf:
+        real = isinstance(self.clip, int | float) and not isinstance(self.clip, bool)
+        if not real or not 0 < self.clip <= math.inf:
             raise ValueError(f"train.clip must be positive, not {self.clip!r}.")
         for name in ("compile", "checkpointing"):
             if not isinstance(getattr(self, name), bool):
@@ -147,10 +148,11 @@ class TrainSettings:
 
 def refuse_stds(stds: Any) -> None:
     """ValueError for what is not a list of different widths that profiles have."""
-    if not isinstance(stds, list | tuple) or not stds or len(set(stds)) < len(stds):
-        raise ValueError(f"train.ema_stds must be a list of different widths, not {stds!r}.")
-    for std in stds:
+    listed = isinstance(stds, list | tuple) and bool(stds)
+    for std in stds if listed else []:
         power_gamma(std)
+    if not listed or len(set(stds)) < len(stds):
+        raise ValueError(f"train.ema_stds must be a list of different widths, not {stds!r}.")
 
 
 def refuse_decays(ema: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -18,11 +17,12 @@ from sdegen.networks.attention import (
     CrossAttention,
     PixelAttention,
     SelfAttention,
+    attend,
     turned,
 )
 from sdegen.networks.patches import rotary
 from sdegen.networks.transformer import HeadNorm
-from tests.cases import normal, refused
+from tests.cases import awake, normal, refused
 
 NETS: dict[str, Callable[..., nn.Module]] = {
     "unet": lambda **more: UNet(1, width=8, heads=2, **more),
@@ -32,15 +32,6 @@ NETS: dict[str, Callable[..., nn.Module]] = {
 }
 nets = pytest.mark.parametrize("kind", list(NETS))
 X, T = normal(3, 1, 4, 8), torch.tensor([-1.0, 0.3, 1.2], dtype=torch.float64)
-
-
-def awake(net: nn.Module) -> Any:
-    """The network in float64 with all its parameters off zero."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in net.double().parameters():
-            p.add_(0.2 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
-    return net.eval()
 
 
 def near(found: Tensor, expected: Tensor, atol: float = 1e-12) -> None:
@@ -75,6 +66,30 @@ def test_cross_attention_is_softmax_over_the_tokens_that_are_kept() -> None:
     assert not CrossAttention(8, 2, 6).float()(x.float(), Context(tokens.float()), (5,)).any()
 
 
+def test_maps_in_float16_are_made_of_what_float16_can_hold() -> None:
+    """A head of 64 numbers of 40 has products of 64 * 40^2 = 102,400 > 65,504; over 8 they fit."""
+    q = torch.full((1, 1, 3, 64), 40.0, dtype=torch.float16)
+    k = torch.cat([q[:, :, :2], -q], 2)
+    v, seen = normal(1, 1, 5, 64).half(), list[Tensor]()
+    found = attend(q, k, v, Place("", False, (3,)), edit=lambda m, place: seen.append(m) or m)
+    assert torch.equal(seen[0], seen[0].new_tensor([0.5, 0.5, 0, 0, 0]).expand(1, 1, 3, 5))
+    torch.testing.assert_close(found, v[:, :, :2].mean(2, keepdim=True).expand(1, 1, 3, 64))
+
+
+@nets
+@pytest.mark.parametrize("words", [0, 4])
+def test_every_parameter_has_a_gradient_whatever_is_given(kind: str, words: int) -> None:
+    """Processes that sum their gradients wait for those of every parameter, call after call."""
+    torch.manual_seed(0)
+    net = NETS[kind](token_width=6, words=words, classes=2, numbers=["w"], beside=1).double()
+    tokens = torch.tensor([[1, 4], [2, 0], [3, 3]]) if words else normal(3, 2, 6)
+    mask, y = torch.ones(3, 2, dtype=torch.bool), torch.tensor([0, 1, 2])
+    for told in ({}, {"tokens": tokens}, {"tokens": tokens, "mask": mask}, {"y": y}, {"w": 1.0}):
+        net.zero_grad()
+        net(X, T, c=X, **told).square().mean().backward()
+        assert not [name for name, p in net.named_parameters() if p.grad is None]
+
+
 @nets
 def test_an_edit_sees_the_maps_and_what_it_returns_is_used(kind: str) -> None:
     net, tokens = awake(NETS[kind](token_width=6)), normal(3, 5, 6)
@@ -89,7 +104,8 @@ def test_an_edit_sees_the_maps_and_what_it_returns_is_used(kind: str) -> None:
     for place, maps in seen.items():
         n = math.prod(place.space)
         assert net.get_submodule(place.layer).heads == maps.shape[1]
-        assert maps.shape[2:] == (n, 5 if place.cross else n)
+        assert maps.shape[2:] == (n, 5 + 1 if place.cross else n)
+        assert not (place.cross and maps[..., 5].any())  # of "no tokens", where there are some
         near(maps.sum(-1), torch.ones_like(maps[..., 0]))
     # Nothing is registered: the next call is what it was, to the bit.
     assert torch.equal(net(X, T, tokens=tokens), plain)

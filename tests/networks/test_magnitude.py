@@ -29,8 +29,9 @@ from sdegen.networks.magnitude import (
     unit,
 )
 from sdegen.training import Trainer, TrainSettings
+from sdegen.training.activations import checkpoint_blocks
 from sdegen.training.checkpoint import CHECKPOINT
-from tests.cases import close, refused
+from tests.cases import close, normal, refused
 
 
 def net_of(**how: Any) -> EDM2:
@@ -55,7 +56,7 @@ def test_layers_keep_a_mean_square_of_one() -> None:
     """Each by itself, on normal inputs, to what so many numbers tell."""
     torch.manual_seed(0)
     a, b = torch.randn(512, 64), torch.randn(512, 64)
-    for y in (mp_silu(a), mp_sum(a, b), mp_sum(a, b, 0.7), MPLinear(64, 64)(a), unit(3 * a, [1])):
+    for y in (mp_silu(a), mp_sum(a, b), mp_sum(a, b, 0.7), MPLinear(64, 64)(a), unit(3 * a, (1,))):
         assert abs(float(y.detach().square().mean()) - 1) < 0.03
     both = mp_cat(a, b[:, :16])
     # Either part has half of the square of all.
@@ -117,6 +118,51 @@ def test_weights_are_unit_vectors_after_any_step(make: Any) -> None:
         assert float((rows.square().mean(1).sqrt() - 1).abs().max()) < 1e-3
 
 
+def steps_of(net: EDM2, calls: int = 1) -> list[Tensor]:
+    """Three steps of Adam; each one's gradients, and the weights in the end."""
+    found, x, t = list[Tensor](), normal(4, 1, 8, 8, dtype=torch.float32), torch.linspace(0, 1, 4)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        sum(net(x, t + i).square().mean() for i in range(calls)).backward()  # type: ignore[union-attr]
+        found += [p.grad.clone() for p in net.parameters() if p.grad is not None]
+        optimizer.step()
+    return found + [p.detach() for p in net.parameters()]
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_blocks_that_run_twice_have_the_same_gradients_to_the_last_bit(calls: int) -> None:
+    """Weights are put back once a step: not again where a block is computed again, nor by the
+    second call of a loss, whose first one is still to be gone back through."""
+    net = loud(net_of(dropout=0.3))
+    other = copy.deepcopy(net)
+    assert len(checkpoint_blocks(other)) == 6
+    found = []
+    for each in (net, other):
+        torch.manual_seed(1)
+        found.append(steps_of(each, calls))
+    assert len(found[0]) == 4 * len(list(net.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, in its compiler
+@pytest.mark.parametrize(
+    "backend",
+    ["eager", *(pytest.param(b, marks=pytest.mark.slow) for b in ("aot_eager", "inductor"))],
+)
+def test_compiled_it_is_put_back_as_well(backend: str) -> None:
+    net = loud(net_of(mults=(1,), attention=[]))
+    other = copy.deepcopy(net)
+    other.compile(backend=backend)
+    for a, b in zip(steps_of(other), steps_of(net), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        other(torch.randn(1, 1, 8, 8), torch.rand(1))
+    for each in directions(other):
+        size = each.weight.detach().flatten(1).square().mean(1).sqrt()
+        assert float((size - 1).abs().max()) < 1e-3
+
+
 def test_in_eval_mode_nothing_is_written() -> None:
     net = loud(net_of())
     with torch.no_grad():
@@ -154,6 +200,9 @@ def test_classes_numbers_and_what_stands_beside_are_heard() -> None:
 
     none = torch.tensor([3, 3])
     torch.testing.assert_close(said(), said(none))
+    assert torch.equal(said(1), said(torch.tensor([1, 1])))  # one class for all
+    with refused("y is '1', expected a class label"):
+        said("1")
     torch.testing.assert_close(said(), said(w=0.0))  # what is not given is 0
     assert not torch.allclose(said(), said(torch.tensor([0, 0])))
     assert not torch.allclose(said(w=1.0), said(w=2.0))
@@ -184,9 +233,6 @@ def test_shapes_are_checked() -> None:
         net_of(beside=2)(x, t, c=x)
     with refused("beside = 2: it is given c"):
         net_of(beside=2)(x, t)
-    for wrong in ({"dims": 4}, {"mults": ()}, {"attention": [5]}, {"blocks": 0}, {"classes": -1}):
-        with refused("expected|must list|must be"):
-            net_of(**wrong)
     with refused("heads = 3 does not divide"):
         MPAttention(8, 3)
 

@@ -84,6 +84,7 @@ def test_a_step_is_found_or_those_that_there_are_are_named(tmp_path: Path) -> No
     list(trainer(folder, keep_every=5, steps=11).steps())
     assert checkpoint_of(folder, None) == checkpoint_of(folder, 11) == folder / CHECKPOINT
     assert checkpoint_of(folder, 5) == kept_path(folder, 5)
+    shutil.copyfile(kept_path(folder, 5), folder / KEPT / "00000005 (copy).safetensors")
     with refused(r"no checkpoint of step 7 in .*: there are 5, 10, 11, the last\."):
         checkpoint_of(folder, 7)
     (folder / CHECKPOINT).unlink()

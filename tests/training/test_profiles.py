@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+from collections.abc import Callable
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import sdegen as sg
-from sdegen.files import read_tensors
+from sdegen.files import read_tensors, write_tensors
 from sdegen.training import TrainSettings
 from sdegen.training.averages import Averages
 from sdegen.training.checkpoint import CHECKPOINT, weights_in
@@ -26,6 +30,9 @@ from sdegen.training.profiles import (
 )
 from tests.cases import close, refused
 from tests.trainers import trainer
+
+NAME = "profile1.module.net.enter.weight"
+"""One of the averages in a snapshot."""
 
 
 class Scale(nn.Module):
@@ -183,6 +190,39 @@ def test_other_profiles_are_refused(tmp_path: Path) -> None:
         weights_in(tmp_path / CHECKPOINT, False, 0.08)
 
 
+CHANGES: list[tuple[Callable[[dict[str, Tensor], dict[str, Any]], Any], str]] = [
+    (lambda tensors, about: about.update(step=6), "says step = 6, but by its name .* it is 3"),
+    (lambda tensors, about: about.pop("step"), "says step = None, but by its name"),
+    (
+        lambda tensors, about: about.update(ema_stds=[0.05, 0.2]),
+        r"says ema_stds = \[0.05, 0.2\], but by its name and its run it is \[0.05, 0.1\]",
+    ),
+    (lambda tensors, about: tensors.pop(NAME), "has other weights than the checkpoint"),
+    (
+        lambda tensors, about: tensors.update({NAME: tensors[NAME][:1]}),
+        "has other weights than the checkpoint .*: it is of another network",
+    ),
+]
+
+
+def test_only_snapshots_of_their_name_and_run_are_taken(tmp_path: Path) -> None:
+    list(run(tmp_path, steps=6).steps())
+    path = snapshots_of(tmp_path)[3]
+    for other in ("00000003 (copy)", "3", "00000004-old"):
+        path.with_name(f"{other}.safetensors").write_bytes(path.read_bytes())
+    assert snapshots_of(tmp_path) == {3: path, 6: path.with_name("00000006.safetensors")}
+    posthoc(tmp_path, 0.08, tmp_path / CHECKPOINT)
+    for change, words in CHANGES:
+        tensors, about = read_tensors(path)
+        before = dict(tensors), dict(about)
+        change(tensors, about)
+        write_tensors(path, tensors, about)
+        with refused(words):
+            posthoc(tmp_path, 0.08, tmp_path / CHECKPOINT)
+        write_tensors(path, *before)
+    posthoc(tmp_path, 0.08, tmp_path / CHECKPOINT)
+
+
 def test_a_run_without_snapshots_is_refused(tmp_path: Path) -> None:
     list(run(tmp_path, snapshot_every=0, steps=3).steps())
     with refused("has no snapshots of averages, which ema_std=0.1 is made of: train it with"):
@@ -199,10 +239,18 @@ def test_what_the_snapshots_cannot_tell_is_said(tmp_path: Path) -> None:
 def test_widths_that_no_profile_has(std: float) -> None:
     with refused("A profile's std lies|A profile's std must"):
         power_gamma(std)
-    with refused("A profile's std "):
-        TrainSettings(ema_stds=[std])
+    for stds in ([std], [0.05, [std]]):
+        with refused("A profile's std "):
+            TrainSettings(ema_stds=stds)  # type: ignore[arg-type]
     with refused("A profile's std "):
         sg.load("nowhere", ema_std=std)
+
+
+@pytest.mark.parametrize("field", fields(TrainSettings), ids=lambda field: field.name)
+def test_no_setting_of_another_kind_ends_in_a_traceback(field: Field[Any]) -> None:
+    for value in (None, [], [[0.1]], [0.1, [0.2]], {}, {"a": 1}, "a", "0.5", True, math.nan):
+        with contextlib.suppress(ValueError):
+            TrainSettings(**{field.name: value})
 
 
 @pytest.mark.parametrize("stds", [[], [0.1, 0.1], 0.1, None])
