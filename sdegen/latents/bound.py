@@ -99,7 +99,7 @@ def latent_elbo(
     whole("draws", draws)
     x, source, s = check_batch("Data", x), source_of(seed, noise), spread(latent, x, std)
     mean, width = latent.posterior(x)
-    if not bool((width > 0).all()):
+    if bool((width <= 0).any()):  # a NaN is its sample's own
         raise ValueError(
             "This coder's q(z | x) has no spread, as codes have none: of such latents there is no "
             "density, and no bound."

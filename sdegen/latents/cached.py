@@ -137,14 +137,24 @@ def about(latent: Latent, data: Any) -> dict[str, Any]:
     return {"coder": digest(latent.coder), **described(data)}
 
 
-def described(data: Any) -> dict[str, Any]:
-    """Of a data set what tells it from another: how many items, and the first and the last."""
+def described(data: Any, batch: int = 256) -> dict[str, Any]:
+    """Of a data set what tells it from another: how many items, and all of them with their
+    conditions, in a few letters."""
     data = plain(data)
-    ends = hashlib.sha256()
-    for i in (0, len(data) - 1):
-        x, _ = split(torch.utils.data.default_collate([data[i]]))
-        ends.update(x.contiguous().cpu().numpy().tobytes())
-    return {"n": len(data), "ends": ends.hexdigest()[:16]}
+    hashed = hashlib.sha256()
+    for first in range(0, len(data), batch):
+        items = [data[i] for i in range(first, min(first + batch, len(data)))]
+        x, given = split(torch.utils.data.default_collate(items))
+        for name, value in {"x": x, **named(given)}.items():
+            hashed.update(name.encode() + bytes_of(value))
+    return {"n": len(data), "items": hashed.hexdigest()[:16]}
+
+
+def bytes_of(tensor: Tensor) -> bytes:
+    """Its type, shape and values."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    told = f"{tensor.dtype}{tuple(tensor.shape)}".encode()
+    return told + flat.view(torch.uint8).numpy().tobytes()
 
 
 def digest(coder: Any) -> str:
@@ -156,6 +166,5 @@ def digest(coder: Any) -> str:
         )
     hashed = hashlib.sha256(type(coder).__name__.encode())
     for name, tensor in coder.state_dict().items():
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        hashed.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
+        hashed.update(name.encode() + bytes_of(tensor))
     return hashed.hexdigest()[:16]

@@ -22,8 +22,15 @@ def reconstruction(coder: Autoencoder, x0: Tensor) -> Tensor:
     s, one number, is learned with the rest: at its best s^2 is the mean squared error, so that the
     weight of the latents' cost means the same whatever the data's scale. Rybkin et al. (2021),
     section 3.2.
+
+    ValueError for what is no autoencoder.
     """
     check_data(x0)
+    if not isinstance(getattr(coder, "log_noise", None), Tensor):
+        raise ValueError(
+            "reconstruction is the loss of an autoencoder, which has x, cost and log_noise, but "
+            f"this is a {type(coder).__name__}: take net=kl_autoencoder or net=vq_autoencoder."
+        )
     found = coder(x0)
     log_s = coder.log_noise
     off = (found.x - x0).flatten(1).square().mean(1)

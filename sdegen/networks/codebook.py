@@ -51,7 +51,9 @@ class Codebook(nn.Module):
             )
         flat = self._flat(z)
         # Not by products: a code is then at distance 0 of itself, whatever the rounding.
-        apart = torch.cdist(flat, self.codes, compute_mode="donot_use_mm_for_euclid_dist")
+        how = "donot_use_mm_for_euclid_dist"
+        with torch.autocast(z.device.type, enabled=False):
+            apart = torch.cdist(flat, self.codes.to(flat.dtype), compute_mode=how)
         return apart.argmin(1).reshape(z.shape[0], *z.shape[2:])
 
     def look_up(self, index: Tensor) -> Tensor:
@@ -71,8 +73,9 @@ class Codebook(nn.Module):
         return z + (q - z).detach()
 
     def _flat(self, z: Tensor) -> Tensor:
-        """All vectors of z, (n, d), in the type of the codes."""
-        return z.detach().movedim(1, -1).reshape(-1, z.shape[1]).to(self.codes.dtype)
+        """All vectors of z, (n, d), in the type of the codes, float32 at least."""
+        wide = torch.promote_types(self.codes.dtype, torch.float32)
+        return z.detach().movedim(1, -1).reshape(-1, z.shape[1]).to(wide)
 
     @torch.no_grad()
     def _learn(self, z: Tensor, index: Tensor) -> None:
@@ -80,11 +83,13 @@ class Codebook(nn.Module):
         k = len(self.codes)
         # Products of whole matrices are the same every time; sums by index are not on a GPU.
         came = torch.nn.functional.one_hot(index, k).to(z.dtype).T
-        new = torch.cat([came.sum(1, keepdim=True), came @ z], 1)
+        with torch.autocast(z.device.type, enabled=False):
+            new = torch.cat([came.sum(1, keepdim=True), came @ z], 1)
         begin = z[torch.randint(len(z), (k,)).to(z.device)]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(new)
             torch.distributed.broadcast(begin, 0)
+        new, begin = new.to(self.sums.dtype), begin.to(self.sums.dtype)
         self.counts.lerp_(new[:, 0], 1 - self.decay)
         self.sums.lerp_(new[:, 1:], 1 - self.decay)
         total = self.counts.sum()

@@ -72,21 +72,24 @@ def as_latent(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration with the data of its coder's run, and with the content of its weights;
     itself where there is no coder.
 
-    ValueError for a run that is no autoencoder, and for a task, which hides parts of images.
+    ValueError for a run that is no autoencoder, for other data than its, and for a task, which
+    hides parts of images.
     """
-    asked = config.get("coder") or {}
-    if asked.get("run") is None:
+    if not config.get("coder"):
         return {name: value for name, value in config.items() if name != "coder"}
     if config.get("task"):
         raise ValueError(
             "A task shows parts of images, which latents do not have: leave task or coder out."
         )
-    if "content" in asked:  # a teacher's
-        return config
-    folder = Path(text("coder.run", asked["run"]))
+    folder = Path(text("coder.run", config["coder"].get("run")))
+    if config.get("data"):
+        raise ValueError(
+            f"The latents are of the data that the autoencoder in {folder} was trained on: leave "
+            "data out, or train an autoencoder of these with experiment=autoencoder."
+        )
     load_coder(folder, config["packages"])
     theirs = as_recorded(read_header(folder / WEIGHTS)["config"])
-    coder = {"run": str(folder), "content": content_of(folder)}
+    coder = {"run": str(folder.resolve()), "content": content_of(folder)}
     return {**config, "data": theirs["data"], "coder": coder}
 
 
@@ -116,7 +119,7 @@ def with_latents(config: dict[str, Any], data: Any, folder: Path) -> tuple[dict[
         found = fit_scale(autoencoder, data)
         numbers = {"shift": found.shift.tolist(), "scale": found.scale.tolist()}
         config = {**config, "coder": {**coder, **numbers}}
-    latent = latent_of(config, config["packages"], device)
+    latent = latent_of(config, config["packages"], device, folder)
     path = folder / LATENTS
     return config, encoded(data, latent, path if path.is_file() else None)
 
@@ -129,17 +132,15 @@ def keep_latents(data: Any, images: Any, folder: Path) -> None:
 
 
 def latent_of(
-    config: Mapping[str, Any], packages: Sequence[str] = (), device: str = "cpu"
+    config: Mapping[str, Any],
+    packages: Sequence[str] = (),
+    device: str = "cpu",
+    beside: Path | None = None,
 ) -> Latent:
     """The latents that a run lives in; ValueError where their coder is missing, or is another one
-    than it was begun with."""
+    than it was begun with. beside: the run's own folder, next to which it is looked for too."""
     coder = config["coder"]
-    folder = Path(coder["run"])
-    if not (folder / WEIGHTS).is_file():
-        raise ValueError(
-            f"This run is a model of the latents of {folder}, which is not there: bring the "
-            f"autoencoder of content {coder['content']} back."
-        )
+    folder = found_again(coder, beside)
     if (found := content_of(folder)) != coder["content"]:
         raise ValueError(
             f"The autoencoder in {folder} has other weights ({found}) than the one in whose "
@@ -148,6 +149,20 @@ def latent_of(
         )
     shift, scale = (torch.tensor(coder[k], dtype=torch.float64) for k in ("shift", "scale"))
     return Latent(load_coder(folder, packages, device), shift, scale)
+
+
+def found_again(coder: Mapping[str, Any], beside: Path | None) -> Path:
+    """The folder of a run's coder: where it was, or under its name next to the run, as where both
+    were moved together; ValueError where it is at neither."""
+    was = Path(coder["run"])
+    places = [was] + ([] if beside is None else [beside.resolve().parent / was.name])
+    for place in places:
+        if (place / WEIGHTS).is_file():
+            return place
+    raise ValueError(
+        "This run is a model of the latents of an autoencoder that is not at "
+        f"{' nor at '.join(map(str, places))}: bring the one of content {coder['content']} back."
+    )
 
 
 @dataclass(frozen=True)
@@ -165,16 +180,21 @@ class Decoded:
         """Of a finished run; ValueError where its coder is missing or is another one."""
         if not run.config.get("coder"):
             return cls(run.shape)
-        return cls.at(run.config, run.shape, packages, device)
+        return cls.at(run.config, run.shape, packages, device, run.folder)
 
     @classmethod
     def at(
-        cls, config: Mapping[str, Any], shape: Sequence[int], packages: Sequence[str], device: str
+        cls,
+        config: Mapping[str, Any],
+        shape: Sequence[int],
+        packages: Sequence[str],
+        device: str,
+        beside: Path | None = None,
     ) -> Decoded:
-        """Of states of a shape, by a run's configuration."""
+        """Of states of a shape, by a run's configuration; beside: the run's folder."""
         if not config.get("coder"):
             return cls(shape)
-        latent = latent_of(config, packages, device)
+        latent = latent_of(config, packages, device, beside)
         found = cls((), latent)(torch.zeros(1, *shape))
         return cls(tuple(found.shape[1:]), latent)
 

@@ -278,14 +278,14 @@ def fill(
 def shortened(run: Run, settings: SampleSettings) -> Run:
     """A run whose model is sampled from ``truncate`` on, where that is set.
 
-    ValueError for a time that is not within the SDE's, a task, and a student, which knows its own
-    steps alone.
+    ValueError for a time that is not within the SDE's, a task, a student, which knows its own
+    steps alone, and a model of latents.
     """
     if settings.truncate is None:
         return run
     if settings.task:
         raise ValueError("truncate is of samples from noise, but a task begins with images.")
-    generating(run, "truncate")
+    of_data(generating(run, "truncate"), "truncate")
     data, _ = build_data({**run.config, "packages": settings.packages})
     return replace(run, model=truncated_model(run.model, in_memory(data).x, settings.truncate))
 

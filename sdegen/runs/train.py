@@ -66,8 +66,9 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
 
     Everything that can be wrong is refused before the first step.
     """
+    config = as_latent(config)
     experiment = Experiment.of(config)
-    config = as_latent(as_student({**config, "train": asdict(experiment.train)}))
+    config = as_student({**config, "train": asdict(experiment.train)})
     config = as_begun(config, folder)
     images, test = build_data(config)
     refuse_data(images, test, experiment)

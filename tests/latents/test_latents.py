@@ -53,6 +53,18 @@ def test_the_bound_of_a_bound_is_right_within_its_error() -> None:
     assert float(found.error.min()) > 0 and found.nfe > 0
 
 
+def test_a_sample_that_is_nan_has_no_bound_and_the_others_have_theirs() -> None:
+    torch.manual_seed(0)
+    ppca = PPCA(4, 2)
+    x = ppca.sample(3)
+    latent = Latent(ppca, ppca.m, ppca.v.rsqrt())
+    whole = latent_elbo(standard(2), latent, x, draws=2, prior="flow", **FLOW).value
+    x[1, 2] = math.nan
+    with pytest.warns(UserWarning, match=r"samples \[1\] are NaN"):
+        found = latent_elbo(standard(2), latent, x, draws=2, prior="flow", **FLOW)
+    assert found.failed == [1] and torch.equal(found.value[[0, 2]], whole[[0, 2]])
+
+
 def test_a_posterior_that_is_wrong_costs_its_divergence() -> None:
     """The gap is KL(q || true posterior): of a spread twice as wide, k (3/2 - log 2)."""
 
@@ -205,6 +217,11 @@ def test_latents_are_kept_and_known(tmp_path: Path) -> None:
         encoded(data, Latent(other, latent.shift, latent.scale), path)
     with refused("another data set"):
         encoded(ArrayData(data.x + 1, data.y), latent, path)
+    middle = data.x.clone()
+    middle[3, 0, 1, 2] += 1e-3
+    for others in (ArrayData(middle, data.y), ArrayData(data.x, 1 - data.y)):
+        with refused("another data set"):
+            encoded(others, latent, path)
     with refused("no nn.Module"):
         encoded(
             ArrayData(torch.zeros(3, 4)), Latent(PPCA(4, 1), torch.zeros(1), torch.ones(1)), path

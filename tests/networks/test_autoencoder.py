@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -104,6 +105,27 @@ def test_the_nearest_code_is_the_nearest() -> None:
     assert torch.equal(book.nearest(z), apart.argmin(-1))
     with refused("as many channels"):
         book.nearest(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("how", ["autocast", "cast"])
+def test_codes_learn_in_full_precision(how: str) -> None:
+    """Under autocast as without; a codebook of bfloat16 finds its codes."""
+    torch.manual_seed(0)
+    book, z = Codebook(5, 3), torch.randn(200, 3)
+    alone = copy.deepcopy(book)
+    alone(z)
+    if how == "autocast":
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16):
+            book(z)
+        live = alone.counts == book.counts
+        assert live.any() and torch.equal(book.sums[live], alone.sums[live])
+    else:
+        half = book.bfloat16()
+        q = half.quantise(z.bfloat16())
+        assert torch.equal(half.quantise(q), q)
+        half(z.bfloat16())
+        assert half.codes.dtype == torch.bfloat16 and half.codes.isfinite().all()
 
 
 @pytest.mark.parametrize("training", [True, False])

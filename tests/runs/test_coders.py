@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf.errors import MissingMandatoryValue
 
 from sdegen.files import read_header, read_tensors, write_tensors
 from sdegen.latents import fit_scale
@@ -16,7 +17,7 @@ from sdegen.runs.autoencoding import measured, train_autoencoder
 from sdegen.runs.build import build_data
 from sdegen.runs.coders import LATENTS, Decoded, build_coder, codes, latent_of, load_coder
 from sdegen.runs.folder import WEIGHTS, load_run, of_data
-from sdegen.runs.samples import Maker
+from sdegen.runs.samples import Maker, shortened
 from sdegen.runs.settings import SampleSettings, read
 from sdegen.runs.train import train_run
 from sdegen.training.checkpoint import CHECKPOINT
@@ -96,7 +97,7 @@ def test_codes_are_measured_by_their_use() -> None:
     ("overrides", "said"),
     [
         (["conditional=true"], "conditional belongs to score models"),
-        (["coder.run=x"], "coder.run belongs to score models"),
+        (["+coder.run=x"], "coder.run belongs to score models"),
         (["objective=frechet"], "objective belongs to score models"),
         (["net.mults=[1,2,4,8,16]"], "multiples of 16, not 8"),
         (["+net.channels=3"], "of 3 channels"),
@@ -175,14 +176,49 @@ def test_a_coder_that_is_gone_or_another(tmp_path: Path, coder: Path) -> None:
     with refused("was begun in the latents of"):
         train_alone(latent_config(here), folder)
     shutil.rmtree(here)
-    with refused("which is not there"):
+    with refused("that is not at .* nor at .*: bring the one of content"):
         Decoded.of(run, [], "cpu")
+
+
+def test_a_coder_is_found_from_anywhere_and_beside_its_run(
+    tmp_path: Path, coder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place is whole, whatever folder it was named from; two that are moved stay together."""
+    (tmp_path / "one").mkdir(), (tmp_path / "two").mkdir()
+    shutil.copytree(coder, tmp_path / "one" / "coder")
+    monkeypatch.chdir(tmp_path)
+    train_alone(latent_config(Path("one/coder")), tmp_path / "one" / "run")
+    monkeypatch.chdir(tmp_path / "two")
+    decoded = Decoded.of(load_run(tmp_path / "one" / "run", [], "cpu"), [], "cpu")
+    assert list(decoded.shape) == [1, 8, 8]
+    (tmp_path / "one").rename(tmp_path / "three")
+    again = Decoded.of(load_run(Path("../three/run"), [], "cpu"), [], "cpu")
+    z = torch.randn(2, 3, 4, 4)
+    assert torch.equal(again(z), decoded(z))
+
+
+def test_latents_are_of_their_autoencoders_data_alone(tmp_path: Path, coder: Path) -> None:
+    with refused("leave data out"):
+        train_run(latent_config(coder, "data=moons"), tmp_path / "x", quiet)
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(MissingMandatoryValue, match=r"coder\.run"):
+        composed("train", "experiment=latent", *TINY)
+
+
+def test_a_score_models_network_codes_nothing(tmp_path: Path) -> None:
+    config = {**config_of(), "net": composed("train", "net=unet")["net"]}
+    with refused("take net=kl_autoencoder"):
+        train_run({**config_of("net=unet", "net.width=8")}, tmp_path / "x", quiet)
+    assert not codes(config) and not (tmp_path / "x").exists()
 
 
 def test_what_a_run_in_latents_is_not_for(tmp_path: Path, coder: Path, latent: Path) -> None:
     run = load_run(latent, [], "cpu")
     with refused("models of the data themselves"):
         of_data(run, "A task")
+    overrides = (f"run={latent}", "truncate=0.5", "nfe=4", "device=cpu", "name=x")
+    with refused("truncate is for models of the data themselves"):
+        shortened(run, read(SampleSettings, composed("sample", *overrides)))
     with refused("does not have|do not have"):
         train_run(latent_config(coder, "task=inpaint"), tmp_path / "x", quiet)
     with refused("is no autoencoder"):
