@@ -130,7 +130,9 @@ def test_tests_mirror_the_rooms() -> None:
 def test_the_map_is_of_the_tree() -> None:
     """docs/rooms.md names every file and every public name, where it is, and no other."""
     page = (ROOT / "docs" / "rooms.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| (sdegen/\S+\.py) \| .*?\|(.*)$", page, re.M))
+    said = re.findall(r"^\| (sdegen/\S+\.py) \| .*?\|(.*)$", page, re.M)
+    rows = dict(said)
+    assert len(rows) == len(said)  # each once
     files = {str(path.relative_to(ROOT)) for path in modules().values()}
     assert files - {"sdegen/bench/launcher/__init__.py"} == set(rows)
     headed = re.findall(r"^## (\w+)$", page, re.M)
