@@ -111,8 +111,8 @@ def fit_head(
         ).mean()
         if not bool(loss.isfinite()):
             raise ValueError(
-                f"The head's loss is {float(loss.detach())} at step {step} of {steps}: lower the learning "
-                f"rate, lr={lr:g}, or look at the data."
+                f"The head's loss is {float(loss.detach())} at step {step} of {steps}: lower the "
+                f"learning rate, lr={lr:g}, or look at the data."
             )
         if step == steps:  # the last one's head is looked at too
             break
