@@ -23,6 +23,7 @@ from sdegen.model.score import ScoreModel
 from sdegen.runs.begun import as_recorded
 from sdegen.runs.build import build
 from sdegen.runs.folder import WEIGHTS, content_of, load_run
+from sdegen.runs.heads import with_head
 from sdegen.solvers.jump import Student
 from sdegen.solvers.registry import node as node_of
 from sdegen.solvers.stochastic import DDIM
@@ -305,7 +306,8 @@ USUAL = "dpmpp-"
 
 def as_sampled(config: dict[str, Any], said: Sequence[str]) -> dict[str, Any]:
     """The configuration of ``sdegen-sample`` for a student's run: its own solver, walk and calls,
-    where the command does not choose; itself for another run.
+    where the command does not choose; for another run itself, with the head of its own where a
+    learned variance is chosen (``with_head``).
 
     said: the command's choices, as "solver=heun".  ValueError for a solver or a walk that the
     run's network was not trained for, and for a folder of rounds.
@@ -321,7 +323,7 @@ def as_sampled(config: dict[str, Any], said: Sequence[str]) -> dict[str, Any]:
         return config  # the command says what is wrong with it
     own = theirs.get("sampler")
     if own is None:
-        return config
+        return with_head(config, theirs, folder)
     chosen = {each.partition("=")[0].lstrip("+~") for each in said}
     consistent = str(innermost(theirs["loss"]).get("_target_")).endswith("Consistency")
     for name in sorted(chosen):
