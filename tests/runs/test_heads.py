@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,23 @@ def test_a_learned_coupling_is_a_run(tmp_path: Path) -> None:
     folder = trained(tmp_path, "experiment=learned_coupling", *SMALL)
     assert load_run(folder, [], "cpu").model.flow_only
     assert not any("encoder" in name for name in read_tensors(folder / WEIGHTS)[0])
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (("data=digits", "net=unet", "net.width=8"), "of vectors .b, 2., but the data are .2, 1"),
+        (("+loss.couple={_target_: sdegen.losses.MinibatchOT}",), "couple.*It takes .encoder"),
+    ],
+)
+def test_a_coupling_that_cannot_be_learned_is_refused(
+    tmp_path: Path, said: Any, words: str
+) -> None:
+    """In a sentence, before there is a folder."""
+    done = typed("train", "experiment=learned_coupling", *said, *TINY, cwd=tmp_path)
+    assert done.code == 1 and "Traceback" not in done.err, done.err
+    assert re.search(words, done.err), done.err
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_the_hybrid_loss_of_the_experiment_remembers(iddpm: Path) -> None:
