@@ -2,6 +2,7 @@
 
     python benchmarks/variances.py                             writes benchmarks/variances.json
     python benchmarks/variances.py --run outputs/digits --head outputs/npr    digits too
+    python benchmarks/variances.py --hybrid outputs/iddpm --alone outputs/alone    and IDDPM
     python benchmarks/variances.py --table                     the tables of docs/few-steps.md
     python benchmarks/variances.py --quick --out folder        in seconds
 
@@ -12,6 +13,9 @@ biased:  the same with a mean that is off by 0.2 sin 3x in eps, and what exact h
          make of it.
 digits:  a run and a head that was trained on it, on held-out digits; what is fitted to a step is
          fitted to training digits.
+hybrid:  a run of ``hybrid_loss`` beside DDPM's variances of the same mean, on held-out digits, and
+         what its mean loses against the same run with loss.share=0, whose head learns nothing:
+         L_simple of both, of the same draws at levels equal in lam.
 
 The sum of the steps' KLs alone, on equal steps in lam: prior and last term are the same for all.
 All rows of a table have the same draws.
@@ -40,7 +44,7 @@ from sdegen.likelihood import discrete_elbo
 from sdegen.networks import MLP
 from sdegen.runs.folder import WEIGHTS
 from sdegen.sde.level import expand
-from sdegen.solvers import Residual, Square
+from sdegen.solvers import Range, Residual, Square
 from sdegen.solvers.variances import of_data
 
 HERE = Path(__file__).parent
@@ -178,6 +182,47 @@ def digits(run: Path, head: Path | None, n: int) -> dict[str, Any]:
     return {"how": how, "rows": rows}
 
 
+@torch.no_grad()
+def simple(model: Any, x: Tensor, draws: int = 64) -> float:
+    """L_simple of data x (n, *): |eps - eps_hat|^2 at levels equal in lam, its mean."""
+    random, total = torch.Generator().manual_seed(0), 0.0
+    for t in sg.walks.log_snr(model.sde, draws):
+        level = model.sde(t)
+        z = torch.randn(x.shape, generator=random, dtype=x.dtype)
+        off = model(model.sde.mix(x, level, z), level).eps - z
+        total += float(off.double().square().mean()) / (draws + 1)
+    return total
+
+
+def hybrid(run: Path, alone: Path, n: int) -> dict[str, Any]:
+    """The table of a mean and a variance that were trained together, on held-out digits."""
+    from sdegen.data import digits as data_of
+
+    test = data_of("test")
+    x, y = test.x[:n], test.y[:n]
+    both, mean = (sg.load(each).given(y=y) for each in (run, alone))
+    heads: dict[str, Any] = {"small": "small", "large": "large", "hybrid": Range()}
+    rows = {
+        str(count): {name: bits(both, x, count, head) for name, head in heads.items()}
+        for count in (10, 25)
+    }
+    losses = {"hybrid": simple(both, x), "share=0": simple(mean, x)}
+    gaps = {
+        f"hybrid - the better of small and large, {count} steps": (
+            row["hybrid"] - min(row["small"], row["large"]),
+            0.0,
+        )
+        for count, row in rows.items()
+    }
+    gaps["L_simple of hybrid / share=0 - 1"] = losses["hybrid"] / losses["share=0"] - 1, 0.01
+    wished = [
+        {"wish": name, "at most": most, "found": gap, "met": gap <= most}
+        for name, (gap, most) in gaps.items()
+    ]
+    how = f"{len(x)} held-out digits; both runs: {said_of(run)}"
+    return {"how": how, "rows": rows, "L_simple": losses, "wished": wished}
+
+
 def written(rows: dict[str, dict[str, float]], leave: Sequence[str] = ()) -> str:
     """A table in Markdown."""
     names = [name for name in next(iter(rows.values())) if name not in leave]
@@ -192,6 +237,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path)
     parser.add_argument("--head", type=Path)
+    parser.add_argument("--hybrid", type=Path)
+    parser.add_argument("--alone", type=Path)
     parser.add_argument("--n", type=int, default=400)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--table", action="store_true")
@@ -204,19 +251,22 @@ def main() -> None:
         on = f"one thread of {os.cpu_count()} cores, {platform.machine()}, CPU"
         versions = {"torch": torch.__version__, "python": platform.python_version()}
         begun = time.process_time()
-        if asked.run is None:
-            name, part = "mixture", mixture(asked.quick)
-        else:
+        if asked.hybrid is not None:
+            name, part = "hybrid", hybrid(asked.hybrid, asked.alone, asked.n)
+        elif asked.run is not None:
             name, part = "digits", digits(asked.run, asked.head, asked.n)
+        else:
+            name, part = "mixture", mixture(asked.quick)
         spent = {"CPU seconds": round(time.process_time() - begun, 1)}
         found[name] = {"on": on, **versions, **spent, **part}
         write_json(path, found)
-    for name in ("mixture", "digits"):
+    for name in ("mixture", "digits", "hybrid"):
         if name in found:
             print(f"\n{name}: {found[name]['how']}\n\n{written(found[name]['rows'])}")
     if "mixture" in found:
         print(f"\nbiased:\n\n{written(found['mixture']['biased'])}\n")
-        for each in found["mixture"]["wished"]:
+    for part in found.values():
+        for each in part.get("wished", []):
             missed = "" if each["met"] else ": missed"
             most = f"wished {each['at most']:+.3f} at most"
             print(f"{each['wish']}: {each['found']:+.3f}, {most}{missed}")
