@@ -143,7 +143,7 @@ def store_groups() -> None:
     """What Hydra's groups hold beside the files of conf: the schema and the solvers."""
     from hydra.core.config_store import ConfigStore
 
-    from sdegen.solvers.registry import RENAMED, entries
+    from sdegen.solvers.registry import PARTIAL, RENAMED, entries
     from sdegen.training.settings import TrainSettings
 
     store = ConfigStore.instance()
@@ -152,8 +152,8 @@ def store_groups() -> None:
         store.store(group="solver", name=name, node=entry.config())
     for old, new in RENAMED.items():
         store.store(group="solver", name=old, node=entries()[new].config())
-    tuned = {"_target_": "sdegen.solvers.tuned.load", "path": "???"}
-    store.store(group="solver", name="tuned", node=tuned)
+    for name, node in PARTIAL.items():
+        store.store(group="solver", name=name, node=node)
 
 
 def explain(error: BaseException) -> str:

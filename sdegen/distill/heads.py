@@ -71,15 +71,18 @@ def fit_head(
     """Train ``net`` to say what ``head`` wants of a frozen model, ``steps`` of Adam on data
     (n, *), and join the two.  Bao et al. (2022b), who train a last layer on frozen features.
 
-    head: ``Residual()``, NPR-DPM's, or ``Square()``, SN-DPM's; both are positive, and below 0
-          wherever the variance would be it is 0.
-    of:   the steps of the walk in ``grid`` on whose terms it is trained (``variance_loss``): what
-          is best does not depend on it.
+    head: ``Residual()``, NPR-DPM's, which is trained on the bound, or ``Square()``, SN-DPM's, on
+          its own squares (``variance_loss``); both are positive, and below 0 wherever the
+          variance would be it is 0.
+    of:   the steps of the walk in ``grid`` whose terms the bound is: what is best does not depend
+          on it.
+    seed: of all that is drawn, on the model's device.
     Conditions of the model, as labels, have a value for each of the data.
 
     The result samples with ``LearnedVariance(head)`` and is measured by
     ``discrete_elbo(variance=head)``. ValueError for ``Range``, which is no matter of its step
-    alone, for data as ``dsm_loss`` has it, and for a model as ``with_head`` has it.
+    alone, for data as ``dsm_loss`` has it, for a model as ``with_head`` has it, and where the loss
+    is not finite, as by too large a ``lr``.
     """
     if isinstance(head, Range):
         raise ValueError(
@@ -88,22 +91,31 @@ def fit_head(
         )
     check_data(data)
     whole("steps", steps), whole("batch_size", batch_size), number("lr", lr, 0)
-    two, random = with_head(model, net).train(), torch.Generator().manual_seed(seed)
+    two = with_head(model, net).train()
     two.check_conditions(len(data))
+    # One stream for places in the data, times and noise: two of one seed would be the same.
+    draws = torch.Generator(two.device).manual_seed(seed)
     adam = torch.optim.Adam(net.parameters(), lr)
-    for step in range(steps):
+    for step in range(steps + 1):
         for group in adam.param_groups:
             group["lr"] = lr * (1 - step / steps)
-        some = torch.randint(len(data), (batch_size,), generator=random)
+        some = torch.randint(len(data), (batch_size,), generator=draws, device=two.device)
         loss = variance_loss(
-            two.take(some.to(two.device)),
+            two.take(some),
             data[some.to(data.device)].to(two.device),
             head=head,
             steps=of,
             grid=grid,
             draw=low_discrepancy,
-            generator=None if two.device.type != "cpu" else random,
+            generator=draws,
         ).mean()
+        if not bool(loss.isfinite()):
+            raise ValueError(
+                f"The head's loss is {float(loss.detach())} at step {step} of {steps}: lower the "
+                f"learning rate, lr={lr:g}, or look at the data."
+            )
+        if step == steps:  # the last one's head is looked at too
+            break
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         adam.step()

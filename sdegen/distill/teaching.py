@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -18,6 +18,7 @@ from sdegen.losses.dsm import check_data, regression
 from sdegen.losses.times import Draw, Times, independent, uniform_time
 from sdegen.losses.weightings import Weighting
 from sdegen.model.denoiser import Denoiser
+from sdegen.model.network import hidden_modules
 from sdegen.solvers.jump import Student
 from sdegen.walks.grids import Grid, log_snr
 from sdegen.walks.walk import Walk
@@ -30,10 +31,12 @@ def refuse_teacher(teacher: Any, model: Any) -> None:
             f"The teacher's states are those of {teacher.sde}, but the student's are of "
             f"{model.sde}: take the teacher's SDE."
         )
-    if isinstance(teacher, nn.Module) and any(map(changes, teacher.modules())):
+    networks = (each for each in held_in(teacher) if isinstance(each, nn.Module))
+    if any(changes(part) for each in networks for part in each.modules()):
         raise ValueError(
             "The teacher is in training mode, in which its dropout or its batch norms make it "
-            "another one at every call: teacher.eval() first."
+            "another one at every call: teacher.eval() first, of a wrapper the model inside and "
+            "what judges it."
         )
 
 
@@ -172,13 +175,41 @@ def as_given(teacher: Any, model: Any, device: torch.device) -> Any:
 
     A network moves there once and stays: where a loss is taken is known only by its data, as each
     of several processes has a device of its own.
+
+    ValueError for a teacher that takes no conditions where the student was given some.
     """
-    if isinstance(teacher, nn.Module):
-        places = {held.device for held in chain(teacher.parameters(), teacher.buffers())}
-        if places - {device}:
-            teacher.to(device)
+    parts = list(held_in(teacher))
+    for each in parts:
+        if isinstance(each, nn.Module):
+            places = {own.device for own in chain(each.parameters(), each.buffers())}
+            if places - {device}:
+                each.to(device)
+    if any(isinstance(each, Tensor) and each.device != device for each in parts):
+        teacher = teacher.with_values(lambda value: value.to(device))
     conditions: dict[str, Any] = dict(getattr(model, "conditions", {}))
     if not conditions:
         return teacher
+    if not hasattr(teacher, "given"):
+        raise ValueError(
+            f"The student was given {', '.join(conditions)}, but its teacher, a "
+            f"{type(teacher).__name__}, takes no conditions."
+        )
     shared = {name: conditions.pop(name) for name in model.shared}
     return teacher.given(shared, **conditions)
+
+
+def held_in(part: Any) -> Iterator[nn.Module | Tensor]:
+    """The networks of a model and the tensors that it was given: its own, and those in what
+    wrappers hold, models, judges and functions."""
+    if isinstance(part, Tensor):
+        yield part
+    elif isinstance(part, nn.Module):
+        yield part
+        yield from held_in(getattr(part, "conditions", None))
+    elif isinstance(part, Mapping | list | tuple):
+        for each in part.values() if isinstance(part, Mapping) else part:
+            yield from held_in(each)
+    elif isinstance(part, Denoiser) or (is_dataclass(part) and not isinstance(part, type)):
+        yield from held_in(vars(part))
+    elif callable(part):
+        yield from hidden_modules(part)

@@ -15,7 +15,7 @@ from sdegen.losses.weightings import Weighting
 from sdegen.model.prediction import LinearPrediction
 from sdegen.sde.level import Level
 from sdegen.sde.process import LinearSDE, linear
-from sdegen.solvers.variances import Head, Range, decoder, kl
+from sdegen.solvers.variances import Head, Range, Square, decoder, kl
 from sdegen.walks.grids import Grid, log_snr
 
 BETWEEN = 16
@@ -82,12 +82,16 @@ def variance_loss(
     draw: Draw = independent,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The terms of the bound that a second output is to make small, nats per dimension, (b,).
+    """What a second output is trained on where the mean is trained already, (b,).
 
-    Of a step that begins anywhere on grid(sde, steps) and is one of its steps long, the KL that
-    the bound of ``steps`` steps is a sum of, times their number, the mean a constant. Over the
-    variance it is least at small + w^2 E[(x0 - x0_hat)^2 | x_t] whatever the step, so that
-    ``Residual`` comes to E[(eps - eps_hat)^2 | x_t] and ``Square`` to this and eps_hat^2.
+    The terms of the bound, in nats per dimension: of a step that begins anywhere on
+    grid(sde, steps) and is one of its steps long, the KL that the bound of ``steps`` steps is a
+    sum of, times their number, the mean a constant. Over the variance it is least at
+    small + w^2 E[(x0 - x0_hat)^2 | x_t] whatever the step, so that ``Residual`` comes to
+    E[(eps - eps_hat)^2 | x_t]; below 0, where it has no slope, it must not begin (``Joined``).
+
+    Of ``Square`` its own mean of (z^2 - more)^2, least at E[eps^2 | x_t], as Bao et al. (2022b)
+    have it: where its variance would be below 0 and is taken for 0, the bound has no slope.
 
     ValueError as of ``hybrid_loss``.
     """
@@ -96,6 +100,9 @@ def variance_loss(
     n = len(times) - BETWEEN
     i = (draw(len(x0), x0.device, generator) * n).long().clamp(max=n - 1)
     drawn = asked(model, x0, times[i], times[i + BETWEEN], generator)
+    if isinstance(head, Square):
+        own = head.loss(drawn.said, x0, drawn.z, drawn.t, drawn.s)
+        return own.reshape(len(x0), -1).mean(1)
     log_v = head.variance(drawn.said, drawn.t, drawn.s, 1.0).log()
     each = kl(drawn.said.x0.detach(), log_v, x0, drawn.t, drawn.s)
     return steps * each.reshape(len(x0), -1).mean(1)

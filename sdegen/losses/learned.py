@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from sdegen.checks import number
 from sdegen.losses.dsm import check_data, dsm_loss
+from sdegen.losses.times import Draw, Times, independent, uniform_time
+from sdegen.losses.weightings import Weighting
 
 
 class Learned(nn.Module):
@@ -22,19 +24,28 @@ class Learned(nn.Module):
     encoder: x0 (b, c, *) -> (b, 2 c, *), m and log s on axis 1.  It is trained with the model, as
              the loss's own parameters, and not needed afterwards.
     beta:    above 0, in units of the loss, both per dimension.
-    how:     ``dsm_loss``'s settings, as weighting, times and draw.
+    weighting, times, draw: as ``dsm_loss`` has them.
 
     Models of it are of a flow alone, ``flow_only=True``. ValueError for another one, for data as
     ``dsm_loss`` has it, and an encoder whose output is of another shape.
     """
 
-    def __init__(self, encoder: nn.Module, beta: float = 1.0, **how: Any) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        beta: float = 1.0,
+        *,
+        weighting: str | Weighting | None = None,
+        times: Times = uniform_time,
+        draw: Draw = independent,
+    ) -> None:
         super().__init__()
         if not number("beta", beta) > 0:
             raise ValueError(
                 f"beta must be above 0, or noise tells everything of its data, but it is {beta!r}."
             )
-        self.encoder, self.beta, self.how = encoder, beta, how
+        self.encoder, self.beta = encoder, beta
+        self.weighting, self.times, self.draw = weighting, times, draw
 
     def forward(self, model: Any, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The loss (b,) of data x0 (b, *)."""
@@ -47,7 +58,15 @@ class Learned(nn.Module):
             e = torch.randn(x0.shape, device=x0.device, generator=generator, dtype=x0.dtype)
             return x0, m + log_s.exp() * e
 
-        loss = dsm_loss(model, x0, couple=couple, generator=generator, **self.how)
+        loss = dsm_loss(
+            model,
+            x0,
+            weighting=self.weighting,
+            times=self.times,
+            draw=self.draw,
+            couple=couple,
+            generator=generator,
+        )
         kl = 0.5 * (m.square() + (2 * log_s).exp() - 1) - log_s
         return loss + self.beta * kl.reshape(len(x0), -1).mean(1)
 
@@ -66,11 +85,12 @@ class Learned(nn.Module):
 class Encoder(nn.Module):
     """Means and log standard deviations of vectors x0 (b, dim): a small MLP, (b, 2 dim).
 
-    It begins at the independent coupling, m = 0 and s = 1.
+    It begins at the independent coupling, m = 0 and s = 1. ValueError for other data.
     """
 
     def __init__(self, dim: int, width: int = 64) -> None:
         super().__init__()
+        self.dim = dim
         last = nn.Linear(width, 2 * dim)
         nn.init.zeros_(last.weight), nn.init.zeros_(last.bias)
         first, middle = nn.Linear(dim, width), nn.Linear(width, width)
@@ -78,5 +98,11 @@ class Encoder(nn.Module):
 
     def forward(self, x0: Tensor) -> Tensor:
         """(b, 2 dim)."""
+        if x0.shape[1:] != (self.dim,):
+            raise ValueError(
+                f"This encoder is of vectors (b, {self.dim}), but the data are "
+                f"{tuple(x0.shape)}: say their dim (loss.encoder.dim), or give a network of your "
+                "own, (b, c, *) -> (b, 2 c, *)."
+            )
         said: Tensor = self.layers(x0)
         return said

@@ -8,7 +8,7 @@ from inspect import signature
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdegen.losses.degradations import Augmented, Degraded
 from sdegen.losses.dsm import check_data, dsm_loss
@@ -37,7 +37,7 @@ def paired(
              boolean (b, 1, *space), or None; its draws are ``generator``'s, or torch's own. A
              third, augment (b,), is what the model is told of noise in c.
     loss:    of (model, x0); with a hole of (model, x0, where=hole), as ``dsm_loss`` has it, and
-             ``dropped`` and ``dequantised`` around it.
+             ``dropped``, ``dequantised`` and ``Uncertainty`` around it.
 
     ValueError for data that cannot be spoilt so, and for a loss that is not of a part of the data
     where there is a hole.
@@ -53,12 +53,16 @@ def paired(
 
 def refuse_whole(loss: Callable[..., Tensor]) -> None:
     """ValueError for a loss that is of all of the data, or around one that is."""
-    inner = loss.keywords.get("loss") if isinstance(loss, partial) else None
-    if "where" not in signature(loss).parameters:
-        name = getattr(getattr(loss, "func", loss), "__name__", "This")
+    told = loss.keywords if isinstance(loss, partial) else getattr(loss, "__dict__", {})
+    inner = getattr(loss, "loss", None) if isinstance(loss, nn.Module) else told.get("loss")
+    known = signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters.values()
+    hands_on = inner is not None and any(each.kind is each.VAR_KEYWORD for each in known)
+    if not hands_on and "where" not in (each.name for each in known):
+        name = getattr(getattr(loss, "func", loss), "__name__", type(loss).__name__)
         raise ValueError(
             f"{name} is a loss of all of the data, and takes no where=, but this task asks for "
-            "that of a hole alone: take dsm_loss, or dropped or dequantised around it."
+            "that of a hole alone: take dsm_loss, or dropped, dequantised or Uncertainty around "
+            "it."
         )
     if inner is not None:
         refuse_whole(inner)

@@ -85,8 +85,8 @@ class LossHistory(nn.Module):
     of ``bins`` equal parts of the walk, equal in lam on ``log_snr``; mixed with ``even`` of the
     uniform law, and uniform until every bin has ``keep``. Losses times the factor 1 / (bins p_i)
     have the uniform law's mean. What it remembers are buffers, saved with the training as any
-    loss's; of several processes all remember all. At rest (``eval``) it is uniform and remembers
-    nothing.
+    loss's; of several processes all remember all. A loss that is not finite is not remembered. At
+    rest (``eval``) it is uniform and remembers nothing.
 
     ValueError for other numbers than bins >= 1, keep >= 1 and 0 < even <= 1.
     """
@@ -125,16 +125,20 @@ class LossHistory(nn.Module):
         if not self.training:
             return
         place, losses = gathered(place), gathered(losses.detach().to(self.losses))
-        i, order = (place * self.bins).long().clamp(0, self.bins - 1).sort(stable=True)
-        new = torch.zeros_like(self.count).index_add_(0, i, torch.ones_like(i))
+        # What is not finite goes to a bin beyond the last, which keeps nothing.
+        own = (place * self.bins).long().clamp(0, self.bins - 1)
+        i, order = torch.where(losses.isfinite(), own, self.bins).sort(stable=True)
+        new = self.count.new_zeros(self.bins + 1).index_add_(0, i, torch.ones_like(i))
         rank = torch.arange(len(i), device=i.device) - (new.cumsum(0) - new)[i]
-        slot = i * self.keep + (self.count[i] + rank) % self.keep
+        had = torch.cat([self.count, self.count.new_zeros(1)])[i]
+        slot = i * self.keep + (had + rank) % self.keep
         # Of more than a bin keeps the last ones stay: the others go beyond the end.
-        slot = torch.where(rank < new[i] - self.keep, self.losses.numel(), slot)
+        kept = (rank >= new[i] - self.keep) & (i < self.bins)
+        slot = torch.where(kept, slot, self.losses.numel())
         ring = torch.cat([self.losses.flatten(), self.losses.new_zeros(1)])
         ring[slot] = losses[order]
         self.losses.copy_(ring[:-1].view_as(self.losses))
-        self.count += new
+        self.count += new[:-1]
 
 
 def gathered(values: Tensor) -> Tensor:

@@ -28,9 +28,10 @@ class Uncertainty(nn.Module):
 
     Its minimum in u is e^u = E[L | level]: then the loss is 1 + u, and its gradient is of the same
     size at all levels, however L is weighted.  u is 0 at first; it is trained with the model and
-    is no part of it.
+    is no part of it.  At rest (``eval``) it is L alone, which compares with other losses.
 
-    loss:  of (model, x0, ...), whose first call of the model tells the level.
+    loss:  of (model, x0, ...), whose first call of the model that has a gradient tells the level;
+           where none has one, under no_grad, the last.
     count: of features.
 
     ValueError for a loss that calls no model, or at levels of an SDE without marginals.
@@ -52,36 +53,39 @@ class Uncertainty(nn.Module):
     def forward(self, model: Any, x0: Tensor, **how: Any) -> Tensor:
         """The weighted loss (b,) of data x0 (b, *)."""
         sde = linear(model.sde, "Uncertainty", "use its loss alone")
-        seen: list[Any] = []
+        seen: list[tuple[bool, Any]] = []
         found = self.loss(Watched(model, seen), x0, **how)
         if not seen:
             raise ValueError(
                 "Uncertainty weights a loss by the level at which it calls the model, but this "
                 "one calls none: use it alone."
             )
-        level = seen[0] if isinstance(seen[0], Instant) else sde(torch.as_tensor(seen[0]))
-        u = self.u(level, sde).to(found)
+        if not self.training:
+            return found
+        # A call without one makes a target, or a state to be asked at, at a level of its own.
+        at = next((level for learns, level in seen if learns), seen[-1][1])
+        u = self.u(at if isinstance(at, Instant) else sde(torch.as_tensor(at)), sde).to(found)
         return found / u.exp() + u
 
 
 class Watched(Around):
-    """A model that notes at which levels it is called."""
+    """A model that notes at which levels it is called, and whether gradients are made of it."""
 
     model: Any
 
-    def __init__(self, model: Any, seen: list[Any]) -> None:
+    def __init__(self, model: Any, seen: list[tuple[bool, Any]]) -> None:
         self.model, self.seen = model, seen
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
 
     def __call__(self, x: Tensor, level: Any) -> Any:
-        self.seen.append(level)
+        self.seen.append((torch.is_grad_enabled(), level))
         return self.model(x, level)
 
     def output(self, x: Tensor, level: Instant) -> Tensor:
         """F of the model inside."""
-        self.seen.append(level)
+        self.seen.append((torch.is_grad_enabled(), level))
         found: Tensor = self.model.output(x, level)
         return found
 

@@ -67,9 +67,9 @@ def differing(choice: Node, node: Node) -> Iterator[tuple[str, str]]:
 def nodes(group: str) -> dict[str, Any]:
     """The choices of a group by name."""
     if group == "solver":
-        from sdegen.solvers.registry import entries
+        from sdegen.solvers.registry import PARTIAL, entries
 
-        return {name: entry.config() for name, entry in entries().items()}
+        return {name: entry.config() for name, entry in entries().items()} | PARTIAL
     names = [each.name for each in (files("sdegen.conf") / group).iterdir()]
     stems = sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
     return {stem: settings(f"{group}/{stem}.yaml") for stem in stems}

@@ -23,9 +23,11 @@ from sdegen.model.score import ScoreModel
 from sdegen.runs.begun import as_recorded
 from sdegen.runs.build import build
 from sdegen.runs.folder import WEIGHTS, content_of, load_run
+from sdegen.runs.heads import with_head
 from sdegen.solvers.jump import Student
 from sdegen.solvers.registry import node as node_of
 from sdegen.solvers.stochastic import DDIM
+from sdegen.training.objective import layers
 
 TAUGHT = "sdegen.runs.students.teacher"
 """The ``_target_`` of a teacher in a loss."""
@@ -142,13 +144,20 @@ def refuse_student(folder: Path, theirs: Mapping[str, Any], loss: Mapping[str, A
     own = theirs.get("sampler")
     if own is None:
         return
-    halves = str(own["_target_"]).endswith("Student") and "inner" in loss
+    halves = str(own["_target_"]).endswith("Student") and "inner" in innermost(loss)
     if not halves:
         kind = str(own["_target_"]).rpartition(".")[2]
         raise ValueError(
             f"The teacher in {folder} is a student itself, which {kind} samples and nothing else: "
             f"take its own teacher, {theirs['teacher']['run']}."
         )
+
+
+def innermost(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The node of the loss that others are around, itself where none is."""
+    while isinstance(node.get("loss"), Mapping):
+        node = node["loss"]
+    return node
 
 
 def taught(node: Any) -> bool:
@@ -243,25 +252,27 @@ def pairs_for(config: dict[str, Any], folder: Path) -> Pairs | None:
 
 
 def sampled_by(loss: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration that says what samples the students of a loss, and compares that alone; of a
-    flow alone DDIM, which takes any budget.
+    """A configuration that says what samples the students of a loss, or of one inside it, and
+    compares that alone; of a flow alone DDIM, which takes any budget.
 
     ValueError where a teacher that walks its own walk is asked between its levels.
     """
-    solver = getattr(loss, "solver", None)
-    if numbers := getattr(loss, "told", None):
-        config = {**config, "told": numbers}
-    if solver is None:
+    for each in layers(loss):
+        if numbers := getattr(each, "told", None):
+            config = {**config, "told": numbers}
+    student = next((each for each in layers(loss) if hasattr(each, "solver")), None)
+    if student is None:
         alone = {"ddim": node_of(DDIM())} if config["model"].get("flow_only") else None
         return (
             {**config, "evaluate": {**config["evaluate"], "solvers": alone}} if alone else config
         )
+    solver = student.solver
     config = {**config, "sampler": node_of(solver)}
     evaluate = {**config["evaluate"], "solvers": {"student": node_of(solver)}}
     if isinstance(solver, Student):
         evaluate["budgets"] = [len(solver.times) - 1]
         config["walk"] = None  # it comes with its own
-        refuse_between(loss, config)
+        refuse_between(student, config)
     return {**config, "evaluate": evaluate}
 
 
@@ -295,7 +306,8 @@ USUAL = "dpmpp-"
 
 def as_sampled(config: dict[str, Any], said: Sequence[str]) -> dict[str, Any]:
     """The configuration of ``sdegen-sample`` for a student's run: its own solver, walk and calls,
-    where the command does not choose; itself for another run.
+    where the command does not choose; for another run itself, with the head of its own where a
+    learned variance is chosen (``with_head``).
 
     said: the command's choices, as "solver=heun".  ValueError for a solver or a walk that the
     run's network was not trained for, and for a folder of rounds.
@@ -311,9 +323,9 @@ def as_sampled(config: dict[str, Any], said: Sequence[str]) -> dict[str, Any]:
         return config  # the command says what is wrong with it
     own = theirs.get("sampler")
     if own is None:
-        return config
+        return with_head(config, theirs, folder)
     chosen = {each.partition("=")[0].lstrip("+~") for each in said}
-    consistent = str(theirs["loss"].get("_target_")).endswith("Consistency")
+    consistent = str(innermost(theirs["loss"]).get("_target_")).endswith("Consistency")
     for name in sorted(chosen):
         kind, _, part = name.partition(".")
         if kind == "solver" and (part or config["solver"].get("_target_") != own["_target_"]):

@@ -149,20 +149,34 @@ def truncated(sde: LinearSDE, x0: Tensor, T: float, rank: int | None = None) -> 
     flat = x0.detach().cpu().double().flatten(1)
     n, d = flat.shape
     mean = flat.mean(0)
-    # Along what the data do not reach, where n < d, they have no variance.
-    _, spread, axes = torch.linalg.svd((flat - mean) / math.sqrt(n), full_matrices=False)
-    var = torch.cat([spread**2, spread.new_zeros(max(d - len(spread), 0))])
     r = min(n, d) if rank is None else whole("rank", rank)
     if r > d:
         raise ValueError(f"rank is of {d} coordinates, at most as many, but it is {r}.")
-    r = min(r, len(spread))
+    # Along what the data do not reach, where n < d, they have no variance.
+    r = min(r, n)
+    axes, var = widest((flat - mean) / math.sqrt(n), r)
     level = end(T)
     a, v = float(level.alpha) ** 2, float(level.sigma) ** 2
-    rest = float(var[r:].mean()) if r < d else 0.0
+    rest = float(var[r:].sum()) / (d - r) if r < d else 0.0
     prior = GaussianPrior(
         std=math.sqrt(a * rest + v),
         mean=(math.sqrt(a) * mean).view(x0.shape[1:]),
-        axes=axes[:r].T.contiguous(),
+        axes=axes,
         along=(a * var[:r] + v).sqrt(),
     )
     return TruncatedSDE(sde, T, prior)
+
+
+def widest(x: Tensor, r: int) -> tuple[Tensor, Tensor]:
+    """The ``r`` directions (d, r) along which x^T x is largest, of x (n, d), and what it is along
+    all that x reaches, falling, (min(n, d),).
+
+    By the smaller of x^T x and x x^T, whose eigenvalues are the same. (What is lost of them is
+    within rounding of the largest; directions made of eigenvectors of the other are made
+    orthonormal, which those of small eigenvalues are not.)
+    """
+    wide = x.shape[0] < x.shape[1]
+    var, u = torch.linalg.eigh(x @ x.T if wide else x.T @ x)
+    u = u.flip(1)[:, :r].contiguous()
+    axes: Tensor = torch.linalg.qr(x.T @ u).Q if wide else u
+    return axes, var.flip(0).clamp(min=0)

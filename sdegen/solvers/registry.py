@@ -34,7 +34,17 @@ GROUP = "sdegen.solvers"
 """Of the entry points by which an installed package's solvers come in."""
 CORRECTORS = ("langevin",)
 """Names of what corrects at a level and is no solver: whoever asks for one is told so."""
-RESERVED = ("tuned", *RENAMED, *CORRECTORS)
+PARTIAL: dict[str, dict[str, Any]] = {
+    "tuned": {"_target_": "sdegen.solvers.tuned.load", "path": "???"},
+    "learned_variance": {
+        "_target_": "sdegen.solvers.LearnedVariance",
+        "head": None,
+        "mean_eta": 1.0,
+    },
+}
+"""Nodes of solvers that commands know by name, and that are of a file or of a run: what a tuning
+has left, and what a run's second output was trained to say."""
+RESERVED = (*PARTIAL, *RENAMED, *CORRECTORS)
 """Names that commands know without a catalogue."""
 REGISTERED: dict[str, Entry] = {}
 """What ``register`` was given, by its names."""

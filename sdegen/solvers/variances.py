@@ -186,6 +186,11 @@ class LearnedVariance(Solver):
     presets: ClassVar = {}  # for networks of two heads
 
     def __post_init__(self) -> None:
+        if not callable(getattr(self.head, "variance", None)):
+            raise ValueError(
+                "LearnedVariance has a head, Range(), Square() or Residual(), whichever the "
+                f"network was trained with, but it is {self.head!r}."
+            )
         if not 0 <= number("mean_eta", self.mean_eta) <= 1:
             raise ValueError(f"mean_eta lies in [0, 1], but it is {self.mean_eta!r}.")
         if isinstance(self.head, Range) and self.mean_eta != 1:

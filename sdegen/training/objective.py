@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
@@ -71,22 +72,30 @@ def parts_of(loss: Any, where: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Modules of a loss whose parameters are trained and whose buffers are saved, each with the
     beginning of its tensors' names.
 
-    They are the loss itself, what it holds as ``loss``, as ``dropped`` and ``paired`` do, and so
-    on; and modules without parameters in other arguments of these, as a history of losses is. A
+    They are the loss itself, those inside it (``inner_of``), and modules without parameters in
+    other arguments of these, as a history of losses is; each once, with what it is a part of. A
     network in another argument is a teacher's or a judge's: it neither learns nor changes.
     """
-    held: Mapping[str, Any] = {}
     if isinstance(loss, nn.Module):
         yield where, loss
+    yield from beside(loss, where)
+
+
+def beside(loss: Any, where: str) -> Iterator[tuple[str, nn.Module]]:
+    """``parts_of`` a loss but for itself."""
+    held: Mapping[str, Any] = {}
     if isinstance(loss, functools.partial):
         held = loss.keywords
     elif isinstance(loss, nn.Module) or is_dataclass(loss):
         held = getattr(loss, "__dict__", {})
     for name, value in held.items():
-        if name == "loss":
-            yield from parts_of(value, f"{where}{name}.")
-        elif remembers(value):
+        if name != "loss" and remembers(value):
             yield f"{where}{name}.", value
+    name, inner = inner_of(loss)
+    part = isinstance(loss, nn.Module) and isinstance(inner, nn.Module)
+    if inner is not None:
+        within = where if name == "func" else f"{where}{name}."
+        yield from (beside if part else parts_of)(inner, within)
 
 
 def remembers(value: Any) -> bool:
@@ -96,9 +105,47 @@ def remembers(value: Any) -> bool:
     return next(value.parameters(), None) is None
 
 
+def inner_of(loss: Any) -> tuple[str, Any]:
+    """The loss inside another one, and its place: ``loss``, as ``dropped`` and ``Uncertainty``
+    hold it, or ``func`` of a partial; None where there is none."""
+    if isinstance(loss, functools.partial):
+        inner = loss.keywords.get("loss")
+        return ("func", loss.func) if inner is None else ("loss", inner)
+    if isinstance(loss, nn.Module):
+        return "loss", getattr(loss, "loss", None)
+    return "loss", vars(loss).get("loss") if is_dataclass(loss) else None
+
+
+def layers(loss: Any) -> Iterator[Any]:
+    """A loss, the one inside it, and so on."""
+    while loss is not None:
+        yield loss
+        loss = inner_of(loss)[1]
+
+
 def at_step(loss: Any, step: int) -> Any:
-    """A loss, as it is at a step where it follows the training: ``loss.at(step)``."""
-    return loss.at(step) if hasattr(loss, "at") else loss
+    """A loss, as it is at a step where it, or one inside it, follows the training:
+    ``loss.at(step)``."""
+    if hasattr(loss, "at"):
+        return loss.at(step)
+    name, inner = inner_of(loss)
+    now = None if inner is None else at_step(inner, step)
+    return loss if now is inner else around(loss, name, now)
+
+
+def around(loss: Any, name: str, inner: Any) -> Any:
+    """A loss with another one inside, that shares all else with it, parameters and buffers too."""
+    if isinstance(loss, functools.partial):
+        func = inner if name == "func" else loss.func
+        told = {} if name == "func" else {name: inner}
+        return functools.partial(func, *loss.args, **{**loss.keywords, **told})
+    other = copy.copy(loss)
+    if isinstance(other, nn.Module):
+        vars(other)["_modules"] = {n: m for n, m in other._modules.items() if n != name}
+        setattr(other, name, inner)
+    else:
+        object.__setattr__(other, name, inner)  # it may be frozen
+    return other
 
 
 def refuse_shared_out(trained: Objective, settings: TrainSettings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ import sdegen as sg
 from sdegen.distill import Consistency, GuidedOnce, Progressive, mean_velocity
 from sdegen.distill.straight import both, moved
 from sdegen.exact.distributions import Gaussian
+from sdegen.guidance import CFG, Contrast, Guided, Similarity, Thresholded
+from sdegen.model.denoiser import Around
 from sdegen.networks import MLP, UNet
 from sdegen.sde.level import Level
 from tests.cases import MIXTURE, SDES, close, normal, refused
@@ -191,3 +194,126 @@ def test_a_teacher_follows_its_student(
         assert loss(student, torch.zeros(5, 2, device=there)).device == there
     assert {held.device for held in teacher.parameters()} == {there}
     assert moves == [there]
+
+
+class Net(torch.nn.Module):
+    """An MLP with dropout, told a class and a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = MLP(2, width=8, depth=1, classes=2, numbers=("w",))
+        self.dropout = torch.nn.Dropout(0.5)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, w: Any = 0.0) -> Tensor:
+        found: Tensor = self.dropout(self.inner(x, t, y, w=w))
+        return found
+
+
+class Judging(torch.nn.Module):
+    """log p of a state, of a batch norm's making."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.last = torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1)
+
+    def forward(self, x: Tensor, level: Any, near: Tensor | None = None) -> Tensor:
+        off = self.norm(x) if near is None else self.norm(x) - near
+        found: Tensor = self.last(off)[:, 0]
+        return found
+
+
+def within(kind: str, model: Any, judge: Judging) -> Any:
+    """A wrapper of a model that is told a class."""
+    y, near = torch.zeros(5, dtype=torch.int64), torch.ones(5, 2)
+    if kind == "cfg":
+        return CFG(model.given(y=y), 2.0, {"y": torch.tensor(2)})
+    if kind == "cfg, scales":
+        return CFG(model.given(y=y), torch.full((5,), 2.0), {"y": 2}, together=True)
+    if kind == "guided":
+        return Guided(model, judge, 2.0, given={"near": near})
+    if kind == "by a function":
+        return Guided(model, lambda x, level: judge(x, level))
+    if kind == "by features":
+        return Guided(model, Similarity(judge_of(judge)), given={"target": near[:, :1]})
+    if kind == "two wrappers":
+        return Thresholded(Guided(CFG(model.given(y=y), 2.0, {"y": 2}), judge), data_range=(-1, 1))
+    return Contrast([model.given(y=y), model.given({"w": torch.tensor(0.5)}, y=y)], [2.0])
+
+
+def judge_of(judge: Judging) -> Any:
+    return partial(lambda x, level, of: of(x, level)[:, None], of=judge)
+
+
+JUDGED = ["guided", "by a function", "by features", "two wrappers"]
+KINDS = ["cfg", "cfg, scales", "contrast", *JUDGED]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_teacher_in_a_wrapper_follows_too(kind: str) -> None:
+    """All that it is made of is where the data are: networks, judges, what they were given."""
+    there = torch.device("meta")
+    model, judge = sg.ScoreModel(Net(), VP, predicts="v").eval(), Judging().eval()
+    teacher = within(kind, model, judge)
+    y = torch.zeros(5, dtype=torch.int64, device=there)
+    net = MLP(2, width=8, depth=1, classes=2).to(there)
+    student = sg.ScoreModel(net, VP, predicts="v").given(y=y)
+    loss = Progressive(teacher, 4)
+    for _ in range(2):
+        assert loss(student, torch.zeros(5, 2, device=there)).device == there
+    judged = judge.parameters() if kind in JUDGED else ()
+    assert {held.device for held in (*model.parameters(), *judged)} == {there}
+
+
+def test_a_teachers_own_conditions_follow() -> None:
+    """Those for each sample and those for all; the teacher that was given stays as it was."""
+    there = torch.device("meta")
+    model = sg.ScoreModel(Net(), VP, predicts="v").eval()
+    teacher = model.given(w=torch.rand(5), y=torch.zeros(5, dtype=torch.int64))
+    student = sg.ScoreModel(MLP(2, width=8, depth=1).to(there), VP, predicts="v")
+    for own in (teacher, model.given({"w": torch.rand(())}, y=torch.zeros(5).long())):
+        loss = Progressive(own, 4)(student, torch.zeros(5, 2, device=there))
+        assert loss.device == there and own.conditions["w"].device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("who", "kind"), [*(("network", k) for k in KINDS), *(("judge", k) for k in JUDGED)]
+)
+def test_a_teacher_in_a_wrapper_is_at_rest(who: str, kind: str) -> None:
+    """Dropout of the model inside, and batch norms of what judges it, are refused."""
+    model, judge = sg.ScoreModel(Net(), VP, predicts="v").eval(), Judging().eval()
+    teacher = within(kind, model, judge)
+    y = torch.zeros(5, dtype=torch.int64)
+    student = sg.ScoreModel(MLP(2, width=8, depth=1, classes=2), VP, predicts="v").given(y=y)
+    loss = Progressive(teacher, 4)
+    before = judge.norm.running_mean.clone()  # type: ignore[union-attr]
+    loss(student, torch.randn(5, 2))
+    (model if who == "network" else judge).train()
+    with refused("The teacher is in training mode.*of a wrapper the model inside"):
+        loss(student, torch.randn(5, 2))
+    assert torch.equal(judge.norm.running_mean, before)  # type: ignore[arg-type]
+
+
+def test_a_teacher_that_takes_no_conditions_is_refused() -> None:
+    """In a sentence, where its student was given some."""
+
+    class Fixed(Around):
+        """A model as it is."""
+
+        def __init__(self, model: Any) -> None:
+            self.model, self.target, self.data_range = model, model.target, None
+
+        def __call__(self, x: Tensor, level: Any) -> Any:
+            return self.model(x, level)
+
+        def output(self, x: Tensor, level: Any) -> Tensor:
+            found: Tensor = self.model.output(x, level)
+            return found
+
+        def take(self, index: Tensor) -> Any:
+            return self
+
+    loss = Progressive(Fixed(TEACHER), 4)
+    student = sg.ScoreModel(lambda x, t, y=None: x, VP, flow_only=True)
+    assert loss(student, normal(3, 2)).shape == (3,)
+    with refused("The student was given y, but its teacher, a Fixed, takes no conditions"):
+        loss(student.given(y=torch.zeros(3)), normal(3, 2))

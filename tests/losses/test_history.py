@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,30 @@ def test_the_last_of_a_bin_are_kept() -> None:
     assert torch.equal(at_once.losses, one_by_one.losses)
     assert torch.equal(at_once.count, one_by_one.count)
     assert sorted(at_once.losses[0].tolist()) == [9.0, 10.0, 11.0]
+
+
+@pytest.mark.parametrize("broken", [math.inf, -math.inf, math.nan, 1e300])
+def test_what_is_not_finite_is_left_out(broken: float) -> None:
+    """In any place of a batch, and where the losses are of a wider type: what is remembered, and
+    p, are those of the others alone, and weighted losses keep their mean."""
+    values = torch.arange(1.0, 12.0, dtype=torch.float64)
+    place = torch.tensor([0.1, 0.7, 0.2, 0.8, 0.3, 0.4, 0.1, 0.9, 0.2, 0.3, 0.1])
+    others = [k for k in range(11) if k not in (0, 4, 7)]
+    spoilt, alone = LossHistory(2, 3), LossHistory(2, 3)
+    alone.seen(place[others], values[others])
+    values[[0, 4, 7]] = broken
+    spoilt.seen(place, values)
+    assert torch.equal(spoilt.losses, alone.losses) and torch.equal(spoilt.count, alone.count)
+    history = filled()
+    before = history.p
+    for _ in range(5):
+        history.seen(
+            torch.tensor([0.9, 0.1]).double(), torch.full((2,), broken, dtype=torch.float64)
+        )
+    assert torch.equal(history.p, before) and bool(before.isfinite().all())
+    u = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
+    v, factor = history(u)
+    close((factor * v.square()).mean(), torch.tensor(1 / 3).double(), rtol=1e-3)
 
 
 def test_weighted_losses_have_the_uniform_mean() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import sdegen as sg
 from sdegen.data import toy
 from sdegen.files import read_tensors
-from sdegen.losses import Encoder, Learned, low_discrepancy
+from sdegen.losses import Encoder, Learned, MinibatchOT, low_discrepancy
 from sdegen.networks import MLP
 from sdegen.training import Trainer, TrainSettings
 from sdegen.training.checkpoint import CHECKPOINT
@@ -164,8 +164,22 @@ def test_the_encoder_is_trained_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
             lambda: Learned(nn.Identity())(exact(0.5, 0.5), normal(3, 1)),
             "twice the channels",
         ),
+        (
+            lambda: Learned(Encoder(2))(exact(0.5, 0.5), torch.randn(3, 1, 8, 8)),
+            r"of vectors \(b, 2\), but the data are \(3, 1, 8, 8\): say their dim",
+        ),
+        (
+            lambda: Learned(Encoder(2))(exact(0.5, 0.5), torch.randn(3, 5)),
+            r"of vectors \(b, 2\), but the data are \(3, 5\)",
+        ),
     ],
 )
 def test_refusals(use: Any, words: str) -> None:
     with refused(words):
         use()
+
+
+def test_the_coupling_is_its_own() -> None:
+    """Another one would be left out without a word."""
+    with pytest.raises(TypeError, match="couple"):
+        Learned(Encoder(2), couple=MinibatchOT())  # type: ignore[call-arg]

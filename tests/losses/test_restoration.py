@@ -12,7 +12,17 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import sdegen as sg
-from sdegen.losses import Degraded, Inpaint, Superresolve, dequantised, dropped, paired, vdm_loss
+from sdegen.distill import Consistency
+from sdegen.losses import (
+    Degraded,
+    Inpaint,
+    Superresolve,
+    Uncertainty,
+    dequantised,
+    dropped,
+    paired,
+    vdm_loss,
+)
 from sdegen.networks import UNet
 from sdegen.sde.process import SDE as AnySDE
 from tests.cases import normal, refused
@@ -168,6 +178,20 @@ def test_what_is_no_part_is_refused() -> None:
         paired(told(), X0, degrade=Inpaint(), loss=vdm_loss)
     with refused("vdm_loss is a loss of all"):
         paired(told(), X0, degrade=Inpaint(), loss=partial(dequantised, levels=17, loss=vdm_loss))
+
+    for inner, name in ((vdm_loss, "vdm_loss"), (Consistency(steps=4), "Consistency")):
+        for loss in (inner, Uncertainty(inner)):
+            with refused(f"{name} is a loss of all of the data"):
+                paired(told(), X0, degrade=Inpaint(), loss=loss)
+
+
+def test_a_part_is_weighted_by_its_uncertainty() -> None:
+    """Which is 0 at first."""
+    losses = []
+    for loss in (sg.dsm_loss, Uncertainty(sg.dsm_loss), Uncertainty(Uncertainty(sg.dsm_loss))):
+        torch.manual_seed(0)
+        losses.append(paired(told(), X0, degrade=Inpaint(), loss=loss).detach())
+    assert torch.equal(losses[0], losses[1]) and torch.equal(losses[0], losses[2])
 
 
 def told() -> sg.ScoreModel:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 import sdegen as sg
+from sdegen.distill import Consistency, MeanFlow, Shortcut
 from sdegen.files import read_tensors
-from sdegen.losses import Uncertainty, dequantised
+from sdegen.losses import Uncertainty, dequantised, exposed
 from sdegen.networks import MLP
 from sdegen.training.checkpoint import CHECKPOINT
 from tests.cases import close, refused
@@ -83,9 +84,106 @@ def test_any_loss_and_level() -> None:
     assert u(blurred, x0).shape == (3,)
 
 
+def test_the_level_is_that_of_the_call_that_learns() -> None:
+    """Not that of the step by which ``exposed`` makes its states, nor of a target's; under
+    no_grad, where no call learns, the last."""
+    torch.manual_seed(0)
+    asked: list[Any] = []
+
+    def two(model: Any, x0: Tensor) -> Tensor:
+        with torch.no_grad():
+            model(x0, SDE(TIMES[:1].to(x0).expand(4)))
+        model(x0, SDE(TIMES.to(x0)))
+        return LOSSES.to(x0)
+
+    loss, model, x0 = Uncertainty(two, count=4), model_of(), torch.randn(4, 2)
+    loss.weight.data.normal_()
+    u = loss.u(SDE(TIMES), SDE).detach().to(x0)
+    close(loss(model, x0).detach(), LOSSES.to(x0) / u.exp() + u, rtol=1e-5)
+    with torch.no_grad():
+        close(loss(model, x0), LOSSES.to(x0) / u.exp() + u, rtol=1e-5)
+
+    class Asked(torch.nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            asked.append((torch.is_grad_enabled(), t))
+            return 0 * x
+
+    inner = partial(exposed, p=1.0, gap=1.0)
+    of = Uncertainty(inner, count=4)
+    of.weight.data.normal_()
+    student = sg.ScoreModel(Asked(), SDE)
+    torch.manual_seed(1)
+    plain = inner(student, x0)
+    (step, before), (learns, at) = asked
+    assert (step, learns) == (False, True) and bool((before > at).all())
+    torch.manual_seed(1)
+    u = of.u(SDE(at), SDE).detach()
+    close(of(student, x0).detach(), plain / u.exp() + u, rtol=1e-4)
+
+
+def test_targets_of_students_are_not_weighted() -> None:
+    """A consistency model's lower neighbour does not count, the student's own call does; of a
+    shortcut too, and of MeanFlow, whose level is that of a derivative's tensors."""
+    torch.manual_seed(0)
+    asked: list[tuple[bool, Tensor]] = []
+
+    class Asked(torch.nn.Module):
+        def forward(self, x: Tensor, tau: Tensor, jump: Tensor) -> Tensor:
+            asked.append((torch.is_grad_enabled(), tau.double()))
+            return x * jump[:, None]
+
+    sde = sg.FlowSDE(T=1.0)
+    model = sg.ScoreModel(Asked(), sde, predicts="velocity", time="tau")
+    for inner in (Consistency(steps=4), Shortcut(share=1.0), MeanFlow()):
+        asked.clear()
+        loss = Uncertainty(inner, count=4)
+        loss.weight.data.normal_()
+        torch.manual_seed(1)
+        plain = inner(model, torch.ones(6, 2))
+        (at,) = [tau for learns, tau in asked if learns]
+        assert not isinstance(inner, Consistency) or bool((asked[0][1] < at).all())
+        u = loss.u(sde(at), sde).detach().to(plain)
+        torch.manual_seed(1)
+        close(loss(model, torch.ones(6, 2)).detach(), plain.detach() / u.exp() + u, rtol=1e-4)
+
+
+def test_at_rest_it_is_the_loss_itself() -> None:
+    """A held-out loss is comparable, whatever has been learned, within other losses too."""
+    torch.manual_seed(0)
+    model, x0 = model_of(), torch.randn(8, 2)
+    for wrap in (lambda loss: loss, lambda loss: partial(dequantised, levels=17, loss=loss)):
+        loss = Uncertainty(sg.dsm_loss)
+        loss.weight.data.normal_()
+        torch.manual_seed(3)
+        alone = wrap(sg.dsm_loss)(model, x0)
+        torch.manual_seed(3)
+        assert not torch.equal(wrap(loss)(model, x0), alone)
+        loss.eval()
+        torch.manual_seed(3)
+        assert torch.equal(wrap(loss)(model, x0), alone)
+
+
+def test_held_out_losses_compare(tmp_path: Path) -> None:
+    """With the same weights a run with ``Uncertainty`` has the held-out loss of one without."""
+    held = sg.data.toy("moons", n=30)
+    still: dict[str, Any] = {"validate_every": 4, "held_out": held, "steps": 8}
+    found = {}
+    for name, loss in (("alone", sg.dsm_loss), ("weighted", Uncertainty(sg.dsm_loss, count=4))):
+        run = trainer(tmp_path / name, loss, **still)
+        for group in run.optimizer.param_groups:
+            group["lr"] = 0.0
+        run.base_lr = [0.0 for _ in run.base_lr]
+        if name == "weighted":
+            run.loss.weight.data.normal_()
+        found[name] = [each.held_out for each in run.steps()]
+    assert found["alone"] == found["weighted"] and all(found["alone"])
+
+
 def test_what_it_cannot_weight_is_refused() -> None:
     with refused("Uncertainty weights a loss by the level at which it calls the model, but this"):
         Uncertainty(lambda model, x0: x0.sum(1))(model_of(), torch.randn(3, 2))
+    with refused("calls none: use it alone"):
+        Uncertainty(lambda model, x0: x0.sum(1)).eval()(model_of(), torch.randn(3, 2))
     with refused("count must be a whole number >= 1"):
         Uncertainty(sg.dsm_loss, count=0)
 

@@ -317,3 +317,28 @@ def test_the_table_of_posteriors_is_the_record() -> None:
     for name in CASES[3:]:
         assert rows[name]["exact"]["in the 99 % set"] > 0.99 - 3 * (0.99 * 0.01 / 256) ** 0.5
     assert bench("posteriors", "--table") in (ROOT / "docs" / "inverse.md").read_text()
+
+
+@pytest.mark.slow
+def test_variances(tmp_path: Path) -> None:
+    """What is exact is best of all: one number a step is less than one a coordinate, and both are
+    less than v*; NPR-DPM's keeps that where the mean is off, SN-DPM's does not."""
+    bench("variances", "--quick", "--out", str(tmp_path))
+    found = json.loads((tmp_path / "variances.json").read_text())["mixture"]
+    kept = json.loads((BENCHMARKS / "variances.json").read_text())["mixture"]
+    for each in (found, kept):
+        assert each["rows"].keys() == each["biased"].keys() == {"10", "25", "50"}
+        for row, off in zip(each["rows"].values(), each["biased"].values(), strict=True):
+            assert row["v*"] < row["best number of a step"] < row["large"] < row["small"]
+            assert off["NPR, exact"] < off["best number of a step"] < off["SN, exact"]
+    for row in kept["rows"].values():
+        assert row["v*"] < row["NPR head"] < row["SN head"] < row["best of a coordinate"]
+
+
+def test_the_tables_of_variances_are_the_record() -> None:
+    said = bench("variances", "--table").split("\n\n")
+    tables = [each.strip() for each in said if each.startswith("|")]
+    page = (ROOT / "docs" / "few-steps.md").read_text()
+    assert len(tables) == 3 and all(each in page for each in tables)
+    for each in json.loads((BENCHMARKS / "variances.json").read_text())["mixture"]["wished"]:
+        assert each["met"] == (each["found"] <= each["at most"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,19 @@ import torch
 import sdegen as sg
 from sdegen.files import read_tensors
 from sdegen.likelihood import discrete_elbo
+from sdegen.report.commands import command
+from sdegen.runs.build import build
+from sdegen.runs.chunks import SAMPLES
 from sdegen.runs.folder import WEIGHTS, load_run
+from sdegen.runs.heads import with_head
 from sdegen.runs.samples import Maker, shortened
 from sdegen.runs.settings import SampleSettings, read
+from sdegen.runs.students import as_sampled
 from sdegen.sde import TruncatedSDE
-from sdegen.solvers import LearnedVariance, Residual
-from tests.cases import normal, refused
+from sdegen.solvers import LearnedVariance, Range, Residual, Square
+from tests.cases import ROOT, close, normal, refused
 from tests.configs import composed
+from tests.processes import typed
 from tests.trainers import train_alone
 
 SMALL = (
@@ -49,11 +57,24 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(folder, "experiment=toy2d", "conditional=true", *SMALL)
 
 
-def test_a_head_is_trained_beside_a_run(plane: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def npr(plane: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a head beside that one."""
+    folder = tmp_path_factory.mktemp("npr")
+    return trained(folder, *HEAD, f"teacher.run={plane}", *SMALL[4:])
+
+
+@pytest.fixture(scope="module")
+def iddpm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a mean and a variance."""
+    folder = tmp_path_factory.mktemp("iddpm")
+    return trained(folder, "experiment=iddpm", "net.width=8", "net.heads=2")
+
+
+def test_a_head_is_trained_beside_a_run(plane: Path, npr: Path) -> None:
     """Its mean is the run's to the bit, it is loaded, sampled and measured."""
-    folder = trained(tmp_path, *HEAD, f"teacher.run={plane}", *SMALL[4:])
-    model, mean = load_run(folder, [], "cpu").model, load_run(plane, [], "cpu").model
-    theirs, ours = (read_tensors(each / WEIGHTS)[0] for each in (plane, folder))
+    model, mean = load_run(npr, [], "cpu").model, load_run(plane, [], "cpu").model
+    theirs, ours = (read_tensors(each / WEIGHTS)[0] for each in (plane, npr))
     for name, value in theirs.items():
         assert torch.equal(ours[name.replace("net.", "net.net.", 1)], value)
     y = torch.tensor([0, 1, 0])
@@ -65,6 +86,67 @@ def test_a_head_is_trained_beside_a_run(plane: Path, tmp_path: Path) -> None:
     assert bool(made.isfinite().all())
     found = discrete_elbo(model, x, steps=2, variance=Residual(), seed=0)
     assert not found.failed
+
+
+SAID = [
+    shlex.split(line)[1:]
+    for line in (ROOT / "docs" / "few-steps.md").read_text().splitlines()
+    if "solver=learned_variance" in line and line.startswith("sdegen-sample")
+]
+"""The page's commands."""
+
+
+@pytest.mark.parametrize("said", SAID, ids=lambda said: said[0].rpartition("/")[2])
+def test_the_commands_of_the_page(said: list[str], request: pytest.FixtureRequest) -> None:
+    """Samples are those of LearnedVariance with the head that the run was trained with."""
+    name = said[0].removeprefix("run=outputs/")
+    folder: Path = request.getfixturevalue(name)
+    head = {"npr": Residual(), "iddpm": Range()}[name]
+    few = ["nfe=3", "n=4", "device=cpu", "quality=false"]
+    command = [f"run={folder}", *(each for each in said[1:] if "nfe=" not in each), *few]
+    assert said[1] == "solver=learned_variance" and said[2].startswith("nfe=")
+    done = typed("sample", *command, cwd=folder)
+    assert done.code == 0, done.err
+    made = read_tensors(folder / "samples" / "learned_variance-default-nfe3-seed0" / SAMPLES)[0]
+    run = load_run(folder, [], "cpu")
+    model, shape = run.model.given(y=made["y"]), (4, *run.shape)
+    want = sg.sample(model, shape, solver=LearnedVariance(head), nfe=3, noise=sg.Seeded(0))
+    close(made["x"], want, rtol=1e-5, atol=1e-6)
+
+
+def test_a_result_says_the_command_that_made_it(npr: Path) -> None:
+    """With its head, which the command takes again."""
+    config = as_sampled(composed("sample", f"run={npr}", "solver=learned_variance"), [])
+    written = command("sample", {"run": str(npr), "solver": config["solver"]}, {"solver": "dpmpp"})
+    assert written is not None
+    again = composed("sample", *shlex.split(written)[1:])
+    assert as_sampled(again, [])["solver"] == config["solver"]
+
+
+def test_a_learned_variance_is_of_a_run_that_has_one(plane: Path, npr: Path) -> None:
+    """And of its own head; a loss of one's own is told of."""
+
+    def sampled(folder: Path, *said: str) -> Any:
+        config = composed("sample", f"run={folder}", "solver=learned_variance", *said)
+        return build(as_sampled(config, ["solver=learned_variance"])["solver"])
+
+    assert sampled(npr, "solver.mean_eta=0.5") == LearnedVariance(Residual(), 0.5)
+    other = "solver.head={{_target_: sdegen.solvers.{}}}"
+    assert sampled(npr, other.format("Residual")) == LearnedVariance(Residual())
+    with refused(f"the run in {plane} has none: train one, by experiment=heads/residual"):
+        sampled(plane)
+    with refused("was trained as Residual has it, not Square: leave out solver.head"):
+        sampled(npr, other.format("Square"))
+    theirs = {"model": {"heads": 2}, "loss": {"_target_": "mine.loss"}}
+    config = composed("sample", f"run={npr}", "solver=learned_variance")
+    with refused("does not say what its second output is: say 'solver.head="):
+        with_head(config, theirs, npr)
+    inside = {**theirs, "loss": {"loss": {"head": {"_target_": "sdegen.solvers.Square"}}}}
+    assert build(with_head(config, inside, npr)["solver"]) == LearnedVariance(Square())
+    with refused("LearnedVariance has a head, Range.., Square.. or Residual.., .* it is None"):
+        build(config["solver"])
+    done = typed("sample", f"run={plane}", "solver=learned_variance", "nfe=3", cwd=npr)
+    assert done.code == 1 and done.err.count("sdegen:") == 1 and "Traceback" not in done.err
 
 
 @pytest.mark.parametrize(
@@ -119,7 +201,23 @@ def test_a_learned_coupling_is_a_run(tmp_path: Path) -> None:
     assert not any("encoder" in name for name in read_tensors(folder / WEIGHTS)[0])
 
 
-def test_the_hybrid_loss_of_the_experiment_remembers(tmp_path: Path) -> None:
-    folder = trained(tmp_path, "experiment=iddpm", "net.width=8", "net.heads=2")
-    saved = read_tensors(folder / "checkpoint.safetensors")[0]
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (("data=digits", "net=unet", "net.width=8"), "of vectors .b, 2., but the data are .2, 1"),
+        (("+loss.couple={_target_: sdegen.losses.MinibatchOT}",), "couple.*It takes .encoder"),
+    ],
+)
+def test_a_coupling_that_cannot_be_learned_is_refused(
+    tmp_path: Path, said: Any, words: str
+) -> None:
+    """In a sentence, before there is a folder."""
+    done = typed("train", "experiment=learned_coupling", *said, *TINY, cwd=tmp_path)
+    assert done.code == 1 and "Traceback" not in done.err, done.err
+    assert re.search(words, done.err), done.err
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_the_hybrid_loss_of_the_experiment_remembers(iddpm: Path) -> None:
+    saved = read_tensors(iddpm / "checkpoint.safetensors")[0]
     assert int(saved["loss.history.count"].sum()) == 2 * 8

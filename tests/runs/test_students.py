@@ -208,6 +208,51 @@ def test_samples_of_a_student_are_by_what_samples_it(flow: Path, tmp_path: Path)
     assert as_sampled(plain, []) == plain
 
 
+def around(config: dict[str, Any]) -> dict[str, Any]:
+    """The same experiment with its loss inside another one."""
+    outer = {"_target_": "sdegen.losses.Uncertainty", "loss": config["loss"]}
+    return {**config, "loss": outer}
+
+
+def wrapped(folder: Path, *overrides: str) -> dict[str, Any]:
+    """What a run of two steps says of itself, its loss inside another one."""
+    train_alone(around(composed("train", *overrides, *TINY)), folder)
+    config: dict[str, Any] = read_header(folder / WEIGHTS)["config"]
+    return config
+
+
+@pytest.mark.parametrize("kind", ["progressive", "consistency"])
+def test_a_student_inside_another_loss_is_sampled_as_one(
+    flow: Path, kind: str, tmp_path: Path
+) -> None:
+    """By what samples it alone, and not by DDIM; what it may not be asked stays refused."""
+    mine = wrapped(tmp_path, f"experiment=distill/{kind}", f"teacher.run={flow}")
+    name = mine["sampler"]["_target_"].rpartition(".")[2]
+    assert name == {"progressive": "Student", "consistency": "Jump"}[kind]
+    assert mine["evaluate"]["solvers"] == {"student": mine["sampler"]}
+    config = composed("sample", f"run={tmp_path}", "name=dpmpp-karras-seed0")
+    with refused("leave out solver"):
+        as_sampled(config, ["solver=dpmpp"])
+    if kind == "consistency":
+        with refused("knows the way to the end alone: leave out walk"):
+            as_sampled(config, ["walk=karras"])
+
+
+def test_halves_are_taught_inside_another_loss(flow: Path, tmp_path: Path) -> None:
+    """On the teacher's own levels, and on no others."""
+    how = ("experiment=distill/progressive", "loss.grid._target_=sdegen.walks.straight")
+    wrapped(tmp_path / "4", *how, f"teacher.run={flow}", "loss.steps=4")
+    half = (*how, f"teacher.run={tmp_path / '4'}", "loss.inner=2")
+    assert len(wrapped(tmp_path / "2", *half, "loss.steps=2")["sampler"]["times"]) == 3
+    with refused("The teacher is a student itself, of 4 steps on its own walk"):
+        wrapped(tmp_path / "3", *half, "loss.steps=3")
+
+
+def test_what_a_student_inside_another_loss_is_told(flow: Path, tmp_path: Path) -> None:
+    mine = wrapped(tmp_path, "experiment=distill/guided", f"teacher.run={flow}")
+    assert mine["told"] == {"w": 2.5} and sg.load(tmp_path).conditions["w"] == 2.5
+
+
 def test_guidance_in_one_call(flow: Path, tmp_path: Path) -> None:
     """A student that is told the scale; without another word it is told the middle one."""
     folder = trained(tmp_path, "experiment=distill/guided", f"teacher.run={flow}")

@@ -168,6 +168,34 @@ def test_any_number_of_data_in_any_dimension(n: int, d: int, dtype: torch.dtype)
     close(prior.log_prob(x.double()), law.log_prob(x.double().flatten(1)), rtol=1e-5)
 
 
+@pytest.mark.parametrize(("n", "d"), [(6, 90), (90, 6), (6, 6)])
+@pytest.mark.parametrize("rank", [None, 1, 3, 6])
+def test_no_more_is_decomposed_than_the_smaller_side(
+    n: int, d: int, rank: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the prior is that of the singular values, over twelve orders of magnitude, with
+    orthonormal axes; data whose mean is far away too."""
+    u, _ = torch.linalg.qr(normal(n, min(n, d)))
+    v, _ = torch.linalg.qr(normal(d, min(n, d), seed=1))
+    spread = torch.logspace(0, -6, min(n, d), dtype=torch.float64)
+    x0 = (u * spread) @ v.T * 3 + 5
+    _, s, vh = torch.linalg.svd((x0 - x0.mean(0)) / math.sqrt(n), full_matrices=False)
+    sizes: list[int] = []
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda a: (sizes.append(len(a)), eigh(a))[1])
+    monkeypatch.setattr(torch.linalg, "svd", None)
+    prior, at = truncated(VP, x0, 0.3, rank).prior, VP(0.3)
+    assert sizes == [min(n, d)]
+    r = len(prior.along)
+    assert r == min(n, d, 90 if rank is None else rank)
+    close(prior.axes.T @ prior.axes, torch.eye(r).double(), atol=1e-12)
+    rest = s[r:].square().sum() / max(d - r, 1)
+    want = (vh[:r].T * (s[:r].square() - rest)) @ vh[:r] + rest * torch.eye(d).double()
+    found = (prior.axes * (prior.along**2 - prior.std**2)) @ prior.axes.T
+    found = found + prior.std**2 * torch.eye(d).double()
+    close(found, at.alpha**2 * want + at.sigma**2 * torch.eye(d).double(), atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("use", "words"),
     [

@@ -122,6 +122,18 @@ def test_teachers_are_no_part_of_a_loss() -> None:
     assert len(weights) == len(list(model.parameters())) + 1
 
 
+def test_a_memory_deep_inside_is_saved() -> None:
+    """Within a module within a module, and of an object that a partial calls."""
+    memory = nn.BatchNorm1d(2, affine=False)
+    inner = Scaled(partial(dequantised, loss=sg.dsm_loss, times=memory))
+    outer = Scaled(inner)
+    assert dict(parts_of(outer)) == {"": outer, "loss.loss.times.": memory}
+    assert dict(parts_of(partial(outer, where=None))) == dict(parts_of(outer))
+    model = sg.ScoreModel(MLP(2), sg.VPSDE())
+    state = Objective(model, outer, False).loss_state()
+    assert {"u", "loss.u", "loss.loss.times.running_mean"} < state.keys()
+
+
 @pytest.mark.slow
 def test_two_processes_learn_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gradient of the mean loss, of which each has a part."""

@@ -1,0 +1,53 @@
+"""Second outputs: a run of two heads is sampled by what its second one was trained to say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LEARNED = "LearnedVariance"
+
+
+def with_head(config: dict[str, Any], theirs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The configuration of ``sdegen-sample`` whose learned variance has the head that the run was
+    trained with; itself where another solver was chosen.
+
+    theirs: the configuration of the run in the folder.  ValueError for a run without a second
+    output, for another head than its own, and where no loss of sdegen's says which that is.
+    """
+    solver = config["solver"]
+    if name_of(solver) != LEARNED:
+        return config
+    if not theirs.get("head_net") and int(theirs["model"].get("heads", 1)) != 2:
+        raise ValueError(
+            f"solver=learned_variance draws by a network's second output, and the run in {folder} "
+            f"has none: train one, by experiment=heads/residual teacher.run={folder}, or with "
+            "the mean, by experiment=iddpm."
+        )
+    own, said = head_in(theirs["loss"]), solver.get("head")
+    if own is None and said is None:
+        raise ValueError(
+            f"The loss of the run in {folder} does not say what its second output is: say "
+            "'solver.head={_target_: sdegen.solvers.Range}', or Square, or Residual."
+        )
+    if own is not None and said is not None and name_of(said) != name_of(own):
+        raise ValueError(
+            f"The second output of the run in {folder} was trained as {name_of(own)} has it, not "
+            f"{name_of(said)}: leave out solver.head."
+        )
+    return {**config, "solver": {**solver, "head": said or own}}
+
+
+def head_in(loss: Any) -> Any:
+    """The node of the head that a loss's node trains, in it or inside it; None where there is
+    none."""
+    if not isinstance(loss, Mapping):
+        return None
+    return loss.get("head") or head_in(loss.get("loss"))
+
+
+def name_of(node: Any) -> str:
+    """The class of a node, wherever it is taken from."""
+    target = node.get("_target_") if isinstance(node, Mapping) else None
+    return str(target).rpartition(".")[2]
