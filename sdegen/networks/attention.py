@@ -220,7 +220,7 @@ class Tokens(nn.Module):
 
     tokens: (B, m, width), vectors of an encoder. With ``words = n > 0`` int64 (B, m) instead, word
             k of n as k + 1 and 0 where there is none: a table of vectors and one of places is
-            learned with the network.
+            learned with the network; or the vectors that these have there (``vectors``).
     mask:   (B, m), True where a token is one; without it all are, or all words but 0.
     length: how many tokens there may be, at most.
 
@@ -251,26 +251,32 @@ class Tokens(nn.Module):
                 raise ValueError("mask was given, but no tokens: give both, or neither.")
             return Context(none, None, edit)
         self._check(batch, tokens, mask)
-        if self.words:
+        if self.words and not tokens.is_floating_point():
             mask = tokens != 0 if mask is None else mask & (tokens != 0)
-            vectors = self._looked_up(tokens) + self.places[: tokens.shape[1]]
-        else:
-            vectors = tokens.to(self.none.dtype)
+        vectors = self.vectors(tokens)
         if mask is None:
             return Context(vectors if tokens.shape[1] else none, None, edit)
         # Behind the others, so that column j of a map is token j.
         keep = torch.cat([mask, ~mask.any(1, keepdim=True)], dim=1)
         return Context(torch.cat([vectors, none.to(vectors)], dim=1), keep[:, None, None], edit)
 
+    def vectors(self, tokens: Tensor) -> Tensor:
+        """The vectors (B, m, width) of tokens: those of words, at their places, others as they
+        are."""
+        if self.words and not tokens.is_floating_point():
+            return self._looked_up(tokens) + self.places[: tokens.shape[1]]
+        return tokens.to(self.none.dtype)
+
     def _check(self, batch: int, tokens: Tensor, mask: Tensor | None) -> None:
         said = f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}"
-        shape = (batch, "m") if self.words else (batch, "m", self.width)
+        vectors = not self.words or (tokens.is_floating_point() and tokens.ndim == 3)
+        shape = (batch, "m", self.width) if vectors else (batch, "m")
         fits = tokens.ndim == len(shape) and all(
             n == wanted for n, wanted in zip(tokens.shape, shape, strict=True) if wanted != "m"
         )
-        right = tokens.dtype == torch.int64 if self.words else tokens.is_floating_point()
+        right = tokens.is_floating_point() if vectors else tokens.dtype == torch.int64
         if not (fits and right):
-            kind = "torch.int64, numbers of words," if self.words else "vectors"
+            kind = "vectors" if vectors else "torch.int64, numbers of words,"
             raise ValueError(f"{said}, expected {kind} of ({', '.join(map(str, shape))}).")
         if tokens.shape[1] > self.length:
             raise ValueError(
