@@ -124,15 +124,15 @@ class Shifted(torch.nn.Module):
 def test_fitted_nulls_lead_back_and_each_samples_is_its_own() -> None:
     given = {"tokens": normal(2, 3, 2, seed=1), "mask": torch.ones(2, 3, dtype=torch.bool)}
     one = sg.ScoreModel(Shifted().double(), SDE, "x0").given(**given)
-    x, how = normal(2, 2), {"steps": 3, "iterations": 150, "rate": 0.3, "tolerance": 1e-9}
+    x, how = normal(2, 2), {"steps": 3, "iterations": 90, "rate": 0.4, "tolerance": 1e-7}
     found = null_text(one, x, 3.0, **how)  # type: ignore[arg-type]
     z = sg.encode(one, x, solver=sg.DDIM(), steps=3)
 
     def off(model: Any) -> float:
-        back = sg.decode(model, z, solver=sg.DDIM(), walk=torch.tensor(found.times).double())
+        back = sg.decode(model, z, solver=sg.DDIM(), walk=found.times)
         return float((back - x).abs().max())
 
-    assert off(found) < 1e-3 and off(CFG(one, 3.0, NO_TEXT)) > 0.1 and off(one) > 0.1
+    assert off(found) < 1e-2 and off(CFG(one, 3.0, NO_TEXT)) > 0.1 and off(one) > 0.1
     other = torch.tensor([1])
     alone = null_text(one.take(other), x[other], 3.0, **how)  # type: ignore[arg-type]
     close(alone.nulls, found.nulls[other], rtol=1e-9, atol=1e-9)
