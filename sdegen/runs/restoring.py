@@ -153,14 +153,16 @@ def restored(x: Tensor, some: Seen, draws: int) -> Restored | None:
 
 
 def draw(
-    path: Path, title: str, x0: Tensor, columns: Mapping[str, Tensor], most: int = 10
+    path: Path, title: str, x0: Tensor | None, columns: Mapping[str, Tensor], most: int = 10
 ) -> None:
-    """Images in rows: themselves, and what became of them in named columns (m, *)."""
+    """Images in rows: themselves, if there are some, and what became of them in named columns
+    (m, *)."""
     from sdegen.plots import save_trajectory
 
-    if not drawable(x0) or x0.ndim != 4:
+    every = dict(columns) if x0 is None else {"original": x0, **columns}
+    some = next(iter(every.values()))
+    if not drawable(some) or some.ndim != 4:
         return
-    every = {"original": x0, **columns}
     states = torch.stack([each[:most].float().cpu().clamp(-1, 1) for each in every.values()])
     save_trajectory(states, list(every), path, title)
 
