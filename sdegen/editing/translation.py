@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -56,14 +57,14 @@ def changed_where(
     rho: float | None = None,
     draws: int = 10,
     threshold: float = 0.5,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
 ) -> Tensor:
     """Where two models differ about data x (b, *): DiffEdit's mask, true above the threshold.
 
     The mean over ``draws`` noises of |eps_edited - eps|(x_t), and over the channels of states
     (b, channels, *), divided by the largest of the sample.  Couairon et al. (2023), sec. 3.2,
     step 1; their t is half of the way. A sample's mask is its own, (b, 1, *) of images and (b, *)
-    of vectors; where the models agree everywhere it is false.
+    of vectors; where the models agree everywhere it is false. seed: one, or one for each sample.
 
     ValueError for neither or both of t and rho, a threshold outside [0, 1), two SDEs, and data
     that is not floating.

@@ -360,12 +360,20 @@ class Stepwise:
 
     def __call__(self, level: Instant) -> float | Tensor:
         """At a level; a step's end is the next one's beginning."""
-        inner = torch.tensor(self.times[1:-1], dtype=torch.float64)
-        t = level.t.detach().cpu()
-        if not t.ndim:
-            return self.scales[int((t <= inner).sum())]
-        scales = torch.tensor(self.scales, dtype=torch.float64)
-        return scales[(t[:, None] <= inner).sum(1)].to(level.t)
+        k = step_at(self.times, level)
+        if isinstance(k, int):
+            return self.scales[k]
+        return torch.tensor(self.scales, dtype=torch.float64)[k].to(level.t)
+
+
+def step_at(times: Sequence[float], level: Instant) -> int | Tensor:
+    """Which step of falling times (n + 1,) a level is in, 0 to n - 1, of each sample (b,) where it
+    has times of their own; a step's end is the next one's beginning."""
+    inner = torch.tensor(times[1:-1], dtype=torch.float64)
+    t = level.t.detach().cpu()
+    if not t.ndim:
+        return int((t <= inner).sum())
+    return (t[:, None] <= inner).sum(1)
 
 
 def cfgpp(sde: LinearSDE, times: Tensor, lam: float) -> Stepwise:

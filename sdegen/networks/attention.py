@@ -3,7 +3,7 @@
     maps = softmax(q k^T / sqrt(d))   (B, heads, P, L)        h = maps v
 
 Vaswani et al. (2017), section 3.2. Without an edit the maps are never made: a fused kernel
-gives h.
+gives h. With one h + (edited - maps) v is used, so that maps left as they are change no bit.
 """
 
 from __future__ import annotations
@@ -71,8 +71,9 @@ def attend(
     network inside ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
     Raises ValueError for an edit that returns another shape.
     """
+    h = F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
     if edit is None:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
+        return h
     # Divided before: float16 ends at 65504, which a sum of products over a head may pass.
     scores = q / math.sqrt(q.shape[-1]) @ k.transpose(-2, -1)
     if keep is not None:
@@ -84,7 +85,7 @@ def attend(
             f"The edit of {place.layer} returns maps of shape {tuple(edited.shape)}, expected "
             f"{tuple(maps.shape)}: (B, heads, places, {'tokens' if place.cross else 'places'})."
         )
-    return edited.to(v.dtype) @ v
+    return h if edited is maps else h + (edited - maps).to(v.dtype) @ v
 
 
 def head_width(width: int, heads: int) -> int:

@@ -14,7 +14,8 @@ class Tokens(nn.Module):
     """What a network is given as ``tokens`` and ``mask``, as its attention's Context; see
     ``Conditioned`` for what they are.
 
-    Of words a table of vectors and one of ``length`` places are learned with the network. A
+    Of words a table of vectors and one of ``length`` places are learned with the network; it takes
+    the vectors that these have there too (``vectors``). A
     sample without any token attends to one that is learned, and that nobody else sees; it is the
     last column of every map. So "no tokens" is: tokens not given, or a mask of False alone, or
     words of 0 alone.
@@ -45,29 +46,34 @@ class Tokens(nn.Module):
         self._check(batch, tokens, mask)
         if mask is None:
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        if self.words:
+        if self.words and not tokens.is_floating_point():
             mask = mask & (tokens != 0)
-            n = self.words
-            refusal = f"tokens have numbers outside 0 .. {n}: 0 for none, then {n} words."
-            vectors = looked_up(self.table.weight, tokens, refusal)
-            vectors = vectors + self.places[: tokens.shape[1]]
-        else:
-            vectors = tokens.to(self.none.dtype)
+        vectors = self.vectors(tokens)
         # Behind the others, so that column j of a map is token j; and always there: processes
         # that sum their gradients wait for those of every parameter.
         none, keep = self.none.expand(batch, 1, -1), ~mask.any(1, keepdim=True)
         vectors, keep = torch.cat([vectors, none.to(vectors)], 1), torch.cat([mask, keep], 1)
         return Context(vectors, keep[:, None, None], edit)
 
+    def vectors(self, tokens: Tensor) -> Tensor:
+        """The vectors (B, m, width) of tokens: those of words, at their places, others as they
+        are."""
+        if not self.words or tokens.is_floating_point():
+            return tokens.to(self.none.dtype)
+        n = self.words
+        refusal = f"tokens have numbers outside 0 .. {n}: 0 for none, then {n} words."
+        return looked_up(self.table.weight, tokens, refusal) + self.places[: tokens.shape[1]]
+
     def _check(self, batch: int, tokens: Tensor, mask: Tensor | None) -> None:
         said = f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}"
-        shape = (batch, "m") if self.words else (batch, "m", self.width)
+        vectors = not self.words or (tokens.is_floating_point() and tokens.ndim == 3)
+        shape = (batch, "m", self.width) if vectors else (batch, "m")
         fits = tokens.ndim == len(shape) and all(
             n == wanted for n, wanted in zip(tokens.shape, shape, strict=True) if wanted != "m"
         )
-        right = tokens.dtype == torch.int64 if self.words else tokens.is_floating_point()
+        right = tokens.is_floating_point() if vectors else tokens.dtype == torch.int64
         if not (fits and right):
-            kind = "torch.int64, numbers of words," if self.words else "vectors"
+            kind = "vectors" if vectors else "torch.int64, numbers of words,"
             raise ValueError(f"{said}, expected {kind} of ({', '.join(map(str, shape))}).")
         if tokens.shape[1] > self.length:
             raise ValueError(

@@ -86,7 +86,8 @@ def build_walk(config: dict[str, Any]) -> Any:
 
 
 EDIT = "edit"
-"""The task that hides nothing."""
+EDITS = (EDIT, "p2p", "diffedit")
+"""Tasks that hide nothing."""
 
 
 def task_name(node: Any) -> str:
@@ -100,9 +101,11 @@ def build_task(node: Any, packages: Sequence[str] = ()) -> Degradation | None:
     nothing."""
     if not node:
         return None
-    if task_name(node) == EDIT:
+    if (name := task_name(node)) in EDITS:
+        which = "any run" if name == EDIT else "any run that takes a text"
         raise ValueError(
-            "task=edit is for sdegen-sample, with any run: there is nothing to be trained for it."
+            f"task={name} is for sdegen-sample, with {which}: there is nothing to be trained for "
+            "it."
         )
     task = build(node, packages)
     if not isinstance(task, Degradation):

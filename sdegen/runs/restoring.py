@@ -156,17 +156,19 @@ def restored(x: Tensor, some: Seen, draws: int) -> Restored | None:
 def draw(
     path: Path,
     title: str,
-    x0: Tensor,
+    x0: Tensor | None,
     columns: Mapping[str, Tensor],
     most: int = 10,
     first: str = "original",
 ) -> None:
-    """Images in rows: themselves, and what became of them in named columns (m, *)."""
+    """Images in rows: themselves, if there are some, and what became of them in named columns
+    (m, *)."""
     from sdegen.plots import save_trajectory
 
-    if not drawable(x0) or x0.ndim != 4:
+    every = dict(columns) if x0 is None else {first: x0, **columns}
+    some = next(iter(every.values()))
+    if not drawable(some) or some.ndim != 4:
         return
-    every = {first: x0, **columns}
     states = torch.stack([each[:most].float().cpu().clamp(-1, 1) for each in every.values()])
     save_trajectory(states, list(every), path, title)
 

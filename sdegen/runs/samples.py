@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from sdegen.checks import warn
 from sdegen.data import class_labels
@@ -157,7 +156,7 @@ def finished(
     names = settings.texts or run.names
     picture(shown(solution.x, y, names), folder / "samples.png", title)
     if job:
-        job.draw(solution.x, folder / "images.png", title)
+        job.draw(made, folder / "images.png", title)
     return Sampled(rows, folder, maker.choice, value_of(rows, settings.objective), found)
 
 
@@ -196,6 +195,7 @@ class Maker:
         self.decoded = Decoded.of(run, settings.packages, str(run.model.device))
         self.job = job_of(settings, run, chosen if settings.classes else ())
         self.n = self.job.n if self.job else settings.n * (len(settings.texts) or 1)
+        self.shape = self.job.state(run.shape) if self.job else tuple(run.shape)
         self.labels = None
         if self.job and self.job.labels is not None:
             self.labels = self.job.labels.repeat_interleave(self.job.draws)
@@ -220,7 +220,10 @@ class Maker:
             self.how["t"] = self.job.start
         size = min(self.n, settings.batch_size)
         # What cannot be solved is refused here, before there is a folder.
-        plan = Plan.of(self.model(0, size), (size, *run.shape), **self.how, **self.noise(0, size))
+        start = (size, *self.shape)
+        plan = Plan.of(self.model(0, size), start, **self.how, **self.noise(0, size))
+        if self.job:
+            self.job.check(plan)
         self.choice = plan.choice
         if not isinstance(solver, Solver):
             self.how |= {"solver": plan.solver, "walk": plan.walk, "steps": None, "nfe": None}
@@ -228,12 +231,13 @@ class Maker:
     def __call__(self, first: int, m: int) -> Chunk:
         """Samples first to first + m - 1."""
         model, random = self.model(first, m), self.noise(first, m)
-        start: Any = (m, *self.run.shape)
+        start: Any = (m, *self.shape)
         if self.job:
-            start = self.job.begin(model, first, m, random.get("noise"))
+            model, start = self.job.begin(model, start, first, random.get("noise"), self.how)
         solution, seconds = timed_solve(model, start, watch=self.watch, **self.how, **random)
-        x = self.job.ended(solution.x, first, m) if self.job else self.decoded(solution.x)
-        made: dict[str, Tensor] = {"x": x, "nfe": solution.nfe, "status": solution.status}
+        x = solution.x
+        made = self.job.parts(x, first) if self.job else {"x": self.decoded(x)}
+        made |= {"nfe": solution.nfe, "status": solution.status}
         if self.labels is not None:
             made["y"] = self.labels[first : first + m]
         if self.prompts is not None:
@@ -252,6 +256,11 @@ class Maker:
         return self.job.model(model, self.guide, first, m)
 
     def noise(self, first: int, m: int) -> dict[str, Any]:
+        """The random numbers of these samples, as the job has them."""
+        random = self.seeded(first, m)
+        return self.job.noise(random) if self.job else random
+
+    def seeded(self, first: int, m: int) -> dict[str, Any]:
         """The random numbers of these samples, as ``solve`` takes them."""
         seed, solver = self.settings.seed, self.how["solver"]
         if seed is None:

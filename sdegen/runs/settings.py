@@ -96,9 +96,9 @@ class SampleSettings:
     made of the model, a wrapper or several by name. task: what is done to held-out images, or
     those of the file ``image``, n at most, with ``draws`` samples of each. observation: how a
     model that was not trained for the task is told what is seen. start: the time to which
-    task=edit noises. prompt: the text that samples are told, or several, n samples of each;
-    prompts: a file with one a line instead. truncate: the time that sampling starts from, with a
-    Gaussian fitted to the training data; None for T.
+    task=edit noises, and task=diffedit encodes. prompt: the text that samples are told, or
+    several, n samples of each; prompts: a file with one a line instead. truncate: the time that
+    sampling starts from, with a Gaussian fitted to the training data; None for T.
     """
 
     run: str
@@ -197,7 +197,9 @@ class SampleSettings:
                     raise ValueError(f"{name} belongs to a task: give task=..., or leave it out.")
             return
         if self.start is not None and "start" not in self.task:
-            raise ValueError(f"start={self.start} belongs to task=edit: leave it out.")
+            raise ValueError(
+                f"start={self.start} belongs to task=edit and diffedit: leave it out."
+            )
         if isinstance(self.seed, list):
             raise ValueError("With a task a seed is one number: each sample has its own stream.")
 

@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 
 from sdegen.data import ArrayData, class_labels, gather
+from sdegen.data.captions import words_in
+from sdegen.data.parts import part
 from sdegen.guidance import ddnm
 from sdegen.losses import Degradation
 from sdegen.metrics.restored import Restored
 from sdegen.noise import Noise
-from sdegen.runs.build import EDIT, build, build_data, build_task, task_name
+from sdegen.runs.build import EDIT, EDITS, build, build_data, build_task, task_name
+from sdegen.runs.editing import P2P, DiffEdit, Rewording
 from sdegen.runs.folder import Run
 from sdegen.runs.restoring import (
     DRAWS,
@@ -32,6 +35,7 @@ from sdegen.runs.restoring import (
     with_known,
 )
 from sdegen.runs.settings import SampleSettings
+from sdegen.sampling.plan import Plan
 from sdegen.sde.process import linear
 
 
@@ -77,25 +81,39 @@ class Job:
             model = told(model, at)
         return model
 
-    def begin(self, model: Any, first: int, m: int, noise: Noise | None) -> Any:
-        """What ``solve`` starts from: a shape, or images as noisy as the start is.
+    def state(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of a state, of samples of a shape."""
+        return tuple(shape)
+
+    def noise(self, random: dict[str, Any]) -> dict[str, Any]:
+        """The random numbers of ``solve``."""
+        return random
+
+    def check(self, plan: Plan) -> None:
+        """Nothing is refused."""
+
+    def begin(
+        self, model: Any, start: Sequence[int], first: int, noise: Noise | None, how: Any
+    ) -> tuple[Any, Any]:
+        """The model of what ``solve`` starts from, and that: a shape, or images as noisy as the
+        start is.
 
         (As ``resample`` has it, whose samples these are; they are solved here to be counted.)
         """
         if self.start is None:
-            return (m, *self.images.shape[1:])
+            return model, start
         sde = linear(model.sde, "task=edit", "take a run on a LinearSDE")
-        x, top = self.images[self.at(first, m)].to(model.device), sde(self.start)
+        x, top = self.images[self.at(first, start[0])].to(model.device), sde(self.start)
         z = torch.randn_like(x)
         if noise is not None:
             z = noise.stream("resample")(x, top, sde(sde.t_min))
-        return sde.mix(x, top, z)
+        return model, sde.mix(x, top, z)
 
-    def ended(self, x: Tensor, first: int, m: int) -> Tensor:
+    def parts(self, x: Tensor, first: int) -> dict[str, Tensor]:
         """Samples with what is known."""
         if self.seen is None or not self.exact:
-            return x
-        return with_known(x, self.seen, self.at(first, m))
+            return {"x": x}
+        return {"x": with_known(x, self.seen, self.at(first, len(x)))}
 
     def worth(self, x: Tensor) -> Restored | None:
         """What all samples are worth beside the images; None where nothing was restored, and
@@ -103,13 +121,14 @@ class Job:
         known = self.seen is not None and self.originals
         return restored(x, self.seen, self.draws) if known and self.seen else None
 
-    def draw(self, x: Tensor, path: Path, title: str) -> None:
+    def draw(self, made: Mapping[str, Tensor], path: Path, title: str) -> None:
         """A picture of some images, what was seen of them, and what became of them."""
         first = "original" if self.originals else "given"
-        draw(path, title, self.images, columns_of(x, self.seen, self.draws), first=first)
+        columns = columns_of(made["x"], self.seen, self.draws)
+        draw(path, title, self.images, columns, first=first)
 
 
-def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | None:
+def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | Rewording | None:
     """What the settings' task is for a run, None without one; chosen: how often each class comes
     where classes were named.
 
@@ -139,13 +158,14 @@ def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | N
             "The run was trained for its task, and its network sees what an observation would "
             "tell it: leave observation out, or take a run that was trained without a task."
         )
+    if ours in EDITS and settings.observation:
+        raise ValueError(
+            f"An observation is of what a task hides, but task={ours} hides nothing: leave it out."
+        )
+    if ours in (P2P.__name__.lower(), DiffEdit.__name__.lower()):
+        return reworded(settings, run)
     start = None
     if ours == EDIT:
-        if settings.observation:
-            raise ValueError(
-                "An observation is of what a task hides, but task=edit hides nothing: leave it "
-                "out."
-            )
         start = start_of(build(settings.task, settings.packages).start, run)
     task = None if ours == EDIT else build_task(settings.task, settings.packages)
     images, originals = images_of(settings, run, task)
@@ -170,6 +190,42 @@ def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | N
 
 FREE = "level"
 """The setting of a task that is its samples' alone."""
+
+
+def reworded(settings: SampleSettings, run: Run) -> Rewording:
+    """Edits by another caption, as the settings say them.
+
+    ValueError for images, or several samples of each, where there are none.
+    """
+    task = build(settings.task, settings.packages)
+    images = None
+    if isinstance(task, DiffEdit):
+        if task.start is not None:
+            start_of(task.start, run)
+        if run.text is not None and settings.texts:
+            images = described(settings, run)
+    elif settings.image is not None:
+        raise ValueError("task=p2p edits samples that it draws: leave image out.")
+    if settings.draws not in (None, 1):
+        raise ValueError(f"An edit by another caption is one, but draws = {settings.draws}.")
+    return Rewording.of(task, run, settings.texts, settings.n, images)
+
+
+def described(settings: SampleSettings, run: Run) -> Tensor:
+    """The images of the settings' file, or held-out ones whose caption is the prompt, n at most;
+    ValueError where there are none."""
+    if settings.image is not None:
+        return images_of(settings, run, None)[0].x
+    _, test = build_data({**run.config, "packages": settings.packages})
+    said = " ".join(words_in(settings.texts[0]))
+    captions = getattr(test, "captions", ())
+    found = [i for i, each in enumerate(captions) if " ".join(words_in(each)) == said]
+    if not found:
+        raise ValueError(
+            f"No held-out image of the run has the caption {said!r}: give image=FILE, or the "
+            "prompt of one that is there."
+        )
+    return gather(part(test, torch.tensor(found)), settings.n).x
 
 
 def differing(trained: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
@@ -201,7 +257,7 @@ def by_observation(settings: SampleSettings, seen: Seen) -> tuple[Told, ...]:
 
 def start_of(t: float, run: Run) -> float:
     """The time that images are noised to; ValueError for one that is not on the way."""
-    sde = linear(run.model.sde, "task=edit", "take a run on a LinearSDE")
+    sde = linear(run.model.sde, "An edit", "take a run on a LinearSDE")
     if not sde.t_min < t <= sde.T:
         raise ValueError(
             f"start lies in ({sde.t_min:g}, {sde.T:g}], the times of the run's "

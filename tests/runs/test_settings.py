@@ -142,7 +142,10 @@ def test_what_may_be_left_open_may() -> None:
 
 def test_a_task_takes_what_is_its_own() -> None:
     for wrong, says in (
-        (["task=inpaint", "start=0.4"], "start=0.4 belongs to task=edit: leave it out"),
+        (
+            ["task=inpaint", "start=0.4"],
+            "start=0.4 belongs to task=edit and diffedit: leave it out",
+        ),
         (["task=edit", "start=x"], "start must be a number, but it is 'x'"),
         (["task=inpaint", "draws=0"], "draws must be a whole number >= 1, but it is 0"),
         (["task=inpaint", "seed=[1,2]", "n=2"], "With a task a seed is one number"),

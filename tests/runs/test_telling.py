@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 import sdegen as sg
 from sdegen.files import read_header, read_tensors
@@ -16,46 +14,12 @@ from sdegen.runs.folder import load_run
 from sdegen.runs.likelihood import evaluate_run
 from sdegen.runs.network import build_network
 from sdegen.runs.samples import sample_run
-from sdegen.runs.settings import EvaluateSettings, SampleSettings, read
+from sdegen.runs.settings import EvaluateSettings, read
 from sdegen.runs.train import train_run
 from sdegen.text import Words
+from tests.captioned import SAID, config_of, pictures, quiet, sampled
 from tests.cases import close, refused_with
 from tests.configs import composed
-
-SAID = ("dark", "light", "dark left", "light left", "light right", "dark right")
-
-
-def pictures(folder: Path, captions: tuple[str, ...] = SAID) -> Path:
-    """Grey images, two of each caption."""
-    folder.mkdir()
-    lines = []
-    for k, caption in enumerate(2 * captions):
-        Image.new("L", (4, 4), 20 * k).save(folder / f"{k:02}.png")
-        lines.append(json.dumps({"file_name": f"{k:02}.png", "text": caption}))
-    (folder / "metadata.jsonl").write_text("\n".join(lines))
-    return folder
-
-
-def config_of(data: Path, *more: str) -> dict[str, Any]:
-    """A tiny run's configuration."""
-    solvers = ("euler_maruyama", "ddpm", "heun", "ddim")
-    return composed(
-        "train", "experiment=captioned_digits", "data=image_folder", f"data.root={data}",
-        "data.size=4", "data.channels=1", "net.width=8", "net.mults=[1]", "net.attention=[0]",
-        "net.heads=2", "text.width=8", "train.steps=3", "train.batch_size=4", "train.log_every=1",
-        "evaluate.budgets=[2]", *(f"~evaluate.solvers.{each}" for each in solvers), "device=cpu",
-        *more,
-    )  # fmt: skip
-
-
-def quiet(*_: Any) -> None:
-    """Say nothing."""
-
-
-def sampled(run: Path, *more: str) -> Any:
-    """Settings of ``sdegen-sample``."""
-    usual = ("n=2", "nfe=2", "quality=false", "device=cpu")
-    return read(SampleSettings, composed("sample", f"run={run}", *usual, *more))
 
 
 @pytest.fixture(scope="module")
