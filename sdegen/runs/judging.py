@@ -126,9 +126,9 @@ def clip_of(
     *,
     net: Mapping[str, Any] | None = None,
     width: int = 32,
-    steps: int = 1000,
-    batch_size: int = 128,
-    lr: float = 1e-3,
+    steps: int = 1500,
+    batch_size: int = 64,
+    lr: float = 2e-3,
     seed: int = 0,
 ) -> CLIP:
     """The contrastive pair that a run's folder has, or one that is fitted now and put there,
@@ -146,7 +146,7 @@ def clip_of(
             "A contrastive pair needs a run that takes texts, but this one takes none: train one "
             "with text=words and data that have captions."
         )
-    whole("width", width), whole("batch_size", batch_size, 2)
+    whole("width", width), whole("steps", steps), whole("batch_size", batch_size, 2)
     asked = {"net": net, "width": width, "steps": steps, "batch_size": batch_size, "lr": lr}
     asked |= {"seed": seed}
     encoder, scaled = run.text, sigma_data_of(run)
