@@ -43,6 +43,7 @@ CONTENTS = """
 sampling
 guidance
 text
+clip
 inverse
 editing
 restoration

@@ -1,6 +1,7 @@
 """Models made of models: guidance with and without a classifier, thresholds, what is known."""
 
 from sdegen.guidance.classifier import Guided
+from sdegen.guidance.clip import CLIP, TextTower, as_token, on_sphere
 from sdegen.guidance.free import CFG, Contrast, Interval, Stepwise, cfgpp
 from sdegen.guidance.inpaint import Known
 from sdegen.guidance.inverse import (
@@ -22,6 +23,7 @@ from sdegen.guidance.wrapped import Strength, Wrapped
 
 __all__ = [
     "CFG",
+    "CLIP",
     "TV",
     "Average",
     "Blur",
@@ -46,8 +48,10 @@ __all__ = [
     "Stepwise",
     "Strength",
     "Style",
+    "TextTower",
     "Thresholded",
     "Wrapped",
+    "as_token",
     "cfgpp",
     "ddnm",
     "dps",
@@ -55,6 +59,7 @@ __all__ = [
     "jfps",
     "mcg",
     "mmps",
+    "on_sphere",
     "pigdm",
     "tmpd",
 ]

@@ -18,7 +18,7 @@ from sdegen.losses.dequantisation import dequantised
 from sdegen.losses.dsm import dsm_loss
 from sdegen.losses.exposure import exposed, perturbed
 from sdegen.losses.hybrid import hybrid_loss, variance_loss
-from sdegen.losses.judges import matched, noisy_ce
+from sdegen.losses.judges import contrastive, matched, noisy_ce
 from sdegen.losses.learned import Encoder, Learned
 from sdegen.losses.restoration import paired
 from sdegen.losses.times import (
@@ -51,6 +51,7 @@ __all__ = [
     "Superresolve",
     "Uncertainty",
     "Uncrop",
+    "contrastive",
     "dequantised",
     "dropped",
     "dsm_loss",

@@ -12,6 +12,7 @@ from sdegen.runs.telling import null_condition, without_text
 DROPPED = "sdegen.losses.dropped"
 ONCE = "sdegen.distill.GuidedOnce"
 JUDGED = "sdegen.runs.judging.classified"
+DESCRIBED = "sdegen.runs.judging.described"
 
 Guide = Callable[[Any], Any]
 """A model -> a model made of it."""
@@ -75,10 +76,10 @@ def wrapper(node: Mapping[str, Any], run: Run, packages: Sequence[str]) -> Guide
     if "without" in node:
         node = {**node, "without": null_of(node["without"], run)}
     made = build(node, packages)
-    if node["_target_"] != JUDGED:
+    if node["_target_"] not in (JUDGED, DESCRIBED):
         return made  # type: ignore[no-any-return]
     if not node.get("conditional"):
-        null_of(None, run)  # or there is no model without a class to guide
+        null_of(None, run)  # or there is no model without a condition to guide
     return made(run, packages)  # type: ignore[no-any-return]
 
 

@@ -1,4 +1,4 @@
-"""A run's own judge: a classifier of its noisy states, fitted once and kept in its folder."""
+"""A run's own judges, fitted once and kept in its folder: of classes, and of captions."""
 
 from __future__ import annotations
 
@@ -7,15 +7,25 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+from sdegen.checks import whole
+from sdegen.data import ArrayData
 from sdegen.files import load_weights, read_tensors, write_tensors
-from sdegen.guidance import Guided, Judge
-from sdegen.losses import low_discrepancy, noisy_ce, uniform_time
+from sdegen.guidance import CLIP, Encoder, Guided, Judge, Similarity, TextTower
+from sdegen.losses import contrastive, low_discrepancy, noisy_ce, uniform_time
+from sdegen.networks import MLP
 from sdegen.runs.build import build, build_data
 from sdegen.runs.folder import Run, in_memory, of_data
 from sdegen.runs.network import build_network
+from sdegen.text import encoded
 
 JUDGE = "judge.safetensors"
+PAIR = "clip.safetensors"
+
+DEEP = {"_target_": "sdegen.networks.Trunk", "width": 24, "mults": [1, 2, 2, 3], "attention": []}
+"""A trunk whose lowest pixels see the whole of small images, edges and all: captions say where
+something is, which a mean over places knows by these alone."""
 
 
 def classified(
@@ -63,58 +73,201 @@ def classified(
 
 def judge_of(run: Run, asked: Mapping[str, Any], packages: Sequence[str]) -> Judge:
     """The judge that a run's folder has, or one that is fitted now and put there, frozen."""
-    path, device = run.folder / JUDGE, run.model.device
-    config = {**run.config, "packages": list(packages)}
+
+    def train(judge: Judge) -> None:
+        data = training_data(run, packages)
+        device = next(judge.parameters()).device
+        x, y = data.x.to(device), data.y.to(device)
+
+        def loss(chosen: Tensor, times: Any) -> Tensor:
+            return noisy_ce(judge, x[chosen], y[chosen], times=times, draw=low_discrepancy)
+
+        fit(judge, len(x), loss, run, asked, packages)
+
+    return kept(run, JUDGE, asked, lambda: built(run, asked["net"], packages), train)
+
+
+def described(
+    run: Run,
+    packages: Sequence[str] = (),
+    *,
+    scale: float = 1.0,
+    conditional: bool = False,
+    **how: Any,
+) -> Callable[[Any], Guided]:
+    """What guides a run's model with texts towards these, by the run's contrastive pair.  Nichol
+    et al. (2022), GLIDE.
+
+    The pair is fitted to the training data and their captions at first, and kept in the run's
+    folder; other settings fit another one.
+
+    scale:       s of s grad exp(logit_scale) <f(x_t, t), g(text)>.
+    conditional: guide the model of the text, not the one without.
+    how:         the settings of ``clip_of``.
+
+    ValueError for a run without texts.
+    """
+    clip = clip_of(run, packages, **how)
+
+    def guide(model: Any) -> Guided:
+        told = {name: model.conditions[name] for name in ("tokens", "mask")}
+        free = model if conditional else model.given(mask=torch.zeros_like(told["mask"]))
+        with torch.no_grad():
+            target = clip.embed_text(**told)
+        strength = scale * clip.scale.item()
+        return Guided(free, Similarity(clip.image), strength, given={"target": target})
+
+    return guide
+
+
+def clip_of(
+    run: Run,
+    packages: Sequence[str] = (),
+    *,
+    net: Mapping[str, Any] | None = None,
+    width: int = 32,
+    steps: int = 1500,
+    batch_size: int = 64,
+    lr: float = 2e-3,
+    seed: int = 0,
+) -> CLIP:
+    """The contrastive pair that a run's folder has, or one that is fitted now and put there,
+    frozen. It reads captions as the run's text encoder tells them.
+
+    net:   a node of a network (x, t) -> features that takes ``out``; by default a ``Trunk`` of
+           four levels for images, and an ``MLP`` for vectors.
+    width: d, of an embedding.
+
+    ValueError for a run without texts or in latents, and for data of one caption alone.
+    """
+    of_data(run, "A contrastive pair")
+    if run.text is None:
+        raise ValueError(
+            "A contrastive pair needs a run that takes texts, but this one takes none: train one "
+            "with text=words and data that have captions."
+        )
+    whole("width", width), whole("steps", steps), whole("batch_size", batch_size, 2)
+    asked = {"net": net, "width": width, "steps": steps, "batch_size": batch_size, "lr": lr}
+    asked |= {"seed": seed}
+    encoder, scaled = run.text, sigma_data_of(run)
+
+    def make() -> CLIP:
+        image = judging_network(run, net, width, packages, DEEP)
+        if isinstance(image, MLP):  # whose output starts at zero, which has no direction
+            image.leave.reset_parameters()
+        return CLIP(Encoder(image, run.model.sde, sigma_data=scaled), TextTower(encoder, width))
+
+    def train(clip: CLIP) -> None:
+        data = training_data(run, packages)
+        if len(set(data.captions)) < 2:
+            raise ValueError(
+                "A contrastive pair tells captions apart, but the run's training data have "
+                f"{len(set(data.captions))}."
+            )
+        device = next(clip.parameters()).device
+        told, which = encoded(encoder, data.captions)
+        tokens, mask = (told[name].to(device) for name in ("tokens", "mask"))
+        x, which = data.x.to(device), which.to(device)
+        clip.text.fit(tokens, mask)  # type: ignore[operator]
+
+        def loss(chosen: Tensor, times: Any) -> Tensor:
+            at, how = which[chosen], {"times": times, "draw": low_discrepancy}
+            return contrastive(clip, x[chosen], tokens[at], mask[at], **how)
+
+        fit(clip, len(x), loss, run, asked, packages)
+
+    return kept(run, PAIR, asked, make, train)
+
+
+def kept(
+    run: Run,
+    name: str,
+    asked: Mapping[str, Any],
+    make: Callable[[], Any],
+    train: Callable[[Any], None],
+) -> Any:
+    """A network of a run, frozen: that of the file ``name`` in its folder, where it was made as
+    it is asked for; or a new one that is trained, and written there. Torch's own generator is left
+    as it was."""
+    path, device = run.folder / name, run.model.device
+    about = json.loads(json.dumps({**asked, "run": of_run(run)}))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(asked["seed"])
-        judge = built(run, asked["net"], packages).to(device)
-        about = json.loads(json.dumps({**asked, "run": of_run(run)}))
-        if path.is_file():
-            tensors, header = read_tensors(path)
-            if header == about:
-                load_weights(judge, tensors, path)
-                return judge.eval().requires_grad_(False)
-        fit(judge, config, asked)
-    judge = judge.eval().requires_grad_(False)
-    write_tensors(path, judge.state_dict(), about)
-    return judge
+        network = make().to(device)
+        tensors, header = read_tensors(path) if path.is_file() else ({}, None)
+        if header == about:
+            load_weights(network, tensors, path)
+        else:
+            train(network.train())
+    network = network.eval().requires_grad_(False)
+    if header != about:
+        write_tensors(path, network.state_dict(), about)
+    return network
 
 
 def of_run(run: Run) -> dict[str, Any]:
-    """What of a run decides its judge: other states, data or times have another one."""
-    names = ("sde", "data", "sigma_data", "loss")
-    kept = {name: run.config.get(name) for name in names}
-    return {**kept, "shape": list(run.shape), "classes": len(run.counts)}
+    """What of a run decides its judges: other states, data, times or captions have others."""
+    names = ("sde", "data", "sigma_data", "loss", *(["text"] if run.text else []))
+    found = {name: run.config.get(name) for name in names}
+    return {**found, "shape": list(run.shape), "classes": len(run.counts)}
+
+
+def sigma_data_of(run: Run) -> float:
+    """The scale of a run's data."""
+    return float(run.config.get("sigma_data", 0.5))
+
+
+def judging_network(
+    run: Run,
+    net: Mapping[str, Any] | None,
+    out: int,
+    packages: Sequence[str],
+    usual: Mapping[str, Any],
+) -> Any:
+    """A network of a run's states that makes ``out`` numbers of each: the node's, or an ``MLP``
+    for vectors and the ``usual`` one for others."""
+    if net is None:
+        net = {"_target_": "sdegen.networks.MLP"} if len(run.shape) == 1 else usual
+    return build_network({**net, "out": out}, packages, run.shape, 0)
 
 
 def built(run: Run, net: Mapping[str, Any] | None, packages: Sequence[str]) -> Judge:
     """A judge that knows nothing yet, told what the run's network is."""
-    usual = "sdegen.networks.MLP" if len(run.shape) == 1 else "sdegen.networks.Trunk"
-    node = {**(net or {"_target_": usual}), "out": len(run.counts)}
-    network = build_network(node, packages, run.shape, 0)
-    return Judge(network, run.model.sde, sigma_data=float(run.config.get("sigma_data", 0.5)))
+    trunk = {"_target_": "sdegen.networks.Trunk"}
+    network = judging_network(run, net, len(run.counts), packages, trunk)
+    return Judge(network, run.model.sde, sigma_data=sigma_data_of(run))
 
 
-def fit(judge: Judge, config: dict[str, Any], asked: Mapping[str, Any]) -> None:
-    """Fit a judge to the training data of a run, at the times that its model was trained at."""
+def training_data(run: Run, packages: Sequence[str]) -> ArrayData:
+    """A run's training data, or a fair part of them."""
+    return in_memory(build_data({**run.config, "packages": list(packages)})[0])
+
+
+def fit(
+    network: nn.Module,
+    n: int,
+    loss: Callable[[Tensor, Any], Tensor],
+    run: Run,
+    asked: Mapping[str, Any],
+    packages: Sequence[str],
+) -> None:
+    """Fit a judge by a loss of some of n data, by their places, at the times that the run's model
+    was trained at."""
     from tqdm import tqdm
 
-    data = in_memory(build_data(config)[0])
-    device, node = next(judge.parameters()).device, times_in(config["loss"])
-    x, y = data.x.to(device), data.y.to(device)
-    times = build(node, config["packages"]) if node else uniform_time
-    optimizer = torch.optim.AdamW(judge.train().parameters(), lr=asked["lr"])
+    node, device = times_in(run.config["loss"]), next(network.parameters()).device
+    times = build(node, packages) if node else uniform_time
+    optimizer = torch.optim.AdamW(network.parameters(), lr=asked["lr"])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, asked["steps"])
     with tqdm(range(asked["steps"]), desc="judge", leave=False) as bar:
         for k in bar:
-            chosen = torch.randint(len(x), (asked["batch_size"],)).to(device)
-            loss = noisy_ce(judge, x[chosen], y[chosen], times=times, draw=low_discrepancy).mean()
+            value = loss(torch.randint(n, (asked["batch_size"],)).to(device), times).mean()
             optimizer.zero_grad()
-            loss.backward()
+            value.backward()
             optimizer.step()
             schedule.step()
             if not k % 50:
-                bar.set_postfix(loss=f"{loss.item():.3f}")
+                bar.set_postfix(loss=f"{value.item():.3f}")
 
 
 def times_in(loss: Any) -> Any:

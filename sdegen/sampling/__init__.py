@@ -1,6 +1,7 @@
 """From noise to data: plans, the loop, who chooses a solver, published recipes, CUDA graphs."""
 
 from sdegen.sampling import recipes
+from sdegen.sampling.best import best_of
 from sdegen.sampling.captured import Captured
 from sdegen.sampling.choice import Chooser, Recommended
 from sdegen.sampling.citing import cite
@@ -23,6 +24,7 @@ __all__ = [
     "Watch",
     "Way",
     "cascade",
+    "best_of",
     "cite",
     "progress",
     "recipes",

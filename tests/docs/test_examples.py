@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 import sdegen as sg
 from tests.cases import ROOT, close, normal
+from tests.processes import typed
 
 PATH = ROOT / "examples" / "critically_damped.py"
 
@@ -139,3 +141,20 @@ def test_digits_are_told_from_what_is_none() -> None:
     areas = module.main(steps=60, n=16)
     assert areas["shuffled digits"] > 0.9 and areas["photo patches"] > 0.75
     assert 0.4 < areas["digits"] < 0.5  # a picture is not less likely than itself
+
+
+@pytest.mark.slow
+def test_unclip_runs(tmp_path: Path) -> None:
+    """On a run that has learned nothing: shares of the right caption that are no better than that,
+    and a picture."""
+    few = ["net.width=8", "net.heads=2", "text.width=8", "train.steps=1", "evaluate.budgets=[2]"]
+    done = typed("train", "experiment=captioned_digits", *few, "device=cpu", cwd=tmp_path)
+    assert done.code == 0, done.err
+    spec = importlib.util.spec_from_file_location("unclip", PATH.parent / "unclip.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    run = str(tmp_path / "outputs" / "captioned_digits")
+    shares = module.main(run, steps=2, n=8, folder=str(tmp_path))
+    assert len(shares) == 13 and all(0 <= share <= 1 for share in shares.values())
+    assert shares["retrieved, test"] < 0.1 and (tmp_path / "unclip.png").is_file()

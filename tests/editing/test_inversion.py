@@ -25,7 +25,7 @@ from sdegen.editing import (
 from sdegen.editing.prompt import Maps, keeping
 from sdegen.guidance import CFG
 from sdegen.networks import UNet
-from sdegen.networks.attention import Tokens
+from sdegen.networks.tokens import Tokens
 from sdegen.text import NO_TEXT
 from tests.captioned import FROM, SDE, SHAPE, TO, WORDS, captioned, told
 from tests.cases import Plain, close, normal, refused

@@ -11,6 +11,7 @@ import torch
 import sdegen as sg
 from sdegen.files import read_header, read_tensors
 from sdegen.runs.folder import load_run
+from sdegen.runs.judging import described
 from sdegen.runs.likelihood import evaluate_run
 from sdegen.runs.network import build_network
 from sdegen.runs.samples import sample_run
@@ -68,6 +69,23 @@ def test_texts_are_drawn_in_turn_and_guided(run: Path) -> None:
     guided = sg.guidance.CFG(model, 3.0, without={"mask": False})
     by_hand = sg.sample(guided, (4, 1, 4, 4), solver=sg.DPMSolverPP(2), nfe=2, seed=0)
     close(by_hand, tensors["x"], atol=1e-5)
+
+
+def test_a_pair_that_is_fitted_guides_to_texts(run: Path) -> None:
+    how = ['prompt=["dark right","left dark"]', "guidance=clip", "guidance.steps=2"]
+    made = sample_run(sampled(run, *how, "guidance.scale=3", "name=clip"), quiet)
+    assert made is not None and (run / "clip.safetensors").is_file()
+    found = load_run(run, [], "cpu")
+    assert found.text is not None
+    told = found.text(["dark right", "left dark"] * 2)
+    guided = described(found, scale=3.0, steps=2)(found.model.given(**told))
+    by_hand = sg.sample(guided, (4, 1, 4, 4), solver=sg.DPMSolverPP(2), nfe=2, seed=0)
+    close(by_hand, read_tensors(made.folder / "samples.safetensors")[0]["x"], atol=1e-5)
+    free = sample_run(sampled(run, *how, "guidance.scale=0", "name=free"), quiet)
+    assert free is not None
+    null = found.model.given(**told).given(mask=torch.zeros_like(told["mask"]))
+    by_hand = sg.sample(null, (4, 1, 4, 4), solver=sg.DPMSolverPP(2), nfe=2, seed=0)
+    close(by_hand, read_tensors(free.folder / "samples.safetensors")[0]["x"], atol=1e-6)
 
 
 def test_a_file_of_texts_and_a_negative_one(run: Path, tmp_path: Path) -> None:
