@@ -59,6 +59,11 @@ class Degradation(ABC):
         """Names of the numbers that a model is told beside it."""
         return ()
 
+    @property
+    def free(self) -> tuple[str, ...]:
+        """Settings that are a sample's alone, and may differ from those of the training."""
+        return ()
+
     @abstractmethod
     def operator(self, x0: Tensor, hole: Tensor | None) -> Operator | None:
         """A, where what is seen is A x0 and no more; None where it is not linear."""
@@ -221,6 +226,11 @@ class Superresolve(Degradation):
     def numbers(self) -> tuple[str, ...]:
         """``augment``, where there may be noise."""
         return ("augment",) if self.augment else ()
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """``level``."""
+        return ("level",)
 
     def __call__(
         self, x0: Tensor, generator: torch.Generator | None = None

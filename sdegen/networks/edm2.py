@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdegen.checks import whole
+from sdegen.networks.embedding import OTHERS
 from sdegen.networks.layers import refuse_levels, refuse_misfits, refuse_sizes, with_beside
 from sdegen.networks.magnitude import (
     POOL,
@@ -92,7 +93,14 @@ class EDM2(nn.Module):
         **numbers: Tensor | float,
     ) -> Tensor:
         refuse_misfits(x.shape, self.channels, self.dims, self.multiple, "fewer mults")
-        put_back(self)
+        if self.training:
+            put_back(self)
+        # As None tokens and edits are those of networks that take some.
+        numbers = {k: v for k, v in numbers.items() if k not in OTHERS or v is not None}
+        if strange := numbers.keys() & {*OTHERS}:
+            raise ValueError(
+                f"EDM2 takes no {', '.join(sorted(strange))}: take net=unet, or leave it out."
+            )
         e = self.conditioning(t, y, len(x), numbers)
         seen: list[Tensor] = []
         h = with_beside(x, c, self.beside)

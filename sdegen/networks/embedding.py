@@ -155,6 +155,10 @@ class Told(nn.Module, ABC):
         spread = {}
         for name in self.numbers:
             value = given.get(name, 0.0)
+            if isinstance(value, bool) or not isinstance(value, Tensor | float | int):
+                raise ValueError(
+                    f"{name} is {value!r}, expected a number, or one for each sample."
+                )
             if isinstance(value, Tensor) and value.shape not in ((), t.shape):
                 raise ValueError(
                     f"{name} has shape {tuple(value.shape)}, expected () or ({len(t)},): a number "

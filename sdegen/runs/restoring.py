@@ -38,11 +38,11 @@ class Seen:
     augment: Tensor | None = None
 
     @classmethod
-    def of(cls, task: Degradation, images: ArrayData) -> Seen:
+    def of(cls, task: Degradation, images: ArrayData, seed: int = 0) -> Seen:
         """Of each image what a generator of its own draws."""
         x0 = images.x
         parts = [
-            task(x0[i : i + 1], torch.Generator().manual_seed(seed_of(0, i)))
+            task(x0[i : i + 1], torch.Generator().manual_seed(seed_of(seed, i)))
             for i in range(len(x0))
         ]
         c = torch.cat([part.c for part in parts])
@@ -205,8 +205,8 @@ def as_shown(x: Tensor, shape: Sequence[int], path: Path, task: Degradation | No
     """
     if list(x.shape) == list(shape):
         return x[None]
-    if isinstance(task, Superresolve) and x.ndim == 4:
-        lifted = Average(task.k).pinv(x)
+    if isinstance(task, Superresolve) and x.ndim in (3, 4):
+        lifted = Average(task.k).pinv(x if x.ndim == 4 else x[None])
         x = lifted if list(lifted.shape[1:]) == list(shape) else x
     if list(x.shape[1:]) != list(shape):
         raise ValueError(

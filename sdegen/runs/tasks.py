@@ -148,7 +148,8 @@ def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | R
             f"The run was trained for task={task_name(trained)}, not for task={ours}: give "
             "its own task, or a run that was trained for none."
         )
-    if trained is not None and (others := differing(trained, settings.task)):
+    free = () if trained is None else built(settings).free
+    if trained is not None and (others := differing(trained, settings.task, free)):
         raise ValueError(
             f"The run was trained for another task={ours}: give {' '.join(others)}, as it was, or "
             "a run that was trained for none."
@@ -167,7 +168,7 @@ def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | R
     start = None
     if ours == EDIT:
         start = start_of(build(settings.task, settings.packages).start, run)
-    task = None if ours == EDIT else build_task(settings.task, settings.packages)
+    task = None if ours == EDIT else built(settings)
     images, originals = images_of(settings, run, task)
     kept = images.x[0].numpy().tobytes()
     content = kept if settings.image is None else Path(settings.image).read_bytes()
@@ -176,7 +177,14 @@ def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | R
     if start is not None:
         return Job(images.x, labels, settings.draws or 1, None, (), (), start, origin)
     assert task is not None
-    seen = Seen.of(task, images)
+    if task.numbers and not originals and settings.task.get("level") is None:
+        raise ValueError(
+            "Between the stages of a cascade there is as much noise as task.level says, up to "
+            f"task.augment = {settings.task['augment']:g}: give it, as task.level=0.1."
+        )
+    # Noise between stages is a sample's, what a task hides an image's own.
+    seed = settings.seed if task.numbers and isinstance(settings.seed, int) else 0
+    seen = Seen.of(task, images, seed)
     inner: tuple[Told, ...] = () if trained is None else (seen.told,)
     outer: tuple[Told, ...] = () if seen.hole is None else (told_hole(seen),)
     if trained is None:
@@ -186,10 +194,6 @@ def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | R
         seen = seen.through(noise_of(observed))
     exact = not observed or noise_of(observed) == 0
     return Job(images.x, labels, draws, seen, inner, outer, None, origin, exact, originals)
-
-
-FREE = "level"
-"""The setting of a task that is its samples' alone."""
 
 
 def reworded(settings: SampleSettings, run: Run) -> Rewording:
@@ -228,9 +232,19 @@ def described(settings: SampleSettings, run: Run) -> Tensor:
     return gather(part(test, torch.tensor(found)), settings.n).x
 
 
-def differing(trained: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """What a task must be told to be the one that a run was trained for, as overrides."""
-    mine = [name for name in {**trained, **asked} if name != FREE]
+def built(settings: SampleSettings) -> Degradation:
+    """The settings' task, which hides something."""
+    task = build_task(settings.task, settings.packages)
+    assert task is not None
+    return task
+
+
+def differing(
+    trained: Mapping[str, Any], asked: Mapping[str, Any], free: Sequence[str] = ()
+) -> list[str]:
+    """What a task must be told to be the one that a run was trained for, as overrides; free: what
+    may differ."""
+    mine = [name for name in {**trained, **asked} if name not in free]
     # A run that came before a setting is one without it: 0 and null are nothing.
     names = [name for name in mine if (trained.get(name) or None) != (asked.get(name) or None)]
     return [f"task.{name}={trained.get(name)}" for name in names]

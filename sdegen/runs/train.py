@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -164,8 +164,20 @@ def with_task(config: dict[str, Any]) -> dict[str, Any]:
     task = config.get("task")
     if not task:  # as of runs before there were any
         return {name: value for name, value in config.items() if name != "task"}
+    for name in free_of(config):
+        if task.get(name) is not None:
+            raise ValueError(
+                f"task.{name} is of sdegen-sample: what is trained has all there are. Leave it "
+                "out."
+            )
     loss = {"_target_": "sdegen.losses.paired", "_partial_": True, "degrade": task}
     return {**config, "loss": {**loss, "loss": config["loss"]}}
+
+
+def free_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Settings of a configuration's task that are a sample's alone."""
+    task = build_task(config["task"], config["packages"])
+    return () if task is None else task.free
 
 
 def begins(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from sdegen.checks import accepted, number, whole
 from sdegen.noise.source import Seeded
 from sdegen.sampling.march import Solution, solve
-from sdegen.sampling.plan import HOW
+from sdegen.sampling.plan import HOW, Plan
 
 
 def noised(c: Tensor, s: Tensor | float, z: Tensor) -> Tensor:
@@ -62,7 +61,7 @@ def cascade(stages: Sequence[Stage], n: int, *, seed: int = 0) -> list[Solution]
     Raises ValueError for stages that do not fit, before the first is sampled.
     """
     whole("n", n)
-    refuse_misfits(stages)
+    refuse_misfits(stages, n)
     found = list[Solution]()
     for k, stage in enumerate(stages):
         noise, model = Seeded(seed).stream(f"stage {k}"), stage.model
@@ -77,19 +76,29 @@ def cascade(stages: Sequence[Stage], n: int, *, seed: int = 0) -> list[Solution]
     return found
 
 
-def refuse_misfits(stages: Sequence[Stage]) -> None:
-    """ValueError for no stages, a first one that is told something, others that are not, and a
-    condition of another space than its stage's samples."""
+def refuse_misfits(stages: Sequence[Stage], n: int) -> None:
+    """ValueError for no stages, a first one that is told something, others that are not, a
+    condition of another space than its stage's samples, and whatever a stage's plan or network
+    refuses: each is called once, with a sample of zeros."""
     if not stages or [s.lift is None for s in stages] != [k == 0 for k in range(len(stages))]:
         raise ValueError(
             "A cascade begins with one stage without lift, and every stage after it has one."
         )
-    for before, stage in pairwise(stages):
-        assert stage.lift is not None
-        c = stage.lift(torch.zeros(1, *before.shape))
-        if c.shape[2:] != torch.Size(stage.shape[1:]):
-            raise ValueError(
-                f"A stage makes samples of shape {tuple(stage.shape)}, but the one before it has "
-                f"{tuple(before.shape)}, which lift makes a condition of {tuple(c.shape[1:])}: "
-                "their sides must be the same."
-            )
+    made = torch.empty(0)
+    for stage in stages:
+        model = stage.model
+        if stage.lift is not None:
+            c = stage.lift(made)
+            if c.shape[2:] != torch.Size(stage.shape[1:]):
+                raise ValueError(
+                    f"A stage makes samples of shape {tuple(stage.shape)}, but the one before it "
+                    f"has {tuple(made.shape[1:])}, which lift makes a condition of "
+                    f"{tuple(c.shape[1:])}: their sides must be the same."
+                )
+            told = {} if stage.augment is None else {"augment": stage.augment}
+            model = model.given(c=c, **told)
+        plan = Plan.of(model, (n, *stage.shape), **stage.how)
+        kind = torch.promote_types(model.dtype or torch.get_default_dtype(), torch.float32)
+        made = torch.zeros(n, *stage.shape, dtype=kind, device=model.device)
+        one = torch.zeros(1, dtype=torch.int64)
+        model.take(one).output(made[:1], plan.walk[0])

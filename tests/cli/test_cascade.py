@@ -17,6 +17,7 @@ from tests.processes import typed
 
 TASK = ["experiment=digits", "conditional=false", "task=superresolve", "task.augment=0.5"]
 TINY = ["net.width=8", "net.heads=2", "train.steps=2", "train.batch_size=4", "device=cpu"]
+LEVEL = "task.level=0"
 FEW = ["solver=ddim", "nfe=3", "draws=1", "device=cpu", "quality=false", "task=superresolve"]
 
 
@@ -59,9 +60,13 @@ def test_held_out_images_are_measured(upsampler: Path) -> None:
     [
         (["task.augment=0.5", "task.level=0.7"], "level lies in"),
         (["task.augment=0.3"], "task.augment=0.5"),
-        (["task.augment=0.5", "image=other.safetensors"], "holds y, and no samples x"),
-        (["task.augment=0.5", "image=wide.safetensors"], "resize or convert"),
-        (["task.augment=0.5", "image=none.safetensors"], "none.safetensors"),
+        (["task.augment=0.5", "image=samples.safetensors"], "task.level=0.1"),
+        (
+            ["task.augment=0.5", LEVEL, "image=other.safetensors"],
+            "holds y, and no samples x",
+        ),
+        (["task.augment=0.5", LEVEL, "image=wide.safetensors"], "resize or convert"),
+        (["task.augment=0.5", LEVEL, "image=none.safetensors"], "none.safetensors"),
     ],
 )
 def test_what_does_not_fit_is_refused(upsampler: Path, how: list[str], words: str) -> None:
@@ -70,3 +75,9 @@ def test_what_does_not_fit_is_refused(upsampler: Path, how: list[str], words: st
     code, out, err = typed("sample", "run=outputs/up", *FEW, *how, cwd=upsampler)
     assert code and words in out + err
     assert "Traceback" not in err
+
+
+def test_the_noise_between_is_a_samples_alone(upsampler: Path) -> None:
+    code, out, err = typed("train", *TASK, "task.level=0.1", "name=no", *TINY, cwd=upsampler)
+    assert code and "task.level is of sdegen-sample" in out + err
+    assert not any((upsampler / "outputs" / "no").iterdir())

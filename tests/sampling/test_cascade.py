@@ -152,3 +152,45 @@ def test_what_cannot_be_is_refused(call: Any, words: str) -> None:
 def test_stages_take_what_solve_takes_but_a_seed() -> None:
     with pytest.raises(TypeError, match="seed"):
         replace(stages(None)[0], how={"seed": 1})
+
+
+class Counting(torch.nn.Module):
+    """A network that counts its calls, of batches of more than one."""
+
+    calls = 0
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        self.calls += len(x) > 1
+        return 0 * x
+
+
+@pytest.mark.parametrize(
+    ("net", "shape", "how"),
+    [
+        (UNet(1, width=8, heads=2), (1, 4, 4), {"nfe": 2}),  # sees nothing beside
+        (UNet(1, width=8, heads=2, beside=1), (1, 4, 4), {"nfe": 2}),  # is not told the noise
+        (UNet(1, width=8, heads=2, beside=1, numbers=["augment"]), (2, 4, 4), {"nfe": 2}),
+        (UNet(1, width=8, heads=2, beside=1, numbers=["augment"]), (1, 4, 4), {"nfe": 0}),
+    ],
+)
+def test_a_misfit_is_refused_before_the_first_stage_is_sampled(
+    net: UNet, shape: tuple[int, ...], how: dict[str, Any]
+) -> None:
+    counting = Counting()
+    first = Stage(sg.ScoreModel(counting, SDE, module=counting), (1, 2, 2), {"nfe": 2})
+    second = Stage(sg.ScoreModel(net, SDE), shape, how, Average(2).pinv, 0.1)
+    with pytest.raises(ValueError):
+        cascade([first, second], 3)
+    assert not counting.calls
+
+
+def test_stages_may_be_of_float64() -> None:
+    """What lifts them too."""
+
+    def net(beside: int) -> UNet:
+        return UNet(1, dims=1, width=8, heads=2, beside=beside).double()
+
+    lift, how = torch.nn.Conv1d(1, 1, 1).double(), {"nfe": 2}
+    first = Stage(sg.ScoreModel(net(0), SDE), (1, 2), how)
+    second = Stage(sg.ScoreModel(net(1), SDE), (1, 2), how, lift)
+    assert [each.x.dtype for each in cascade([first, second], 2)] == [torch.float64] * 2
