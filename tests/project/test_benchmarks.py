@@ -339,6 +339,8 @@ def test_the_tables_of_variances_are_the_record() -> None:
     said = bench("variances", "--table").split("\n\n")
     tables = [each.strip() for each in said if each.startswith("|")]
     page = (ROOT / "docs" / "few-steps.md").read_text()
-    assert len(tables) == 3 and all(each in page for each in tables)
-    for each in json.loads((BENCHMARKS / "variances.json").read_text())["mixture"]["wished"]:
+    assert len(tables) == 4 and all(each in page for each in tables)
+    kept = json.loads((BENCHMARKS / "variances.json").read_text())
+    assert kept.keys() == {"mixture", "digits", "hybrid"}
+    for each in (*kept["mixture"]["wished"], *kept["hybrid"]["wished"]):
         assert each["met"] == (each["found"] <= each["at most"])
