@@ -32,7 +32,7 @@ from sdegen.editing import (
 )
 from sdegen.editing.pairs import both
 from sdegen.guidance import CFG
-from sdegen.metrics import DigitJudge
+from sdegen.metrics import DigitJudge, words_right
 from sdegen.plots import save_trajectory
 from sdegen.runs.folder import load_run
 from sdegen.runs.telling import Prompts
@@ -137,6 +137,7 @@ def main(
         "scale": scale,
         "captions": [[a, b] for a, b in zip(asked[:6], to[:6], strict=True)],
         "step": found.step,
+        "captions right": words_right(judge(source), asked),
         "rows": rows,
         "hardware": f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
         "torch": torch.__version__,

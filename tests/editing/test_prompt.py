@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from sdegen.editing import (
     replacement,
     reweighting,
 )
+from sdegen.editing.words import common
 from sdegen.guidance import CFG, Contrast, Thresholded
 from sdegen.networks import Place, UNet
 from sdegen.networks.attention import attend
@@ -179,6 +181,20 @@ def test_words_are_found() -> None:
     c = reweighting("a red, a blue", {"A": 2.0, "blue": 0.0}, before=1)
     assert c.tolist() == [[1, 2, 1, 2, 0]]
     assert marking("a red, a blue", "red blue").tolist() == [[False, True, False, True]]
+
+
+def test_words_that_are_kept_are_as_many_as_can_be() -> None:
+    """Beside every choice of words, of short captions with words that come again."""
+    for k in range(20):
+        letters = torch.randint(0, 3, (9,), generator=torch.Generator().manual_seed(k)).tolist()
+        one, two = ([chr(97 + c) for c in some] for some in (letters[:5], letters[5:]))
+        kept = common(one, two)
+        assert all(one[i] == two[j] for i, j in kept)
+        assert all(a < c and b < d for (a, b), (c, d) in pairwise(kept))
+        some = {each for n in range(5) for each in combinations(one, n)}
+        assert len(kept) == max(len(each) for each in some if each in set(
+            each for n in range(5) for each in combinations(two, n)
+        ))  # fmt: skip
 
 
 def test_the_softmax_of_an_edit_is_the_fused_kernels() -> None:

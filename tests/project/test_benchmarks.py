@@ -186,6 +186,23 @@ def test_pipeline_ratios_are_those_of_the_page() -> None:
     assert all(abs(ours[calls] / same[calls] - 1) < 0.02 for calls in ours)
 
 
+def test_edits_are_those_of_the_page() -> None:
+    """docs/editing.md: the colour is right and the shape stays, to 0.8 of overlap."""
+    kept = {
+        row["edit"]: row for row in json.loads((BENCHMARKS / "editing.json").read_text())["rows"]
+    }
+    page = (ROOT / "docs" / "editing.md").read_text(encoding="utf-8")
+    shares = ("colour right", "size kept", "digit kept", "place kept")
+    for name, row in kept.items():
+        if row["overlap"] < 1:  # of a picture with itself nothing is said
+            cells = " | ".join(f"{row[each]:.2f}" for each in shares)
+            assert f"| {name} | {cells} | {row['overlap']:.3f} |" in page
+    p2p = kept["Prompt-to-Prompt, until 2, of places 0.0"]
+    diffedit, other = kept["DiffEdit, threshold 0.25"], kept["samples of the other caption"]
+    assert min(p2p["overlap"], diffedit["overlap"]) >= 0.8 > other["overlap"]
+    assert p2p["colour right"] == diffedit["colour right"] == 1
+
+
 @pytest.mark.slow
 def test_control(tmp_path: Path) -> None:
     """Kept figures: RePaint beats plain imputation tenfold; classes, likeness and cures grow."""
