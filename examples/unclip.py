@@ -32,20 +32,18 @@ from sdegen.text import NO_TEXT, Encoder
 
 
 def learned(
-    model: sg.ScoreModel,
-    x: Tensor,
-    told: Tensor,
-    sigma_data: float,
-    steps: int,
-    batch: int = 64,
-    lr: float = 2e-3,
+    model: sg.ScoreModel, x: Tensor, told: Tensor, mean: float, steps: int, batch: int
 ) -> sg.ScoreModel:
-    """A model of x (n, *) that is told embeddings (n, d), and now and then none."""
-    weighting, times = EDMWeighting(sigma_data), LogNormalTime()
+    """A model of x (n, *) that is told embeddings (n, d), and now and then none.
+
+    mean: of ln(sigma / alpha), where it is trained most: what a text decides of 32 coordinates is
+    seen at more noise than what an embedding decides of a picture.
+    """
+    weighting, times = EDMWeighting(float(x.std())), LogNormalTime(mean)
     dsm = partial(sg.dsm_loss, weighting=weighting, times=times, draw=low_discrepancy)
     loss = partial(dropped, loss=dsm, p=0.1, without=NO_TEXT)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps + 1)
     for _ in range(steps):
         at = torch.randint(len(x), (batch,))
         optimizer.zero_grad()
@@ -67,10 +65,11 @@ class UnCLIP:
         sde, d, s = clip.sde, z.shape[1], float(data.x.std())
         tower = Transformer(d, 128, 3, 4, patch=1, dims=1, token_width=d, length=1)
         prior = sg.ScoreModel(tower, sde, "x0", time="c_noise", sigma_data=1.0)
-        self.prior = learned(prior, z[..., None], self.of_texts(data.captions), 1.0, steps, 256)
+        z_t = self.of_texts(data.captions)
+        self.prior = learned(prior, z[..., None], z_t, 0.3, steps, 64)
         unet = UNet(3, 24, mults=(1, 2, 2), attention=(1, 2), token_width=d, length=1)
         decoder = sg.ScoreModel(unet, sde, "edm", sigma_data=s)
-        self.decoder = learned(decoder, data.x, z, s, steps)
+        self.decoder = learned(decoder, data.x, z, -1.2, steps, 32)
 
     @torch.no_grad()
     def of_texts(self, captions: list[str]) -> Tensor:
@@ -128,7 +127,7 @@ def main(run: str, steps: int = 1500, n: int = 160, folder: str = "outputs") -> 
     picked = torch.randperm(len(test))[:n]
     originals, asked = test.x[picked], [test.captions[k] for k in picked.tolist()]
     z, x_T = un.taken_apart(originals)
-    x, others = un.pictures(z_i), un.variations(z, x_T, eta=1.0)
+    x, others = un.pictures(z_i), un.variations(z, x_T, eta=0.5)
     for name, made, of in (("pictures of texts", x, some), ("variations", others, asked)):
         for part, share in words_right(judge(made), of).items():
             figures[f"{name}, {part}"] = share
