@@ -45,7 +45,8 @@ def main(
         rows.append({"name": name, **more, "sliced": float(w2), **words_right(judge(x), asked)})
         print(rows[-1], flush=True)
 
-    add("real pictures", data.x[others])
+    floor = sliced_wasserstein(data.x[others].flatten(1), real.flatten(1))
+    rows.append({"name": "other real pictures", "sliced": float(floor)})
     how = {"nfe": 2 * steps}
     add("one model", sg.sample(told(whole, asked, scale), (n, *whole.shape), seed=0, **how), **how)
     A = Average(2)

@@ -86,7 +86,11 @@ def main() -> None:
         )
     for seed in given.seeds:
         for name in given.ways:
-            if any(c["way"] == name and c["seed"] == seed for c in found["cells"]):
+            way = WAYS[name]
+            same = [c for c in found["cells"] if c["way"] == name]
+            if not way.train and way.tuned is None and same:
+                continue  # nothing is trained: another seed would be the same again
+            if any(c["seed"] == seed for c in same):
                 continue
             found["cells"] += cells(name, seed, given)
             found |= {
@@ -156,7 +160,7 @@ def rows_of(samples: Path, label: str, draw: int) -> tuple[dict[str, Any], dict[
 
 
 def table(found: dict[str, Any]) -> Iterator[str]:
-    """Means over trainings and draws, with standard errors of the means over trainings."""
+    """Means, and their standard errors, one line for each way."""
     floor = found["cells"][0]["floor"]
     yield "| | seconds | Frechet at " + " | ".join(map(str, BUDGETS)) + " | sliced W2 at 1 | 4 |"
     yield "|---" * (len(BUDGETS) + 4) + "|"
@@ -172,10 +176,17 @@ def table(found: dict[str, Any]) -> Iterator[str]:
 
 
 def mean_of(cells: Sequence[dict[str, Any]], calls: int, what: str, digits: int) -> str:
-    """A cell of the table: mean and standard error over every draw and training."""
-    values = [c[what] for c in cells if c["budget"] == calls]
-    if not values:
+    """A cell of the table: the mean, and its standard error over trainings, each the mean of its
+    draws; of one training, or of none, over draws."""
+    here = [c for c in cells if c["budget"] == calls]
+    if not here:
         return ""
+    by_seed: dict[int, list[float]] = {}
+    for cell in here:
+        by_seed.setdefault(cell["seed"], []).append(cell[what])
+    values = [statistics.mean(each) for each in by_seed.values()]
+    if len(values) == 1:
+        values = [cell[what] for cell in here]
     error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
     return f"{statistics.mean(values):.{digits}f} ± {error:.{digits}f}"
 
