@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import sdegen as sg
 from sdegen.data import captioned_digits
-from sdegen.guidance import CLIP, as_token, on_sphere
+from sdegen.guidance import CFG, CLIP, as_token, on_sphere
 from sdegen.likelihood import slerp
 from sdegen.losses import EDMWeighting, LogNormalTime, dropped, low_discrepancy
 from sdegen.metrics import DigitJudge, words_right
@@ -88,8 +88,8 @@ class UnCLIP:
 
     def pictures(self, z: Tensor, seed: int = 0) -> Tensor:
         """x (n, 3, 16, 16) of embeddings."""
-        told = self.decoder.given(**as_token(z))
-        return sg.sample(told, (len(z), 3, 16, 16), nfe=20, seed=seed)
+        guided = CFG(self.decoder.given(**as_token(z)), 2.0, without=NO_TEXT)
+        return sg.sample(guided, (len(z), 3, 16, 16), nfe=40, seed=seed)
 
     @torch.no_grad()
     def taken_apart(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,6 +109,7 @@ def main(run: str, steps: int = 1500, n: int = 160, folder: str = "outputs") -> 
     found = load_run(Path(run), [], "cpu")
     assert found.text is not None
     un, judge = UnCLIP(clip_of(found, steps=steps), found.text, steps), DigitJudge()
+    torch.manual_seed(0)
     test, novel = captioned_digits("test"), captioned_digits("novel")
     every = sorted({*test.captions, *novel.captions})
     figures, z_every = dict[str, float](), un.of_texts(every)
@@ -127,7 +128,7 @@ def main(run: str, steps: int = 1500, n: int = 160, folder: str = "outputs") -> 
     picked = torch.randperm(len(test))[:n]
     originals, asked = test.x[picked], [test.captions[k] for k in picked.tolist()]
     z, x_T = un.taken_apart(originals)
-    x, others = un.pictures(z_i), un.variations(z, x_T, eta=0.5)
+    x, others = un.pictures(z_i), un.variations(z, x_T, eta=0.25)
     for name, made, of in (("pictures of texts", x, some), ("variations", others, asked)):
         for part, share in words_right(judge(made), of).items():
             figures[f"{name}, {part}"] = share
