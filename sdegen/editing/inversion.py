@@ -13,7 +13,7 @@ from sdegen.checks import accepted, number, whole
 from sdegen.editing.pairs import Paired, both
 from sdegen.editing.prompt import told
 from sdegen.guidance.free import CFG, step_at
-from sdegen.guidance.wrapped import Wrapped
+from sdegen.guidance.wrapped import Wrapped, strength_of
 from sdegen.likelihood.flow import check_ends, flow_plan
 from sdegen.likelihood.ground import check_data, states_at
 from sdegen.model.denoiser import Denoiser, cost_of
@@ -45,10 +45,11 @@ def direct_inversion(
     model: unguided, as the flow that the states are of.  how: as ``encode``'s; the steps are the
     pair's, nfe what one way down spends on a sample. float64 but for the networks, as there.
 
-    ValueError for what is no pair, two SDEs, and an SDE without marginals.
+    ValueError for what is no pair, two SDEs, an SDE without marginals, and a guided model.
     """
     accepted("direct_inversion", how, WAY)
     pair = check_pair(pair, model, "direct_inversion")
+    refuse_guided(model, "direct_inversion")
     with torch.no_grad():
         check_data(model, x)
         plan = flow_plan(pair, both(x), how)
@@ -57,7 +58,8 @@ def direct_inversion(
         found = iter(targets)
 
         def corrected(step: Step) -> Step:
-            return step._replace(x=torch.stack([next(found), step.x[:, 1]], 1))
+            first = next(found)
+            return step._replace(x=torch.stack([first, pair.outside(first, step.x[:, 1])], 1))
 
         end = followed(plan, both(z), corrected)
     kept, changed = end.unbind(1)
@@ -72,6 +74,15 @@ def check_pair(pair: Paired, model: Denoiser, who: str) -> Paired:
     if pair.sde != model.sde:
         raise ValueError(f"{who} is of models on one SDE, not {model.sde} and {pair.sde}.")
     return pair
+
+
+def refuse_guided(model: Denoiser, who: str) -> None:
+    """ValueError for a guided model, whose flow does not lead back where it came from."""
+    if (strength := strength_of(model)) != 1.0:
+        raise ValueError(
+            f"{who} encodes without guidance, but this model is guided with {strength:g}: give "
+            "the one inside."
+        )
 
 
 def encoded(plan: Plan, model: Denoiser, x: Tensor) -> list[Tensor]:
@@ -214,6 +225,7 @@ def null_text(
     """
     whole("iterations", iterations, 0), number("rate", rate, 0), number("tolerance", tolerance, 0)
     linear(model.sde, "null_text", "take a LinearSDE")
+    refuse_guided(model, "null_text")
     with torch.inference_mode(False), torch.no_grad():
         check_data(model, x)
         model = as_vectors(model)

@@ -131,9 +131,14 @@ class Paired(Wrapped):
             check_made(made, "An edit of maps")
         if isinstance(self.mask, LocalBlend):
             G = torch.where(self.mask(seen, made, one), G, self.told_alike(F, two - one, level))
-        elif self.mask is not None:
-            G = torch.where(fits(self.mask, one, "A mask"), G, F)
+        G = self.outside(F, G)
         return torch.stack([F, G], 1)
+
+    def outside(self, first: Tensor, second: Tensor) -> Tensor:
+        """The second half, which outside a mask of places is the first."""
+        if not isinstance(self.mask, Tensor):
+            return second
+        return torch.where(fits(self.mask, first, "A mask"), second, first)
 
     def edit_of(self, seen: Maps, level: Instant) -> Edit:
         """The edit of the second half's maps, where those of the first are known."""

@@ -69,6 +69,8 @@ class PromptToPrompt:
         W, c = self.words, self.weights
         if not isinstance(W, Tensor) or W.ndim != 3 or not W.is_floating_point():
             raise ValueError(f"words are floating-point (1 or b, n, m), but they are {said(W)}.")
+        if not W.numel() or not bool(W.isfinite().all()):
+            raise ValueError(f"words are finite, and of a word at least, but they are {said(W)}.")
         if bool(((W < 0) | (W.sum(1, keepdim=True) > 1 + 1e-6)).any()):
             raise ValueError(
                 "A column of words is of shares of the words that it comes from: not negative, "
@@ -239,6 +241,11 @@ def check_told(model: Denoiser, who: str) -> None:
         raise ValueError(
             f"{who} works with the maps of tokens, but the model was given none: "
             "model.given(tokens=..., mask=...)."
+        )
+    if conditions.get("edit") is not None:
+        raise ValueError(
+            f"{who} edits the maps of a model that was told an edit of its own already: leave one "
+            "of them out, model.given(edit=None)."
         )
     net = inside.net
     known = inspect.signature(getattr(net, "forward", net)).parameters.values()

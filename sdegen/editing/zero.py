@@ -97,7 +97,7 @@ def towards(pair: Paired, x: Tensor, level: Instant, strength: float) -> Tensor:
             check_made(made, "pix2pix_zero")
             (push,) = torch.autograd.grad(off(seen, made).sum(), state)
     pair.count(vjps=1)
-    return torch.stack([one, two - strength * push], 1)
+    return torch.stack([one, pair.outside(one, two - strength * push)], 1)
 
 
 def off(seen: Maps, made: Maps) -> Tensor:

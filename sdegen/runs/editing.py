@@ -103,7 +103,7 @@ class DiffEdit:
 
     to:     the other caption.  start: the time to which images are encoded, None for T.
     rho:    sigma / alpha where the captions are compared.  draws, threshold: of the mask, as
-            ``changed_where`` has them.
+            ``changed_where`` has them; an image's noises are the same whatever the seed.
     """
 
     to: str | None = None
@@ -120,6 +120,10 @@ class DiffEdit:
             )
         text("task.to", self.to), whole("task.draws", self.draws)
         optional(number, "start", self.start)
+        if not number("task.rho", self.rho) > 0:
+            raise ValueError(f"task.rho is above 0, but it is {self.rho!r}.")
+        if not 0 <= number("task.threshold", self.threshold) < 1:
+            raise ValueError(f"task.threshold lies in [0, 1), but it is {self.threshold!r}.")
 
 
 def marked(one: str, two: str, words: str, before: int) -> tuple[Tensor, Tensor]:
@@ -215,7 +219,16 @@ class Rewording:
         """The pair of m samples, each half guided."""
         others = {name: v.expand(m, *v.shape[1:]) for name, v in self.told.items()}
         other = model.given(**{name: v.to(model.device) for name, v in others.items()})
-        return Paired(guide(model), guide(other), **self.pair)
+        pair = Paired(guide(model), guide(other), **self.pair)
+        for each, own in ((pair.model, model), (pair.edited, other)):
+            heard = told(each).conditions["mask"]
+            if own.conditions["mask"].any() and not heard.any():
+                raise ValueError(
+                    f"task={type(self.task).__name__.lower()} edits what a model makes of its "
+                    "caption, but this guidance asks one that is told none: say "
+                    "guidance.conditional=true."
+                )
+        return pair
 
     def begin(
         self, model: Any, start: Sequence[int], first: int, noise: Noise | None, how: Any

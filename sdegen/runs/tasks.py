@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +212,11 @@ def reworded(settings: SampleSettings, run: Run) -> Rewording:
         raise ValueError("task=p2p edits samples that it draws: leave image out.")
     if settings.draws not in (None, 1):
         raise ValueError(f"An edit by another caption is one, but draws = {settings.draws}.")
-    return Rewording.of(task, run, settings.texts, settings.n, images)
+    found = Rewording.of(task, run, settings.texts, settings.n, images)
+    if settings.image is None:
+        return found
+    content = hashlib.sha256(Path(settings.image).read_bytes()).hexdigest()[:16]
+    return replace(found, origin=content)
 
 
 def described(settings: SampleSettings, run: Run) -> Tensor:

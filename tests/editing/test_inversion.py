@@ -59,6 +59,19 @@ def test_direct_inversion_is_exact_for_any_scale(solver: sg.Solver, scale: float
     assert torch.equal(free, sg.decode(told(MODEL, [TO] * 2, scale), z, **how))
 
 
+@pytest.mark.parametrize("solver", [sg.DDIM(), sg.UniPC(3)], ids=str)
+def test_outside_a_mask_the_edit_is_the_data(solver: sg.Solver) -> None:
+    """To the last bit; and pix2pix-zero moves nothing there."""
+    mask = torch.zeros(1, *SHAPE, dtype=torch.bool)
+    mask[..., : SHAPE[-1] // 2] = True
+    out = ~mask.expand_as(X)
+    how: dict[str, Any] = {"solver": solver, "steps": 4}
+    kept, changed = direct_inversion(SOURCE, pair(5.0, mask=mask), X, **how)
+    assert torch.equal(changed[out], kept[out]) and not torch.equal(changed[~out], kept[~out])
+    one, two = pix2pix_zero(pair(mask=mask), X, strength=10.0, **how)
+    assert torch.equal(one[out], two[out]) and not torch.equal(one[~out], two[~out])
+
+
 def test_a_sample_is_inverted_alone_as_in_a_batch() -> None:
     one = torch.tensor([1])
     _, whole = direct_inversion(SOURCE, pair(3.0, maps=SWAP), X, **HOW)
@@ -229,6 +242,17 @@ def test_what_cannot_be_inverted_is_refused() -> None:
     with refused("direct_inversion is of models on one SDE"):
         other = sg.ScoreModel(MODEL.net, sg.EDMSDE())
         direct_inversion(other, pair(), X, **HOW)
+    guided = CFG(SOURCE, 3.0, without=NO_TEXT)
+    with refused("direct_inversion encodes without guidance, but this model is guided with 3"):
+        direct_inversion(guided, pair(), X, **HOW)
+    with refused("null_text encodes without guidance"):
+        null_text(guided, X, 3.0)  # type: ignore[arg-type]
+    with refused("was told an edit of its own already"):
+        Paired(SOURCE, SOURCE.given(edit=lambda maps, place: maps), maps=SWAP)
+    with refused("words are finite"):
+        PromptToPrompt(torch.full((1, 5, 5), torch.nan))
+    with refused("words are finite"):
+        PromptToPrompt(torch.zeros(1, 0, 0))
     with refused("but sample 0 reaches"):
         direct_inversion(SOURCE, pair(), 100 * X, **HOW)
     with refused("does not follow the probability flow"):

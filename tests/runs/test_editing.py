@@ -131,6 +131,29 @@ def test_another_caption_edits_images_where_it_differs(run: Path, tmp_path: Path
     assert bool(same[~mask].all()) and not bool(same[mask].all())
 
 
+def test_another_second_image_in_a_file_is_not_the_old_one(run: Path, tmp_path: Path) -> None:
+    x = torch.linspace(-0.8, 0.8, 48).reshape(3, 1, 4, 4).numpy()
+    how = ["task=diffedit", "prompt='dark left'", "task.to='light right'", "start=0.6", "n=2"]
+    how += [f"image={tmp_path / 'some.npy'}", "name=twice"]
+    np.save(tmp_path / "some.npy", x[[0, 1]])
+    assert len(made(run, *how)["x"]) == 2
+    np.save(tmp_path / "some.npy", x[[0, 2]])
+    with refused_with("holds samples with images = "):
+        made(run, *how)
+
+
+def test_guidance_of_a_model_that_is_told_nothing_is_refused(run: Path) -> None:
+    task = P2P(to="light left")
+    loaded = load_run(run, [], "cpu")
+    found = Rewording.of(task, loaded, ["dark left"], 1, None)
+
+    def guide(model: Any) -> Any:
+        return model.given(mask=torch.zeros_like(model.conditions["mask"]))
+
+    with refused_with("say guidance.conditional=true"):
+        found.model(told(run, "dark left", 1), guide, 0, 1)
+
+
 def test_held_out_images_are_those_of_the_prompt(run: Path) -> None:
     _, test = build_data({**load_run(run, [], "cpu").config, "packages": []})
     caption = test.captions[0]
@@ -153,6 +176,8 @@ def test_what_cannot_be_edited_is_refused(run: Path, tmp_path: Path) -> None:
         "start=0.5 belongs to task=edit and diffedit": [*p2p, to, "start=0.5"],
         "goes up and down the probability flow, but this way down is": [*diff, "solver=ddpm"],
         "start lies in (0.001, 1]": [*diff, "start=2"],
+        "task.threshold lies in [0, 1)": [*diff, "task.threshold=1.5"],
+        "task.rho is above 0": [*diff, "task.rho=-1"],
         "No held-out image of the run has the caption 'dark dark'": [
             "task=diffedit", "prompt='dark dark'", to,
         ],
