@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.nn import functional as F
 
 from sdegen.networks.attention import head_width
@@ -88,7 +89,7 @@ class Directions(nn.Module):
         return unit(self.weight, self.over) * (gain / math.sqrt(self.weight[0].numel()))
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@_disable_dynamo  # as torch.compiler.disable, which would import the compiler here and now
 def put_back(net: nn.Module) -> None:
     """Write all directions of a network in training at their size; a network calls it first.
 
