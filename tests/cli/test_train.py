@@ -304,7 +304,8 @@ def test_every_setting_composes_and_builds(tmp_path: Path) -> None:
     with initialize_config_module("sdegen.conf", version_base="1.3"):
         for group in ("sde", "model", "loss", "walk", "experiment"):
             for name in groups[group]:
-                cfg = compose("train", [f"{group}={name}", "name=x"])
+                more = ["coder.run=x"] if name == "latent" else []
+                cfg = compose("train", [f"{group}={name}", "name=x", *more])
                 plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
                 config = with_sigma(plain, toy("moons"), tmp_path)
                 if codes(config):  # built in tests/runs/test_coders.py
