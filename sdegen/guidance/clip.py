@@ -30,8 +30,8 @@ class CLIP(nn.Module):
     image: an ``Encoder`` of noisy states, to (b, d).
     text:  (tokens, mask) of captions -> (b, d), as a ``TextTower``.
 
-    It guides a model by ``Guided(model, Similarity(clip.image), s * clip.scale.item(),
-    given={"target": clip.embed_text(**told)})``, and ``embed`` is what unCLIP's two models are of.
+    ``Guided`` by ``Similarity(clip.image)``, at s times ``scale`` and with a text's ``embed_text``
+    as the target, is guided by it; ``embed`` is what unCLIP's two models are of.
     """
 
     def __init__(self, image: Encoder, text: nn.Module) -> None:
