@@ -102,6 +102,7 @@ def compared(folder: Path, seconds: float, width: int, n: int) -> dict[str, Any]
     decoded = Decoded(data.shape, latent)
     found: dict[str, Any] = {"seconds": seconds, "samples": n}
     real = test.x[:n]
+    picture(real, decoded)
     found["floor"] = distance(data.x[:n], data.x, real)
     for name, kind in {"latent": z, "pixel": images}.items():
         model, steps = trained(kind, seconds, width)
@@ -109,22 +110,18 @@ def compared(folder: Path, seconds: float, width: int, n: int) -> dict[str, Any]
         x = decoded(x) if name == "latent" else x
         found[name] = {"steps": steps, "sliced": distance(x, data.x, real)}
         found[name]["parameters"] = sum(p.numel() for p in model.parameters())
-        picture(x, data, decoded, name)
     found["ratio"] = found["latent"]["sliced"] / found["pixel"]["sliced"]
     return found
 
 
-def picture(x: Tensor, data: Any, decoded: Decoded, name: str) -> None:
-    """Patches and what comes back, and samples, for docs/latents.md."""
+def picture(x: Tensor, decoded: Decoded) -> None:
+    """Held-out patches and what comes back of them, for docs/latents.md."""
     from sdegen.plots import save_samples
 
-    if name != "latent" or decoded.latent is None:
-        return
-    some = data.x[:10]
-    back = decoded(decoded.latent.encode(some, 0.0).detach())
-    docs = HERE.parent / "docs"
-    title = "patches, their reconstructions, samples"
-    save_samples(torch.cat([some, back, x[:20]]), docs / "latents.png", title, 10)
+    assert decoded.latent is not None
+    title = "held-out patches, their reconstructions"
+    back = decoded(decoded.latent.encode(x[:10], 0.0).detach())
+    save_samples(torch.cat([x[:10], back]), HERE.parent / "docs" / "latents.png", title, 10)
 
 
 def main() -> None:

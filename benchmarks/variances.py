@@ -219,6 +219,8 @@ def hybrid(run: Path, alone: Path, n: int) -> dict[str, Any]:
         {"wish": name, "at most": most, "found": gap, "met": gap <= most}
         for name, (gap, most) in gaps.items()
     ]
+    if said_of(run) != said_of(alone):
+        raise ValueError(f"{run} is {said_of(run)}, but {alone} is {said_of(alone)}.")
     how = f"{len(x)} held-out digits; both runs: {said_of(run)}"
     return {"how": how, "rows": rows, "L_simple": losses, "wished": wished}
 
@@ -244,6 +246,13 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--out", type=Path, default=HERE)
     asked = parser.parse_args()
+    for one, other in (("head", "run"), ("hybrid", "alone"), ("alone", "hybrid")):
+        if getattr(asked, one) is not None and getattr(asked, other) is None:
+            parser.error(f"--{one} is measured beside --{other}: give both")
+    if asked.run is not None and asked.hybrid is not None:
+        parser.error("--run and --hybrid are two tables: give one of them")
+    if asked.quick and asked.out == HERE:
+        parser.error("--quick is no record: give --out as well")
     path = asked.out / "variances.json"
     found = read_json(path) if path.is_file() else {}
     if not asked.table:

@@ -13,7 +13,7 @@ from sdegen.losses.hybrid import variance_loss
 from sdegen.losses.times import low_discrepancy
 from sdegen.model.score import ScoreModel
 from sdegen.networks.joined import Joined
-from sdegen.solvers.variances import Head, Range
+from sdegen.solvers.variances import Head, Range, check_head
 from sdegen.walks.grids import Grid, log_snr
 
 
@@ -84,6 +84,7 @@ def fit_head(
     alone, for data as ``dsm_loss`` has it, for a model as ``with_head`` has it, and where the loss
     is not finite, as by too large a ``lr``.
     """
+    check_head(head, "fit_head")
     if isinstance(head, Range):
         raise ValueError(
             "Range lies between two variances of a step, so that what it says is of one number of "

@@ -15,7 +15,7 @@ from sdegen.losses.weightings import Weighting
 from sdegen.model.prediction import LinearPrediction
 from sdegen.sde.level import Level
 from sdegen.sde.process import LinearSDE, linear
-from sdegen.solvers.variances import Head, Range, Square, decoder, kl
+from sdegen.solvers.variances import Head, Range, Square, check_head, decoder, kl
 from sdegen.walks.grids import Grid, log_snr
 
 BETWEEN = 16
@@ -50,6 +50,7 @@ def hybrid_loss(
     ``dsm_loss`` has it.
     """
     number("share", share, 0)
+    check_head(head, "hybrid_loss")
     refuse_levels(x0, levels, head)
     sde, times = of_grid(model, x0, "hybrid_loss", grid, whole("steps", steps))
     refuse_no_noise(sde, times, head)
@@ -95,6 +96,7 @@ def variance_loss(
 
     ValueError as of ``hybrid_loss``.
     """
+    check_head(head, "variance_loss")
     sde, times = of_grid(model, x0, "variance_loss", grid, whole("steps", steps) * BETWEEN)
     refuse_no_noise(sde, times, Range())
     n = len(times) - BETWEEN

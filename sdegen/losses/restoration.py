@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sdegen.losses.degradations import Augmented, Degraded
 from sdegen.losses.dsm import check_data, dsm_loss
+from sdegen.losses.inside import inner_of, layers
 
 Degrade = Callable[
     [Tensor, torch.Generator | None], Degraded | Augmented | tuple[Tensor, Tensor | None]
@@ -53,16 +54,16 @@ def paired(
 
 def refuse_whole(loss: Callable[..., Tensor]) -> None:
     """ValueError for a loss that is of all of the data, or around one that is."""
-    told = loss.keywords if isinstance(loss, partial) else getattr(loss, "__dict__", {})
-    inner = getattr(loss, "loss", None) if isinstance(loss, nn.Module) else told.get("loss")
-    known = signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters.values()
-    hands_on = inner is not None and any(each.kind is each.VAR_KEYWORD for each in known)
-    if not hands_on and "where" not in (each.name for each in known):
-        name = getattr(getattr(loss, "func", loss), "__name__", type(loss).__name__)
-        raise ValueError(
-            f"{name} is a loss of all of the data, and takes no where=, but this task asks for "
-            "that of a hole alone: take dsm_loss, or dropped, dequantised or Uncertainty around "
-            "it."
-        )
-    if inner is not None:
-        refuse_whole(inner)
+    for each in layers(loss):
+        known = signature(
+            each.forward if isinstance(each, nn.Module) else each
+        ).parameters.values()
+        hands_on = inner_of(each)[1] is not None
+        takes = [e for e in known if e.name == "where" or (hands_on and e.kind is e.VAR_KEYWORD)]
+        if not takes:
+            name = getattr(getattr(each, "func", each), "__name__", type(each).__name__)
+            raise ValueError(
+                f"{name} is a loss of all of the data, and takes no where=, but this task asks "
+                "for that of a hole alone: take dsm_loss, or dropped, dequantised or Uncertainty "
+                "around it."
+            )

@@ -25,6 +25,7 @@ from sdegen.runs.build import build, build_walk
 from sdegen.runs.compare import budgets_of
 from sdegen.runs.finish import SAMPLES
 from sdegen.runs.folder import REFERENCE, Run, load_run
+from sdegen.runs.heads import with_head
 from sdegen.runs.settings import Comparison, Node, read
 from sdegen.sampling.march import solve
 from sdegen.solvers.solver import Solver, arrived
@@ -147,7 +148,8 @@ def moving(run: Run, settings: RunReportSettings, say: Callable[[str], None]) ->
         solver = build(own, settings.packages)
         yield way(run, settings, {type(solver).__name__: solver})
     else:
-        pair = [build(node, settings.packages) for node in (settings.left, settings.right)]
+        nodes = (settings.left, settings.right)
+        pair = [build(with_head(n, run.config, run.folder), settings.packages) for n in nodes]
         yield way(run, settings, dict(zip(told(pair), pair, strict=True)))
     yield grids(run, settings, kind)
 

@@ -9,16 +9,14 @@ from typing import Any
 LEARNED = "LearnedVariance"
 
 
-def with_head(config: dict[str, Any], theirs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The configuration of ``sdegen-sample`` whose learned variance has the head that the run was
-    trained with; itself where another solver was chosen.
+def with_head(solver: Any, theirs: Mapping[str, Any], folder: Path) -> Any:
+    """A solver's node, where it is a learned variance with the head that the run was trained with.
 
     theirs: the configuration of the run in the folder.  ValueError for a run without a second
     output, for another head than its own, and where no loss of sdegen's says which that is.
     """
-    solver = config["solver"]
     if name_of(solver) != LEARNED:
-        return config
+        return solver
     if not theirs.get("head_net") and int(theirs["model"].get("heads", 1)) != 2:
         raise ValueError(
             f"solver=learned_variance draws by a network's second output, and the run in {folder} "
@@ -26,6 +24,11 @@ def with_head(config: dict[str, Any], theirs: Mapping[str, Any], folder: Path) -
             "the mean, by experiment=iddpm."
         )
     own, said = head_in(theirs["loss"]), solver.get("head")
+    if said is not None and not isinstance(said, Mapping):
+        raise ValueError(
+            f"solver.head is {said!r}, but it is the node of a head: leave it out, or say "
+            "solver.head._target_=sdegen.solvers.Range, or Square, or Residual."
+        )
     if own is None and said is None:
         raise ValueError(
             f"The loss of the run in {folder} does not say what its second output is: say "
@@ -36,7 +39,18 @@ def with_head(config: dict[str, Any], theirs: Mapping[str, Any], folder: Path) -
             f"The second output of the run in {folder} was trained as {name_of(own)} has it, not "
             f"{name_of(said)}: leave out solver.head."
         )
-    return {**config, "solver": {**solver, "head": said or own}}
+    return {**solver, "head": said or own}
+
+
+def compared_with_head(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The configuration of ``sdegen-train`` whose learned variances have the head that its loss
+    trains, in it or inside it; ValueError as of ``with_head``."""
+    evaluate = config["evaluate"]
+    solvers = {
+        name: with_head(node, config, folder)
+        for name, node in (evaluate.get("solvers") or {}).items()
+    }
+    return {**config, "evaluate": {**evaluate, "solvers": solvers}}
 
 
 def head_in(loss: Any) -> Any:

@@ -19,6 +19,7 @@ from sdegen.checks import flag, optional, text, texts, whole
 from sdegen.data import class_labels
 from sdegen.distill import Pairs, pairs_of
 from sdegen.files import claim, load_weights, read_header, read_tensors, write_tensors
+from sdegen.losses.inside import layers
 from sdegen.model.score import ScoreModel
 from sdegen.runs.begun import as_recorded
 from sdegen.runs.build import build
@@ -27,7 +28,6 @@ from sdegen.runs.heads import with_head
 from sdegen.solvers.jump import Student
 from sdegen.solvers.registry import node as node_of
 from sdegen.solvers.stochastic import DDIM
-from sdegen.training.objective import layers
 
 TAUGHT = "sdegen.runs.students.teacher"
 """The ``_target_`` of a teacher in a loss."""
@@ -323,7 +323,7 @@ def as_sampled(config: dict[str, Any], said: Sequence[str]) -> dict[str, Any]:
         return config  # the command says what is wrong with it
     own = theirs.get("sampler")
     if own is None:
-        return with_head(config, theirs, folder)
+        return {**config, "solver": with_head(config["solver"], theirs, folder)}
     chosen = {each.partition("=")[0].lstrip("+~") for each in said}
     consistent = str(innermost(theirs["loss"]).get("_target_")).endswith("Consistency")
     for name in sorted(chosen):

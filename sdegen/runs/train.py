@@ -36,6 +36,7 @@ from sdegen.runs.compare import refuse_early
 from sdegen.runs.finish import SAMPLES, finish
 from sdegen.runs.folder import description, with_length
 from sdegen.runs.guiding import with_null
+from sdegen.runs.heads import compared_with_head
 from sdegen.runs.network import build_model
 from sdegen.runs.progress import Progress
 from sdegen.runs.restoring import seen_of
@@ -87,7 +88,7 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     refuse_idle(model, config["net"])
     begin(model, config)
     loss = build(experiment.loss, packages)
-    config = sampled_by(loss, config)
+    config = compared_with_head(sampled_by(loss, config), folder)
     experiment = Experiment.of(config)
     compared = experiment.evaluate
     solvers = {name: build(node, packages) for name, node in compared.solvers.items()}

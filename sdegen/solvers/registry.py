@@ -286,6 +286,11 @@ def named(name: str) -> Any:
     known = entries()
     if name in CORRECTORS:
         raise ValueError(ALONE)
+    if name in PARTIAL:
+        raise ValueError(
+            f"{name!r} is a solver of a run or a file, which commands fill in: in Python it is "
+            f"{PARTIAL[name]['_target_']}(...)."
+        )
     if name not in known:
         hint = nearest(name, known)
         raise ValueError(

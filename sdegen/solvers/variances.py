@@ -165,6 +165,16 @@ def of_data(p: LinearPrediction, eps2: Tensor, t: Level, s: Level, mean_eta: flo
     return expand(s.sigma**2 * fresh, eps2) + expand((w * t.rho) ** 2, eps2) * eps2
 
 
+def check_head(head: Any, who: str) -> None:
+    """ValueError for what is no head, as a class of one in its place."""
+    if isinstance(head, type) or not callable(getattr(head, "variance", None)):
+        said = head.__name__ if isinstance(head, type) else repr(head)
+        raise ValueError(
+            f"{who} has a head, Range(), Square() or Residual(), whichever the network was "
+            f"trained with, but it is {said}."
+        )
+
+
 @dataclass(frozen=True)
 class LearnedVariance(Solver):
     """DDIM(mean_eta)'s mean with the variance that a network's second output says.
@@ -186,11 +196,7 @@ class LearnedVariance(Solver):
     presets: ClassVar = {}  # for networks of two heads
 
     def __post_init__(self) -> None:
-        if not callable(getattr(self.head, "variance", None)):
-            raise ValueError(
-                "LearnedVariance has a head, Range(), Square() or Residual(), whichever the "
-                f"network was trained with, but it is {self.head!r}."
-            )
+        check_head(self.head, "LearnedVariance")
         if not 0 <= number("mean_eta", self.mean_eta) <= 1:
             raise ValueError(f"mean_eta lies in [0, 1], but it is {self.mean_eta!r}.")
         if isinstance(self.head, Range) and self.mean_eta != 1:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sdegen.losses.inside import inner_of
 from sdegen.model.denoiser import Denoiser
 from sdegen.model.score import ScoreModel
 from sdegen.training.settings import TrainSettings
@@ -105,24 +106,6 @@ def remembers(value: Any) -> bool:
     return next(value.parameters(), None) is None
 
 
-def inner_of(loss: Any) -> tuple[str, Any]:
-    """The loss inside another one, and its place: ``loss``, as ``dropped`` and ``Uncertainty``
-    hold it, or ``func`` of a partial; None where there is none."""
-    if isinstance(loss, functools.partial):
-        inner = loss.keywords.get("loss")
-        return ("func", loss.func) if inner is None else ("loss", inner)
-    if isinstance(loss, nn.Module):
-        return "loss", getattr(loss, "loss", None)
-    return "loss", vars(loss).get("loss") if is_dataclass(loss) else None
-
-
-def layers(loss: Any) -> Iterator[Any]:
-    """A loss, the one inside it, and so on."""
-    while loss is not None:
-        yield loss
-        loss = inner_of(loss)[1]
-
-
 def at_step(loss: Any, step: int) -> Any:
     """A loss, as it is at a step where it, or one inside it, follows the training:
     ``loss.at(step)``."""
@@ -134,7 +117,8 @@ def at_step(loss: Any, step: int) -> Any:
 
 
 def around(loss: Any, name: str, inner: Any) -> Any:
-    """A loss with another one inside, that shares all else with it, parameters and buffers too."""
+    """A loss with another one inside, that shares parameters and buffers with it; what else it
+    changes of itself is this one's alone, and gone with the step."""
     if isinstance(loss, functools.partial):
         func = inner if name == "func" else loss.func
         told = {} if name == "func" else {name: inner}

@@ -188,10 +188,11 @@ def test_what_is_no_part_is_refused() -> None:
 def test_a_part_is_weighted_by_its_uncertainty() -> None:
     """Which is 0 at first."""
     losses = []
-    for loss in (sg.dsm_loss, Uncertainty(sg.dsm_loss), Uncertainty(Uncertainty(sg.dsm_loss))):
+    weighted = Uncertainty(sg.dsm_loss)
+    for loss in (sg.dsm_loss, weighted, partial(weighted), Uncertainty(Uncertainty(sg.dsm_loss))):
         torch.manual_seed(0)
         losses.append(paired(told(), X0, degrade=Inpaint(), loss=loss).detach())
-    assert torch.equal(losses[0], losses[1]) and torch.equal(losses[0], losses[2])
+    assert all(torch.equal(losses[0], each) for each in losses)
 
 
 def told() -> sg.ScoreModel:

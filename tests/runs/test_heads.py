@@ -11,8 +11,10 @@ import pytest
 import torch
 
 import sdegen as sg
-from sdegen.files import read_tensors
+from sdegen.distill import fit_head
+from sdegen.files import read_header, read_tensors
 from sdegen.likelihood import discrete_elbo
+from sdegen.networks import MLP
 from sdegen.report.commands import command
 from sdegen.runs.build import build
 from sdegen.runs.chunks import SAMPLES
@@ -140,13 +142,63 @@ def test_a_learned_variance_is_of_a_run_that_has_one(plane: Path, npr: Path) -> 
     theirs = {"model": {"heads": 2}, "loss": {"_target_": "mine.loss"}}
     config = composed("sample", f"run={npr}", "solver=learned_variance")
     with refused("does not say what its second output is: say 'solver.head="):
-        with_head(config, theirs, npr)
+        with_head(config["solver"], theirs, npr)
     inside = {**theirs, "loss": {"loss": {"head": {"_target_": "sdegen.solvers.Square"}}}}
-    assert build(with_head(config, inside, npr)["solver"]) == LearnedVariance(Square())
+    assert build(with_head(config["solver"], inside, npr)) == LearnedVariance(Square())
+    with refused("solver.head is 'sdegen.solvers.Range', but it is the node of a head"):
+        sampled(npr, "solver.head=sdegen.solvers.Range")
     with refused("LearnedVariance has a head, Range.., Square.. or Residual.., .* it is None"):
         build(config["solver"])
     done = typed("sample", f"run={plane}", "solver=learned_variance", "nfe=3", cwd=npr)
     assert done.code == 1 and done.err.count("sdegen:") == 1 and "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("by", ["solvers", "report"])
+def test_other_commands_know_the_head_too(npr: Path, plane: Path, by: str, tmp_path: Path) -> None:
+    """What a training compares, and what a page shows; of a run without one both refuse."""
+    if by == "solvers":
+        more = (*HEAD, f"teacher.run={plane}", "evaluate.budgets=[2]")
+        folder = trained(tmp_path / "x", *more, "+solver@evaluate.solvers.mine=learned_variance")
+        solvers = read_header(folder / WEIGHTS)["config"]["evaluate"]["solvers"]
+        assert solvers["mine"]["head"] == {"_target_": "sdegen.solvers.Residual"}
+        with refused("has none: train one"):
+            trained(tmp_path / "y", "experiment=toy2d", *SMALL,
+                    "+solver@evaluate.solvers.mine=learned_variance")  # fmt: skip
+        assert not (tmp_path / "y").exists()
+        return
+    how = ["solver@left=learned_variance", "nfe=2", f"out={tmp_path / 'page.html'}", "device=cpu"]
+    done = typed("report", f"run={npr}", *how, cwd=tmp_path)
+    assert done.code == 0 and "LearnedVariance" in (tmp_path / "page.html").read_text(), done.err
+    done = typed("report", f"run={plane}", *how, cwd=tmp_path)
+    assert done.code == 1 and "has none: train one" in done.err and "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("experiment", "inside"), [("iddpm", "hybrid"), (HEAD, "head")], ids=["iddpm", "head"]
+)
+def test_a_heads_loss_is_weighted_as_others(
+    plane: Path, tmp_path: Path, experiment: Any, inside: str
+) -> None:
+    """Its run is sampled by the head that is inside."""
+    loss = ["loss=uncertain", f"loss@loss.loss={inside}"]
+    if experiment == "iddpm":
+        own = ["experiment=iddpm", "net.width=8", "net.heads=2", "~loss.levels"]
+    else:
+        own = [*experiment, f"teacher.run={plane}", "evaluate.budgets=[2]"]
+    folder = trained(tmp_path / "x", *own, *loss)
+    config = read_header(folder / WEIGHTS)["config"]
+    assert config["evaluate"]["solvers"]["learned"]["head"] == config["loss"]["loss"]["head"]
+
+
+def test_a_class_is_no_head() -> None:
+    with refused("LearnedVariance has a head, .* but it is Residual"):
+        LearnedVariance(Residual)  # type: ignore[arg-type]
+    mean = sg.ScoreModel(MLP(2, width=8, depth=1), sg.VPSDE())
+    for head in (Range, Square):
+        with refused(f"fit_head has a head, .* but it is {head.__name__}"):
+            fit_head(mean, head, normal(9, 2), 1, net=MLP(2, width=8))  # type: ignore[arg-type]
+    with refused("'learned_variance' is a solver of a run or a file, .*LearnedVariance"):
+        sg.sample(mean, (2, 2), solver="learned_variance", steps=2)
 
 
 @pytest.mark.parametrize(

@@ -303,10 +303,10 @@ def test_learned_variances_as_an_experiment(tmp_path: Path) -> None:
     """A network of two heads is built, trained and sampled by what its second one says."""
     more = ("net.width=8", "evaluate.budgets=[2]")
     config = composed("train", "experiment=iddpm", *more, *TINY)
-    learned = config["evaluate"]["solvers"]["learned"]
-    assert learned["head"] == config["loss"]["head"]
-    config["evaluate"]["solvers"] = {"learned": learned}
-    train_alone(config, tmp_path)
+    solvers = {"learned": config["evaluate"]["solvers"]["learned"]}
+    train_alone({**config, "evaluate": {**config["evaluate"], "solvers": solvers}}, tmp_path)
+    compared = read_header(tmp_path / WEIGHTS)["config"]["evaluate"]["solvers"]
+    assert compared["learned"]["head"] == config["loss"]["head"]
     model = load_run(tmp_path, [], "cpu").model
     assert model.heads == 2
     solver = sg.solvers.LearnedVariance()
