@@ -1,7 +1,7 @@
 """A cascade of captioned digits, 8 x 8 and then 16 x 16, beside one model of 16 x 16.
 
-    python benchmarks/cascade.py --small outputs/small --upsample outputs/upsample \\
-        --single outputs/captioned_digits
+    python benchmarks/cascade.py --small outputs/small --upsample outputs/restoration/upsample \\
+        --single outputs/text/captioned_digits
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """CLIP guidance on captioned digits: how often a run's pair finds captions, and what it draws.
 
-python benchmarks/clip.py --run outputs/captioned_digits
+python benchmarks/clip.py --run outputs/text/captioned_digits
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Captioned digits of another colour: what an edit changes, and what it leaves.
 
-python benchmarks/editing.py --run outputs/captioned_digits         writes benchmarks/editing.json
+python benchmarks/editing.py --run outputs/text/captioned_digits    writes benchmarks/editing.json
                                                         and the picture docs/editing.png
 
 Captions of held-out pictures, their colour replaced by the next one. Samples of both captions from

@@ -29,7 +29,7 @@ from sdegen.runs.folder import load_run, quality_of
 
 STEPS, BATCH, SNAPSHOTS, NFE, SEEDS = 600, 64, 8, 10, 4
 STDS = [0.02, 0.035, 0.05, 0.065, 0.08, 0.1]
-NETS = {"unet": "digits", "edm2": "edm2"}
+NETS = {"unet": "digits", "edm2": "networks/edm2"}
 
 
 def train(folder: Path, name: str, experiment: str, steps: int) -> float:

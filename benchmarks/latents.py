@@ -1,8 +1,8 @@
 """Latent diffusion on patches of photographs: what comes back, and what it is worth.
 
-    sdegen-train experiment=autoencoder
-    sdegen-train experiment=autoencoder net=vq_autoencoder name=codes
-    python benchmarks/latents.py outputs/autoencoder outputs/codes  writes benchmarks/latents.json
+    sdegen-train experiment=latents/autoencoder
+    sdegen-train experiment=latents/autoencoder net=vq_autoencoder name=codes
+    python benchmarks/latents.py outputs/latents/autoencoder outputs/codes    writes its JSON
 
 PSNR of decoded means on held-out patches; the codes in use, exp of the entropy of their shares;
 and two models of one U-Net and one loss, in the first autoencoder's latents and of the pixels,

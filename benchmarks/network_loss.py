@@ -1,8 +1,8 @@
 """What networks learn in the same number of steps: the held-out loss of finished runs.
 
     sdegen-train experiment=digits train.validate_every=300
-    sdegen-train experiment=dit train.validate_every=300
-    python benchmarks/network_loss.py outputs/digits outputs/dit
+    sdegen-train experiment=networks/dit train.validate_every=300
+    python benchmarks/network_loss.py outputs/digits outputs/networks/dit
 
 Writes the rows of these folders into benchmarks/network_loss.json and prints it. The loss is EDM's
 on held-out data, of the averaged weights and with the same noise for every network; seconds are

@@ -1,7 +1,7 @@
 """What restoring models are worth: beside a regression, and beside models that never saw the task.
 
-    sdegen-train experiment=palette_inpaint
-    sdegen-train experiment=palette_colorize
+    sdegen-train experiment=restoration/palette_inpaint
+    sdegen-train experiment=restoration/palette_colorize
     sdegen-train                                          the digits, for imputation
     python benchmarks/restoration.py                      writes benchmarks/restoration.json
     python benchmarks/restoration.py --quick --out x.json without trained runs, in seconds
@@ -175,11 +175,12 @@ def main() -> None:
         plain = sg.ScoreModel(UNet(1, width=8, heads=2).eval(), sg.VPSDE(), "edm")
         rows["inpaint"] |= imputed(lambda b: plain, some, 8, True)
     else:
-        rows["inpaint"], some = trained(args.runs / "palette_inpaint", 50, args.pictures)
+        runs = args.runs / "restoration"
+        rows["inpaint"], some = trained(runs / "palette_inpaint", 50, args.pictures)
         model = load_run(args.runs / "digits", [], "cpu").model
         none = torch.full((len(some.x0) * DRAWS,), 10)
         rows["inpaint"] |= imputed(lambda b: model.given(y=none[:b]), some, 40, False)
-        rows["colorize"], _ = trained(args.runs / "palette_colorize", 24, args.pictures)
+        rows["colorize"], _ = trained(runs / "palette_colorize", 24, args.pictures)
     record = {
         "what": f"held-out images restored, {DRAWS} samples of each, float32; PSNR in dB",
         "on": "one thread of a 2-core x86-64 virtual machine",

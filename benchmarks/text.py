@@ -1,6 +1,6 @@
 """Captioned digits: how often samples are what their captions say, by the scale of guidance.
 
-python benchmarks/text.py --run outputs/captioned_digits
+python benchmarks/text.py --run outputs/text/captioned_digits
 """
 
 from __future__ import annotations

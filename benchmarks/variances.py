@@ -2,7 +2,7 @@
 
     python benchmarks/variances.py                             writes benchmarks/variances.json
     python benchmarks/variances.py --run outputs/digits --head outputs/npr    digits too
-    python benchmarks/variances.py --hybrid outputs/iddpm --alone outputs/alone    and IDDPM
+    python benchmarks/variances.py --hybrid outputs/heads/iddpm --alone outputs/alone    and IDDPM
     python benchmarks/variances.py --table                     the tables of docs/few-steps.md
     python benchmarks/variances.py --quick --out folder        in seconds
 

@@ -1,7 +1,7 @@
 """unCLIP: pictures from embeddings, and embeddings from texts.  Ramesh et al. (2022).
 
-    sdegen-train experiment=captioned_digits
-    python examples/unclip.py outputs/captioned_digits [training steps, default 1500]
+    sdegen-train experiment=text/captioned_digits
+    python examples/unclip.py outputs/text/captioned_digits [training steps, default 1500]
 
 Takes a run's contrastive pair, which it fits the first time, and trains the two models of unCLIP:
 a prior p(z_i | z_t) of the embeddings of images given that of the text, and a decoder p(x | z_i).

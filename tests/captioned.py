@@ -59,7 +59,7 @@ def config_of(data: Path, *more: str) -> dict[str, Any]:
     """A tiny run's configuration."""
     solvers = ("euler_maruyama", "ddpm", "heun", "ddim")
     return composed(
-        "train", "experiment=captioned_digits", "data=image_folder", f"data.root={data}",
+        "train", "experiment=text/captioned_digits", "data=image_folder", f"data.root={data}",
         "data.size=4", "data.channels=1", "net.width=8", "net.mults=[1]", "net.attention=[0]",
         "net.heads=2", "text.width=8", "train.steps=3", "train.batch_size=4", "train.log_every=1",
         "evaluate.budgets=[2]", *(f"~evaluate.solvers.{each}" for each in solvers), "device=cpu",

@@ -61,7 +61,7 @@ def load_coder(folder: Path, packages: Sequence[str] = (), device: str = "cpu") 
     if not codes(config):
         raise ValueError(
             f"The run in {folder} is no autoencoder, but {config['net'].get('_target_')}: train "
-            "one with sdegen-train experiment=autoencoder."
+            "one with sdegen-train experiment=latents/autoencoder."
         )
     coder = build_coder(config, header["shape"])
     load_weights(coder, tensors, folder / WEIGHTS)
@@ -85,7 +85,7 @@ def as_latent(config: dict[str, Any]) -> dict[str, Any]:
     if config.get("data"):
         raise ValueError(
             f"The latents are of the data that the autoencoder in {folder} was trained on: leave "
-            "data out, or train an autoencoder of these with experiment=autoencoder."
+            "data out, or train an autoencoder of these with experiment=latents/autoencoder."
         )
     load_coder(folder, config["packages"])
     theirs = as_recorded(read_header(folder / WEIGHTS)["config"])

@@ -102,7 +102,7 @@ def load_run(
     if "sde" not in config:
         raise ValueError(
             f"The run in {folder} is an autoencoder, which generates nothing by itself: train a "
-            f"model in its latents, sdegen-train experiment=latent coder.run={folder}."
+            f"model in its latents, sdegen-train experiment=latents/diffusion coder.run={folder}."
         )
     model = build_model({**config, "packages": packages}, shape, classes)
     load_weights(model, tensors, path)

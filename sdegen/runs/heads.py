@@ -21,7 +21,7 @@ def with_head(solver: Any, theirs: Mapping[str, Any], folder: Path) -> Any:
         raise ValueError(
             f"solver=learned_variance draws by a network's second output, and the run in {folder} "
             f"has none: train one, by experiment=heads/residual teacher.run={folder}, or with "
-            "the mean, by experiment=iddpm."
+            "the mean, by experiment=heads/iddpm."
         )
     own, said = head_in(theirs["loss"]), solver.get("head")
     if said is not None and not isinstance(said, Mapping):

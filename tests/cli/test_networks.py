@@ -28,7 +28,7 @@ FIR = [
     ids=["dit", "transformer", "adm", "beside"],
 )
 def test_an_experiment_runs(how: list[str], tmp_path: Path) -> None:
-    code, out, err = typed("train", f"experiment={how[0]}", *how[1:], *TINY, cwd=tmp_path)
+    code, out, err = typed("train", f"experiment=networks/{how[0]}", *how[1:], *TINY, cwd=tmp_path)
     assert code == 0, err
     assert "real data (floor)" in out or "task" in " ".join(how)
 
@@ -36,7 +36,8 @@ def test_an_experiment_runs(how: list[str], tmp_path: Path) -> None:
 def test_a_patch_that_does_not_divide_is_refused_before_anything_is_written(
     tmp_path: Path,
 ) -> None:
-    code, _, err = typed("train", "experiment=dit", "net.patch=3", "device=cpu", cwd=tmp_path)
+    how = ["experiment=networks/dit", "net.patch=3", "device=cpu"]
+    code, _, err = typed("train", *how, cwd=tmp_path)
     assert code == 1 and "Traceback" not in err
     assert "multiples of 3: cut or pad 8 to 6 or 9, or take smaller patches" in err
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

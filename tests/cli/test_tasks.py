@@ -237,9 +237,9 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["palette_inpaint", "palette_colorize"])
 def test_an_experiment_of_palette_runs(name: str, tmp_path: Path) -> None:
-    how = [f"experiment={name}", *NET, "evaluate.budgets=[2]"]
+    how = [f"experiment=restoration/{name}", *NET, "evaluate.budgets=[2]"]
     code, out, err = typed("train", *how, cwd=tmp_path)
     assert code == 0, out + err
     task = "task=inpaint" if name == "palette_inpaint" else "task=colorize"
-    _, result, _ = sampled(tmp_path, name, task)
+    _, result, _ = sampled(tmp_path, f"restoration/{name}", task)
     assert result["restored"]["images"] == 3

@@ -15,6 +15,7 @@ import pytest
 
 import sdegen as sg
 from tests.cases import ROOT
+from tests.configs import composed
 from tests.processes import call, python, script, typed
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -77,6 +78,27 @@ def test_commands_of_the_experiment_page_compose(
         look = [] if "--cfg" in one else ["--cfg", "job"]
         done = typed(name.removeprefix("sdegen-"), *one, *look, cwd=tmp_path)
         assert done.code == 0 and "\npackages:" in done.out, f"{name} {arguments}\n{done.err}"
+
+
+def printed(page: Path) -> list[list[str]]:
+    """Commands of a page's blocks, lines that go on put together."""
+    text = "\n".join(blocks(page, "bash")).replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("sdegen-")]
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if printed(page)], ids=lambda page: page.stem
+)
+def test_commands_of_a_page_compose(page: Path) -> None:
+    """None names a setting or a file of conf/ that is not there."""
+    for name, *arguments in printed(page):
+        settings = [each for each in arguments if "=" in each and not each.startswith("-")]
+        if "--config-dir" in arguments or name == "sdegen-init" or "-sc" in arguments:
+            continue  # of files of one's own, which another test makes
+        one = [re.sub(r"=([\w.]+),[\w,.]+$", r"=\1", each) for each in settings]  # of a sweep
+        report = name == "sdegen-bench" and arguments[0] == "report"
+        composed("bench_report" if report else name.removeprefix("sdegen-"), *one)
 
 
 @pytest.mark.slow

@@ -149,13 +149,13 @@ def test_unclip_runs(tmp_path: Path) -> None:
     and a picture."""
     few = ["net.width=8", "net.heads=2", "text.width=8", "train.steps=1", "evaluate.budgets=[2]"]
     few += [f"~evaluate.solvers.{name}" for name in ("euler_maruyama", "ddpm", "heun", "dpmpp")]
-    done = typed("train", "experiment=captioned_digits", *few, "device=cpu", cwd=tmp_path)
+    done = typed("train", "experiment=text/captioned_digits", *few, "device=cpu", cwd=tmp_path)
     assert done.code == 0, done.err
     spec = importlib.util.spec_from_file_location("unclip", PATH.parent / "unclip.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    run = str(tmp_path / "outputs" / "captioned_digits")
+    run = str(tmp_path / "outputs" / "text" / "captioned_digits")
     shares = module.main(run, steps=2, n=8, folder=str(tmp_path))
     assert len(shares) == 13 and all(0 <= share <= 1 for share in shares.values())
     assert shares["retrieved, test"] < 0.1 and (tmp_path / "unclip.png").is_file()

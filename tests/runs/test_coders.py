@@ -34,7 +34,7 @@ def quiet(text: str) -> None:
 
 def config_of(*overrides: str) -> dict[str, Any]:
     """An autoencoder of digits."""
-    config = composed("train", "experiment=autoencoder", "net.width=4", *TINY, *overrides)
+    config = composed("train", "experiment=latents/autoencoder", "net.width=4", *TINY, *overrides)
     return {**config, "data": composed("train", "data=digits")["data"]}
 
 
@@ -47,7 +47,7 @@ def coder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def latent_config(coder: Path, *overrides: str) -> dict[str, Any]:
     """A model in the latents of a coder."""
-    how = ("experiment=latent", f"coder.run={coder}", "net.width=8", *TINY)
+    how = ("experiment=latents/diffusion", f"coder.run={coder}", "net.width=8", *TINY)
     return composed("train", *how, *overrides)
 
 
@@ -202,7 +202,7 @@ def test_latents_are_of_their_autoencoders_data_alone(tmp_path: Path, coder: Pat
         train_run(latent_config(coder, "data=moons"), tmp_path / "x", quiet)
     assert not (tmp_path / "x").exists()
     with pytest.raises(MissingMandatoryValue, match=r"coder\.run"):
-        composed("train", "experiment=latent", *TINY)
+        composed("train", "experiment=latents/diffusion", *TINY)
 
 
 def test_a_score_models_network_codes_nothing(tmp_path: Path) -> None:

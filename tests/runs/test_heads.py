@@ -70,7 +70,7 @@ def npr(plane: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def iddpm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of a mean and a variance."""
     folder = tmp_path_factory.mktemp("iddpm")
-    return trained(folder, "experiment=iddpm", "net.width=8", "net.heads=2")
+    return trained(folder, "experiment=heads/iddpm", "net.width=8", "net.heads=2")
 
 
 def test_a_head_is_trained_beside_a_run(plane: Path, npr: Path) -> None:
@@ -101,7 +101,7 @@ SAID = [
 @pytest.mark.parametrize("said", SAID, ids=lambda said: said[0].rpartition("/")[2])
 def test_the_commands_of_the_page(said: list[str], request: pytest.FixtureRequest) -> None:
     """Samples are those of LearnedVariance with the head that the run was trained with."""
-    name = said[0].removeprefix("run=outputs/")
+    name = said[0].rpartition("/")[2]
     folder: Path = request.getfixturevalue(name)
     head = {"npr": Residual(), "iddpm": Range()}[name]
     few = ["nfe=3", "n=4", "device=cpu", "quality=false"]
@@ -182,7 +182,7 @@ def test_a_heads_loss_is_weighted_as_others(
     """Its run is sampled by the head that is inside."""
     loss = ["loss=uncertain", f"loss@loss.loss={inside}"]
     if experiment == "iddpm":
-        own = ["experiment=iddpm", "net.width=8", "net.heads=2", "~loss.levels"]
+        own = ["experiment=heads/iddpm", "net.width=8", "net.heads=2", "~loss.levels"]
     else:
         own = [*experiment, f"teacher.run={plane}", "evaluate.budgets=[2]"]
     folder = trained(tmp_path / "x", *own, *loss)
@@ -248,7 +248,7 @@ def test_a_time_that_is_none_is_refused(plane: Path, more: Any, words: str) -> N
 
 def test_a_learned_coupling_is_a_run(tmp_path: Path) -> None:
     """Whose encoder is not among its weights."""
-    folder = trained(tmp_path, "experiment=learned_coupling", *SMALL)
+    folder = trained(tmp_path, "experiment=flows/learned_coupling", *SMALL)
     assert load_run(folder, [], "cpu").model.flow_only
     assert not any("encoder" in name for name in read_tensors(folder / WEIGHTS)[0])
 
@@ -264,7 +264,7 @@ def test_a_coupling_that_cannot_be_learned_is_refused(
     tmp_path: Path, said: Any, words: str
 ) -> None:
     """In a sentence, before there is a folder."""
-    done = typed("train", "experiment=learned_coupling", *said, *TINY, cwd=tmp_path)
+    done = typed("train", "experiment=flows/learned_coupling", *said, *TINY, cwd=tmp_path)
     assert done.code == 1 and "Traceback" not in done.err, done.err
     assert re.search(words, done.err), done.err
     assert not list(tmp_path.rglob("*.safetensors"))

@@ -302,7 +302,7 @@ def test_guidance_by_a_class_needs_one(flow: Path, tmp_path: Path) -> None:
 def test_learned_variances_as_an_experiment(tmp_path: Path) -> None:
     """A network of two heads is built, trained and sampled by what its second one says."""
     more = ("net.width=8", "evaluate.budgets=[2]")
-    config = composed("train", "experiment=iddpm", *more, *TINY)
+    config = composed("train", "experiment=heads/iddpm", *more, *TINY)
     solvers = {"learned": config["evaluate"]["solvers"]["learned"]}
     train_alone({**config, "evaluate": {**config["evaluate"], "solvers": solvers}}, tmp_path)
     compared = read_header(tmp_path / WEIGHTS)["config"]["evaluate"]["solvers"]

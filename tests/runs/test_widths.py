@@ -1,4 +1,4 @@
-"""``experiment=edm2`` small, and samples of it with averages of any width."""
+"""``experiment=networks/edm2`` small, and samples of it with averages of any width."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.processes import run
 FEW = [f"~evaluate.solvers.{name}" for name in ("ddpm", "ddim", "heun", "euler_maruyama")]
 HOW = [
     *FEW,
-    "experiment=edm2",
+    "experiment=networks/edm2",
     "net.width=8",
     "train.steps=6",
     "train.snapshot_every=2",
@@ -31,7 +31,7 @@ HOW = [
 def test_a_run_is_sampled_with_any_width(tmp_path: Path) -> None:
     code, _, err = run("train", *HOW, cwd=tmp_path)
     assert code == 0, err
-    folder = tmp_path / "outputs" / "edm2"
+    folder = tmp_path / "outputs" / "networks" / "edm2"
     assert len(list((folder / "snapshots").iterdir())) == 3
     tensors, _ = read_tensors(folder / CHECKPOINT)
     assert "loss.loss.weight" in tensors
@@ -40,7 +40,8 @@ def test_a_run_is_sampled_with_any_width(tmp_path: Path) -> None:
     for name, value in found.items():
         torch.testing.assert_close(value, tensors[f"profile1.module.{name}"], rtol=1e-5, atol=1e-6)
     assert load_run(folder, [], "cpu", ema_std=0.08).step == 6
-    how = ["run=outputs/edm2", "ema_std=0.07", "n=4", "nfe=1", "quality=false", "device=cpu"]
+    how = ["run=outputs/networks/edm2", "ema_std=0.07", "n=4", "nfe=1"]
+    how += ["quality=false", "device=cpu"]
     code, _, err = run("sample", *how, cwd=tmp_path)
     assert code == 0, err
     assert [each.name for each in (folder / "samples").iterdir() if "ema_std0.07" in each.name]
