@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from programs import PROGRAMS
 from systems import SYSTEMS, System
 
 from sdegen.files import read_json, write_json, write_text
@@ -38,8 +39,13 @@ FAMILIES = {
     "variances": "Variances",
     "guidance": "Conditions",
     "training": "Training for fewer calls",
+    "latents": "Networks, latents and words",
+    "adapting": "Fine-tuning and control",
+    "sequences": "Video, series, plans, music",
+    "volumes": "Three dimensions",
+    "theory": "Compression and theory",
 }
-KNOWN = {each.name: each for each in SYSTEMS}
+KNOWN = {each.name: each for each in (*SYSTEMS, *PROGRAMS)}
 
 
 def main() -> None:
@@ -112,13 +118,20 @@ def record(system: System, folder: Path, records: Path, tiny: Sequence[str]) -> 
 def run(line: str, folder: Path, tiny: Sequence[str]) -> float:
     """A command in a folder: its seconds of the processor."""
     command, *arguments = shlex.split(line)
+    if command == "python":
+        words = [sys.executable, str(ROOT / arguments[0]), *arguments[1:]]
+        return measured([*words, *(["--quick"] if tiny else ())], line, folder)
     script = shutil.which(command, path=str(Path(sys.executable).parent)) or command
     more = {"sdegen-train": tiny, "sdegen-sample": ["n=8"], "sdegen-evaluate": ["n=4"]}
     arguments += [*(more[command] if tiny else ()), "device=cpu"]
+    return measured([script, *arguments], line, folder)
+
+
+def measured(command: Sequence[str], line: str, folder: Path) -> float:
+    """A command in a folder: its seconds of the processor. line: as it is printed."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    ended = subprocess.run(
-        [script, *arguments], cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
-    )
+    one = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, cwd=folder, env=one, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if ended.returncode:
         raise ValueError(f"{line} failed with {ended.returncode}.")
@@ -144,6 +157,9 @@ def rows_of(paths: Sequence[Path]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for path in paths:
         found = read_json(path)
+        if isinstance(found, dict) and "figures" in found:
+            rows += found["figures"]
+            continue
         if isinstance(found, dict) and "mean" in found:
             told = {name: row for name, row in found["mean"].items()}
             rows += [
@@ -189,6 +205,8 @@ def index(told: dict[str, Any]) -> Iterator[str]:
 
 def summary(rows: Sequence[dict[str, Any]]) -> tuple[str, str, str]:
     """Calls and distance of the last row, and the floor."""
+    if "what" in rows[0]:
+        return "", "", ""
     if "measured" in rows[0]:
         return "", f"{rows[0]['mean']:.3f} {rows[0]['unit']}", ""
     floor = next((row["frechet"] for row in rows if row["budget"] is None), None)
@@ -219,7 +237,13 @@ def page(system: System, told: dict[str, Any]) -> Iterator[str]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Figures, as a run's own table has them."""
+    """Figures, as a run's own table or a program has them."""
+    if "what" in rows[0]:
+        yield from ("| | | beside | wished |", "|---|---|---|---|")
+        for row in rows:
+            beside = "" if row["beside"] is None else f"{shown(row['beside'])} {row['of']}"
+            yield f"| {row['what']} | {shown(row['value'])} | {beside} | {row['wished']} |"
+        return
     if "measured" in rows[0]:
         yield from ("| | mean | standard error |", "|---|---|---|")
         for row in rows:

@@ -16,6 +16,10 @@ class System:
     run: its folder below outputs, this system's own or another's.  train: what trains it, None
     where another system does.  samples: by a name, what ``sdegen-sample`` is told; evaluate: what
     ``sdegen-evaluate`` is.  picture: of the run's folder, None for that of the last samples.
+    script: a program of examples/ that is all of it: ``python examples/SCRIPT outputs/RUN``, with
+    --quick in seconds, writes result.json there, {"config": {...}, "figures": [{"what": words,
+    "value": number, "beside": number or null, "of": what that is, "wished": words}]}, and
+    picture.png.
     """
 
     name: str
@@ -30,11 +34,14 @@ class System:
     samples: Mapping[str, str] = field(default_factory=dict)
     evaluate: str | None = None
     picture: str | None = None
+    script: str | None = None
     needs: Sequence[str] = ()
 
     @property
     def commands(self) -> list[str]:
         """All of them, in the folder of all runs."""
+        if self.script is not None:
+            return [f"python examples/{self.script} outputs/{self.run}"]
         run = f"run=outputs/{self.run}"
         train = f"sdegen-train {self.train} name={self.run}".replace("  ", " ")
         found = [] if self.train is None else [train]
@@ -46,6 +53,8 @@ class System:
     @property
     def results(self) -> list[str]:
         """Files that they leave, whose figures are shown."""
+        if self.script is not None:
+            return [f"outputs/{self.run}/result.json"]
         if self.evaluate is not None:
             return [f"outputs/{self.run}/likelihood/result.json"]
         made = [f"outputs/{self.run}/samples/{name}-*/result.json" for name in self.samples]
@@ -54,6 +63,8 @@ class System:
     @property
     def shown(self) -> str:
         """The picture that they leave."""
+        if self.script is not None:
+            return f"outputs/{self.run}/picture.png"
         if self.picture is not None:
             return f"outputs/{self.run}/{self.picture}"
         return f"outputs/{self.run}/samples/{list(self.samples)[-1]}-*/samples.png"

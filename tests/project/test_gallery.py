@@ -32,18 +32,23 @@ def gallery(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.delitem(sys.modules, "systems")
+    for name in ("systems", "programs"):
+        monkeypatch.delitem(sys.modules, name)
     return module
 
 
 def test_systems_say_what_there_is(gallery: ModuleType) -> None:
     papers = (ROOT / "docs" / "references.md").read_text()
-    assert len(gallery.KNOWN) == len(gallery.SYSTEMS) > 10
-    for system in gallery.SYSTEMS:
+    systems = [*gallery.SYSTEMS, *gallery.PROGRAMS]
+    assert len(gallery.KNOWN) == len(systems) > 10
+    for system in systems:
         assert system.family in gallery.FAMILIES
         assert all((ROOT / home).is_file() for home in system.homes), system.name
         assert all(f"- {paper}. " in papers for paper in system.papers), system.name
-        alike = [other for other in gallery.SYSTEMS if other.run == system.run]
+        alike = [other for other in systems if other.run == system.run]
+        if system.script is not None:
+            assert (ROOT / "examples" / system.script).is_file() and alike == [system]
+            continue
         owners = [other for other in alike if other.train is not None]
         assert len(owners) == 1 and (owners[0] is system or owners[0].name in system.needs)
     assert gallery.in_order(["ddim", "cfg"]) == ["ddpm", "ddim", "edm", "cfg"]
@@ -80,7 +85,8 @@ def test_a_command_that_fails_leaves_no_record(gallery: ModuleType, tmp_path: Pa
 def test_one_of_each_family_runs(
     gallery: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = {system.family: system.name for system in reversed(gallery.SYSTEMS)}
+    systems = [*gallery.SYSTEMS, *gallery.PROGRAMS]
+    first = {system.family: system.name for system in reversed(systems)}
     folders = ["--folder", str(tmp_path / "runs"), "--records", str(tmp_path / "records")]
     monkeypatch.setattr(
         sys, "argv", ["gallery", "run", *first.values(), *folders, "--tiny", *TINY]
