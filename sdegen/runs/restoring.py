@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sdegen.data import ArrayData, gather
+from sdegen.data.parts import part
 from sdegen.data.sampler import seed_of
 from sdegen.files import read_tensors
 from sdegen.guidance import Average, Known, Operator
@@ -18,7 +19,8 @@ from sdegen.losses import Augmented, Degradation, Superresolve
 from sdegen.metrics.restored import Restored
 from sdegen.runs.folder import given_labels
 from sdegen.runs.pictures import drawable
-from sdegen.runs.telling import Prompts
+from sdegen.runs.telling import Prompts, understood
+from sdegen.text import Encoder
 
 DRAWS = 16
 """Samples of each image that is restored."""
@@ -28,7 +30,7 @@ DRAWS = 16
 class Seen:
     """What a task shows of images x0 (m, *), which is the same whatever their number: labels y
     (m,) where they have some; a condition c (m, k, *), a hole (m, 1, *), the noise in c (m,), and
-    the operator."""
+    the operator; and what the images' captions say."""
 
     x0: Tensor
     y: Tensor | None
@@ -36,6 +38,7 @@ class Seen:
     hole: Tensor | None
     A: Operator | None
     augment: Tensor | None = None
+    said: Prompts | None = None
 
     @classmethod
     def of(cls, task: Degradation, images: ArrayData, seed: int = 0) -> Seen:
@@ -81,7 +84,7 @@ class Seen:
 def prepared(model: Any, n: int, counts: list[int], some: Seen | Prompts | None) -> Any:
     """A model of a run, for n samples: with labels in the shares of the data's classes, or what
     captions say, in turn, and of one that restores with what is shown of n images, in turn, and
-    their labels.
+    their labels and captions.
 
     Around a hole it is told the image itself: it was trained on what is in the hole alone.
     """
@@ -91,6 +94,8 @@ def prepared(model: Any, n: int, counts: list[int], some: Seen | Prompts | None)
         return some.given(model, n)
     at = torch.arange(n) % len(some.x0)
     model = some.told(model, at)
+    if some.said is not None:
+        model = some.said.given(model, n)
     if counts and some.y is not None:
         model = model.given(y=some.y[at].to(model.device))
     else:
@@ -98,9 +103,26 @@ def prepared(model: Any, n: int, counts: list[int], some: Seen | Prompts | None)
     return model if some.hole is None else told_hole(some)(model, at)
 
 
-def seen_of(task: Degradation | None, data: Any, n: int) -> Seen | None:
-    """What a run's task shows of n images of a data set at most; None of a run without one."""
-    return None if task is None else Seen.of(task, gather(data, n))
+def seen_of(
+    task: Degradation | None, data: Any, n: int, encoder: Encoder | None = None
+) -> Seen | None:
+    """What a run's task shows of n images of a data set at most, and what their captions say; None
+    of a run without one.
+
+    ValueError where an encoder can tell no caption of theirs.
+    """
+    if task is None or encoder is None:
+        return None if task is None else Seen.of(task, gather(data, n))
+    images = gather(data, n)
+    known = understood(encoder, images.captions)
+    told = torch.tensor([i for i, each in enumerate(images.captions) if each in known])
+    if not len(told):
+        raise ValueError(
+            "No caption of the held-out data can be told: all have words that no training caption "
+            "has, or are too long."
+        )
+    some = part(images, told)
+    return replace(Seen.of(task, some), said=Prompts.of(encoder, some.captions))
 
 
 Told = Callable[[Any, Tensor], Any]

@@ -22,6 +22,7 @@ from sdegen.runs.build import build, build_data
 from sdegen.runs.chunks import SAMPLES, Chunk, Dealt, Job, Shelf, alone, among, gathered
 from sdegen.runs.coders import Decoded
 from sdegen.runs.compare import as_json, timed_solve, value_of
+from sdegen.runs.editing import Rewording
 from sdegen.runs.exports import EXPORTS, refuse_export
 from sdegen.runs.folder import (
     Run,
@@ -36,6 +37,7 @@ from sdegen.runs.guiding import guide_of
 from sdegen.runs.pictures import picture, shown
 from sdegen.runs.ranks import ranks
 from sdegen.runs.settings import SampleSettings, record
+from sdegen.runs.tasks import Job as Task
 from sdegen.runs.tasks import job_of
 from sdegen.runs.telling import Prompts
 from sdegen.sampling.march import Solution
@@ -191,9 +193,9 @@ class Maker:
     ) -> None:
         self.settings, self.run, self.choice = settings, run, None
         chosen = numbers_of(settings.classes, run)
-        self.prompts = prompts_of(settings, run)
         self.decoded = Decoded.of(run, settings.packages, str(run.model.device))
         self.job = job_of(settings, run, chosen if settings.classes else ())
+        self.prompts = prompts_of(settings, run, self.job)
         self.n = self.job.n if self.job else settings.n * (len(settings.texts) or 1)
         self.shape = self.job.state(run.shape) if self.job else tuple(run.shape)
         self.labels = None
@@ -334,12 +336,12 @@ def numbers_of(classes: list[int | str] | None, run: Run) -> list[int]:
     return [int(name in map(str, classes)) for name in names]
 
 
-def prompts_of(settings: SampleSettings, run: Run) -> Prompts | None:
-    """The texts of samples: those that were asked for, or captions of the training data; None of a
-    run that takes none.
+def prompts_of(settings: SampleSettings, run: Run, job: Task | Rewording | None) -> Prompts | None:
+    """The texts of samples: those that were asked for, of images one after another; or captions,
+    the images' own where there are some, else the training data's. None of a run that takes none.
 
-    ValueError for a run that takes no text and is asked for one, a text that cannot be told, and
-    several of them, or none, with a task.
+    ValueError for a run that takes no text and is asked for one, a text that cannot be told,
+    images without captions of which nothing is said, and more texts than images.
     """
     texts = settings.texts
     if run.text is None:
@@ -349,12 +351,19 @@ def prompts_of(settings: SampleSettings, run: Run) -> Prompts | None:
                 "text=words and data that have captions, or leave it out."
             )
         return None
-    if settings.task and len(texts) != 1:
+    if not isinstance(job, Task):
+        return Prompts.of(run.text, texts or run.captions)
+    if not (said := texts or job.captions):
         raise ValueError(
-            f"With a task all samples are told one text, but there are {len(texts)}: give "
-            "prompt=..."
+            "The run's model takes a text, and the images have no captions: give prompt=..., or "
+            "prompts=FILE with one for each image."
         )
-    return Prompts.of(run.text, texts or run.captions)
+    if len(said) > len(job.images):
+        raise ValueError(
+            f"Each image is told one text, but of {len(said)} texts there are only "
+            f"{len(job.images)} images: give as many or fewer."
+        )
+    return Prompts.of(run.text, said, job.draws)
 
 
 def reference(settings: SampleSettings, run: Run, say: Callable[[str], None]) -> Quality | None:

@@ -58,9 +58,11 @@ class Job:
     origin: str
     exact: bool = True
     originals: bool = True
+    captions: tuple[str, ...] = ()
     """origin: where the images are from, in a few letters: a file's bytes, or the first of those
     held out, of which more begin with fewer.  exact: what is known is known without noise.
-    originals: the images are what is to come out, and not as little as is seen of them."""
+    originals: the images are what is to come out, and not as little as is seen of them.
+    captions: the images' own."""
 
     @property
     def n(self) -> int:
@@ -175,7 +177,8 @@ def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | R
     origin = hashlib.sha256(content).hexdigest()[:16]
     labels = labels_of(images, run, chosen)
     if start is not None:
-        return Job(images.x, labels, settings.draws or 1, None, (), (), start, origin)
+        draws = settings.draws or 1
+        return Job(images.x, labels, draws, None, (), (), start, origin, captions=images.captions)
     assert task is not None
     if task.numbers and not originals and settings.task.get("level") is None:
         raise ValueError(
@@ -193,7 +196,8 @@ def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | R
     if observed:
         seen = seen.through(noise_of(observed))
     exact = not observed or noise_of(observed) == 0
-    return Job(images.x, labels, draws, seen, inner, outer, None, origin, exact, originals)
+    how = labels, draws, seen, inner, outer, None, origin, exact, originals
+    return Job(images.x, *how, images.captions)
 
 
 def reworded(settings: SampleSettings, run: Run) -> Rewording:

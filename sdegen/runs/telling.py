@@ -41,8 +41,6 @@ def with_text(config: dict[str, Any], data: Any) -> dict[str, Any]:
             f"conditional=true tells the network classes, and text={name} captions: leave one of "
             "them out."
         )
-    if config.get("task"):
-        raise ValueError("A task shows the network images, and text tells it captions: leave one.")
     captions = getattr(data, "captions", ())
     if isinstance(data, IterableDataset) or not captions:
         raise ValueError(
@@ -66,10 +64,7 @@ def tellable(encoder: Encoder, test: Any) -> Captioned | None:
     """Held-out data whose items come with what their captions say. Those that cannot be told, for
     a word that no training caption has, are left out with a warning; None where all are."""
     captions = () if test is None else getattr(test, "captions", ())
-    parts = dict[str, Mapping[str, Tensor]]()
-    for caption in dict.fromkeys(captions):
-        with contextlib.suppress(ValueError):
-            parts[caption] = encoder([caption])
+    parts = understood(encoder, captions)
     kept = [i for i, caption in enumerate(captions) if caption in parts]
     if len(kept) < len(captions):
         warn(
@@ -85,6 +80,15 @@ def tellable(encoder: Encoder, test: Any) -> Captioned | None:
     return Captioned(part(test, torch.tensor(kept)), told, which)
 
 
+def understood(encoder: Encoder, captions: Sequence[str]) -> dict[str, Mapping[str, Tensor]]:
+    """What an encoder says of each of some captions, without those that it cannot tell."""
+    parts = dict[str, Mapping[str, Tensor]]()
+    for caption in dict.fromkeys(captions):
+        with contextlib.suppress(ValueError):
+            parts[caption] = encoder([caption])
+    return parts
+
+
 def kept_captions(data: Any) -> list[str]:
     """Captions of the training data, ``ENOUGH`` at most, drawn at random: what samples are told
     where nothing is said. A smaller number is the beginning of a larger one."""
@@ -95,23 +99,25 @@ def kept_captions(data: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Texts that samples are told in turn: sample i the text i mod k of these k.
+    """Texts that samples are told in turn: sample i the text i // each mod k of these k.
 
-    told: tokens (k, m, *) and mask (k, m) of the texts.
+    told: tokens (k, m, *) and mask (k, m) of the texts.  each: samples of one image, all told the
+    same.
     """
 
     texts: tuple[str, ...]
     told: Mapping[str, Tensor]
+    each: int = 1
 
     @classmethod
-    def of(cls, encoder: Encoder, texts: Sequence[str]) -> Prompts:
+    def of(cls, encoder: Encoder, texts: Sequence[str], each: int = 1) -> Prompts:
         """ValueError for a text that cannot be told."""
         told, which = encoded(encoder, texts)
-        return cls(tuple(texts), {name: values[which] for name, values in told.items()})
+        return cls(tuple(texts), {name: values[which] for name, values in told.items()}, each)
 
     def numbers(self, n: int, first: int = 0) -> Tensor:
         """Which text the samples from ``first`` on are told (n,)."""
-        return (first + torch.arange(n)) % len(self.texts)
+        return (first + torch.arange(n)) // self.each % len(self.texts)
 
     def given(self, model: Any, n: int, first: int = 0) -> Any:
         """A model that is told the texts of n samples from ``first`` on."""

@@ -112,8 +112,8 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     about = description(config, data)
     counts = about["counts"] if experiment.conditional else []
     often, most = settings.sample_every, settings.batch_size
-    some: Any = seen_of(task, beginning if test is None else test, SAMPLES)
-    if encoder is not None:
+    some: Any = seen_of(task, beginning if test is None else test, SAMPLES, encoder)
+    if task is None and encoder is not None:
         some = Prompts.of(encoder, about["captions"])
     del beginning
     names, seed = about["names"], compared.seed

@@ -169,7 +169,7 @@ def test_what_cannot_be_edited_is_refused(run: Path, tmp_path: Path) -> None:
     p2p, to = ["task=p2p", "prompt='dark left'"], "task.to='light left'"
     diff = ["task=diffedit", "prompt='dark left'", f"image={tmp_path / 'grey.png'}", to]
     wrong = {
-        "With a task all samples are told one text, but there are 0": ["task=p2p", to],
+        "edits by another caption than one, but there are 0": ["task=p2p", to],
         "task=p2p edits samples that it draws: leave image out": [*p2p, to, "image=a.png"],
         "An edit by another caption is one, but draws = 2": [*p2p, to, "draws=2"],
         "task=p2p hides nothing: leave it out": [*p2p, to, "observation=ddnm"],

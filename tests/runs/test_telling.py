@@ -133,7 +133,6 @@ def test_a_resumed_run_drops_the_same_captions(tmp_path: Path) -> None:
         (["text.width=0"], "text.width must be a whole number >= 1, but it is 0"),
         (["text.vocabulary=[dark,light]"], "The word 'left' is not among the 2 that are known"),
         (["text.length=1"], "has 2 words, but 1 are the most"),
-        (["task=inpaint"], "A task shows the network images, and text tells it captions"),
     ],
 )
 def test_what_captions_do_not_go_with_is_refused(
@@ -165,7 +164,6 @@ def test_wrong_texts_are_refused_before_a_sample(run: Path, tmp_path: Path) -> N
         "cannot be read": [f"prompts={tmp_path / 'none.txt'}"],
         "With prompts a seed is one number": ["prompt=dark", "seed=[1,2]"],
         "prompt is a text, or a list of some": ["prompt=[]"],
-        "With a task all samples are told one text, but there are 0": ["task=inpaint"],
     }
     before = {path.name for path in (run / "samples").glob("*")}
     for said, how in wrong.items():
