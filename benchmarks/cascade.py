@@ -1,6 +1,6 @@
 """A cascade of captioned digits, 8 x 8 and then 16 x 16, beside one model of 16 x 16.
 
-    python benchmarks/cascade.py --small outputs/small --upsample outputs/restoration/upsample \\
+    python benchmarks/cascade.py --small outputs/small --upsample outputs/text/upsample \\
         --single outputs/text/captioned_digits
 """
 
@@ -52,12 +52,13 @@ def main(
     A = Average(2)
     for level in LEVELS:
         first = Stage(told(one, asked, scale), one.shape, how)
-        second = Stage(two.model, two.shape, {"nfe": steps}, A.pinv, level)
+        second = Stage(told(two, asked, scale), two.shape, {"nfe": steps}, A.pinv, level)
         made = [each.x for each in cascade([first, second], n, seed=0)]
         off = float((A(made[1]) - made[0]).square().mean().sqrt())
         add("cascade", made[1], level=level, nfe=[2 * steps, steps], rms=off)
     seen = A(real)
-    x = sg.sample(two.model.given(c=A.pinv(seen), augment=0.0), (n, *two.shape), nfe=steps, seed=0)
+    shown = told(two, asked, scale).given(c=A.pinv(seen), augment=torch.tensor(0.0))
+    x = sg.sample(shown, (n, *two.shape), nfe=2 * steps, seed=0)
     off = float((A(x) - seen).square().mean().sqrt())
     add("real small pictures", x, level=0.0, nfe=steps, rms=off)
     about = {"n": n, "steps": steps, "scale": scale, "hardware": f"{platform.machine()}, CPU"}

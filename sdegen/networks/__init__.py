@@ -20,6 +20,7 @@ from sdegen.networks.resampling import FIRDown, FIRUp, Nearest, Pool, Rescaled
 from sdegen.networks.transformer import Transformer
 from sdegen.networks.trunk import Trunk
 from sdegen.networks.unet import UNet
+from sdegen.networks.widening import widened
 
 __all__ = [
     "ADM",
@@ -46,4 +47,5 @@ __all__ = [
     "UNet",
     "VQAutoencoder",
     "perplexity",
+    "widened",
 ]
