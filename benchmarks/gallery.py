@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from programs import PROGRAMS
 from systems import SYSTEMS, System
+from worded import WORDED
 
 from sdegen.files import read_json, write_json, write_text
 
@@ -45,7 +46,8 @@ FAMILIES = {
     "volumes": "Three dimensions",
     "theory": "Compression and theory",
 }
-KNOWN = {each.name: each for each in (*SYSTEMS, *PROGRAMS)}
+EVERY = [*SYSTEMS, *WORDED, *PROGRAMS]
+KNOWN = {each.name: each for each in EVERY}
 
 
 def main() -> None:
@@ -149,7 +151,8 @@ def left(folder: Path, pattern: str) -> Path:
 def config_of(path: Path) -> Any:
     """That of a result: its own, or its run's."""
     found = read_json(path)
-    return found["config"] if isinstance(found, dict) else read_json(path.parent / "config.json")
+    own = isinstance(found, dict) and "config" in found
+    return found["config"] if own else read_json(path.parent / "config.json")
 
 
 def rows_of(paths: Sequence[Path]) -> list[dict[str, Any]]:
@@ -164,6 +167,12 @@ def rows_of(paths: Sequence[Path]) -> list[dict[str, Any]]:
             told = {name: row for name, row in found["mean"].items()}
             rows += [
                 {"measured": name, "unit": found["unit"], **row} for name, row in told.items()
+            ]
+            continue
+        if isinstance(found, dict) and "rows" not in found:  # of an autoencoder
+            named = [(part, key) for part in found for key in found[part]]
+            rows += [
+                {"what": f"{key}, {part} data", "value": found[part][key]} for part, key in named
             ]
             continue
         for row in found["rows"] if isinstance(found, dict) else found:
@@ -241,8 +250,9 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     if "what" in rows[0]:
         yield from ("| | | beside | wished |", "|---|---|---|---|")
         for row in rows:
-            beside = "" if row["beside"] is None else f"{shown(row['beside'])} {row['of']}"
-            yield f"| {row['what']} | {shown(row['value'])} | {beside} | {row['wished']} |"
+            known = row.get("beside") is not None
+            beside = f"{shown(row['beside'])} {row['of']}" if known else ""
+            yield f"| {row['what']} | {shown(row['value'])} | {beside} | {row.get('wished', '')} |"
         return
     if "measured" in rows[0]:
         yield from ("| | mean | standard error |", "|---|---|---|")

@@ -16,10 +16,11 @@ class System:
     run: its folder below outputs, this system's own or another's.  train: what trains it, None
     where another system does.  samples: by a name, what ``sdegen-sample`` is told; evaluate: what
     ``sdegen-evaluate`` is.  picture: of the run's folder, None for that of the last samples.
-    script: a program of examples/ that is all of it: ``python examples/SCRIPT outputs/RUN``, with
-    --quick in seconds, writes result.json there, {"config": {...}, "figures": [{"what": words,
-    "value": number, "beside": number or null, "of": what that is, "wished": words}]}, and
-    picture.png.
+    result: where training leaves its figures, of a system that is neither sampled nor evaluated.
+    script: a program of examples/ that is all of it: ``python examples/SCRIPT outputs/RUN TOLD``,
+    told what it is told beside its folder, with --quick in seconds, writes picture.png and
+    result.json there, {"config": {...}, "figures": [{"what": words, "value": number, "beside":
+    number or null, "of": what that is, "wished": words}]}.
     """
 
     name: str
@@ -34,14 +35,16 @@ class System:
     samples: Mapping[str, str] = field(default_factory=dict)
     evaluate: str | None = None
     picture: str | None = None
+    result: str = "table.json"
     script: str | None = None
+    told: str = ""
     needs: Sequence[str] = ()
 
     @property
     def commands(self) -> list[str]:
         """All of them, in the folder of all runs."""
         if self.script is not None:
-            return [f"python examples/{self.script} outputs/{self.run}"]
+            return [f"python examples/{self.script} outputs/{self.run} {self.told}".rstrip()]
         run = f"run=outputs/{self.run}"
         train = f"sdegen-train {self.train} name={self.run}".replace("  ", " ")
         found = [] if self.train is None else [train]
@@ -58,7 +61,7 @@ class System:
         if self.evaluate is not None:
             return [f"outputs/{self.run}/likelihood/result.json"]
         made = [f"outputs/{self.run}/samples/{name}-*/result.json" for name in self.samples]
-        return made or [f"outputs/{self.run}/table.json"]
+        return made or [f"outputs/{self.run}/{self.result}"]
 
     @property
     def shown(self) -> str:

@@ -32,14 +32,14 @@ def gallery(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for name in ("systems", "programs"):
+    for name in ("systems", "programs", "worded"):
         monkeypatch.delitem(sys.modules, name)
     return module
 
 
 def test_systems_say_what_there_is(gallery: ModuleType) -> None:
     papers = (ROOT / "docs" / "references.md").read_text()
-    systems = [*gallery.SYSTEMS, *gallery.PROGRAMS]
+    systems = gallery.EVERY
     assert len(gallery.KNOWN) == len(systems) > 10
     for system in systems:
         assert system.family in gallery.FAMILIES
@@ -56,8 +56,8 @@ def test_systems_say_what_there_is(gallery: ModuleType) -> None:
 
 @pytest.mark.slow
 def test_all_commands_compose(gallery: ModuleType) -> None:
-    for system in gallery.SYSTEMS:
-        for line in system.commands:
+    for system in gallery.EVERY:
+        for line in system.commands if system.script is None else ():
             command, *arguments = shlex.split(line)
             composed(command.removeprefix("sdegen-"), *arguments)
 
@@ -85,7 +85,7 @@ def test_a_command_that_fails_leaves_no_record(gallery: ModuleType, tmp_path: Pa
 def test_one_of_each_family_runs(
     gallery: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    systems = [*gallery.SYSTEMS, *gallery.PROGRAMS]
+    systems = gallery.EVERY
     first = {system.family: system.name for system in reversed(systems)}
     folders = ["--folder", str(tmp_path / "runs"), "--records", str(tmp_path / "records")]
     monkeypatch.setattr(
