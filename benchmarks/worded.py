@@ -79,6 +79,20 @@ WORDED = [
         needs=["text"],
     ),
     System(
+        "unclip",
+        "latents",
+        "unCLIP",
+        ["Ramesh et al. (2022)"],
+        "x ~ p(x | z_i),  z_i ~ p(z_i | z_t),  z the embeddings of a contrastive pair",
+        "Rows: pictures of texts; held-out pictures, and a variation of each; between two; from "
+        "red to blue.",
+        ["examples/unclip.py", "sdegen/sampling/best.py", "sdegen/guidance/clip.py"],
+        "unclip",
+        script="unclip.py",
+        told="outputs/captioned",
+        needs=["text"],
+    ),
+    System(
         "prompt-to-prompt",
         "latents",
         "Prompt-to-Prompt",

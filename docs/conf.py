@@ -61,6 +61,7 @@ add-an-experiment
 page
 tuning
 gallery/index
+reading
 ```
 
 ```{toctree}

@@ -1,16 +1,17 @@
 """unCLIP: pictures from embeddings, and embeddings from texts.  Ramesh et al. (2022).
 
     sdegen-train experiment=text/captioned_digits
-    python examples/unclip.py outputs/text/captioned_digits [training steps, default 1500]
+    python examples/unclip.py outputs/unclip outputs/text/captioned_digits [--steps 1500]
 
-Takes a run's contrastive pair, which it fits the first time, and trains the two models of unCLIP:
-a prior p(z_i | z_t) of the embeddings of images given that of the text, and a decoder p(x | z_i).
-Then it draws pictures of texts, variations of pictures, and what lies between two of them.
+Into the first folder, of the second, a run: takes its contrastive pair, which it fits the first
+time, and trains the two models of unCLIP, a prior p(z_i | z_t) of the embeddings of images given
+that of the text, and a decoder p(x | z_i). Then it draws pictures of texts, variations of
+pictures, and what lies between two of them.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 import sdegen as sg
 from sdegen.data import captioned_digits
+from sdegen.files import write_json
 from sdegen.guidance import CFG, CLIP, as_token, on_sphere
 from sdegen.likelihood import slerp
 from sdegen.losses import EDMWeighting, LogNormalTime, dropped, low_discrepancy
@@ -103,8 +105,9 @@ class UnCLIP:
         return sg.sample(told, x_T, solver=sg.DDIM(eta), steps=40, seed=1)
 
 
-def main(run: str, steps: int = 1500, n: int = 160, folder: str = "outputs") -> dict[str, float]:
+def main(folder: str, run: str, steps: int = 1500, n: int = 160) -> dict[str, float]:
     """Train, draw pictures into the folder and measure: shares of what is right."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     found = load_run(Path(run), [], "cpu")
     assert found.text is not None
@@ -139,11 +142,21 @@ def main(run: str, steps: int = 1500, n: int = 160, folder: str = "outputs") -> 
     bluer = [un.variations(slerp(z[:1], way, w / 2), x_T[:1]) for w in ws]
     rows = torch.cat([x[:8], originals[:8], others[:8], *between, *bluer])
     title = "Of texts; pictures, and variations; between two; from red to blue"
-    save_samples(rows, f"{folder}/unclip.png", title, columns=8)
+    save_samples(rows, f"{folder}/picture.png", title, columns=8)
     for name, share in figures.items():
         print(f"{name:28s} {share:.3f}")
+    told = [{"what": name, "value": share} for name, share in figures.items()]
+    config = {"run": run, "steps": steps, "n": n}
+    write_json(Path(folder) / "result.json", {"config": config, "figures": told})
     return figures
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder")
+    parser.add_argument("run")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--quick", action="store_true", help="in seconds")
+    told = parser.parse_args()
+    quick = {"steps": 2, "n": 8} if told.quick else {"steps": told.steps}
+    main(told.folder, told.run, **quick)

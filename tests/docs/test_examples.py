@@ -156,6 +156,6 @@ def test_unclip_runs(tmp_path: Path) -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     run = str(tmp_path / "outputs" / "text" / "captioned_digits")
-    shares = module.main(run, steps=2, n=8, folder=str(tmp_path))
+    shares = module.main(str(tmp_path / "un"), run, steps=2, n=8)
     assert len(shares) == 13 and all(0 <= share <= 1 for share in shares.values())
-    assert shares["retrieved, test"] < 0.1 and (tmp_path / "unclip.png").is_file()
+    assert shares["retrieved, test"] < 0.1 and (tmp_path / "un" / "picture.png").is_file()
