@@ -191,6 +191,14 @@ def content_of(folder: Path) -> str:
     return hashed.hexdigest()[:16]
 
 
+def digest(run: Run) -> str:
+    """Weights in a few letters."""
+    hashed = hashlib.sha256()
+    for name, tensor in run.model.state_dict().items():
+        hashed.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+    return hashed.hexdigest()[:16]
+
+
 def trained_until(folder: Path) -> int | None:
     """The step of a folder's checkpoint, None where there is none that can be read: a finished
     run's weights do not need it."""

@@ -25,6 +25,7 @@ from sdegen.runs.build import build, build_split
 from sdegen.runs.folder import (
     WEIGHTS,
     Run,
+    digest,
     generating,
     in_memory,
     load_run,
@@ -56,7 +57,9 @@ def evaluate_run(settings: EvaluateSettings) -> Evaluated:
     Of n samples the classes have their shares in the split, and more samples begin with fewer.
     """
     source = Path(settings.run)
-    run = generating(load_run(source, settings.packages, settings.device), "sdegen-evaluate")
+    which = settings.weights, settings.step, settings.ema, settings.ema_std
+    loaded = load_run(source, settings.packages, settings.device, *which)
+    run = generating(loaded, "sdegen-evaluate")
     of_data(run, "A likelihood by sdegen-evaluate")  # sdegen.latents.latent_elbo bounds it
     trained = {**run.config, "packages": settings.packages}
     # Other data are taken whole: no part of them was trained on.
@@ -64,7 +67,7 @@ def evaluate_run(settings: EvaluateSettings) -> Evaluated:
     whole = with_length(build_split({**trained, **other}, settings.split, run.names))
     data = gather(whole, settings.n)
     check_data(data.x, run.shape, data.levels, trained_range(trained))
-    folder = source / settings.name
+    folder = source / settings.title
     claim(folder)
     with locked(folder):
         return evaluated(settings, run, data, folder)
@@ -78,10 +81,12 @@ def evaluated(settings: EvaluateSettings, run: Run, data: ArrayData, folder: Pat
 
     x, y, model, source = data.x, data.y, run.model, run.folder
     # Other weights or other data under the same settings are another evaluation.
-    digest = hashlib.sha256((source / WEIGHTS).read_bytes() + x.contiguous().numpy().tobytes())
+    own = settings.title == settings.name
+    weights = (source / WEIGHTS).read_bytes() if own else digest(run).encode()
+    digested = hashlib.sha256(weights + x.contiguous().numpy().tobytes())
     config = record(settings)
     prompts = None if run.text is None else Prompts.of(run.text, data.captions)
-    done = resumed(folder, {**config, "of": digest.hexdigest()}, len(x))
+    done = resumed(folder, {**config, "of": digested.hexdigest()}, len(x))
     with (
         tqdm(total=len(x), initial=len(done), unit="sample", leave=False) as bar,
         (folder / PARTS).open("a", encoding="utf-8") as parts,

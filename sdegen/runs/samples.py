@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -27,6 +26,7 @@ from sdegen.runs.exports import EXPORTS, refuse_export
 from sdegen.runs.folder import (
     Run,
     device_of,
+    digest,
     generating,
     in_memory,
     load_run,
@@ -168,14 +168,6 @@ def couples(solver: Any) -> bool:
     norms = getattr(getattr(solver, "corrector", None), "norms", None) == "batch"
     theirs = isinstance(solver, TorchDiffEq) and solver.traits.adaptive
     return shared or norms or theirs
-
-
-def digest(run: Run) -> str:
-    """Weights in a few letters."""
-    hashed = hashlib.sha256()
-    for name, tensor in run.model.state_dict().items():
-        hashed.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
-    return hashed.hexdigest()[:16]
 
 
 class Maker:

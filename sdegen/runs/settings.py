@@ -254,7 +254,8 @@ def lines_of(path: Path) -> list[str]:
 OF_LIKELIHOODS: dict[str, Any] = {
     **dict.fromkeys(("solver", "walk", "steps", "nfe", "divergence", "probes", "repeats")),
     **{"protocol": None, "name": "likelihood", "importance": 1, "elbo_draws": 0},
-    **{"ddpm_steps": 0, "bounds_on": "dequantised"},
+    **{"ddpm_steps": 0, "bounds_on": "dequantised", "weights": "finished"},
+    **dict.fromkeys(("step", "ema", "ema_std")),
 }
 """What features have nothing of, as it is by default."""
 
@@ -263,7 +264,8 @@ OF_LIKELIHOODS: dict[str, Any] = {
 class EvaluateSettings:
     """Of ``sdegen-evaluate``.
 
-    run: the folder of a finished run.  name: of the results' folder in it.  n: samples, None for
+    run: the folder of a finished run.  name: of the results' folder in it.  weights to ema_std:
+    which weights, as ``sdegen-sample`` has them.  n: samples, None for
     all of the split, ``batch`` at a time.  solver to protocol as ``log_prob`` and ``bits_per_dim``
     have them, None for their defaults.  elbo_draws, ddpm_steps: of the bounds, 0 for none of
     them; bounds_on: "dequantised" data or its "values".  objective: the mean that the command
@@ -294,6 +296,10 @@ class EvaluateSettings:
     device: str
     packages: list[str]
     samples: str | None
+    weights: str
+    step: int | None
+    ema: float | None
+    ema_std: float | None
     data: Node | None = None
     solver: Node | None = None
     walk: Node | None = None
@@ -308,6 +314,7 @@ class EvaluateSettings:
         for name in ("elbo_draws", "ddpm_steps"):
             whole(name, getattr(self, name), 0)
         whole("seed", self.seed, None), texts("packages", self.packages)
+        refuse_weights(self.weights, self.step, self.ema, self.ema_std)
         if self.split not in ("train", "test"):
             raise ValueError(f"split must be 'train' or 'test', but it is {self.split!r}.")
         for name in ("divergence", "protocol"):
@@ -323,6 +330,14 @@ class EvaluateSettings:
         needed = {"elbo": "elbo_draws", "ddpm": "ddpm_steps"}.get(self.objective or "")
         if needed and not getattr(self, needed):
             raise ValueError(f"objective={self.objective} is measured with {needed} >= 1.")
+
+    @property
+    def title(self) -> str:
+        """A folder name that says which weights are meant, where it is not those of the end."""
+        which = {"at": self.step, "ema": self.ema, "ema_std": self.ema_std}
+        given = [f"{key}{value}" for key, value in which.items() if value is not None]
+        own = [] if self.weights == "finished" else [self.weights]
+        return short("-".join([self.name, *own, *given]))
 
 
 @dataclass(frozen=True)

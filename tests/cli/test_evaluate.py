@@ -45,6 +45,9 @@ def test_a_run_is_evaluated_and_goes_on_where_it_stopped(finished: Path) -> None
     assert code == 1 and "other settings, weights or data" in err
     for wrong, reason in (
         (["importance=2"], "of estimates that is no bound"),
+        (["weights=best"], "Unknown weights 'best'"),
+        (["ema_std=0.5"], "0.2887"),
+        (["step=7"], "step 7"),
         (["solver=ddpm", "steps=3"], "does not follow the probability flow"),
         (["steps=3"], "chooses its own steps"),
         (["data=photo_patches"], "trained on samples of shape (1, 8, 8)"),

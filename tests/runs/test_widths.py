@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 import sdegen as sg
+from sdegen.data import digits, gather
 from sdegen.files import read_tensors
 from sdegen.runs.folder import load_run
+from sdegen.runs.likelihood import evaluate_run, measure
+from sdegen.runs.settings import EvaluateSettings, read
 from sdegen.training.checkpoint import CHECKPOINT
 from tests.cases import refused
+from tests.configs import composed
 from tests.processes import run
 
 FEW = [f"~evaluate.solvers.{name}" for name in ("ddpm", "ddim", "heun", "euler_maruyama")]
@@ -45,5 +50,16 @@ def test_a_run_is_sampled_with_any_width(tmp_path: Path) -> None:
     code, _, err = run("sample", *how, cwd=tmp_path)
     assert code == 0, err
     assert [each.name for each in (folder / "samples").iterdir() if "ema_std0.07" in each.name]
+    # And its likelihood is that of these weights.
+    few = ["n=3", "solver=euler", "steps=2", "device=cpu"]
+    settings = read(EvaluateSettings, composed("evaluate", f"run={folder}", *few, "ema_std=0.07"))
+    found = evaluate_run(settings)
+    assert found.folder.name == "likelihood-ema_std0.07"
+    some, model = gather(digits("test"), 3), sg.load(folder, ema_std=0.07)
+    by_hand = measure(model.given(y=some.y), some.x, some.levels, settings, 0)
+    told = json.loads((found.folder / "result.json").read_text())["samples"]["flow"]
+    assert told == pytest.approx([row["flow"] for row in by_hand], rel=1e-5)
+    other = measure(sg.load(folder).given(y=some.y), some.x, some.levels, settings, 0)
+    assert told != pytest.approx([row["flow"] for row in other], rel=1e-5)
     with refused("ema=0.07: there are 0.999. The width of a profile is ema_std=0.07"):
         sg.load(folder, ema=0.07)
