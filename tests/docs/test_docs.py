@@ -80,6 +80,17 @@ def test_commands_of_the_experiment_page_compose(
         assert done.code == 0 and "\npackages:" in done.out, f"{name} {arguments}\n{done.err}"
 
 
+def test_the_experiment_page_names_every_file_of_a_group() -> None:
+    lines = (ROOT / "docs" / "add-an-experiment.md").read_text().splitlines()
+    rows = {line.split("`")[1]: line for line in lines if line.startswith("| `")}
+    groups = [path.name for path in (ROOT / "conf").iterdir() if path.is_dir()]
+    assert rows.keys() - {"solver"} == set(groups) - {"__pycache__"}
+    for group in rows.keys() - {"solver"}:
+        folder, named = ROOT / "conf" / group, re.findall(r"[\w/]+", rows[group])
+        files = {str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml")}
+        assert files <= set(named), f"{group}: {files - set(named)}"
+
+
 def printed(page: Path) -> list[list[str]]:
     """Commands of a page's blocks, lines that go on put together."""
     text = "\n".join(blocks(page, "bash")).replace("\\\n", " ")
