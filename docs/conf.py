@@ -49,6 +49,7 @@ editing
 restoration
 cascades
 likelihood
+compression
 diffusers
 training
 few-steps
@@ -92,6 +93,7 @@ notation
 rooms
 api/index
 benchmarks
+convergence
 references
 licences
 design

@@ -240,7 +240,7 @@ def test_corrector_contracts_and_is_biased(sde: sg.LinearSDE) -> None:
 
 
 def test_small_corrections_contract_kl_as_the_theory_says() -> None:
-    """KL after time tau <= e^(-2 tau / v) KL before, v the log-Sobolev constant, tight for means."""
+    """KL after time tau <= e^(-2 tau / v) KL before, v the log-Sobolev constant; means: equal."""
     data, at = Gaussian([0.0], [0.5]), VP(0.3)
     target, (_, v) = marginal(data, at), marginal(data, at)
     step = langevin(data, VP, 0.02, at)
