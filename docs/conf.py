@@ -49,6 +49,7 @@ editing
 restoration
 cascades
 likelihood
+compression
 diffusers
 training
 few-steps
@@ -93,6 +94,7 @@ notation
 rooms
 api/index
 benchmarks
+convergence
 references
 licences
 design

@@ -1,5 +1,17 @@
 """Distributions whose scores are exact, and the orders of solvers measured on them."""
 
+from sdegen.exact.convergence import (
+    Affine,
+    Normal,
+    affine,
+    chain_of,
+    end_of,
+    girsanov,
+    marginal,
+    path_kl,
+    prior_of,
+    reverse_of,
+)
 from sdegen.exact.distributions import (
     Empirical,
     Gaussian,
@@ -13,16 +25,26 @@ from sdegen.exact.orders import flow_order, law, strong_order, weak_order
 from sdegen.exact.posteriors import posterior
 
 __all__ = [
+    "Affine",
     "Empirical",
     "Gaussian",
     "GaussianMixture",
     "LowRankMixture",
     "Mixture",
+    "Normal",
     "Problem",
+    "affine",
+    "chain_of",
+    "end_of",
     "exact_model",
     "flow_order",
+    "girsanov",
     "law",
+    "marginal",
+    "path_kl",
     "posterior",
+    "prior_of",
+    "reverse_of",
     "strong_order",
     "weak_order",
 ]

@@ -11,7 +11,7 @@ log p(x) >= -(prior + diffusion + reconstruction), Kingma et al. (2021), eq. 11,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,13 +33,18 @@ from sdegen.likelihood.ground import (
     warn_of_failures,
 )
 from sdegen.model.denoiser import Denoiser, refuse_flow_only
+from sdegen.model.prediction import LinearPrediction
 from sdegen.noise.source import Noise, Seeded
 from sdegen.sde.level import Level, expand
 from sdegen.sde.process import SDE, LinearSDE, has_coordinates, linear
 from sdegen.solvers import DDIM
 from sdegen.solvers.budget import walk_for
-from sdegen.solvers.variances import Head, decoder, kl
+from sdegen.solvers.variances import Head, decoder, kl, parts
 from sdegen.walks.grids import WalkLike, log_snr
+from sdegen.walks.walk import Walk
+
+Variance = Literal["small", "large"] | Head
+"""Of the model's steps: DDPM's two guesses, or what a network's second output says."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +207,7 @@ def discrete_elbo(
     *,
     steps: int | None = None,
     walk: WalkLike | None = log_snr,
-    variance: Literal["small", "large"] | Head = "small",
+    variance: Variance = "small",
     levels: int | None = None,
     decoded: bool = False,
     seed: int | Sequence[int] | None = None,
@@ -246,45 +251,67 @@ def discrete_bound(
     *,
     steps: int | None,
     walk: WalkLike | None = log_snr,
-    variance: Literal["small", "large"] | Head = "small",
+    variance: Variance = "small",
     levels: int | None = None,
     decoded: bool = False,
 ) -> Elbo:
     """``discrete_elbo`` of float64 data x0 (b, *) wherever it lies, without a warning."""
-    if steps is None and (walk is None or isinstance(walk, str) or callable(walk)):
-        raise ValueError("discrete_elbo takes steps, their number, or a walk given as times.")
     learned = None if isinstance(variance, str) else variance
-    if learned is None and variance not in ("small", "large"):
-        raise ValueError(f"variance must be 'small' or 'large', but it is {variance!r}.")
-    sde, now, d, before = model.sde, end_levels(model.sde)[1], x0[0].numel(), model.nfe
-    stops = check_whole_way(walk_for(DDIM(), sde, steps=steps, walk=walk)).times
-    assert isinstance(sde, LinearSDE)
+    check_variance(variance)
+    before = model.nfe
+    walk = whole_walk("discrete_elbo", model, steps, walk)
     total = torch.zeros(len(x0), dtype=torch.float64)
-    for j in range(len(stops) - 1):
-        t, s = sde(stops[j]), sde(stops[j + 1])
-        eps = noise.stream(f"noise {j}")(x0, now, now)
-        seen = model(sde.mix(x0, t, eps), t)
-        if decoded and levels is not None and j == len(stops) - 2:
+    for _, seen, t, s in chain(model, x0, noise, walk):
+        if decoded and levels is not None and s is walk[-1]:
             guess = -2 * (s if variance == "small" else t).lam
             log_v = (
                 learned.log_decoded(seen, t, s) if learned else torch.as_tensor(expand(guess, x0))
             )
             last = decoder(seen.x0, log_v, x0, levels).reshape(len(x0), -1).sum(1).cpu()
             continue
-        if learned is not None:
-            log_v = learned.variance(seen, t, s, 1.0).log()
-            total = total + kl(seen.x0, log_v, x0, t, s).reshape(len(x0), -1).sum(1).cpu()
-            continue
-        off = (seen.x0 - x0).reshape(len(x0), -1).square().sum(1).cpu()
-        term = 0.5 * ((2 * s.lam).exp() - (2 * t.lam).exp()) * off
-        if variance == "large":
-            r = s.sigma**2 / t.sigma**2  # small over large
-            term = r * term + d / 2 * (r - 1 - r.log())
-        total = total + term
+        log_v = step_variance(variance, seen, t, s).log()
+        total = total + kl(seen.x0, log_v, x0, t, s).reshape(len(x0), -1).sum(1).cpu()
     if not decoded:
         last = reconstruction_term(model, x0, levels, noise, 1)[0]
     unknown = torch.full_like(total, math.nan)
     return sum_of(prior_term(model, x0), total, last, unknown, model.nfe - before)
+
+
+# ------------------------------------------------------------------------------------- the steps
+
+
+def whole_walk(who: str, model: Denoiser, steps: int | None, walk: WalkLike | None) -> Walk:
+    """The walk of a chain from T to t_min; ValueError for one that goes another way."""
+    if steps is None and (walk is None or isinstance(walk, str) or callable(walk)):
+        raise ValueError(f"{who} takes steps, their number, or a walk given as times.")
+    end_levels(model.sde)
+    return check_whole_way(walk_for(DDIM(), model.sde, steps=steps, walk=walk))
+
+
+def chain(
+    model: Denoiser, x0: Tensor, noise: Noise, walk: Walk
+) -> Iterator[tuple[Tensor, LinearPrediction, Level, Level]]:
+    """Of every step from t to s: x_t of data x0 (b, *), drawn anew, what the model says, t, s."""
+    sde, now = model.sde, end_levels(model.sde)[1]
+    assert isinstance(sde, LinearSDE)
+    for j in range(walk.steps):
+        t, s = walk[j], walk[j + 1]
+        x_t = sde.mix(x0, t, noise.stream(f"noise {j}")(x0, now, now))
+        yield x_t, model(x_t, t), t, s
+
+
+def step_variance(variance: Variance, seen: LinearPrediction, t: Level, s: Level) -> Tensor:
+    """Of the model's step from t to s at mean_eta = 1: DDPM's small or large, (), or a head's,
+    (b, *)."""
+    if not isinstance(variance, str):
+        return variance.variance(seen, t, s, 1.0)
+    return parts(t, s, 1.0)[0] * (s if variance == "small" else t).sigma ** 2
+
+
+def check_variance(variance: Variance) -> None:
+    """ValueError for what is neither "small", "large" nor a head."""
+    if isinstance(variance, str) and variance not in ("small", "large"):
+        raise ValueError(f"variance must be 'small' or 'large', but it is {variance!r}.")
 
 
 # ------------------------------------------------------------------------------------- the terms

@@ -9,6 +9,7 @@ from sdegen.sampling.march import Path, Solution, State, sample, solve
 from sdegen.sampling.plan import How, Plan, Way
 from sdegen.sampling.renoising import resample
 from sdegen.sampling.stages import Stage, cascade
+from sdegen.sampling.tempering import Tempered, denoised, denoising_gibbs
 from sdegen.sampling.watch import Watch, progress
 
 __all__ = [
@@ -21,11 +22,14 @@ __all__ = [
     "Solution",
     "Stage",
     "State",
+    "Tempered",
     "Watch",
     "Way",
     "best_of",
     "cascade",
     "cite",
+    "denoised",
+    "denoising_gibbs",
     "progress",
     "recipes",
     "resample",

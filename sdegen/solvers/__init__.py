@@ -29,6 +29,7 @@ from sdegen.solvers.stochastic import (
     SRA1,
     Ancestral,
     EulerMaruyama,
+    QuasiTaylor,
     ReverseDiffusion,
     StochasticHeun,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "Multistep",
     "PredictorCorrector",
     "Preset",
+    "QuasiTaylor",
     "Range",
     "Residual",
     "Reverse",

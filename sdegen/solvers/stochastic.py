@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, expm1, sqrt
 
-from sdegen.checks import number
+from sdegen.checks import number, whole
 from sdegen.sde.level import Instant, Level, expand
 from sdegen.solvers.equation import Reverse, renoise
 from sdegen.solvers.solver import Preset, Solver, Step
@@ -173,3 +173,28 @@ class DDIM(Solver):
         fresh = self.eta**2 * -expm1(2 * (t.lam - s.lam))
         z = p.noise(x, t, s)
         return Step(renoise(p.model(x, t), s, sqrt(1 - fresh), z, s.sigma * sqrt(fresh)))
+
+
+@dataclass(frozen=True)
+class QuasiTaylor(Solver):
+    """DDIM's step as a Taylor polynomial in h: the flow's derivatives as if data were one point.
+    Tachibana et al. (2021).
+
+        x_s = alpha_t sigma_s / sigma_t (1 + h + ... + h^p / p!) x0 + sigma_s eps
+
+    It is off from DDIM by O(h^(p + 1)) a step, and gains nothing over it: of order 1 for any p.
+    """
+
+    p: int = 2
+    traits = Traits(order=1, needs_marginals=True)
+    presets: ClassVar = {}  # DDIM is what it comes close to
+
+    def __post_init__(self) -> None:
+        whole("QuasiTaylor's p", self.p)
+
+    def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
+        """One step."""
+        h, grown = s.lam - t.lam, 1.0
+        for k in range(self.p, 0, -1):
+            grown = 1 + h / k * grown
+        return Step(p.model(x, t).view(t.alpha * s.sigma / t.sigma * grown, s.sigma))
