@@ -9,6 +9,7 @@ from sdegen.exact.distributions import (
     Problem,
     exact_model,
 )
+from sdegen.exact.gaussian_series import autoregression, following
 from sdegen.exact.orders import flow_order, law, strong_order, weak_order
 from sdegen.exact.posteriors import posterior
 
@@ -19,8 +20,10 @@ __all__ = [
     "LowRankMixture",
     "Mixture",
     "Problem",
+    "autoregression",
     "exact_model",
     "flow_order",
+    "following",
     "law",
     "posterior",
     "strong_order",
