@@ -4,5 +4,92 @@ from __future__ import annotations
 
 from systems import System
 
-PROGRAMS: list[System] = []
+PROGRAMS: list[System] = [
+    System(
+        "decision-diffuser",
+        "sequences",
+        "Decision Diffuser",
+        ["Ajay et al. (2023)"],
+        "eps = eps(x, none) + w (eps(x, R) - eps(x, none));  a = f(s, s')",
+        "Plans through a maze, drawn under a return with half the noise, their ends known; and "
+        "where an agent gets that follows them.",
+        ["sdegen/data/mazes.py", "sdegen/guidance/inpaint.py", "sdegen/guidance/free.py"],
+        "decision_diffuser",
+        script="decision_diffuser.py",
+    ),
+    System(
+        "linear-plans",
+        "sequences",
+        "Plans of a linear system",
+        ["Ajay et al. (2023)"],
+        "p(plan | s_1, R) = N(m + K (y - A m), (I - K A) S),  K = S A^T (A S A^T)^-1",
+        "The planner of Decision Diffuser where what it should draw is known in closed form.",
+        ["sdegen/exact/posteriors.py", "sdegen/guidance/inpaint.py", "sdegen/guidance/free.py"],
+        "linear_plans",
+        script="linear_plans.py",
+    ),
+    System(
+        "timegrad",
+        "sequences",
+        "TimeGrad",
+        ["Rasul et al. (2021)", "Gneiting & Raftery (2007)"],
+        "h_k = GRU(h_{k-1}, x_{k-1}),  x_k ~ p(x_k | h_k)",
+        "Hours of electricity in Italy, of which the second half of a day is forecast; and an "
+        "autoregression, whose forecasts are known in closed form.",
+        [
+            "sdegen/data/recordings.py",
+            "sdegen/metrics/forecasts.py",
+            "sdegen/exact/gaussian_series.py",
+        ],
+        "timegrad",
+        script="timegrad.py",
+    ),
+    System(
+        "markup",
+        "sequences",
+        "Markup to images, scheduled sampling",
+        ["Deng et al. (2023)"],
+        "w(s) |eps(x_s', s) - (x_s' - alpha_s x0) / sigma_s|^2,  x_s' the model's own step",
+        "Strings drawn by a transformer that attends to their signs, and read again by the "
+        "nearest of the font's glyphs.",
+        ["sdegen/data/typeset.py", "sdegen/losses/exposure.py", "sdegen/networks/transformer.py"],
+        "markup",
+        script="markup.py",
+    ),
+    System(
+        "chorales",
+        "sequences",
+        "Symbolic music",
+        ["Mittal et al. (2021)", "Lugmayr et al. (2022)"],
+        "x0 = y where it is known;  z = slerp(z_a, z_b, w) between encodings",
+        "Four bars of four voices: an alto or two bars drawn into Bach's, whole ones drawn, and "
+        "mixtures of two. Lines are voices.",
+        ["sdegen/data/chorales.py", "sdegen/guidance/inpaint.py", "sdegen/likelihood/flow.py"],
+        "chorales",
+        script="chorales.py",
+    ),
+    System(
+        "molecules",
+        "volumes",
+        "Clouds of points under a property",
+        ["Ho & Salimans (2022)"],
+        "F = F(x, none) + w (F(x, energy) - F(x, none)),  F(P x) = P F(x) for permutations P",
+        "Small molecules as clouds of atoms, drawn under the energy of their hydration: black are "
+        "carbon, red oxygen, blue nitrogen, green chlorine.",
+        ["sdegen/data/freesolv.py", "sdegen/losses/conditions.py", "sdegen/guidance/free.py"],
+        "molecules",
+        script="molecules.py",
+    ),
+    System(
+        "brain",
+        "volumes",
+        "Cubes of a volume",
+        ["Lugmayr et al. (2022)"],
+        "x0 = y where it is known, on a walk that climbs back",
+        "Cubes of a brain; six slices of each are lost, and drawn.",
+        ["sdegen/data/brain.py", "sdegen/networks/unet.py", "sdegen/guidance/inpaint.py"],
+        "brain",
+        script="brain.py",
+    ),
+]
 """In the order of the gallery, after those of commands."""

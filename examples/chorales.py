@@ -10,7 +10,7 @@ MusicVAE; here there is none.)
 
 from __future__ import annotations
 
-import argparse
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,4 @@ def main(folder: str, quick: bool = False, seed: int = 0) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder")
-    parser.add_argument("--quick", action="store_true")
-    main(**vars(parser.parse_args()))
+    main(sys.argv[1], "--quick" in sys.argv)

@@ -9,11 +9,12 @@ closed form: N(m + K (y - A m), (I - K A) S). The planner is that of decision_di
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from decision_diffuser import begun, drawn, planner
+from decision_diffuser import drawn, planner
 from torch import Tensor
 
 from sdegen.exact import Gaussian, posterior
@@ -48,12 +49,12 @@ def law_of(law: Gaussian, weights: Tensor, both: bool) -> Gaussian:
 
 def main(folder: str, quick: bool = False) -> dict[str, Any]:
     """Train, draw, compare."""
-    steps, n = (20, 50) if quick else (3000, 4000)
+    steps, n = (20, 50) if quick else (2000, 4000)
     law, weights = system()
     x = law.sample(200 if quick else 50_000, torch.Generator().manual_seed(0))
     known = torch.zeros(2, HORIZON, dtype=torch.bool)
     known[:, 0] = True
-    net = UNet(2, 32, (1, 2), numbers=["returns"], beside=2, dims=1)
+    net = UNet(2, 32, (1, 2), attention=(), numbers=["returns"], beside=2, dims=1)
     plans = x.unflatten(1, (2, HORIZON)).float()
     model = planner(net, plans, (x @ weights).float(), known, Path(folder), steps)
     y = torch.full((n, 2, HORIZON), FIRST)
@@ -84,4 +85,4 @@ def main(folder: str, quick: bool = False) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(*begun(__doc__))
+    main(sys.argv[1], "--quick" in sys.argv)

@@ -9,8 +9,8 @@ itself. Strings that it never saw are then drawn by it, and read.
 
 from __future__ import annotations
 
-import argparse
 import copy
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,4 @@ def main(folder: str, quick: bool = False, seed: int = 0) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder")
-    parser.add_argument("--quick", action="store_true")
-    main(**vars(parser.parse_args()))
+    main(sys.argv[1], "--quick" in sys.argv)

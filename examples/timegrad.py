@@ -11,7 +11,7 @@ of electricity in Italy, beside the normal law with the training days' moments, 
 
 from __future__ import annotations
 
-import argparse
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,4 @@ def main(folder: str, quick: bool = False, seed: int = 0) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder")
-    parser.add_argument("--quick", action="store_true")
-    main(**vars(parser.parse_args()))
+    main(sys.argv[1], "--quick" in sys.argv)

@@ -9,12 +9,14 @@ their items.
 
 from sdegen.data.archives import ImageShards, ImageZip
 from sdegen.data.arrays import ArrayData, from_uint8, to_uint8
+from sdegen.data.brain import brain_patches
 from sdegen.data.bundled import digits, photo_patches
 from sdegen.data.captions import captioned_digits, tokens, vocabulary
 from sdegen.data.chorales import chorales, notes, rolls
 from sdegen.data.classes import class_counts, class_labels, gather, numbered_as, stratified
 from sdegen.data.files import from_file
 from sdegen.data.folders import ImageFolder
+from sdegen.data.freesolv import Molecules, molecules
 from sdegen.data.glyphs import emoji
 from sdegen.data.hub import HubFolder
 from sdegen.data.mazes import MazePlans, maze, maze_plans
@@ -34,8 +36,10 @@ __all__ = [
     "ImageZip",
     "InfiniteBatches",
     "MazePlans",
+    "Molecules",
     "Moments",
     "SeededItems",
+    "brain_patches",
     "captioned_digits",
     "chorales",
     "cifar10",
@@ -53,10 +57,13 @@ __all__ = [
     "maze",
     "maze_plans",
     "mnist",
+    "molecules",
     "moments",
+    "notes",
     "numbered_as",
     "photo_patches",
     "read_markup",
+    "rolls",
     "series",
     "stratified",
     "to_uint8",

@@ -35,7 +35,9 @@ def series(name: str, split: str = "all") -> ArrayData:
     place = Path(found.origin).parent / "datasets" / "data" / folder
     x, labels = list[torch.Tensor](), list[str]()
     for part in parts:
-        values, classes = load_from_tsfile(str(place / f"{folder}_{part}.ts"), return_data_type="numpy3D")
+        values, classes = load_from_tsfile(
+            str(place / f"{folder}_{part}.ts"), return_data_type="numpy3D"
+        )
         x.append(torch.as_tensor(values, dtype=torch.float32))
         labels += [str(each) for each in classes]
     names = sorted(set(labels))

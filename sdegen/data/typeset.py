@@ -62,7 +62,9 @@ def parsed(caption: str) -> list[tuple[str, str]]:
             found.append((mark, sign))
             mark = ""
         else:
-            raise ValueError(f"{caption!r} is no markup: after {mark or 'a glyph'} comes {sign!r}.")
+            raise ValueError(
+                f"{caption!r} is no markup: after {mark or 'a glyph'} comes {sign!r}."
+            )
     if mark or not 1 <= len(found) <= MOST:
         raise ValueError(f"Markup is 1 to {MOST} glyphs, each after its mark, not {caption!r}.")
     return found

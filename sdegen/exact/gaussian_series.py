@@ -1,4 +1,4 @@
-"""Series whose law is Gaussian: vector autoregressions at rest, and what follows of a beginning."""
+"""Gaussian series: vector autoregressions at rest, and what follows of a beginning."""
 
 from __future__ import annotations
 

@@ -14,9 +14,7 @@ from tests.cases import refused
     ("name", "shape", "classes"),
     [("italy_power_demand", (1096, 1, 24), 2), ("basic_motions", (80, 6, 100), 4)],
 )
-def test_series_are_as_sktime_has_them(
-    name: str, shape: tuple[int, ...], classes: int
-) -> None:
+def test_series_are_as_sktime_has_them(name: str, shape: tuple[int, ...], classes: int) -> None:
     from sktime import datasets
 
     data, test = series(name), series(name, "test")

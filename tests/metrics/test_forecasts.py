@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def test_the_score_is_the_integral_of_squared_distribution_functions() -> None:
         return (sum(v <= z for v in x) / 9 - (y <= z)) ** 2
 
     ends = sorted([*x, y])
-    area = sum(quad(squared, a, b)[0] for a, b in zip(ends, ends[1:], strict=False))
+    area = sum(quad(squared, a, b)[0] for a, b in pairwise(ends))
     pairs = torch.tensor(x).double()
     spread = float((pairs[:, None] - pairs).abs().sum()) / 2
     fair = crps(pairs[:, None], torch.tensor([y]))
