@@ -64,7 +64,7 @@ PROGRAMS: list[System] = [
         "x0 = y where it is known;  z = slerp(z_a, z_b, w) between encodings",
         "Four bars of four voices: an alto or two bars drawn into Bach's, whole ones drawn, and "
         "mixtures of two. Lines are voices.",
-        ["sdegen/data/chorales.py", "sdegen/guidance/inpaint.py", "sdegen/likelihood/flow.py"],
+        ["sdegen/data/bach.py", "sdegen/guidance/inpaint.py", "sdegen/likelihood/flow.py"],
         "chorales",
         script="chorales.py",
     ),

@@ -20,7 +20,7 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.data import ArrayData, chorales, notes
-from sdegen.data.chorales import VOICES, voice_rows
+from sdegen.data.bach import VOICES, voice_rows
 from sdegen.files import write_json
 from sdegen.guidance import Known
 from sdegen.likelihood import slerp

@@ -141,8 +141,8 @@ def drawing(ways: dict[str, Tensor], data: MazePlans, path: Path) -> None:
 
     sheet = Figure((3 * len(ways), 3.2), layout="tight")
     for axes, (name, way) in zip(sheet.subplots(1, len(ways)), ways.items(), strict=True):
-        axes.imshow(data.walls, cmap="gray_r", alpha=0.6, extent=(-1, 1, 1, -1))
-        axes.plot(*way[:40].permute(1, 2, 0).flip(0), linewidth=0.6)
+        axes.imshow(data.walls.numpy(), cmap="gray_r", alpha=0.6, extent=(-1, 1, 1, -1))
+        axes.plot(*way[:40].permute(1, 2, 0).flip(0).numpy(), linewidth=0.6)
         axes.set(title=name, xticks=[], yticks=[])
     sheet.savefig(path, dpi=80)
 

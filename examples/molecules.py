@@ -54,7 +54,7 @@ class Cloud(nn.Module):
 def turned(model: Any, x: Tensor, loss: Any) -> Tensor:
     """A loss (b,) of clouds that are turned, and mirrored, each at random; of the points that are
     there."""
-    turn = torch.linalg.qr(torch.randn(len(x), 3, 3))[0] * torch.randn(len(x), 1, 3).sign()
+    turn = torch.linalg.qr(torch.randn(len(x), 3, 3, dtype=x.dtype))[0]
     x = torch.cat([turn @ x[:, :3], x[:, 3:]], 1)
     return loss(model, x, where=model.conditions["there"][:, None])
 

@@ -9,10 +9,10 @@ their items.
 
 from sdegen.data.archives import ImageShards, ImageZip
 from sdegen.data.arrays import ArrayData, from_uint8, to_uint8
+from sdegen.data.bach import chorales, notes, rolls
 from sdegen.data.brain import brain_patches
 from sdegen.data.bundled import digits, photo_patches
 from sdegen.data.captions import captioned_digits, tokens, vocabulary
-from sdegen.data.chorales import chorales, notes, rolls
 from sdegen.data.classes import class_counts, class_labels, gather, numbered_as, stratified
 from sdegen.data.files import from_file
 from sdegen.data.folders import ImageFolder

@@ -81,11 +81,18 @@ def windows_of_all() -> dict[str, Tensor]:
     from music21 import corpus
 
     found, piece = list[Tensor](), list[int]()
-    for k, path in enumerate(sorted(corpus.getComposer("bach"))):
+    for k, path in enumerate(pieces()):
         windows = list(windows_of(corpus.parse(path)))
         found += windows
         piece += [k] * len(windows)
     return {"notes": torch.stack(found).to(torch.uint8), "piece": torch.tensor(piece)}
+
+
+def pieces() -> list[Any]:
+    """The files of Bach's pieces in music21's corpus."""
+    from music21 import corpus
+
+    return sorted(corpus.getComposer("bach"))
 
 
 def windows_of(score: Any) -> Iterator[Tensor]:
