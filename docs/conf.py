@@ -54,6 +54,7 @@ training
 few-steps
 adapters
 latents
+sequences
 scale
 data
 metrics

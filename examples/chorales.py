@@ -2,7 +2,7 @@
 
     python examples/chorales.py outputs/chorales [--quick]
 
-Four voices for four bars, as a roll: a row for each pitch of each voice. A transformer of eighths
+Four voices for four bars, as a roll: a row for each pitch of each voice. A transformer of quarters
 learns them; what is known of a window (three voices, or its first and last bar) is held, the rest
 drawn; and the flow's encodings of two windows are mixed. (The paper's model is of the latents of a
 MusicVAE; here there is none.)
@@ -75,10 +75,10 @@ def usual_alto(train: Tensor, seen: Tensor) -> Tensor:
 def main(folder: str, quick: bool = False, seed: int = 0) -> dict[str, Any]:
     """Train, draw, fill in, mix."""
     torch.manual_seed(seed)
-    steps, count = (6, 4) if quick else (2500, 64)
+    steps, count = (6, 4) if quick else (1500, 64)
     train, test = chorales("train"), chorales("test")
     std = float(train.x.std())
-    net = Transformer(train.shape[0], 128, 4, 4, patch=2, dims=1)
+    net = Transformer(train.shape[0], 192, 3, 6, patch=4, dims=1)
     model = sg.ScoreModel(net, sg.EDMSDE(T=20.0), "edm", sigma_data=std)
     loss = partial(sg.dsm_loss, weighting=EDMWeighting(std), times=LogNormalTime(-0.6),
                    draw=low_discrepancy)  # fmt: skip

