@@ -55,6 +55,7 @@ training
 few-steps
 adapters
 latents
+sequences
 scale
 data
 metrics

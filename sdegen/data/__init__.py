@@ -9,18 +9,24 @@ their items.
 
 from sdegen.data.archives import ImageShards, ImageZip
 from sdegen.data.arrays import ArrayData, from_uint8, to_uint8
+from sdegen.data.bach import chorales, notes, rolls
+from sdegen.data.brain import brain_patches
 from sdegen.data.bundled import digits, photo_patches
 from sdegen.data.captions import captioned_digits, tokens, vocabulary
 from sdegen.data.classes import class_counts, class_labels, gather, numbered_as, stratified
 from sdegen.data.files import from_file
 from sdegen.data.folders import ImageFolder
+from sdegen.data.freesolv import Molecules, molecules
 from sdegen.data.glyphs import emoji
 from sdegen.data.hub import HubFolder
+from sdegen.data.mazes import MazePlans, maze, maze_plans
 from sdegen.data.parts import hold_out
+from sdegen.data.recordings import series
 from sdegen.data.sampler import InfiniteBatches, SeededItems
 from sdegen.data.scale import Moments, moments
 from sdegen.data.standard import cifar10, mnist
 from sdegen.data.toys import toy
+from sdegen.data.typeset import drawn_markup, markup, markup_tokens, read_markup
 
 __all__ = [
     "ArrayData",
@@ -29,22 +35,36 @@ __all__ = [
     "ImageShards",
     "ImageZip",
     "InfiniteBatches",
+    "MazePlans",
+    "Molecules",
     "Moments",
     "SeededItems",
+    "brain_patches",
     "captioned_digits",
+    "chorales",
     "cifar10",
     "class_counts",
     "class_labels",
     "digits",
+    "drawn_markup",
     "emoji",
     "from_file",
     "from_uint8",
     "gather",
     "hold_out",
+    "markup",
+    "markup_tokens",
+    "maze",
+    "maze_plans",
     "mnist",
+    "molecules",
     "moments",
+    "notes",
     "numbered_as",
     "photo_patches",
+    "read_markup",
+    "rolls",
+    "series",
     "stratified",
     "to_uint8",
     "tokens",

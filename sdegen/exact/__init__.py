@@ -21,6 +21,7 @@ from sdegen.exact.distributions import (
     Problem,
     exact_model,
 )
+from sdegen.exact.gaussian_series import autoregression, following
 from sdegen.exact.orders import flow_order, law, strong_order, weak_order
 from sdegen.exact.posteriors import posterior
 
@@ -39,6 +40,10 @@ __all__ = [
     "exact_model",
     "flow_order",
     "girsanov",
+    "autoregression",
+    "exact_model",
+    "flow_order",
+    "following",
     "law",
     "marginal",
     "path_kl",

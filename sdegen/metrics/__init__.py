@@ -12,6 +12,7 @@ from sdegen.metrics.features import (
     as_bytes,
     features_of,
 )
+from sdegen.metrics.forecasts import covered, crps
 from sdegen.metrics.frechet import FrechetDistance, frechet_distance, frechet_estimate
 from sdegen.metrics.kernels import KernelDistance, energy_distance, kernel_distance, mmd
 from sdegen.metrics.neighbours import Coverage, coverage
@@ -34,6 +35,8 @@ __all__ = [
     "TorchScript",
     "as_bytes",
     "coverage",
+    "covered",
+    "crps",
     "energy_distance",
     "features_of",
     "fidelity",
