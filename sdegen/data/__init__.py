@@ -16,6 +16,7 @@ from sdegen.data.files import from_file
 from sdegen.data.folders import ImageFolder
 from sdegen.data.glyphs import emoji
 from sdegen.data.hub import HubFolder
+from sdegen.data.moving import moving_digits
 from sdegen.data.parts import hold_out
 from sdegen.data.sampler import InfiniteBatches, SeededItems
 from sdegen.data.scale import Moments, moments
@@ -43,6 +44,7 @@ __all__ = [
     "hold_out",
     "mnist",
     "moments",
+    "moving_digits",
     "numbered_as",
     "photo_patches",
     "stratified",

@@ -20,6 +20,7 @@ from sdegen.networks.resampling import FIRDown, FIRUp, Nearest, Pool, Rescaled
 from sdegen.networks.transformer import Transformer
 from sdegen.networks.trunk import Trunk
 from sdegen.networks.unet import UNet
+from sdegen.networks.video import Video
 
 __all__ = [
     "ADM",
@@ -45,5 +46,6 @@ __all__ = [
     "Trunk",
     "UNet",
     "VQAutoencoder",
+    "Video",
     "perplexity",
 ]

@@ -23,6 +23,7 @@ from sdegen.networks.layers import (
     refuse_sizes,
     zeroed,
 )
+from sdegen.networks.temporal import Framewise
 
 
 class Residual(nn.Module):
@@ -69,8 +70,10 @@ class Residual(nn.Module):
         return x + h if self.join is None else self.join(x, h)
 
 
-class Stage(nn.Module):
+class Stage(Framewise):
     """A residual block and, where asked for, attention to all pixels, then to tokens."""
+
+    axis = 1
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class Stage(nn.Module):
     ) -> None:
         super().__init__()
         self.residual, self.attention, self.cross = residual, attention, cross
+        self.leaves = residual.conv2.out_channels
 
     def forward(self, x: Tensor, c: Tensor, context: Context = NOTHING) -> Tensor:
         h: Tensor = self.residual(x, c)
@@ -87,7 +91,7 @@ class Stage(nn.Module):
             h = self.attention(h, context)
         if self.cross is not None:
             h = self.cross(h, context)
-        return h
+        return self.over_time(h, context)
 
 
 class UNet(Conditioned):
