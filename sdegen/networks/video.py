@@ -46,7 +46,7 @@ class Video(nn.Module):
             )
         self.net = net
         for block in [each for each in net.modules() if isinstance(each, Framewise)]:
-            block.temporal = TemporalAttention(block.leaves, heads)
+            block.temporal = TemporalAttention(block.leaves, heads).to(next(net.parameters()))
         name_layers(self)
 
     @classmethod
