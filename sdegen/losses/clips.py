@@ -28,7 +28,7 @@ def with_images(
 
     The model is told which they are, ``given(images=...)``, (b, f + images): attention over time
     neither reaches them nor sees them, so that they train the image network alone, of pictures
-    more different than those of one clip.  Ho et al. (2022b), section 3.1.
+    more different than those of one clip.  Ho et al. (2022b), section 3.
 
     The draws are torch's generator's, or those of ``generator``, on x0's device. ValueError for
     data that are no clips, and images < 0.

@@ -55,7 +55,7 @@ class Residual(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zeroed(conv(leave, leave, 3, padding=1))
         self.skip = nn.Identity() if enter == leave else conv(enter, leave, 1)
-        self.resample, self.join = resample, join
+        self.resample, self.join, self.leaves = resample, join, leave
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         per_channel: Tensor = self.condition(c)
@@ -83,7 +83,7 @@ class Stage(Framewise):
     ) -> None:
         super().__init__()
         self.residual, self.attention, self.cross = residual, attention, cross
-        self.leaves = residual.conv2.out_channels
+        self.leaves = residual.leaves
 
     def forward(self, x: Tensor, c: Tensor, context: Context = NOTHING) -> Tensor:
         h: Tensor = self.residual(x, c)

@@ -29,7 +29,7 @@ class Video(nn.Module):
 
     images: booleans (b, f), true where a frame is an image by itself: it is what ``net`` makes of
             it, at any weights, and no other frame sees it. So images and clips are trained
-            together: Ho et al. (2022b), section 3.1, and ``losses.with_images``.
+            together: Ho et al. (2022b), section 3, and ``losses.with_images``.
     All else is told as to ``Conditioned``, once a clip; c is (b, beside, f, h, w).
 
     Raises ValueError for a net that is none of images, heads that do not divide a block's
@@ -41,8 +41,8 @@ class Video(nn.Module):
         if not isinstance(net, Conditioned) or net.dims != 2:
             said = f"dims = {net.dims}" if isinstance(net, Conditioned) else repr(net)[:60]
             raise ValueError(
-                "A video's net is a UNet, ADM, DiT or Transformer of images, dims = 2, but this is "
-                f"{said}."
+                "A video's net is a UNet, ADM, DiT or Transformer of images, dims = 2, but this "
+                f"is {said}."
             )
         self.net = net
         for block in [each for each in net.modules() if isinstance(each, Framewise)]:

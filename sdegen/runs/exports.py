@@ -103,6 +103,6 @@ def refuse_export(names: list[str], shape: list[int]) -> None:
         kind, dims = ("clips", 4) if name == "gif" else ("images", 3)
         if len(shape) != dims or shape[0] not in (1, 3):
             raise ValueError(
-                f"formats=[{name}] are for {kind} of 1 or 3 channels, but samples of this run have "
-                f"the shape {tuple(shape)}: leave it out."
+                f"formats=[{name}] are for {kind} of 1 or 3 channels, but samples of this run "
+                f"have the shape {tuple(shape)}: leave it out."
             )

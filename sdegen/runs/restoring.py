@@ -170,7 +170,9 @@ def draw(
     if not drawable(some) or some.ndim not in (4, 5):
         return
     if some.ndim == 5:  # of the first two clips, all frames in rows
-        rows = [(f"{name}, {k + 1}", x[k]) for k in range(len(some))[:2] for name, x in every.items()]
+        rows = [
+            (f"{name}, {k + 1}", x[k]) for k in range(len(some))[:2] for name, x in every.items()
+        ]
         names = [name for name, x in rows for _ in range(x.shape[1])]
         shown = frames(torch.stack([x for _, x in rows])).float().cpu().clamp(-1, 1)
         save_samples(shown, path, title, some.shape[2], names)

@@ -30,7 +30,7 @@ def test_whole_places_are_copies_and_others_are_shared() -> None:
 def test_clips_go_straight_on_but_for_mirrors() -> None:
     """With room for it nothing bounces in the first frames, and a second difference is 0."""
     data = moving_digits(n=60, frames=6, size=40, speed=0.9)
-    assert data.shape == (1, 6, 40, 40) and -1 <= data.x.min() and data.x.max() <= 1
+    assert data.shape == (1, 6, 40, 40) and data.x.min() >= -1 and data.x.max() <= 1
     ink = (data.x.double() + 1).sum((1, 3, 4)) / 2
     close(ink, ink[:, :1].expand_as(ink), rtol=1e-5)  # none is lost at a border
     speed = centroids(data.x).diff(dim=1).norm(dim=2)

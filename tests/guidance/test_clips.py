@@ -85,7 +85,7 @@ def test_what_follows_a_frame_is_known() -> None:
 
 @tasks
 def test_products_with_the_jacobian_draw_the_exact_law(task: Any) -> None:
-    exact, A, hole = wanted(task, 0.05)
+    exact, A, _ = wanted(task, 0.05)
     told = mmps(model_of(PRIOR, sg.VPSDE()), A(clips(SEEN)), A, 0.05, iterations=F)
     mean, var, axes = exact.spectrum
     found = drawn(told, 150, about=mean)

@@ -33,9 +33,7 @@ NONE, ALL = torch.zeros(2, 5, dtype=torch.bool), torch.ones(2, 5, dtype=torch.bo
 def images_of(net: nn.Module, x: Tensor, t: Tensor, **told: Any) -> Tensor:
     """An image network on every frame by itself."""
     b, _, f = x.shape[:3]
-    every = {
-        k: v.repeat_interleave(f, 0) if isinstance(v, Tensor) else v for k, v in told.items()
-    }
+    every = {k: v.repeat_interleave(f, 0) if isinstance(v, Tensor) else v for k, v in told.items()}
     flat = x.transpose(1, 2).flatten(0, 1)
     out: Tensor = net(flat, t.repeat_interleave(f), **every)
     return out.unflatten(0, (b, f)).transpose(1, 2)
