@@ -48,6 +48,8 @@ inverse
 editing
 restoration
 cascades
+video
+score-distillation
 likelihood
 compression
 diffusers

@@ -20,6 +20,7 @@ from sdegen.data.freesolv import Molecules, molecules
 from sdegen.data.glyphs import emoji
 from sdegen.data.hub import HubFolder
 from sdegen.data.mazes import MazePlans, maze, maze_plans
+from sdegen.data.moving import moving_digits
 from sdegen.data.parts import hold_out
 from sdegen.data.recordings import series
 from sdegen.data.sampler import InfiniteBatches, SeededItems
@@ -60,6 +61,7 @@ __all__ = [
     "molecules",
     "moments",
     "notes",
+    "moving_digits",
     "numbered_as",
     "photo_patches",
     "read_markup",

@@ -1,6 +1,7 @@
 """What score models are trained on: denoising score matching, its weightings and times, and
 what is seen of the data beside."""
 
+from sdegen.losses.clips import Between, Extend, with_images
 from sdegen.losses.coding import reconstruction
 from sdegen.losses.conditions import dropped
 from sdegen.losses.couplings import Coupling, MinibatchOT, independent_noise, stored
@@ -36,12 +37,14 @@ from sdegen.losses.weightings import EDMWeighting, MinSNR
 __all__ = [
     "JPEG",
     "Augmented",
+    "Between",
     "Colorize",
     "Coupling",
     "Degradation",
     "Degraded",
     "EDMWeighting",
     "Encoder",
+    "Extend",
     "Inpaint",
     "Learned",
     "LogNormalTime",
@@ -70,4 +73,5 @@ __all__ = [
     "uniform_time",
     "variance_loss",
     "vdm_loss",
+    "with_images",
 ]

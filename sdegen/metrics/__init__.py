@@ -15,6 +15,7 @@ from sdegen.metrics.features import (
 from sdegen.metrics.forecasts import covered, crps
 from sdegen.metrics.frechet import FrechetDistance, frechet_distance, frechet_estimate
 from sdegen.metrics.kernels import KernelDistance, energy_distance, kernel_distance, mmd
+from sdegen.metrics.motion import acceleration, centroids
 from sdegen.metrics.neighbours import Coverage, coverage
 from sdegen.metrics.restored import Restored, psnr, ssim
 from sdegen.metrics.sliced import sliced_wasserstein
@@ -33,7 +34,9 @@ __all__ = [
     "Raw",
     "Restored",
     "TorchScript",
+    "acceleration",
     "as_bytes",
+    "centroids",
     "coverage",
     "covered",
     "crps",

@@ -21,6 +21,7 @@ from sdegen.networks.transformer import Transformer
 from sdegen.networks.trunk import Trunk
 from sdegen.networks.unet import UNet
 from sdegen.networks.widening import widened
+from sdegen.networks.video import Video
 
 __all__ = [
     "ADM",
@@ -46,6 +47,7 @@ __all__ = [
     "Trunk",
     "UNet",
     "VQAutoencoder",
+    "Video",
     "perplexity",
     "widened",
 ]

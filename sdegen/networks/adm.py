@@ -141,7 +141,7 @@ class ADM(Conditioned):
             h = stage(h, e, context)
         for i, level in enumerate(self.up):
             if i:
-                h = self.grow[i - 1](h, e)
+                h = self.grow[i - 1](h, e, context)
             for stage in level:  # type: ignore[attr-defined]
                 h = stage(torch.cat([h, seen.pop()], dim=1), e, context)
         out: Tensor = self.leave(F.silu(self.norm(h)))

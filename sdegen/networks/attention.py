@@ -40,17 +40,41 @@ Edit = Callable[[Tensor, Place], Tensor]
 
 
 @dataclass(frozen=True)
+class Clip:
+    """Which images of a batch are frames of one clip.
+
+    frames: f, so that a batch of (b f) images is of b clips, one frame after another.
+    images: (b, f), true where a frame is an image by itself: nothing of others reaches it, and it
+            reaches no other; None where all are of clips.
+    """
+
+    frames: int
+    images: Tensor | None = None
+
+    def keep(self) -> Tensor | None:
+        """(b, f, f), true where a frame is seen by another; itself always, so that what is not
+        used of an image has a value."""
+        if self.images is None:
+            return None
+        moving = ~self.images
+        itself = torch.eye(self.frames, dtype=torch.bool, device=moving.device)
+        return (moving[:, :, None] & moving[:, None, :]) | itself
+
+
+@dataclass(frozen=True)
 class Context:
     """What a network's attention is told.
 
     tokens: (B, L, e), the last of which is that of "no tokens".
     keep:   (B, 1, 1, L), True where a token is seen.
     edit:   of the maps, given as ``model.given(edit=...)``; None for the fused kernel.
+    clip:   which images of the batch are frames of one clip; None where none are.
     """
 
     tokens: Tensor | None = None
     keep: Tensor | None = None
     edit: Edit | None = None
+    clip: Clip | None = None
 
 
 NOTHING = Context()
@@ -116,7 +140,8 @@ class SelfAttention(nn.Module):
 
     head_norm: makes a norm of vectors of a head's width, for queries and for keys.  Henry et al.
                (2020), section 3.
-    ``turn`` of the call: rotary positions, see ``turned``; after the norms.
+    ``turn`` of the call: rotary positions, see ``turned``; after the norms.  ``keep``: (B, 1, n,
+    n), true where a token is seen by another.
     Raises ValueError where the heads do not divide the width.
     """
 
@@ -137,13 +162,18 @@ class SelfAttention(nn.Module):
         self.leave = nn.Linear(width, width, bias=bias)
 
     def forward(
-        self, x: Tensor, context: Context, space: tuple[int, ...], turn: Tensor | None = None
+        self,
+        x: Tensor,
+        context: Context,
+        space: tuple[int, ...],
+        turn: Tensor | None = None,
+        keep: Tensor | None = None,
     ) -> Tensor:
         q, k, v = of_heads(self.qkv(x), 3, self.heads)
         q, k = self.norm_q(q), self.norm_k(k)
         if turn is not None:
             q, k = turned(q, turn), turned(k, turn)
-        h = attend(q, k, v, Place(self.layer, False, space), edit=context.edit)
+        h = attend(q, k, v, Place(self.layer, False, space), keep, context.edit)
         out: Tensor = self.leave(h.transpose(1, 2).flatten(2))
         return out
 

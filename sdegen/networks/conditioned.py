@@ -86,19 +86,20 @@ class Conditioned(nn.Module, ABC):
     ) -> Tensor:
         refuse_misfits(x.shape, self.channels, self.dims, self.multiple, self.remedy)
         e = self.conditioning(t, y, len(x), numbers)
-        context = self._context(len(x), tokens, mask, edit)
+        context = self.context(len(x), tokens, mask, edit)
         return self.through(with_beside(x, c, self.beside), e, context)
 
-    def _context(
+    def context(
         self, batch: int, tokens: Tensor | None, mask: Tensor | None, edit: Edit | None
     ) -> Context:
+        """What attention is told in a batch of so many."""
         if edit is not None and not callable(edit):
             raise ValueError(
                 f"edit is a function of maps and their place, but it is {edit!r:.60}."
             )
         if self.tokens is not None:
-            context: Context = self.tokens(batch, tokens, mask, edit)
-            return context
+            found: Context = self.tokens(batch, tokens, mask, edit)
+            return found
         if tokens is not None or mask is not None:
             raise ValueError(
                 "tokens were given, but the network takes none: build it with token_width > 0, or "

@@ -16,6 +16,7 @@ from sdegen.networks.attention import (
 from sdegen.networks.conditioned import Conditioned
 from sdegen.networks.layers import refuse_sizes, zeroed
 from sdegen.networks.patches import patchify, sincos, unpatchify
+from sdegen.networks.temporal import Framewise
 
 SILENT = ("modulation", "cross.leave")
 """Layers of a block that start at zero."""
@@ -26,7 +27,7 @@ def plain_norm(width: int) -> nn.LayerNorm:
     return nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
 
 
-class Block(nn.Module):
+class Block(Framewise):
     """x + g1 Attention((1 + s1) LN(x) + b1), then + g2 MLP((1 + s2) LN(x) + b2).
 
     b, s and g are linear in what the network is told, and zero at first, so that the block starts
@@ -43,6 +44,7 @@ class Block(nn.Module):
         self.modulation = zeroed(nn.Linear(width, 6 * width))
         self.enter = nn.Linear(width, 4 * width)
         self.leave = nn.Linear(4 * width, width)
+        self.leaves = width
 
     def forward(self, x: Tensor, c: Tensor, context: Context, grid: tuple[int, ...]) -> Tensor:
         b1, s1, g1, b2, s2, g2 = self.modulation(c)[:, None].chunk(6, dim=2)
@@ -51,7 +53,7 @@ class Block(nn.Module):
             x = x + self.cross(self.norm3(x), context, grid)
         h = self.enter(self.norm2(x) * (1 + s2) + b2)
         h = self.leave(F.gelu(h, approximate="tanh"))
-        return x + g2 * h
+        return self.over_time(x + g2 * h, context)
 
 
 class DiT(Conditioned):

@@ -18,6 +18,7 @@ from sdegen.networks.attention import (
 from sdegen.networks.conditioned import Conditioned
 from sdegen.networks.layers import refuse_sizes, zeroed
 from sdegen.networks.patches import patchify, rotary, sincos, unpatchify
+from sdegen.networks.temporal import Framewise
 
 BASE = {1: 10_000.0, 2: 100.0}
 """The rotary angles' base by the number of axes: long series turn slowly, images have few places
@@ -59,7 +60,7 @@ class SwiGLU(nn.Module):
         return out
 
 
-class Block(nn.Module):
+class Block(Framewise):
     """x + g1 Attention((1 + s1) RMS(x) + b1), then + g2 SwiGLU((1 + s2) RMS(x) + b2).
 
     b, s and g are what all blocks are told, plus a vector of the block's own; zero at first, so
@@ -78,6 +79,7 @@ class Block(nn.Module):
         )
         self.mlp = SwiGLU(width)
         self.own = nn.Parameter(torch.zeros(6 * width))
+        self.leaves = width
 
     def forward(
         self, x: Tensor, told: Tensor, context: Context, grid: tuple[int, ...], turn: Tensor
@@ -86,7 +88,7 @@ class Block(nn.Module):
         x = x + g1 * self.attention(self.norm(x) * (1 + s1) + b1, context, grid, turn)
         if self.cross is not None:
             x = x + self.cross(self.norm(x), context, grid)
-        return x + g2 * self.mlp(self.norm(x) * (1 + s2) + b2)
+        return self.over_time(x + g2 * self.mlp(self.norm(x) * (1 + s2) + b2), context)
 
 
 class Transformer(Conditioned):

@@ -23,6 +23,7 @@ from sdegen.networks.layers import (
     refuse_sizes,
     zeroed,
 )
+from sdegen.networks.temporal import Framewise
 
 
 class Residual(nn.Module):
@@ -54,7 +55,7 @@ class Residual(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zeroed(conv(leave, leave, 3, padding=1))
         self.skip = nn.Identity() if enter == leave else conv(enter, leave, 1)
-        self.resample, self.join = resample, join
+        self.resample, self.join, self.leaves = resample, join, leave
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         per_channel: Tensor = self.condition(c)
@@ -69,8 +70,10 @@ class Residual(nn.Module):
         return x + h if self.join is None else self.join(x, h)
 
 
-class Stage(nn.Module):
+class Stage(Framewise):
     """A residual block and, where asked for, attention to all pixels, then to tokens."""
+
+    axis = 1
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class Stage(nn.Module):
     ) -> None:
         super().__init__()
         self.residual, self.attention, self.cross = residual, attention, cross
+        self.leaves = residual.leaves
 
     def forward(self, x: Tensor, c: Tensor, context: Context = NOTHING) -> Tensor:
         h: Tensor = self.residual(x, c)
@@ -87,7 +91,7 @@ class Stage(nn.Module):
             h = self.attention(h, context)
         if self.cross is not None:
             h = self.cross(h, context)
-        return h
+        return self.over_time(h, context)
 
 
 class UNet(Conditioned):

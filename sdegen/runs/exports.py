@@ -1,13 +1,16 @@
-"""Samples as other programs read them: a folder of PNG files, or bytes in an .npz."""
+"""Samples as other programs read them: PNG files, bytes in an .npz, clips as an animation."""
 
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sdegen.data import to_uint8
 from sdegen.files import atomic
@@ -59,7 +62,35 @@ def batched(numbers: Sequence[int], size: int) -> Iterator[list[int]]:
         yield list(numbers[first : first + size])
 
 
+def save_gif(x: Tensor, y: Tensor | None, numbers: Sequence[int], folder: Path) -> None:
+    """Of clips x (n, c, f, h, w) in [-1, 1] the first hundred of these numbers side by side, four
+    times as large, as samples.gif, of five frames a second; no file where there are none."""
+    from PIL import Image
+
+    some = x[list(numbers)[:100]]
+    if not len(some):
+        return
+    shots = [Image.fromarray(tiled(each).numpy()) for each in some.unbind(2)]
+    bytes_of = io.BytesIO()
+    more = {"append_images": shots[1:], "duration": 200, "loop": 0}
+    shots[0].save(bytes_of, "GIF", save_all=True, **more)
+    with atomic(folder / "samples.gif") as part:
+        part.write_bytes(bytes_of.getvalue())
+
+
+def tiled(x: Tensor, scale: int = 4) -> Tensor:
+    """Images x (n, c, h, w) in [-1, 1] as one of bytes (H, W, 3), in about a square."""
+    columns = math.ceil(math.sqrt(len(x)))
+    cells = F.pad(x.float(), (1, 1, 1, 1)).expand(-1, 3, -1, -1)  # grey lines between
+    left = cells.new_zeros(-len(x) % columns, *cells.shape[1:])
+    rows = torch.cat([cells, left]).unflatten(0, (-1, columns))  # (rows, columns, 3, h, w)
+    sheet = rows.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+    large = sheet.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    return pixels(large[None])[0].contiguous()
+
+
 EXPORTS: dict[str, Callable[[Tensor, Tensor | None, Sequence[int], Path], None]] = {
+    "gif": save_gif,
     "npz": save_npz,
     "png": save_png,
 }
@@ -68,8 +99,10 @@ EXPORTS: dict[str, Callable[[Tensor, Tensor | None, Sequence[int], Path], None]]
 
 def refuse_export(names: list[str], shape: list[int]) -> None:
     """ValueError where samples of a shape cannot be written as these."""
-    if names and not (len(shape) == 3 and shape[0] in (1, 3)):
-        raise ValueError(
-            f"formats={names} are for images of 1 or 3 channels, but samples of this run have "
-            f"the shape {tuple(shape)}: leave formats out."
-        )
+    for name in names:
+        kind, dims = ("clips", 4) if name == "gif" else ("images", 3)
+        if len(shape) != dims or shape[0] not in (1, 3):
+            raise ValueError(
+                f"formats=[{name}] are for {kind} of 1 or 3 channels, but samples of this run "
+                f"have the shape {tuple(shape)}: leave it out."
+            )

@@ -19,10 +19,12 @@ ROW = 10
 
 
 class Shown(NamedTuple):
-    """Samples that a picture shows, and the names of their classes where they have labels."""
+    """Samples that a picture shows, the names of their classes where they have labels, and how
+    many stand in a row: of clips, all frames of one."""
 
     x: torch.Tensor
     classes: list[str]
+    columns: int | None = None
 
 
 def shown(x: torch.Tensor, y: torch.Tensor | None = None, names: Sequence[str] = ()) -> Shown:
@@ -31,6 +33,8 @@ def shown(x: torch.Tensor, y: torch.Tensor | None = None, names: Sequence[str] =
     cannot be drawn."""
     if not drawable(x):
         return Shown(x[:0], [])
+    if x.ndim == 5:
+        return Shown(frames(x[:ROW]).float().cpu(), [], x.shape[2])
     most = ROW**2 if x.ndim == 4 else 5000
     if y is None:
         return Shown(x[:most].float().cpu(), [])
@@ -47,12 +51,18 @@ def picture(some: Shown, path: Path, title: str) -> None:
     from sdegen.plots import save_samples
 
     if len(some.x):
-        save_samples(some.x, path, title, ROW if some.x.ndim == 4 else None, some.classes)
+        columns = some.columns or (ROW if some.x.ndim == 4 else None)
+        save_samples(some.x, path, title, columns, some.classes)
 
 
 def drawable(x: torch.Tensor) -> bool:
-    """Images of one or three channels, series, points and tables."""
-    return x.ndim in (2, 3) or (x.ndim == 4 and x.shape[1] in (1, 3))
+    """Images and clips of one or three channels, series, points and tables."""
+    return x.ndim in (2, 3) or (x.ndim in (4, 5) and x.shape[1] in (1, 3))
+
+
+def frames(x: torch.Tensor) -> torch.Tensor:
+    """Clips (n, c, f, h, w), or volumes, as images (n f, c, h, w), one frame after another."""
+    return x.transpose(1, 2).flatten(0, 1)
 
 
 def curve(folder: Path) -> None:
@@ -97,5 +107,7 @@ def trajectory(
     some = torch.stack([decoded(states[i]) for i in picks])
     if not drawable(some[0]):
         return
+    if some.ndim == 6:  # of clips the frames of one
+        some = some[:, 0].transpose(1, 2)
     times = [f"t = {float(solution.path.t[i]):.3g}" for i in picks]
     save_trajectory(some.float().cpu(), times, folder / "trajectory.png", f"{name}, {budget} NFE")

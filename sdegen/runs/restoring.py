@@ -18,7 +18,7 @@ from sdegen.guidance import Average, Known, Operator
 from sdegen.losses import Augmented, Degradation, Superresolve
 from sdegen.metrics.restored import Restored
 from sdegen.runs.folder import given_labels
-from sdegen.runs.pictures import drawable
+from sdegen.runs.pictures import drawable, frames
 from sdegen.runs.telling import Prompts, understood
 from sdegen.text import Encoder
 
@@ -185,11 +185,19 @@ def draw(
 ) -> None:
     """Images in rows: themselves, if there are some, and what became of them in named columns
     (m, *)."""
-    from sdegen.plots import save_trajectory
+    from sdegen.plots import save_samples, save_trajectory
 
     every = dict(columns) if x0 is None else {first: x0, **columns}
     some = next(iter(every.values()))
-    if not drawable(some) or some.ndim != 4:
+    if not drawable(some) or some.ndim not in (4, 5):
+        return
+    if some.ndim == 5:  # of the first two clips, all frames in rows
+        rows = [
+            (f"{name}, {k + 1}", x[k]) for k in range(len(some))[:2] for name, x in every.items()
+        ]
+        names = [name for name, x in rows for _ in range(x.shape[1])]
+        shown = frames(torch.stack([x for _, x in rows])).float().cpu().clamp(-1, 1)
+        save_samples(shown, path, title, some.shape[2], names)
         return
     states = torch.stack([each[:most].float().cpu().clamp(-1, 1) for each in every.values()])
     save_trajectory(states, list(every), path, title)

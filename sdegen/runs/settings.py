@@ -91,8 +91,8 @@ class SampleSettings:
     training data's shares. weights: "finished", or of the last checkpoint, "averaged" or
     "raw". step: of a checkpoint that was kept. ema: the decay of the average, where there are
     several; ema_std: the width of one that is made of snapshots. quality: whether the samples
-    are measured. formats: files beside the .safetensors, of "png" and "npz". objective: the
-    number that the command returns, "frechet" or "sliced", None for none. guidance: what is
+    are measured. formats: files beside the .safetensors: "png", "npz", of clips "gif". objective:
+    the number that the command returns, "frechet" or "sliced", None for none. guidance: what is
     made of the model, a wrapper or several by name. task: what is done to held-out images, or
     those of the file ``image``, n at most, with ``draws`` samples of each. observation: how a
     model that was not trained for the task is told what is seen. start: the time to which
@@ -148,7 +148,7 @@ class SampleSettings:
         texts("packages", self.packages), texts("formats", self.formats)
         refuse_weights(self.weights, self.step, self.ema, self.ema_std)
         for each in self.formats:
-            one_of(each, "format", dict.fromkeys(("png", "npz")))
+            one_of(each, "format", dict.fromkeys(("png", "npz", "gif")))
         optional(objective, "objective", self.objective, OF_SAMPLES)
         if self.objective is not None and not self.quality:
             raise ValueError(f"objective={self.objective} is measured: leave out quality=false.")
