@@ -16,6 +16,7 @@ from sdegen.data.files import from_file
 from sdegen.data.folders import ImageFolder
 from sdegen.data.glyphs import emoji
 from sdegen.data.hub import HubFolder
+from sdegen.data.mixed import Mixed
 from sdegen.data.parts import hold_out
 from sdegen.data.sampler import InfiniteBatches, SeededItems
 from sdegen.data.scale import Moments, moments
@@ -29,6 +30,7 @@ __all__ = [
     "ImageShards",
     "ImageZip",
     "InfiniteBatches",
+    "Mixed",
     "Moments",
     "SeededItems",
     "captioned_digits",

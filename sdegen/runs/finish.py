@@ -20,6 +20,7 @@ from sdegen.runs.settings import Comparison
 from sdegen.runs.telling import Prompts
 from sdegen.sampling.choice import Chooser
 from sdegen.solvers.solver import Solver
+from sdegen.training.frozen import FROZEN, content_of_frozen, own_state
 
 SAMPLES = 1000
 """How many of each solver at each budget, where there are as many data."""
@@ -50,7 +51,11 @@ def finish(
     from tqdm import tqdm
 
     budgets, seed = compared.budgets, compared.seed
-    write_tensors(folder / WEIGHTS, model.state_dict(), header)
+    if config.get("adapter"):  # what is beside the base, which lies in its own run
+        header = {**header, FROZEN: content_of_frozen(model)}
+        write_tensors(folder / WEIGHTS, own_state(model), header)
+    else:
+        write_tensors(folder / WEIGHTS, model.state_dict(), header)
     quality = None if test is None else quality_of(folder, config, (data, test))
     sets = [each for each in (data, test) if each is not None]
     n = min([SAMPLES, *(len(each) for each in sets if not isinstance(each, IterableDataset))])
