@@ -12,7 +12,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -199,6 +199,15 @@ def opened(path: Path) -> Iterator[Any]:
             f"The file {path} is damaged or not sdegen's ({error}): "
             "restore a copy, or delete it to make it again."
         ) from error
+
+
+def content(tensors: Mapping[str, Tensor]) -> str:
+    """Names and bytes of tensors in a few letters that only these have."""
+    hashed = hashlib.sha256()
+    for name in sorted(tensors):
+        hashed.update(name.encode())
+        hashed.update(raw(tensors[name].cpu().contiguous()))
+    return hashed.hexdigest()[:16]
 
 
 def load_weights(module: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -10,9 +10,8 @@ import torch
 
 import sdegen as sg
 from sdegen.data import toy
-from sdegen.files import write_tensors
 from sdegen.networks import MLP
-from sdegen.runs.folder import WEIGHTS
+from sdegen.runs.finish import write_weights
 from sdegen.runs.train import train_run
 from sdegen.training import Trainer, TrainSettings
 
@@ -43,7 +42,7 @@ def trainer(
 
 def weights_alone(model: Any, config: Any, compared: Any, folder: Path, *rest: Any) -> list[Any]:
     """What a finished run leaves behind, without pictures and table."""
-    write_tensors(folder / WEIGHTS, model.state_dict(), rest[4])
+    write_weights(folder, model, config, rest[4])
     return []
 
 

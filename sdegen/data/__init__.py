@@ -21,6 +21,7 @@ from sdegen.data.glyphs import emoji
 from sdegen.data.hub import HubFolder
 from sdegen.data.mazes import MazePlans, maze, maze_plans
 from sdegen.data.moving import moving_digits
+from sdegen.data.mixed import Mixed
 from sdegen.data.parts import hold_out
 from sdegen.data.recordings import series
 from sdegen.data.sampler import InfiniteBatches, SeededItems
@@ -38,6 +39,7 @@ __all__ = [
     "InfiniteBatches",
     "MazePlans",
     "Molecules",
+    "Mixed",
     "Moments",
     "SeededItems",
     "brain_patches",

@@ -6,11 +6,13 @@ the result has the shape of x. And autoencoders, ``coder(x)``, in whose latents 
 
 from __future__ import annotations
 
+from sdegen.networks.adapters import lora
 from sdegen.networks.adm import ADM
 from sdegen.networks.attention import Edit, Place
 from sdegen.networks.autoencoder import Autoencoder, Coded, KLAutoencoder, VQAutoencoder
 from sdegen.networks.codebook import Codebook, perplexity
 from sdegen.networks.conditioned import Conditioned
+from sdegen.networks.control import Controlled, together
 from sdegen.networks.dit import DiT
 from sdegen.networks.edm2 import EDM2
 from sdegen.networks.embedding import Conditioning, TimeEmbedding
@@ -22,6 +24,7 @@ from sdegen.networks.trunk import Trunk
 from sdegen.networks.unet import UNet
 from sdegen.networks.widening import widened
 from sdegen.networks.video import Video
+from sdegen.networks.widening import widened, with_classes
 
 __all__ = [
     "ADM",
@@ -32,6 +35,7 @@ __all__ = [
     "Coded",
     "Conditioned",
     "Conditioning",
+    "Controlled",
     "DiT",
     "Edit",
     "FIRDown",
@@ -48,6 +52,9 @@ __all__ = [
     "UNet",
     "VQAutoencoder",
     "Video",
+    "lora",
     "perplexity",
+    "together",
     "widened",
+    "with_classes",
 ]

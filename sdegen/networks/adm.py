@@ -23,7 +23,7 @@ from sdegen.networks.layers import (
     zeroed,
 )
 from sdegen.networks.resampling import Nearest, Pool
-from sdegen.networks.unet import Residual, Stage
+from sdegen.networks.unet import Residual, Stage, plus
 
 
 def refuse_learned(name: str, part: object) -> None:
@@ -131,14 +131,25 @@ class ADM(Conditioned):
         self.leave = zeroed(CONV[dims](here, out or channels, 3, padding=1))
         name_layers(self)
 
-    def through(self, x: Tensor, e: Tensor, context: Context) -> Tensor:
+    def encode(
+        self, x: Tensor, e: Tensor, context: Context, hint: Tensor | None = None
+    ) -> list[Tensor]:
+        """What the way down makes, the first convolution's output and a hint first, and the
+        middle last."""
         h: Tensor = self.enter(x)
+        h = h if hint is None else h + hint
         seen = [h]
         for stage in self.down:
             h = stage(h, e, context)
             seen.append(h)
         for stage in self.middle:
             h = stage(h, e, context)
+        return [*seen, h]
+
+    def through(
+        self, x: Tensor, e: Tensor, context: Context, added: Sequence[Tensor] = ()
+    ) -> Tensor:
+        *seen, h = plus(self.encode(x, e, context), added)
         for i, level in enumerate(self.up):
             if i:
                 h = self.grow[i - 1](h, e, context)

@@ -84,10 +84,24 @@ class Conditioned(nn.Module, ABC):
         edit: Edit | None = None,
         **numbers: Tensor | float,
     ) -> Tensor:
+        return self.through(*self.inputs(x, t, y, c, tokens, mask, edit, **numbers))
+
+    def inputs(
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor | int | None = None,
+        c: Tensor | None = None,
+        tokens: Tensor | None = None,
+        mask: Tensor | None = None,
+        edit: Edit | None = None,
+        **numbers: Tensor | float,
+    ) -> tuple[Tensor, Tensor, Context]:
+        """What ``through`` is called with, of what the network is called with."""
         refuse_misfits(x.shape, self.channels, self.dims, self.multiple, self.remedy)
         e = self.conditioning(t, y, len(x), numbers)
         context = self.context(len(x), tokens, mask, edit)
-        return self.through(with_beside(x, c, self.beside), e, context)
+        return with_beside(x, c, self.beside), e, context
 
     def context(
         self, batch: int, tokens: Tensor | None, mask: Tensor | None, edit: Edit | None

@@ -118,12 +118,30 @@ class DiT(Conditioned):
         zeroed(self.modulation)
         zeroed(self.leave)
 
-    def through(self, x: Tensor, e: Tensor, context: Context) -> Tensor:
+    def enters(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """The tokens of a state, with their places, and the grid of these."""
         grid = tuple(side // self.patch for side in x.shape[2:])
         h: Tensor = self.enter(patchify(x, self.patch))
-        h = h + sincos(grid, self.width, h)
+        return h + sincos(grid, self.width, h), grid
+
+    def encode(
+        self, x: Tensor, e: Tensor, context: Context, hint: Tensor | None = None
+    ) -> list[Tensor]:
+        """What the blocks make, one after another, of the tokens and a hint (B, n, width)."""
+        h, grid = self.enters(x)
+        h, seen = h if hint is None else h + hint, list[Tensor]()
         for block in self.blocks:
             h = block(h, e, context, grid)
+            seen.append(h)
+        return seen
+
+    def through(
+        self, x: Tensor, e: Tensor, context: Context, added: Sequence[Tensor] = ()
+    ) -> Tensor:
+        h, grid = self.enters(x)
+        for i, block in enumerate(self.blocks):
+            h = block(h, e, context, grid)
+            h = h + added[i] if i < len(added) else h
         shift, scale = self.modulation(e)[:, None].chunk(2, dim=2)
         h = self.leave(self.norm(h) * (1 + scale) + shift)
         return unpatchify(h, self.patch, grid)

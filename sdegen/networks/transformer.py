@@ -143,13 +143,32 @@ class Transformer(Conditioned):
         self.leave = zeroed(nn.Linear(width, (out or channels) * patch**dims, bias=False))
         name_layers(self)
 
-    def through(self, x: Tensor, e: Tensor, context: Context) -> Tensor:
+    def enters(self, x: Tensor) -> tuple[Tensor, tuple[int, ...], Tensor]:
+        """The tokens of a state, with their places, the grid of these, and how they are turned."""
         grid = tuple(side // self.patch for side in x.shape[2:])
         h: Tensor = self.enter(patchify(x, self.patch))
-        h = h + sincos(grid, self.width, h)
-        turn, told = rotary(grid, self.head, BASE[self.dims], h), self.told(e)
+        return h + sincos(grid, self.width, h), grid, rotary(grid, self.head, BASE[self.dims], h)
+
+    def encode(
+        self, x: Tensor, e: Tensor, context: Context, hint: Tensor | None = None
+    ) -> list[Tensor]:
+        """What the blocks make, one after another, of the tokens and a hint (B, n, width)."""
+        h, grid, turn = self.enters(x)
+        told: Tensor = self.told(e)
+        h, seen = h if hint is None else h + hint, list[Tensor]()
         for block in self.blocks:
             h = block(h, told, context, grid, turn)
+            seen.append(h)
+        return seen
+
+    def through(
+        self, x: Tensor, e: Tensor, context: Context, added: Sequence[Tensor] = ()
+    ) -> Tensor:
+        h, grid, turn = self.enters(x)
+        told: Tensor = self.told(e)
+        for i, block in enumerate(self.blocks):
+            h = block(h, told, context, grid, turn)
+            h = h + added[i] if i < len(added) else h
         shift, scale = self.modulation(e)[:, None].chunk(2, dim=2)
         h = self.leave(self.norm(h) * (1 + scale) + shift)
         return unpatchify(h, self.patch, grid)

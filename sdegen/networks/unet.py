@@ -94,6 +94,11 @@ class Stage(Framewise):
         return self.over_time(h, context)
 
 
+def plus(parts: list[Tensor], added: Sequence[Tensor]) -> list[Tensor]:
+    """Sums of each part and what is added to it; the parts themselves where that is nothing."""
+    return [a + b for a, b in zip(parts, added, strict=True)] if added else parts
+
+
 class UNet(Conditioned):
     """A network for states x (B, channels, *space): images, or series and volumes by ``dims``; its
     output starts at zero.
@@ -171,12 +176,22 @@ class UNet(Conditioned):
         conv = zeroed(CONV[self.dims](enter, leave, 3, padding=1))
         return nn.Sequential(group_norm(enter), nn.SiLU(), conv)
 
-    def through(self, x: Tensor, e: Tensor, context: Context) -> Tensor:
-        h, seen = x, list[Tensor]()
-        for shrink, stage in zip(self.shrink, self.down, strict=True):
-            h = stage(shrink(h), e, context)
-            seen.append(h)
-        h = self.middle(h, e, context)
+    def through(
+        self, x: Tensor, e: Tensor, context: Context, added: Sequence[Tensor] = ()
+    ) -> Tensor:
+        *seen, h = plus(self.encode(x, e, context), added)
         for stage, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
             h = grow(stage(torch.cat([h, seen.pop()], dim=1), e, context))
         return h
+
+    def encode(
+        self, x: Tensor, e: Tensor, context: Context, hint: Tensor | None = None
+    ) -> list[Tensor]:
+        """What the way down makes, block by block, and the middle last; a hint is added to the
+        first convolution's output."""
+        h, seen = x, list[Tensor]()
+        for shrink, stage in zip(self.shrink, self.down, strict=True):
+            h = shrink(h) if seen or hint is None else shrink(h) + hint
+            h = stage(h, e, context)
+            seen.append(h)
+        return [*seen, self.middle(h, e, context)]

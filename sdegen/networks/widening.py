@@ -1,8 +1,9 @@
-"""A trained network that begins to see something beside the state."""
+"""A trained network that begins to see something beside the state, or knows one class more."""
 
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +13,31 @@ from sdegen.networks.adm import ADM
 from sdegen.networks.dit import DiT
 from sdegen.networks.transformer import Transformer
 from sdegen.networks.unet import UNet
+
+
+def with_classes(net: UNet | ADM | DiT | Transformer, more: int = 1) -> Any:
+    """A copy of a network of n classes that knows ``more``, as n, n + 1, ...: each begins as "no
+    class" is, whose label is now n + more. Of the labels that there were it says what it said.
+
+    So a word for something new is learned.  Ruiz et al. (2023), section 3.1.
+
+    ValueError for another network or one without classes, and for ``more`` below 1.
+    """
+    if not isinstance(net, UNet | ADM | DiT | Transformer) or not net.conditioning.classes:
+        raise ValueError(
+            "with_classes is of a UNet, ADM, DiT or Transformer of some classes, but the network "
+            f"is a {type(net).__name__}"
+            + (" without any." if isinstance(net, UNet | ADM | DiT | Transformer) else ".")
+        )
+    found = deepcopy(net)
+    told, old = found.conditioning, found.conditioning.label
+    told.classes += whole("more", more)
+    n, width = old.weight.shape  # type: ignore[union-attr]
+    table = nn.Embedding(n + more, width).to(old.weight)  # type: ignore[union-attr, arg-type]
+    with torch.no_grad():
+        table.weight.copy_(torch.cat([old.weight, old.weight[-1:].expand(more, -1)]))  # type: ignore[union-attr]
+    told.label = table
+    return found
 
 
 def widened(net: UNet | ADM | DiT | Transformer, more: int) -> UNet | ADM | DiT | Transformer:

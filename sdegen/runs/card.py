@@ -121,6 +121,11 @@ def kind_of(run: Run) -> str:
             f"{run.folder} lives in the latents of {run.config['coder']['run']}, without which "
             "its samples are no data: pass both folders on as they are."
         )
+    if run.config.get("adapter"):
+        raise ValueError(
+            f"{run.folder} has what was learned over {run.config['base']['run']} alone: pass both "
+            "folders on as they are."
+        )
     kinds = {
         "restored": run.config.get("task"),
         "told": run.text,

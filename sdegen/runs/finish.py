@@ -20,6 +20,7 @@ from sdegen.runs.settings import Comparison
 from sdegen.runs.telling import Prompts
 from sdegen.sampling.choice import Chooser
 from sdegen.solvers.solver import Solver
+from sdegen.training.frozen import FROZEN, content_of_frozen, own_state
 
 SAMPLES = 1000
 """How many of each solver at each budget, where there are as many data."""
@@ -50,7 +51,7 @@ def finish(
     from tqdm import tqdm
 
     budgets, seed = compared.budgets, compared.seed
-    write_tensors(folder / WEIGHTS, model.state_dict(), header)
+    write_weights(folder, model, config, header)
     quality = None if test is None else quality_of(folder, config, (data, test))
     sets = [each for each in (data, test) if each is not None]
     n = min([SAMPLES, *(len(each) for each in sets if not isinstance(each, IterableDataset))])
@@ -77,3 +78,15 @@ def finish(
 
     trajectory(given_few, header["shape"], folder, solvers, walk, compared, decoded)
     return rows
+
+
+def write_weights(
+    folder: Path, model: ScoreModel, config: Mapping[str, Any], header: Mapping[str, Any]
+) -> None:
+    """A model's weights and what they say of themselves; of an adapter those alone that are beside
+    the base, which lies in its own run."""
+    if not config.get("adapter"):
+        write_tensors(folder / WEIGHTS, model.state_dict(), dict(header))
+        return
+    about = {**header, FROZEN: content_of_frozen(model)}
+    write_tensors(folder / WEIGHTS, own_state(model), about)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,12 +15,13 @@ from sdegen.checks import warn
 from sdegen.data import ArrayData, class_counts, class_labels, gather
 from sdegen.data.classes import ENOUGH
 from sdegen.data.items import collected
-from sdegen.files import load_weights, raw, read_header, read_tensors, write_tensors
+from sdegen.files import content, load_weights, read_header, read_tensors, write_tensors
 from sdegen.model.score import ScoreModel
 from sdegen.runs.settings import refuse_weights
 from sdegen.runs.telling import Prompts, build_text, kept_captions
 from sdegen.text import Encoder
 from sdegen.training.checkpoint import CHECKPOINT, checkpoint_of, weights_in
+from sdegen.training.frozen import FROZEN, content_of_frozen, refuse_other_base, whole_state
 
 WEIGHTS = "model.safetensors"
 REFERENCE = "reference.safetensors"
@@ -84,7 +84,6 @@ def load_run(
     Raises ValueError where the weights are missing, damaged, or of another network.
     """
     from sdegen.runs.begun import as_recorded
-    from sdegen.runs.network import build_model
 
     finished = weights == "finished" and (step, ema, ema_std) == (None, None, None)
     path = folder / WEIGHTS if finished else checkpoint_of(folder, step)
@@ -97,15 +96,16 @@ def load_run(
                 f"The checkpoint {path} does not say what run it is of: train a step further with "
                 "sdegen-train, or take weights=finished."
             )
-        header = {**header["run"], "step": header["step"]}
+        own = {name: header[name] for name in ("step", FROZEN) if name in header}
+        header = {**header["run"], **own}
     config, shape, classes = as_recorded(header["config"]), header["shape"], header["classes"]
     if "sde" not in config:
         raise ValueError(
             f"The run in {folder} is an autoencoder, which generates nothing by itself: train a "
             f"model in its latents, sdegen-train experiment=latents/diffusion coder.run={folder}."
         )
-    model = build_model({**config, "packages": packages}, shape, classes)
-    load_weights(model, tensors, path)
+    model = as_trained({**config, "packages": packages}, header, path, folder)
+    load_weights(model, whole_state(model, tensors) if FROZEN in header else tensors, path)
     at, later = header.get("step"), trained_until(folder)
     if finished and at is not None and later is not None and later > at:
         warn(
@@ -118,6 +118,29 @@ def load_run(
     text = build_text(config.get("text"), packages)
     said = tuple(header.get("names", ())), at, text, tuple(header.get("captions", ()))
     return Run(folder, model, config, shape, counts, *said)
+
+
+def as_trained(
+    config: dict[str, Any], header: dict[str, Any], path: Path, folder: Path
+) -> ScoreModel:
+    """The model of a run before its weights are loaded, with those that were frozen as they were
+    where a file has them not; ValueError where they cannot be had."""
+    from sdegen.runs.adapting import adapted_model
+    from sdegen.runs.network import build_model
+    from sdegen.runs.students import begin
+
+    shape, classes = header["shape"], header["classes"]
+    if config.get("adapter"):
+        model = adapted_model(config, shape, classes, folder)
+    elif FROZEN not in header:
+        return build_model(config, shape, classes)
+    else:  # as it was begun
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config["train"]["seed"])
+            model = build_model(config, shape, classes)
+        begin(model, config)
+    refuse_other_base(path, header[FROZEN], content_of_frozen(model))
+    return model
 
 
 def generating(run: Run, what: str) -> Run:
@@ -183,12 +206,7 @@ def load(
 
 def content_of(folder: Path) -> str:
     """The weights of a finished run, in a few letters that only these weights have."""
-    tensors, _ = read_tensors(folder / WEIGHTS)
-    hashed = hashlib.sha256()
-    for name in sorted(tensors):
-        hashed.update(name.encode())
-        hashed.update(raw(tensors[name].contiguous()))
-    return hashed.hexdigest()[:16]
+    return content(read_tensors(folder / WEIGHTS)[0])
 
 
 def digest(run: Run) -> str:

@@ -123,6 +123,8 @@ def as_student(config: dict[str, Any]) -> dict[str, Any]:
     config = {**config, **{name: theirs[name] for name in INHERITED if name in theirs}}
     if theirs.get("task"):
         raise ValueError(f"{folder} was trained to restore, and teaches nobody.")
+    if theirs.get("adapter"):
+        raise ValueError(f"{folder} is an adapter over another run, and teaches nobody.")
     if theirs.get("text"):
         raise ValueError(f"{folder} takes texts, which no student is told yet: it teaches nobody.")
     refuse_student(folder, theirs, config["loss"])

@@ -138,7 +138,7 @@ def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | R
     """
     trained = run.config.get("task") or None
     if not settings.task:
-        if trained is not None:
+        if trained is not None and not run.config.get("adapter"):  # without a hint it is its base
             raise ValueError(
                 f"The run was trained to restore, and generates nothing by itself: give its task, "
                 f"task={task_name(trained)}."

@@ -16,6 +16,7 @@ from sdegen.data.items import split
 from sdegen.files import claim, locked, write_json
 from sdegen.latents import Encoded, encoded
 from sdegen.metrics.quality import Row
+from sdegen.runs.adapting import adapted_model, as_adapted, base_by_content
 from sdegen.runs.begun import as_begun
 from sdegen.runs.build import (
     build,
@@ -67,7 +68,7 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
 
     Everything that can be wrong is refused before the first step.
     """
-    config = as_latent(config)
+    config = as_adapted(as_latent(config))
     experiment = Experiment.of(config)
     config = as_student({**config, "train": asdict(experiment.train)})
     config = as_begun(config, folder)
@@ -84,7 +85,8 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     packages, settings = experiment.packages, experiment.train
     task = build_task(experiment.task, packages)
     torch.manual_seed(settings.seed)
-    model = build_model(config, data.shape, data.classes)
+    make = adapted_model if config.get("base") else build_model
+    model = make(config, data.shape, data.classes)
     refuse_idle(model, config["net"])
     begin(model, config)
     loss = build(experiment.loss, packages)
@@ -281,5 +283,5 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     train = {name: config["train"][name] for name in (*fixed, *later)}
     if isinstance(train["ema"], list) and len(train["ema"]) == 1:
         train["ema"] = train["ema"][0]
-    others = {**known_by_content(config), **coder_by_content(config)}
+    others = {**known_by_content(config), **coder_by_content(config), **base_by_content(config)}
     return {**{name: config[name] for name in names}, "train": train, **others}

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from sdegen.model.network import hidden_modules
+from sdegen.training.frozen import copied, own_state
 from sdegen.training.objective import network_of
 from sdegen.training.profiles import power, profile_part
 from sdegen.training.shards import here, shard, whole
@@ -30,9 +30,36 @@ def average(decay: float) -> Callable[[Any, Any, Any], None]:
     return update
 
 
+class Average(nn.Module):
+    """A copy of a model whose weights are averages of those that train; frozen ones it may share
+    with the model. The first weights are taken as they are, and buffers always."""
+
+    n_averaged: Tensor
+
+    def __init__(self, module: nn.Module, rule: Callable[[Any, Any, Any], None]) -> None:
+        super().__init__()
+        self.module, self.rule = module, rule
+        self.register_buffer("n_averaged", torch.tensor(0))
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights of the model after a step."""
+        pairs = zip(self.module.parameters(), model.parameters(), strict=True)
+        learned = [(a.detach(), w.detach()) for a, w in pairs if a.requires_grad]
+        if not self.n_averaged:
+            for mine, theirs in learned:
+                mine.copy_(theirs)
+        elif learned:
+            self.rule(*map(list, zip(*learned, strict=True)), self.n_averaged)
+        for mine, theirs in zip(self.module.buffers(), model.buffers(), strict=True):
+            mine.copy_(theirs)
+        self.n_averaged += 1
+
+
 class Averages:
     """Averages of a model's weights, by decays, of which the first is the run's own, and with the
-    power profiles of ``stds``, of which snapshots are taken.
+    power profiles of ``stds``, of which snapshots are taken. Weights that do not train are the
+    model's own, in the same memory, where ``share`` does not say otherwise.
 
     Raises ValueError for a model that cannot be copied with its weights.
     """
@@ -43,11 +70,14 @@ class Averages:
         decays: Sequence[float],
         device: torch.device | None = None,
         stds: Sequence[float] = (),
+        share: bool = True,
     ) -> None:
         self.decays, self.stds = tuple(decays), tuple(stds)
         self.plain: nn.Module | None = None  # where the copies are shared out
         updates = [*map(average, decays), *map(power, stds)]
-        self.copies = [AveragedModel(model, device, multi_avg_fn=each) for each in updates]
+        self.copies = [Average(copied(model, share), each) for each in updates]
+        for each in self.copies if device is not None else ():
+            each.to(device)
         # A function is copied by reference, and what it has closed over stays the original.
         own = {id(weight) for weight in model.parameters()}
         for module in hidden_modules(network_of(self.model())):
@@ -67,7 +97,7 @@ class Averages:
     def update(self, model: nn.Module) -> None:
         """Take in the weights after a step."""
         for each in self.copies:
-            each.update_parameters(model)
+            each.update(model)
 
     def model(self, decay: float | None = None) -> Any:
         """The model with the weights averaged by a decay, the first by default, in eval mode;
@@ -84,9 +114,9 @@ class Averages:
 
     def states(self) -> dict[str, dict[str, Tensor]]:
         """All there is to be kept, by the names of the averages in a file."""
-        return {name: each.state_dict() for name, each in self.named().items()}
+        return {name: own_state(each) for name, each in self.named().items()}
 
-    def named(self) -> dict[str, AveragedModel]:
+    def named(self) -> dict[str, Average]:
         """All averages, by their names in a file."""
         names = [part(i) for i in range(len(self.decays))]
         names += [profile_part(i) for i in range(len(self.stds))]
@@ -95,7 +125,7 @@ class Averages:
     def profiles(self) -> dict[str, dict[str, Tensor]]:
         """What a snapshot keeps."""
         return {
-            name: each.state_dict() for name, each in [*self.named().items()][len(self.decays) :]
+            name: own_state(each) for name, each in [*self.named().items()][len(self.decays) :]
         }
 
 

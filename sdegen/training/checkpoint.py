@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sdegen.files import atomic, load_weights, read_header, read_tensors, write_tensors
 from sdegen.training.averages import Averages, part, place
+from sdegen.training.frozen import own_state, whole_state
 from sdegen.training.objective import Objective
 from sdegen.training.profiles import posthoc, snapshot_path
 from sdegen.training.shards import in_host, like
@@ -44,7 +45,7 @@ def write_checkpoint(
     """
     state = optimizer.state_dict()
     parts: dict[str, dict[str, Tensor]] = {
-        "model": trained.model.state_dict(),
+        "model": own_state(trained.model),
         "loss": trained.loss_state(),
         **averages.states(),
     }
@@ -117,11 +118,18 @@ def restore(
         parts.setdefault(begin, {})[key] = tensor
     for name, module in {"model": trained.model, **averages.named()}.items():
         now, saved = module.state_dict(), parts.get(name, {})
-        load_weights(module, {k: like(v, now.get(k)) for k, v in saved.items()}, path)
+        own = {k: like(v, now.get(k)) for k, v in saved.items()}
+        load_weights(module, whole_state(module, own), path)
     try:
         trained.load_loss(parts.get("loss", {}))
     except ValueError as error:
         raise ValueError(f"The checkpoint {path} belongs to another loss: {error}") from error
+    counts = [len(group["params"]) for group in about["optimizer"]["groups"]]
+    if counts != [len(group["params"]) for group in optimizer.param_groups]:
+        raise ValueError(
+            f"The checkpoint {path} trained {sum(counts)} weights, but others train here: what is "
+            "frozen is another part of the network. Begin anew (name=...)."
+        )
     entries: dict[int, dict[str, Any]] = {}
     weights = [each for group in optimizer.param_groups for each in group["params"]]
     scalars = about["optimizer"]["scalars"]

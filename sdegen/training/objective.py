@@ -43,8 +43,9 @@ class Objective(nn.Module):
         return loss(model, x0).mean()
 
     def weights(self) -> list[nn.Parameter]:
-        """What an optimiser has to have: the model's parameters, then the loss's own."""
-        model = list(self.model.parameters())
+        """What an optimiser has to have: the model's parameters that take gradients, then the
+        loss's own."""
+        model = [weight for weight in self.model.parameters() if weight.requires_grad]
         known = {id(weight) for weight in model}
         own = [weight for weight in self.parts.parameters() if weight.requires_grad]
         return model + [weight for weight in own if id(weight) not in known]

@@ -39,6 +39,7 @@ from sdegen.training.checkpoint import (
 )
 from sdegen.training.compiling import compile_network
 from sdegen.training.engine import launch, lost, peak_memory, without_closure
+from sdegen.training.frozen import FROZEN, content_of_frozen, refuse_other_base
 from sdegen.training.identity import is_until, refuse_other
 from sdegen.training.objective import Loss, Objective, network_of, refuse_shared_out
 from sdegen.training.profiles import SNAPSHOTS, forget_snapshots
@@ -115,7 +116,9 @@ class Trainer:
         self.trackers, self.tracking = trackers, Tracking((), folder, 0, (), {})
         self.fabric = launch(settings)
         # Copied before the network is changed: the averaged ones stay as they are.
-        self.averages = Averages(model, settings.decays, self.fabric.device, settings.profiles)
+        decays, device, apart = settings.decays, self.fabric.device, settings.strategy == "fsdp"
+        self.averages = Averages(model, decays, device, settings.profiles, share=not apart)
+        self.frozen = content_of_frozen(model)
         if settings.checkpointing:
             checkpoint_blocks(getattr(model, "module", None) or network_of(model))
         if settings.compile:
@@ -337,6 +340,7 @@ class Trainer:
             "seen": self.seen,
             "devices": self.fabric.world_size,
             "identity": self.identity,
+            **({FROZEN: self.frozen} if self.frozen else {}),
         }
         if self.fabric.is_global_zero or self.averages.plain is not None:
             parts, first = (
@@ -358,6 +362,7 @@ class Trainer:
         path, world = self.folder / CHECKPOINT, self.fabric.world_size
         tensors, about = read_tensors(path)
         refuse_other(path, about.get("identity", {}), self.identity)
+        refuse_other_base(path, about.get(FROZEN, self.frozen), self.frozen)
         step, wanted = about["step"], self.settings.steps
         if step > wanted:
             raise ValueError(

@@ -11,7 +11,7 @@ from torch import nn
 
 import sdegen as sg
 from sdegen.losses import Inpaint, paired
-from sdegen.networks import ADM, EDM2, DiT, Transformer, UNet, widened
+from sdegen.networks import ADM, EDM2, DiT, Transformer, UNet, widened, with_classes
 from tests.cases import close, normal, refused
 
 NETS = {
@@ -69,3 +69,24 @@ def test_what_cannot_be_widened_is_refused() -> None:
         widened(UNet(1, 8, heads=2), 0)
     with refused("widened is of a UNet, ADM, DiT or Transformer, but the network is a EDM2"):
         widened(EDM2(1, 8, heads=2), 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [*NETS])
+def test_a_class_more_begins_as_none_and_the_others_are_what_they_were(kind: str) -> None:
+    old = trained(kind, classes=3)
+    new = with_classes(old, 2)
+    space = (8,) if kind == "series" else (8, 8)
+    x, t, y = normal(4, 2, *space), torch.rand(4).double(), torch.tensor([0, 1, 2, 0])
+    with torch.no_grad():
+        close(new(x, t, y=y), old(x, t, y=y), atol=0)
+        for nothing in (torch.full((4,), 5), torch.full((4,), 3), torch.full((4,), 4), None):
+            close(new(x, t, y=nothing), old(x, t), atol=0)
+    assert new.conditioning.classes == 5 and old.conditioning.classes == 3
+    again = NETS[kind](classes=5).double()
+    again.load_state_dict(new.state_dict())
+    with refused("labels outside 0 .. 5"):
+        new(x, t, y=torch.full((4,), 6))
+    with refused("is a UNet without any"):
+        with_classes(UNet(2, 8, heads=2), 1)
+    with refused("is a EDM2"):
+        with_classes(EDM2(2, 8, classes=2), 1)  # type: ignore[arg-type]

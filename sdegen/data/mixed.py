@@ -1,0 +1,52 @@
+"""Several data sets as one, in given shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from sdegen.checks import whole
+
+
+class Mixed(Dataset[Any]):
+    """Items of several data sets in turn: ``shares[k]`` of the k-th in every round.
+
+    A round is shares[0] items of the first set, then shares[1] of the second, and so on; a set that
+    is at its end begins again, and there are as many rounds as show each item once at least. So
+    the mean of a loss over all is sum_k shares[k] loss_k / sum_k shares[k]: of a few instances and
+    samples that a model made itself it is DreamBooth's, with a prior's weight of shares[1] /
+    shares[0].  Ruiz et al. (2023), eq. 2.
+
+    ValueError for sets of different shapes, and for shares that are not whole numbers, one for each
+    set, of which one is above 0.
+    """
+
+    def __init__(self, sets: Sequence[Any], shares: Sequence[int]) -> None:
+        if not sets or len(shares) != len(sets) or not any(shares):
+            raise ValueError(
+                f"There are {len(sets)} data sets and shares = {list(shares)}: give each set one, "
+                "and one above 0."
+            )
+        for share in shares:
+            whole("A share", share, 0)
+        shapes = {tuple(each.shape) for each in sets}
+        if len(shapes) > 1:
+            raise ValueError(f"Data sets of the shapes {sorted(shapes)} cannot be mixed.")
+        self.sets, self.shares, self.shape = tuple(sets), tuple(shares), shapes.pop()
+        self.classes = max(each.classes for each in sets)
+        self.levels = sets[0].levels if len({each.levels for each in sets}) == 1 else 0
+        self.names = max((tuple(getattr(each, "names", ())) for each in sets), key=len)
+        # In a round, which set an item is of, and the how many-th of these.
+        self.round = [(k, i) for k, share in enumerate(shares) for i in range(share)]
+        rounds = max(-(-len(each) // n) for each, n in zip(sets, shares, strict=True) if n)
+        self.length = rounds * len(self.round)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, i: int) -> Any:
+        turn, place = divmod(i, len(self.round))
+        k, nth = self.round[place]
+        return self.sets[k][(turn * self.shares[k] + nth) % len(self.sets[k])]
