@@ -20,7 +20,6 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.data import ArrayData, Mixed, digits
-from sdegen.files import write_json
 from sdegen.losses import EDMWeighting, LogNormalTime, low_discrepancy
 from sdegen.metrics import ImageClassifier, fit_classifier, frechet_distance
 from sdegen.networks import UNet, with_classes

@@ -20,8 +20,8 @@ from sdegen.data.freesolv import Molecules, molecules
 from sdegen.data.glyphs import emoji
 from sdegen.data.hub import HubFolder
 from sdegen.data.mazes import MazePlans, maze, maze_plans
-from sdegen.data.moving import moving_digits
 from sdegen.data.mixed import Mixed
+from sdegen.data.moving import moving_digits
 from sdegen.data.parts import hold_out
 from sdegen.data.recordings import series
 from sdegen.data.sampler import InfiniteBatches, SeededItems
@@ -38,8 +38,8 @@ __all__ = [
     "ImageZip",
     "InfiniteBatches",
     "MazePlans",
-    "Molecules",
     "Mixed",
+    "Molecules",
     "Moments",
     "SeededItems",
     "brain_patches",
@@ -62,8 +62,8 @@ __all__ = [
     "mnist",
     "molecules",
     "moments",
-    "notes",
     "moving_digits",
+    "notes",
     "numbered_as",
     "photo_patches",
     "read_markup",

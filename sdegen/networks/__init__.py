@@ -22,7 +22,6 @@ from sdegen.networks.resampling import FIRDown, FIRUp, Nearest, Pool, Rescaled
 from sdegen.networks.transformer import Transformer
 from sdegen.networks.trunk import Trunk
 from sdegen.networks.unet import UNet
-from sdegen.networks.widening import widened
 from sdegen.networks.video import Video
 from sdegen.networks.widening import widened, with_classes
 

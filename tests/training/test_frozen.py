@@ -12,7 +12,7 @@ import torch
 import sdegen as sg
 from sdegen.data import ArrayData
 from sdegen.files import content, read_tensors
-from sdegen.networks import DiT, Controlled, UNet, lora
+from sdegen.networks import Controlled, DiT, UNet, lora
 from sdegen.training import Trainer, TrainSettings
 from sdegen.training.averages import Averages
 from sdegen.training.checkpoint import CHECKPOINT
