@@ -186,7 +186,7 @@ def main() -> None:
         "distortions": distortions(4 if few else 256, 20 if few else 1000),
         "channels": channels(20 if few else 1000, (2,) if few else (2, 5, 7)),
         "messages": messages(
-            2 if few else 32, (8.0,) if few else (6.0, 8.0, 10.0), 2 if few else 7
+            2 if few else 16, (8.0,) if few else (6.0, 8.0, 10.0), 2 if few else 5
         ),
     }
     write_json(args.out, record)
