@@ -285,7 +285,7 @@ def test_refusals() -> None:
     with refused("begin otherwise"):
         decompressed(model, b"\x89PNG", walk=walk)
     with refused("end before"):
-        decompressed(model, data[:33], walk=walk)
+        decompressed(model, data[:34], walk=walk)
     with refused("chunk is a number of bits from 1 to 20, but it is 0"):
         compressed(model, x, walk=walk, chunk=0)
     with refused("until must be a whole number from 1 to 3, but it is 4"):
