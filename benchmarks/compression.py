@@ -5,9 +5,9 @@
     python benchmarks/compression.py --table     the record as docs/compression.md shows it
 
 Rates and distortions of a Gaussian in eight dimensions, variances 4 to 0.01, beside closed forms,
-with 8 x 256 points that have its second moments to the bit; draws and lengths of one channel by
-candidates; and messages of a Gaussian in 192 dimensions by the length of chunks. The photographs
-are examples/compression.py's.
+with points that have its second moments to the bit, 2,048 for rates and 8,192 for distortions;
+draws and lengths of one channel by candidates; and messages of a Gaussian in 192 dimensions by the
+length of chunks. The photographs are examples/compression.py's.
 """
 
 from __future__ import annotations
@@ -183,10 +183,10 @@ def main() -> None:
         "sdegen": sg.__version__,
         "python": platform.python_version(),
         "rates": rates(4 if few else 256, (20, 40) if few else (100, 200, 500, 1000)),
-        "distortions": distortions(4 if few else 256, 20 if few else 1000),
+        "distortions": distortions(4 if few else 1024, 20 if few else 1000),
         "channels": channels(20 if few else 1000, (2,) if few else (2, 5, 7)),
         "messages": messages(
-            2 if few else 32, (8.0,) if few else (6.0, 8.0, 10.0), 2 if few else 7
+            2 if few else 16, (8.0,) if few else (6.0, 8.0, 10.0), 2 if few else 5
         ),
     }
     write_json(args.out, record)

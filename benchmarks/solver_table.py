@@ -60,9 +60,9 @@ weights depend on the states, and where the errors of its two predictions cancel
 above the order of both, which is the corrector's (tests/solvers/test_blended.py). It solves the
 flow, eta = 0, alone.
 
-`QuasiTaylor(p)` (Tachibana et al. 2021) is not in this table either: derivatives of the flow as if all
-data were one point make it DDIM's Taylor polynomial in the step, off from DDIM by O(h^(p + 1)) a step,
-of order 1 for any p, and with nothing gained over DDIM (tests/solvers/test_quasi_taylor.py).
+`QuasiTaylor(p)` (Tachibana et al. 2021) is not in this table either: derivatives of the flow as if
+all data were one point make it DDIM's Taylor polynomial in the step, off from DDIM by O(h^(p + 1))
+a step, of order 1 for any p, and with nothing gained (tests/solvers/test_quasi_taylor.py).
 """
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -102,7 +101,7 @@ def chain_of(
 
         return affine(move, d)
 
-    return [of(t, s) for t, s in pairwise(walk.levels)]  # type: ignore[arg-type]
+    return [of(walk[j], walk[j + 1]) for j in range(walk.steps)]
 
 
 def end_of(chain: Sequence[Affine], start: Normal) -> Normal:
@@ -138,10 +137,11 @@ def reverse_of(data: Gaussian, t: Level, s: Level) -> Affine:
 def path_kl(chain: Sequence[Affine], data: Gaussian, walk: Walk) -> float:
     """KL of whole paths, sum of E KL(p(x_s | x_t) || p_hat(x_s | x_t)), from p_T on: a bound on
     that of their ends, by the data-processing inequality."""
-    return sum(
-        reverse_of(data, t, s).kl(step, marginal(data, t))  # type: ignore[arg-type]
-        for step, (t, s) in zip(chain, pairwise(walk.levels), strict=True)
-    )
+    total = 0.0
+    for j, step in enumerate(chain):
+        t, s = walk[j], walk[j + 1]
+        total += reverse_of(data, t, s).kl(step, marginal(data, t))
+    return total
 
 
 def girsanov(sde: LinearSDE, error: Callable[[Level], Tensor]) -> float:

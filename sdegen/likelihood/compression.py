@@ -40,15 +40,11 @@ from sdegen.walks.grids import WalkLike
 from sdegen.walks.walk import Walk
 
 FREE = 0.05
-"""Bits: a step that no sample has more of to tell is not told; p's own draw is taken."""
+"""Bits: what a sample has no more of to tell is not told; p's own draw is taken."""
 LONGER = 4
-"""Bits that a sample's chunk may have beyond what chunks have on average."""
-HALVED = 2**16 - 1
-"""In place of a number of chunks: the step is taken as two."""
-PARTS = 8
-"""Of a bit, in which the mean KL of a step's chunks is told: what a number's code is made for."""
+"""Bits that a chunk may have beyond what chunks should have."""
 NAME = b"sdegen-1"
-HEAD, STEP = struct.Struct("<8sIqIIB"), struct.Struct("<HB")
+HEAD = struct.Struct("<8sIqIdB")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,17 +65,10 @@ class Compressed:
 
 
 class Told(NamedTuple):
-    """Of a step: its number of chunks, their mean KL in parts of a bit, and every sample's
-    numbers (b, chunks)."""
+    """Of a step: each sample's grade and numbers; none where it is taken as two."""
 
-    chunks: int
-    kl: int
+    grades: Sequence[int] = ()
     numbers: Sequence[Sequence[int]] = ()
-
-    @property
-    def law(self) -> Zipf:
-        """Of its numbers."""
-        return Zipf(self.kl / PARTS)
 
 
 @torch.no_grad()
@@ -98,8 +87,8 @@ def compressed(
 
     walk:  times from T to t_min, best such that a step has about ``chunk`` bits (``even_walk``).
            Where one coordinate alone has more, a step is taken as two, halfway in lam.
-    chunk: the bits of KL that a chunk of coordinates has at most, on average over the batch: a
-           step of more is told in several. Longer ones waste less, two or three bits each, and
+    chunk: the bits of KL that a chunk of coordinates should have at most: what a sample has more
+           of in a step is told in several. Longer ones waste less, two or three bits each, and
            take 2^(chunk + extra) candidates.
     extra: how closely what is sent follows its law: see ``channel.picked``.
     seed:  of the draws that both ends make; it is in the head.
@@ -110,7 +99,7 @@ def compressed(
     whole("seed", seed, -(2**63), 2**63 - 1), whole("extra", extra, 0, 20)
     if not 1 <= number("chunk", chunk) <= 20:
         raise ValueError(f"chunk is a number of bits from 1 to 20, but it is {chunk!r}.")
-    ends = Ends.of("compressed", model, walk, variance, seed)
+    ends = Ends.of("compressed", model, walk, variance, seed, float(chunk))
     until = whole("until", ends.walk.steps if until is None else until, 1, ends.walk.steps)
     x0 = data_as_seen(model, x, None)
     y, kl = ends.start(x0.shape), torch.zeros(len(x0), dtype=torch.float64)
@@ -119,18 +108,19 @@ def compressed(
         t, s = todo.pop()
         seen, order = model(y.to(x0), t), ends.order(y, len(told), t)
         bits = step_rate(seen, x0, t, s, variance).flatten(1).cpu() / math.log(2)
-        split = chunks(bits[:, order], chunk)
-        if split is None:
+        grades = [ends.grade(each) for each in bits[:, order]]
+        if None in grades:
             todo += ends.halves(t, s)
-            told.append(Told(HALVED, 0))
+            told.append(Told())
             continue
         (mean, std), (target, own) = ends.proposal(seen, t, s), posterior(seen, x0, t, s)
         law = (target - mean) / std, (own / std).expand_as(mean)
-        z, numbers = tell(ends, len(told), t, law, cut(order, split.shape[1]), extra)
-        y, kl = mean + std * z, kl + split.sum(1)
-        told.append(Told(split.shape[1], nominal(split), numbers))
-    message, length = written(told, len(x0))
-    head = ends.head(x0.shape, until, told)
+        places = [cut(order, ends.chunks(g)) for g in grades if g is not None]
+        z, numbers = tell(ends, len(told), t, law, places, extra)
+        y, kl = mean + std * z, kl + bits.sum(1)
+        told.append(Told([g for g in grades if g is not None], numbers))
+    message, length = written(ends, told, len(x0))
+    head = ends.head(x0.shape, until)
     return Compressed(head + message, ends.walk[until], y, length, kl, len(head))
 
 
@@ -152,18 +142,20 @@ def decompressed(
     rounding of the network moves what comes out by as much, and not by more. ValueError for bytes
     that are none of its, and for another walk.
     """
-    ends, shape, until, told, message = Ends.read(model, data, walk, variance)
-    y, todo = ends.start(shape), ends.steps(until)
-    for j, step in enumerate(told):
-        t, s = todo.pop()
-        if step.chunks == HALVED:
+    ends, shape, until, message = Ends.read(model, data, walk, variance)
+    y, todo, grades, j = ends.start(shape), ends.steps(until), [0] * shape[0], -1
+    while todo:
+        j, (t, s) = j + 1, todo.pop()
+        if message.take(2):
             todo += ends.halves(t, s)
             continue
         mean, std = ends.proposal(model(y.to(model.device), t), t, s)
-        z, places = ends.free(y, j, t).flatten(1), cut(ends.order(y, j, t), step.chunks)
+        z, order = ends.free(y, j, t).flatten(1), ends.order(y, j, t)
         for i in range(len(y)):
-            for c, place in enumerate(places):
-                k = step.law.pop(message) - 1
+            grades[i] += signed_of(CHANGE.pop(message))
+            law = ends.law(grades[i])
+            for c, place in enumerate(cut(order, ends.chunks(grades[i]))):
+                k = law.pop(message) - 1
                 z[i, place] = candidates(said(i, j, c), ends.seed, k, 1, len(place), t)[0]
         y = mean + std * z.view_as(y)
     rest = Seeded(ends.seed).stream("decoder")
@@ -178,12 +170,47 @@ class Ends:
     walk: Walk
     variance: Variance
     seed: int
+    chunk: float
 
     @classmethod
-    def of(cls, who: str, model: Denoiser, walk: WalkLike, variance: Variance, seed: int) -> Ends:
+    def of(
+        cls,
+        who: str,
+        model: Denoiser,
+        walk: WalkLike,
+        variance: Variance,
+        seed: int,
+        chunk: float,
+    ) -> Ends:
         """Checked."""
         check_variance(variance)
-        return cls(model, whole_walk(who, model, None, walk), variance, seed)
+        return cls(model, whole_walk(who, model, None, walk), variance, seed, chunk)
+
+    def chunks(self, grade: int) -> int:
+        """In how many parts a sample of a grade, with 2^(grade / 2) bits to tell, is cut."""
+        return math.ceil(2 ** (grade / 2) / self.chunk) if grade else 0
+
+    def law(self, grade: int) -> Zipf:
+        """Of a grade's numbers."""
+        return Zipf(2 ** (grade / 2) / max(1, self.chunks(grade)))
+
+    def grade(self, bits: Tensor) -> int | None:
+        """Of a sample whose coordinates have so many bits to tell, (d,) in their order: 0 where
+        there is nothing to tell; None if chunks of one coordinate have too many.
+
+        ValueError for bits that are not finite.
+        """
+        total = float(bits.sum())
+        if not math.isfinite(total):
+            raise ValueError("What a step has to tell is not finite: the model's x0 or the data.")
+        if total <= FREE:
+            return 0
+        grade = max(1, round(2 * math.log2(total)))
+        while (m := self.chunks(grade)) <= len(bits):
+            if max(float(part.sum()) for part in bits.tensor_split(m)) <= self.chunk + LONGER:
+                return grade
+            grade += 1
+        return None
 
     @property
     def mark(self) -> int:
@@ -219,31 +246,29 @@ class Ends:
         std = step_variance(self.variance, seen, t, s).sqrt()
         return renoise(seen, s, parts(t, s, 1.0)[1], 0.0).cpu(), std.cpu()
 
-    def head(self, shape: Sequence[int], until: int, told: Sequence[Told]) -> bytes:
+    def head(self, shape: Sequence[int], until: int) -> bytes:
         """How a message is made."""
-        first = HEAD.pack(NAME, self.mark, self.seed, until, len(told), len(shape))
-        steps = b"".join(STEP.pack(step.chunks, step.kl) for step in told)
-        return first + struct.pack(f"<{len(shape)}I", *shape) + steps
+        first = HEAD.pack(NAME, self.mark, self.seed, until, self.chunk, len(shape))
+        return first + struct.pack(f"<{len(shape)}I", *shape)
 
     @classmethod
     def read(
         cls, model: Denoiser, data: bytes, walk: WalkLike, variance: Variance
-    ) -> tuple[Ends, tuple[int, ...], int, list[Told], Message]:
+    ) -> tuple[Ends, tuple[int, ...], int, Message]:
         """What ``head`` says, and the message."""
         if not isinstance(data, bytes) or not data.startswith(NAME) or len(data) < HEAD.size:
             raise ValueError("These are no bytes of compressed(...).data: they begin otherwise.")
-        _, mark, seed, until, n, ndim = HEAD.unpack_from(data)
-        ends = cls.of("decompressed", model, walk, variance, seed)
+        _, mark, seed, until, chunk, ndim = HEAD.unpack_from(data)
+        ends = cls.of("decompressed", model, walk, variance, seed, chunk)
         if mark != ends.mark or until > ends.walk.steps:
             raise ValueError("These bytes were made on another walk: give the one that made them.")
         at = HEAD.size + 4 * ndim
-        if at + STEP.size * n > len(data):
+        if at >= len(data):
             raise ValueError(
-                f"These {len(data)} bytes end before their own head of {n} steps does."
+                f"These {len(data)} bytes end before the message, after {at}, begins."
             )
         shape = struct.unpack_from(f"<{ndim}I", data, HEAD.size)
-        told = [Told(*STEP.unpack_from(data, at + STEP.size * j)) for j in range(n)]
-        return ends, shape, until, told, Message.of(data[at + STEP.size * n :])
+        return ends, shape, until, Message.of(data[at:])
 
 
 # ---------------------------------------------------------------------------------- the sender's
@@ -255,31 +280,9 @@ def posterior(seen: LinearPrediction, x0: Tensor, t: Level, s: Level) -> tuple[T
     return (renoise(seen, s, keep, 0.0) + w * (x0 - seen.x0)).cpu(), s.sigma * fresh.sqrt()
 
 
-def chunks(bits: Tensor, most: float) -> Tensor | None:
-    """The bits of each sample's chunks, (b, m), for as few as have ``most`` each on average and
-    LONGER more at most, of those of the coordinates, (b, d), in their order: m = 0 where there is
-    nothing to tell; None if chunks of one coordinate have more.  ValueError for bits that are not
-    finite."""
-    total = bits.sum(1)
-    if not bool(total.isfinite().all()):
-        raise ValueError("What a step has to tell is not finite: the model's x0 or the data.")
-    if float(total.max()) <= FREE:
-        return bits.new_zeros(len(bits), 0)
-    for m in range(max(1, math.ceil(float(total.mean()) / most)), bits.shape[1] + 1):
-        split = torch.stack([part.sum(1) for part in bits.tensor_split(m, 1)], 1)
-        if float(split.mean()) <= most and float(split.max()) <= most + LONGER:
-            return split
-    return None
-
-
 def cut(order: Tensor, m: int) -> Sequence[Tensor]:
     """Coordinates (d,) in m chunks."""
     return order.tensor_split(m) if m else ()
-
-
-def nominal(split: Tensor) -> int:
-    """The mean of chunks' bits (b, m), in parts of a bit."""
-    return min(255, round(PARTS * float(split.mean()))) if split.numel() else 0
 
 
 def said(i: int, j: int, c: int) -> str:
@@ -287,32 +290,52 @@ def said(i: int, j: int, c: int) -> str:
     return f"sample {i}, step {j}, chunk {c}"
 
 
+CHANGE = Zipf(0.0)
+"""Of how a sample's grade goes from one step to the next."""
+
+
+def signed_of(k: int) -> int:
+    """0, 1, -1, 2, -2, ... for k = 1, 2, 3, 4, 5, ..."""
+    return k // 2 if k % 2 == 0 else -(k // 2)
+
+
+def unsigned(change: int) -> int:
+    """The k >= 1 of a whole number."""
+    return 2 * change if change > 0 else 1 - 2 * change
+
+
 def tell(
     ends: Ends,
     j: int,
     t: Level,
     law: tuple[Tensor, Tensor],
-    places: Sequence[Tensor],
+    places: Sequence[Sequence[Tensor]],
     extra: int,
 ) -> tuple[Tensor, list[list[int]]]:
     """Draws of the j-th step's law, mean and std (b, *) beside N(0, I), and their numbers >= 1,
-    sample by sample and chunk by chunk; p's own where there is none."""
+    of every sample's chunks; p's own where there is none."""
     mean, std = (part.flatten(1) for part in law)
     z = ends.free(law[0], j, t).flatten(1)
-    numbers = [[0] * len(places) for _ in mean]
-    for i in range(len(mean)):
-        for c, at in enumerate(places):
+    numbers: list[list[int]] = [[] for _ in places]
+    for i, chunks in enumerate(places):
+        for c, at in enumerate(chunks):
             name = said(i, j, c)
             k, z[i, at] = picked(mean[i, at], std[i, at], extra, name=name, seed=ends.seed, at=t)
-            numbers[i][c] = k + 1
+            numbers[i].append(k + 1)
     return z.view_as(law[0]), numbers
 
 
-def written(told: Sequence[Told], b: int) -> tuple[bytes, Tensor]:
-    """All numbers, the first to be read first, and the bits of each sample's, (b,)."""
-    message, bits = Message(), torch.zeros(b, dtype=torch.float64)
-    for step in reversed(told):
-        for i, numbers in reversed(list(enumerate(step.numbers))):
-            for k in reversed(numbers):
-                bits[i] += step.law.push(message, k)
+def written(ends: Ends, told: Sequence[Told], b: int) -> tuple[bytes, Tensor]:
+    """All that is told, the first to be read first, and the bits of each sample's, (b,)."""
+    message, bits = Message(), torch.full((b,), len(told) / b, dtype=torch.float64)
+    last, changes = [0] * b, list[list[int]]()
+    for step in told:
+        changes.append([g - before for g, before in zip(step.grades, last, strict=False)])
+        last = list(step.grades) or last
+    for step, change in zip(reversed(told), reversed(changes), strict=True):
+        for i in reversed(range(len(step.grades))):
+            for k in reversed(step.numbers[i]):
+                bits[i] += ends.law(step.grades[i]).push(message, k)
+            bits[i] += CHANGE.push(message, unsigned(change[i]))
+        message.push(int(not step.grades), 1, 2)
     return message.to_bytes(), bits

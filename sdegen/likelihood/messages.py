@@ -43,6 +43,12 @@ class Message:
         """Where the symbol to be popped is."""
         return self.state % total
 
+    def take(self, total: int) -> int:
+        """A symbol of total that are alike."""
+        at = self.place(total)
+        self.pop(at, 1, total)
+        return at
+
     def pop(self, start: int, freq: int, total: int) -> None:
         """Undo the push of a symbol."""
         whole, rest = divmod(self.state, total)
@@ -77,9 +83,7 @@ class Zipf:
         at = message.place(TOTAL)
         c = next(c for c in range(CLASSES) if at < self._edges[c + 1])
         message.pop(self._edges[c], self._edges[c + 1] - self._edges[c], TOTAL)
-        rest = message.place(2**c)
-        message.pop(rest, 1, 2**c)
-        return 2**c + rest
+        return 2**c + message.take(2**c)
 
 
 @lru_cache(maxsize=1024)

@@ -9,7 +9,8 @@ the state. At much noise a chain goes from mode to mode; at little, few steps ar
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,16 +19,14 @@ from sdegen.checks import accepted, number, whole
 from sdegen.model.denoiser import Denoiser, refuse_flow_only
 from sdegen.noise.source import Noise, Seeded
 from sdegen.sampling.march import sample
-from sdegen.sampling.plan import HOW, How
+from sdegen.sampling.plan import HOW
 from sdegen.sde.level import Level, expand
 from sdegen.sde.process import linear
 from sdegen.walks.walk import Walk
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
-
-class Tempered(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Tempered:
     """States y = x / alpha (b, *), the number of each one's level on the walk (b,), and network
     calls a chain."""
 
@@ -82,9 +81,7 @@ def denoising_gibbs(
     return Tempered(y, place, model.nfe - begun)
 
 
-def denoised(
-    model: Denoiser, chains: Tempered, walk: Walk, **how: Unpack[How]
-) -> tuple[Tensor, float]:
+def denoised(model: Denoiser, chains: Tempered, walk: Walk, **how: Any) -> tuple[Tensor, float]:
     """Where ``sample`` takes chains down the rest of their walk (b, *), and its calls a chain.
 
     how: as ``sample``'s, but for walk, steps and t. Chains at one level go together.

@@ -194,7 +194,8 @@ class QuasiTaylor(Solver):
 
     def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
         """One step."""
-        h, grown = s.lam - t.lam, 1.0
+        h: Tensor = s.lam - t.lam
+        grown = 1 + 0 * h
         for k in range(self.p, 0, -1):
             grown = 1 + h / k * grown
         return Step(p.model(x, t).view(t.alpha * s.sigma / t.sigma * grown, s.sigma))

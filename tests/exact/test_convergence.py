@@ -171,10 +171,10 @@ def test_paths_of_small_steps_are_girsanovs(sde: sg.LinearSDE, data: Gaussian) -
     d, by = len(data.mean), 0.1
     bound = girsanov(sde, lambda level: d * by**2 * torch.ones_like(level.lam))
     close(bound, d * by**2 * float(ends(sde)[1].lam - ends(sde)[0].lam), rtol=1e-9)
-    walk, solver = walked(sde, 320), sg.DDIM(eta=1.0)
+    walk, solver = walked(sde, 160), sg.DDIM(eta=1.0)
     with_error = path_kl(chain_of(solver, wrong(data, sde, by, "eps"), walk, d), data, walk)
     without = path_kl(chain_of(solver, exact_model(data, sde), walk, d), data, walk)
-    assert with_error - without == pytest.approx(bound, rel=0.05)
+    assert with_error - without == pytest.approx(bound, rel=0.1)
 
 
 @SOLVERS
@@ -194,21 +194,24 @@ def test_all_bounds_hold_at_every_budget(
         assert 0 < measured < bound
 
 
-@SOLVERS
 @EACH
-@EVERY
-def test_slopes(sde: sg.LinearSDE, data: Gaussian, solver: sg.Solver) -> None:
+@pytest.mark.parametrize(
+    ("sde", "solver"),
+    [(VP, sg.EulerMaruyama()), *((sde, sg.DDIM(eta=1.0)) for sde in FOUR.values())],
+    ids=["vp-euler_maruyama", *FOUR],
+)
+def test_slopes(sde: sg.LinearSDE, solver: sg.Solver, data: Gaussian) -> None:
     """Halving the steps halves the bound, and quarters what it bounds."""
     d = len(data.mean)
     found = []
-    for n in (160, 320):
+    for n in (80, 160):
         walk = walked(sde, n)
         chain = chain_of(solver, exact_model(data, sde), walk, d)
         end = end_of(chain, marginal(data, walk[0]))
         found.append((marginal(data, walk[-1]).kl(end), path_kl(chain, data, walk)))
     (kl, path), (finer, path_finer) = found
     assert math.log2(path / path_finer) == pytest.approx(1, abs=0.15)
-    assert math.log2(kl / finer) > 1.4  # 2 in the end; leading terms may cancel before
+    assert math.log2(kl / finer) == pytest.approx(2, abs=0.25)
 
 
 # ------------------------------------------------------------------------------------ correctors
@@ -271,4 +274,3 @@ def test_refusals() -> None:
         chain_of(many, exact_model(data, VP), walk, 2)
     with refused("needs alpha and sigma"):
         girsanov(sg.MarginalSDE, lambda level: level.lam)  # type: ignore[arg-type]
-    

@@ -109,7 +109,7 @@ def test_distortions_are_the_closed_forms() -> None:
     def share(level: sg.Level) -> Tensor:
         return (2 * level.lam).exp() * V / (1 + (2 * level.lam).exp() * V)
 
-    *points, end = rate_distortion(model, x, steps=600, points=3)
+    *points, end = rate_distortion(model, x, steps=400, points=3)
     last = share(end.level)
     for point in points:
         r = share(point.level)
@@ -143,12 +143,12 @@ def picks(mean: float, std: float, extra: int, n: int, d: int = 4) -> tuple[Tens
     return torch.tensor([k + 1 for k, _ in found]), torch.stack([z for _, z in found])
 
 
-@pytest.mark.parametrize(("mean", "std"), [(0.8, 1.0), (1.2, 1.0), (0.9, 0.6)])
+@pytest.mark.parametrize(("mean", "std"), [(1.1, 1.0), (0.9, 0.6)])
 def test_channel_has_its_law_and_length(mean: float, std: float) -> None:
-    k, z = picks(mean, std, 7, 800)
+    k, z = picks(mean, std, 7, 400)
     d = torch.full((4,), 1.0, dtype=torch.float64)
     kl = divergence_bits(mean * d, std * d)
-    error = std / math.sqrt(4 * 800)
+    error = std / math.sqrt(4 * 400)
     assert abs(float(z.mean()) - mean) < 0.05 * mean + 3 * error
     assert float(z.var()) == pytest.approx(std**2, rel=0.12)
     law, message = Zipf(round(8 * kl) / 8), Message()
@@ -157,8 +157,8 @@ def test_channel_has_its_law_and_length(mean: float, std: float) -> None:
 
 
 def test_more_candidates_come_closer() -> None:
-    few, many = (float(picks(1.2, 1.0, extra, 300)[1].mean()) for extra in (1, 7))
-    assert few < 0.9 * 1.2 < many
+    few, many = (float(picks(1.1, 1.0, extra, 200)[1].mean()) for extra in (1, 7))
+    assert few < 0.9 * 1.1 < many
 
 
 def test_channel_of_the_same_law_says_one() -> None:
@@ -285,7 +285,7 @@ def test_refusals() -> None:
     with refused("begin otherwise"):
         decompressed(model, b"\x89PNG", walk=walk)
     with refused("end before"):
-        decompressed(model, data[:33], walk=walk)
+        decompressed(model, data[:34], walk=walk)
     with refused("chunk is a number of bits from 1 to 20, but it is 0"):
         compressed(model, x, walk=walk, chunk=0)
     with refused("until must be a whole number from 1 to 3, but it is 4"):
