@@ -4,9 +4,9 @@
 
 Takes a run of ``sdegen-train experiment=video/moving_digits``, which it trains where there is
 none, and measures what its frames know of each other: how far the centroids of samples are from
-going straight on, beside those of data and of frames that know nothing; and clips of which the first
-half is known, by replacement, by reconstruction guidance and by Bayes' rule. How far these are
-from the exact law is measured where it is known, on clips that are an autoregression.
+going straight on, beside those of data and of frames that know nothing; and clips of which the
+first half is known, by replacement, by reconstruction guidance and by Bayes' rule. How far these
+are from the exact law is measured where it is known, on clips that are an autoregression.
 """
 
 from __future__ import annotations

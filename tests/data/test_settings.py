@@ -22,6 +22,7 @@ from sdegen.data import (
     digits,
     emoji,
     mnist,
+    moving_digits,
     photo_patches,
     toy,
 )
@@ -53,6 +54,7 @@ def test_every_group_is_tried_here() -> None:
         "image_shards",
         "image_zip",
         "mnist",
+        "moving_digits",
     }
 
 
@@ -68,6 +70,13 @@ def test_the_configured_pictures(draw: Any) -> None:
     conf = OmegaConf.load(CONF / f"{draw.__name__}.yaml")
     for part in ("train", "test"):
         assert torch.equal(instantiate(conf[part]).x, draw(part).x)
+
+
+def test_the_configured_clips() -> None:
+    conf = OmegaConf.load(CONF / "moving_digits.yaml")
+    assert torch.equal(instantiate(conf.test).x, moving_digits("test", 500).x)
+    conf.frames, conf.size, conf.train.n = 3, 12, 5
+    assert instantiate(conf.train).shape == (1, 3, 12, 12)
 
 
 def test_the_configured_files(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_rays_are_those_of_beer_and_lambert() -> None:
     # A quarter around, what was to the side is in front: rows of the cube stay rows.
     with torch.no_grad():
         volume.raw.fill_(-9.0)
-        volume.raw[..., 6:8, :, :] = 3.0
+        volume.raw[:, :, :, 6:8] = 3.0
     rows = volume(torch.tensor([0.0, math.pi / 2])).detach()
     close(rows[0, 0, 3], rows[1, 0, 3], atol=1e-2, rtol=0)
     assert rows[:, 0, 3].min() > 0.9 and rows[:, 0, 0].max() < -0.9

@@ -30,12 +30,14 @@ from sdegen.networks import (
     Transformer,
     Trunk,
     UNet,
+    Video,
     VQAutoencoder,
 )
 from tests.cases import normal, refused
 
 T, Y = torch.tensor([0.1, 0.7]), torch.tensor([0, 2])
 X, V = normal(2, 1, 4, 4, dtype=torch.float32), normal(2, 3, dtype=torch.float32)
+CLIPS, IMAGES = normal(2, 1, 3, 4, 4, dtype=torch.float32), torch.eye(3)[:2] > 0
 TOLD: dict[str, Any] = {"classes": 2, "numbers": ["w"]}
 MORE: dict[str, Any] = {**TOLD, "beside": 1, "token_width": 6, "words": 4}
 GIVEN: dict[str, Any] = {"t": T, "y": Y, "w": 0.5}
@@ -48,6 +50,10 @@ EVERY: dict[type[nn.Module], tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     DiT: (lambda: DiT(1, 16, 2, 2, **MORE), {"x": X, **WORDS}),
     Transformer: (lambda: Transformer(1, 16, 2, 2, **MORE), {"x": X, **WORDS}),
     EDM2: (lambda: EDM2(1, 8, heads=2, beside=1, **TOLD), {"x": X, **GIVEN, "c": X}),
+    Video: (
+        lambda: Video(UNet(1, 8, heads=2, beside=1, **TOLD)),
+        {"x": CLIPS, **GIVEN, "c": CLIPS, "images": IMAGES},
+    ),
     Trunk: (lambda: Trunk(1, 5, 8, heads=2), {"x": X, "t": T}),
     Joined: (lambda: Joined(MLP(3, 16, 1), MLP(3, 8, 1)), {"x": V, "t": T}),
     KLAutoencoder: (lambda: KLAutoencoder(1, 2, 8), {"x": X}),

@@ -88,7 +88,7 @@ WRONG = {
     "sample ema_std=x": "A profile's std must be a number",
     "sample ema_std=0.999": "A profile's std lies above 0 and at or below 0.2887",
     "sample formats=png": "formats must be a list of names, formats=",
-    "sample formats=[gif]": "Unknown format 'gif': it must be one of npz, png",
+    "sample formats=[tiff]": "Unknown format 'tiff': it must be one of gif, npz, png",
     "sample objective=fid": "objective must be one of frechet, sliced, but it is 'fid'",
     "sample seed=[1,2]": "There are 2 seeds for n = 100 samples: give one each",
     "sample quality=1": "quality must be true or false, but it is 1",
