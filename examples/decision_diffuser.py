@@ -104,9 +104,7 @@ def main(folder: str, quick: bool = False, seed: int = 0) -> dict[str, Any]:
     net = UNet(4, 32, (1, 2, 2), attention=(), numbers=["returns"], beside=4, dims=1)
     model = planner(net, x[cut:], data.returns[cut:], known, Path(folder, "plans"), steps)
     test, pairs = pairs_of(x[:cut]), pairs_of(x[cut:])
-    inverse = fit(
-        Inverse(pairs), ArrayData(pairs), Inverse.loss, Path(folder, "pairs"), steps, 512
-    )
+    inverse = fit(Inverse(pairs), ArrayData(pairs), Inverse.loss, Path(folder, "inv"), steps, 512)
     about = (test[:, 8:] / inverse.unit).var(0, correction=0).sum()
     r2 = 1 - float(inverse.loss(test).detach().mean() / about)
     figures = [figure("inverse dynamics: R^2 of held-out steps", r2, wished=">= 0.99")]
