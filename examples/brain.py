@@ -57,7 +57,7 @@ def lost(x: Tensor) -> Tensor:
 def main(folder: str, quick: bool = False, seed: int = 0) -> dict[str, Any]:
     """Train, draw, fill gaps."""
     torch.manual_seed(seed)
-    steps, count, draws = (2, 2, 1) if quick else (300, 12, 2)
+    steps, count, draws = (2, 2, 1) if quick else (250, 8, 2)
     train, test = brain_patches("train", stride=4), brain_patches("test")
     std = float(train.x.std())
     net = UNet(1, 16, (1, 2), attention=(), dims=3)

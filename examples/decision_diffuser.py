@@ -104,9 +104,7 @@ def main(folder: str, quick: bool = False, seed: int = 0) -> dict[str, Any]:
     net = UNet(4, 32, (1, 2, 2), attention=(), numbers=["returns"], beside=4, dims=1)
     model = planner(net, x[cut:], data.returns[cut:], known, Path(folder, "plans"), steps)
     test, pairs = pairs_of(x[:cut]), pairs_of(x[cut:])
-    inverse = fit(
-        Inverse(pairs), ArrayData(pairs), Inverse.loss, Path(folder, "inverse"), steps, 512
-    )
+    inverse = fit(Inverse(pairs), ArrayData(pairs), Inverse.loss, Path(folder, "inv"), steps, 512)
     about = (test[:, 8:] / inverse.unit).var(0, correction=0).sum()
     r2 = 1 - float(inverse.loss(test).detach().mean() / about)
     figures = [figure("inverse dynamics: R^2 of held-out steps", r2, wished=">= 0.99")]
@@ -117,17 +115,16 @@ def main(folder: str, quick: bool = False, seed: int = 0) -> dict[str, Any]:
             plan = drawn(model, 1.0, y, known, scale, cold)
             ways[name] = way = data.follow(plan, inverse)
         there = (way[..., -1] - y[:, :2, -1]).norm(dim=1) < 2 / len(data.walls)
-        wish = "the 90th percentile" if name == "guided" else ""
-        walls = data.blocked(plan[:, :2]).double().mean()
+        walls, wish = data.blocked(plan[:, :2]).double().mean(), TOP * (name == "guided")
         figures += [
             figure(f"{name}: mean return walked", data.returns_of(way).mean(), best, wish),
             figure(f"{name}: share at the goal", there.double().mean()),
             figure(f"{name}: planned places in walls", walls),
         ]
     drawing(ways, data, Path(folder) / "picture.png")
-    config = {"steps": steps, "plans": n, "drawn": count, "seed": seed}
-    write_json(Path(folder) / "result.json", {"config": config, "figures": figures})
-    return {"config": config, "figures": figures}
+    made = {"config": {"steps": steps, "drawn": count, "seed": seed}, "figures": figures}
+    write_json(Path(folder) / "result.json", made)
+    return made
 
 
 def figure(what: str, value: Any, beside: float | None = None, wished: str = "") -> dict[str, Any]:

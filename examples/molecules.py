@@ -77,7 +77,7 @@ def bonded(x: Tensor, there: Tensor) -> float:
 def main(folder: str, quick: bool = False, seed: int = 0) -> dict[str, Any]:
     """Train, draw under three energies, judge."""
     torch.manual_seed(seed)
-    steps, count = (6, 8) if quick else (2000, 300)
+    steps, count = (6, 8) if quick else (1500, 200)
     train, test = molecules("train"), molecules("test")
     std = float(train.x.movedim(1, 2)[train.there].std())
     model = sg.ScoreModel(Cloud(train.x.shape[1]), sg.EDMSDE(T=20.0), "edm", sigma_data=std)
