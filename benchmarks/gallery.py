@@ -196,31 +196,38 @@ def index(told: dict[str, Any]) -> Iterator[str]:
     """The page of all."""
     yield from ("# Gallery", "")
     yield (
-        "Systems of the field, each by the commands on its page, on 8 x 8 digits, with its "
-        "figures beside those of real data. Made by `python benchmarks/gallery.py`."
+        "Systems of the field, each by the commands on its page, most of them on 8 x 8 digits, "
+        "with a figure and what real data or the exact answer have. Made by "
+        "`python benchmarks/gallery.py`; [the reading list](../reading.md) has all systems."
     )
     for family, title in FAMILIES.items():
         names = [n for n in told if KNOWN[n].family == family]
         if not names:
             continue
         yield from ("", f"## {title}", "")
-        yield from ("| system | paper | calls | Frechet | floor |", "|---|---|---|---|---|")
+        yield from ("| system | paper | |", "|---|---|---|")
         for name in names:
-            best = summary(told[name]["rows"])
             papers = "; ".join(KNOWN[name].papers)
-            yield f"| [{KNOWN[name].title}]({name}.md) | {papers} | {' | '.join(best)} |"
+            best = summary(told[name]["rows"])
+            yield f"| [{KNOWN[name].title}]({name}.md) | {papers} | {best} |"
     yield from ("", "```{toctree}", ":hidden:", "", *told, "```", "")
 
 
-def summary(rows: Sequence[dict[str, Any]]) -> tuple[str, str, str]:
-    """Calls and distance of the last row, and the floor."""
+def summary(rows: Sequence[dict[str, Any]]) -> str:
+    """A figure in words: the first that a demand was made of, or the last row's distance."""
     if "what" in rows[0]:
-        return "", "", ""
+        row = next((row for row in rows if row.get("wished")), rows[0])
+        beside = "" if row.get("beside") is None else f", {shown(row['beside'])} {row['of']}"
+        return f"{row['what']}: {shown(row['value'])}{beside}"
     if "measured" in rows[0]:
-        return "", f"{rows[0]['mean']:.3f} {rows[0]['unit']}", ""
-    floor = next((row["frechet"] for row in rows if row["budget"] is None), None)
-    last = rows[-1]
-    return shown(last["nfe"]), shown(last.get("frechet")), shown(floor)
+        return f"{rows[0]['mean']:.3f} {rows[0]['unit']}"
+    floor = next((row["frechet"] for row in rows if row["nfe"] is None), None)
+    measured = [row for row in rows if row["nfe"] is not None and row.get("frechet")]
+    if not measured:
+        return f"{rows[-1]['nfe']} calls"
+    last = measured[-1]
+    real = "" if floor is None else f", {shown(floor)} real data"
+    return f"Frechet {shown(last['frechet'])} at {last['nfe']} calls{real}"
 
 
 def page(system: System, told: dict[str, Any]) -> Iterator[str]:
