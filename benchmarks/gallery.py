@@ -242,7 +242,8 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield from ("| | | beside | wished |", "|---|---|---|---|")
         for row in rows:
             beside = "" if row["beside"] is None else f"{shown(row['beside'])} {row['of']}"
-            yield f"| {row['what']} | {shown(row['value'])} | {beside} | {row['wished']} |"
+            cells = row["what"], shown(row["value"]), beside, row["wished"]
+            yield f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |"
         return
     if "measured" in rows[0]:
         yield from ("| | mean | standard error |", "|---|---|---|")
@@ -266,6 +267,8 @@ def shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+BAR = "\\|"
+"""A bar inside a table's cell."""
 HEADS = {"nfe": "calls", "frechet": "Frechet", "sliced": "sliced W2"}
 NAMED = {
     "flow": "{unit}, probability flow",
