@@ -154,7 +154,8 @@ def table(record: Row) -> str:
         lines.append(f"| {row['bits']:.2f} | {' | '.join(cells)} | {row['Shannon']:.4g} |")
     for name in ("channels", "messages"):
         rows = record[name]
-        lines += ["", f"| {' | '.join(rows[0])} |", "|---" * len(rows[0]) + "|"]
+        heads = (key.replace("|", "\\|") for key in rows[0])
+        lines += ["", f"| {' | '.join(heads)} |", "|---" * len(rows[0]) + "|"]
         lines += [f"| {' | '.join(cell(v) for v in row.values())} |" for row in rows]
     return "\n".join(lines)
 

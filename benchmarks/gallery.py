@@ -257,9 +257,15 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     if "what" in rows[0]:
         yield from ("| | | beside | wished |", "|---|---|---|---|")
         for row in rows:
+<<<<<<< HEAD
             known = row.get("beside") is not None
             beside = f"{shown(row['beside'])} {row['of']}" if known else ""
             yield f"| {row['what']} | {shown(row['value'])} | {beside} | {row.get('wished', '')} |"
+=======
+            beside = "" if row["beside"] is None else f"{shown(row['beside'])} {row['of']}"
+            cells = row["what"], shown(row["value"]), beside, row["wished"]
+            yield f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |"
+>>>>>>> m8comp
         return
     if "measured" in rows[0]:
         yield from ("| | mean | standard error |", "|---|---|---|")
@@ -283,6 +289,8 @@ def shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+BAR = "\\|"
+"""A bar inside a table's cell."""
 HEADS = {"nfe": "calls", "frechet": "Frechet", "sliced": "sliced W2"}
 NAMED = {
     "flow": "{unit}, probability flow",

@@ -113,7 +113,12 @@ def main(folder: str, quick: bool = False) -> dict[str, float]:
         figures |= {f"right, {name}": right, f"drift, {name}": drift}
         rows += [new[:5], after[:10]]
         print(name, right, drift, flush=True)
-    save_samples(torch.cat([rows[0], rows[1], before[:10], rows[2], rows[3], rows[4]]), place / "picture.png", "x", columns=10)
+    save_samples(
+        torch.cat([rows[0], rows[1], before[:10], rows[2], rows[3], rows[4]]),
+        place / "picture.png",
+        "x",
+        columns=10,
+    )
     return figures
 
 

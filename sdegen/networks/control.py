@@ -110,7 +110,9 @@ class Controlled(nn.Module):
                 f"copy, but the network is a {type(net).__name__}."
             )
         named = {"hint": hints} if isinstance(hints, int) else dict(hints)
-        taken = {*OTHERS, "strength", *net.conditioning.numbers} - ({"c"} if not net.beside else {*()})  # type: ignore[misc]
+        taken = {*OTHERS, "strength", *net.conditioning.numbers} - (
+            {"c"} if not net.beside else {*()}
+        )  # type: ignore[misc]
         for name in named:
             if not name.isidentifier() or name in taken:
                 raise ValueError(
