@@ -257,15 +257,10 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     if "what" in rows[0]:
         yield from ("| | | beside | wished |", "|---|---|---|---|")
         for row in rows:
-<<<<<<< HEAD
             known = row.get("beside") is not None
             beside = f"{shown(row['beside'])} {row['of']}" if known else ""
-            yield f"| {row['what']} | {shown(row['value'])} | {beside} | {row.get('wished', '')} |"
-=======
-            beside = "" if row["beside"] is None else f"{shown(row['beside'])} {row['of']}"
-            cells = row["what"], shown(row["value"]), beside, row["wished"]
+            cells = row["what"], shown(row["value"]), beside, row.get("wished", "")
             yield f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |"
->>>>>>> m8comp
         return
     if "measured" in rows[0]:
         yield from ("| | mean | standard error |", "|---|---|---|")
