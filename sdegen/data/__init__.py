@@ -9,7 +9,7 @@ their items.
 
 from sdegen.data.archives import ImageShards, ImageZip
 from sdegen.data.arrays import ArrayData, from_uint8, to_uint8
-from sdegen.data.bundled import digits, photo_patches
+from sdegen.data.bundled import bold_digits, digits, photo_patches
 from sdegen.data.captions import captioned_digits, tokens, vocabulary
 from sdegen.data.classes import class_counts, class_labels, gather, numbered_as, stratified
 from sdegen.data.files import from_file
@@ -33,6 +33,7 @@ __all__ = [
     "Mixed",
     "Moments",
     "SeededItems",
+    "bold_digits",
     "captioned_digits",
     "cifar10",
     "class_counts",

@@ -23,7 +23,9 @@ def numbered(n: int, start: int, label: int) -> ArrayData:
 
 @pytest.mark.parametrize("shares", [(1, 1), (1, 3), (2, 1), (0, 2), (1, 0)])
 @pytest.mark.parametrize("sizes", [(5, 12), (12, 5), (1, 1)])
-def test_shares_are_exact_and_all_is_shown(shares: tuple[int, int], sizes: tuple[int, int]) -> None:
+def test_shares_are_exact_and_all_is_shown(
+    shares: tuple[int, int], sizes: tuple[int, int]
+) -> None:
     sets = [numbered(n, 100 * k, k) for k, n in enumerate(sizes)]
     mixed = Mixed(sets, shares)
     items = [mixed[i] for i in range(len(mixed))]
@@ -42,7 +44,11 @@ def test_shares_are_exact_and_all_is_shown(shares: tuple[int, int], sizes: tuple
 def test_a_prior_of_no_weight_is_fine_tuning_to_the_bit(tmp_path: Path) -> None:
     few, prior = numbered(5, 0, 0), numbered(40, 100, 1)
     states = []
-    for name, data in {"plain": few, "none": Mixed([few, prior], [1, 0]), "half": Mixed([few, prior], [1, 1])}.items():
+    for name, data in {
+        "plain": few,
+        "none": Mixed([few, prior], [1, 0]),
+        "half": Mixed([few, prior], [1, 1]),
+    }.items():
         torch.manual_seed(0)
         model = sg.ScoreModel(MLP(2, width=8, depth=1, classes=2), sg.VPSDE())
         settings = TrainSettings(steps=4, batch_size=4, warmup=0, device="cpu")

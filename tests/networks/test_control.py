@@ -89,9 +89,7 @@ def test_strengths_are_of_samples_and_of_parts(kind: str) -> None:
         close(each[[0, 2]], full[[0, 2]], atol=1e-5)
         close(each[1], none[1], atol=1e-5)
         close(net(x, t, y=y, hint=h, strength=torch.ones(1, n)), full, atol=1e-5)
-        by_part = [
-            net(x, t, y=y, hint=h, strength=torch.eye(n)[i : i + 1]) for i in range(n)
-        ]
+        by_part = [net(x, t, y=y, hint=h, strength=torch.eye(n)[i : i + 1]) for i in range(n)]
         assert all(not torch.allclose(one, none, atol=1e-5) for one in by_part)
         half = net(x, t, y=y, hint=h, strength=0.5)
         close(net(x, t, y=y, hint=h, strength={"hint": torch.full((3, n), 0.5)}), half, atol=1e-5)
@@ -104,10 +102,12 @@ def test_controls_that_were_trained_apart_are_added_up() -> None:
     both; of one alone it is that one."""
     x, t, y, h = inputs("dit")
     edges, shape = (
-        shaken(Controlled(base("dit"), {name: 1}).controls, seed) for seed, name in ((3, "edges"), (4, "shape"))
+        shaken(Controlled(base("dit"), {name: 1}).controls, seed)
+        for seed, name in ((3, "edges"), (4, "shape"))
     )
     one, two = Controlled(base("dit"), {}), Controlled(base("dit"), {})
-    one.controls.update(edges), two.controls.update(shape)
+    one.controls.update(edges)
+    two.controls.update(shape)
     both = together(one, two).eval()
     with torch.no_grad():
         close(both(x, t, y=y, edges=h), one(x, t, y=y, edges=h), atol=0)
@@ -131,7 +131,9 @@ def test_a_hint_is_a_condition_as_others_are() -> None:
     x, h = x.double(), h.double()
     told = model.given(y=y, hint=h)
     made = sg.sample(told, (3, 2, 8, 8), solver=sg.DPMSolverPP(), steps=4, seed=[0, 1, 2])
-    one = sg.sample(told.take(torch.tensor([2])), (1, 2, 8, 8), solver=sg.DPMSolverPP(), steps=4, seed=[2])
+    one = sg.sample(
+        told.take(torch.tensor([2])), (1, 2, 8, 8), solver=sg.DPMSolverPP(), steps=4, seed=[2]
+    )
     close(made[2:], one, rtol=1e-9)
     strong = CFG(told.given(strength=torch.ones(3)), 2.0, without={"strength": 0})
     level = sg.VPSDE()(0.4)

@@ -12,7 +12,7 @@ import torch
 import sdegen as sg
 from sdegen.data import ArrayData
 from sdegen.files import content, read_tensors
-from sdegen.networks import DiT, Controlled, UNet, lora
+from sdegen.networks import Controlled, DiT, UNet, lora
 from sdegen.training import Trainer, TrainSettings
 from sdegen.training.averages import Averages
 from sdegen.training.checkpoint import CHECKPOINT
@@ -106,7 +106,8 @@ def test_averages_are_what_they_are_of_a_whole_copy() -> None:
         for weight in run.parameters():
             if weight.requires_grad:
                 weight.data += 0.1
-        shared.update(run), apart.update(run)
+        shared.update(run)
+        apart.update(run)
     one, two = shared.model().state_dict(), apart.model().state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
     for name, weight in run.named_parameters():
