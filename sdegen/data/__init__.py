@@ -12,6 +12,7 @@ from sdegen.data.arrays import ArrayData, from_uint8, to_uint8
 from sdegen.data.bach import chorales, notes, rolls
 from sdegen.data.brain import brain_patches
 from sdegen.data.bundled import digits, photo_patches
+from sdegen.data.bundled import bold_digits, digits, photo_patches
 from sdegen.data.captions import captioned_digits, tokens, vocabulary
 from sdegen.data.classes import class_counts, class_labels, gather, numbered_as, stratified
 from sdegen.data.files import from_file
@@ -43,6 +44,7 @@ __all__ = [
     "Moments",
     "SeededItems",
     "brain_patches",
+    "bold_digits",
     "captioned_digits",
     "chorales",
     "cifar10",

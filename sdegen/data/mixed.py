@@ -13,14 +13,14 @@ from sdegen.checks import whole
 class Mixed(Dataset[Any]):
     """Items of several data sets in turn: ``shares[k]`` of the k-th in every round.
 
-    A round is shares[0] items of the first set, then shares[1] of the second, and so on; a set that
-    is at its end begins again, and there are as many rounds as show each item once at least. So
-    the mean of a loss over all is sum_k shares[k] loss_k / sum_k shares[k]: of a few instances and
-    samples that a model made itself it is DreamBooth's, with a prior's weight of shares[1] /
+    A round is shares[0] items of the first set, then shares[1] of the second, and so on; a set
+    that is at its end begins again, and there are as many rounds as show each item once at least.
+    So the mean of a loss over all is sum_k shares[k] loss_k / sum_k shares[k]: of a few instances
+    and samples that a model made itself it is DreamBooth's, with a prior's weight of shares[1] /
     shares[0].  Ruiz et al. (2023), eq. 2.
 
-    ValueError for sets of different shapes, and for shares that are not whole numbers, one for each
-    set, of which one is above 0.
+    ValueError for sets of different shapes, and for shares that are not whole numbers, one for
+    each set, of which one is above 0.
     """
 
     def __init__(self, sets: Sequence[Any], shares: Sequence[int]) -> None:

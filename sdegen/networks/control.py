@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from sdegen.checks import whole
+from sdegen.files import content
 from sdegen.networks.adm import ADM
 from sdegen.networks.attention import Context
 from sdegen.networks.dit import DiT
@@ -66,6 +66,7 @@ class Control(nn.Module):
             self.hint = nn.Sequential(enter, nn.SiLU(), silent)
             layers = [conv(width, width, 1) for width in widths]
         self.leave = nn.ModuleList(map(zeroed, layers))
+        self.to(next(self.copy.parameters()))
 
     def forward(self, x: Tensor, e: Tensor, context: Context, hint: Tensor) -> list[Tensor]:
         """What is added to each part of the network."""
@@ -150,17 +151,14 @@ def together(*nets: Controlled) -> Controlled:
 
     ValueError for controls of different networks, or of the same name.
     """
-    first, *others = nets
-    found = Controlled(first.net, {})
+    first = nets[0]
+    found, known = Controlled(first.net, {}), content(first.net.state_dict())
     for each in nets:
-        same = all(
-            torch.equal(a, b) for a, b in zip(each.net.parameters(), first.net.parameters())
-        )
-        if type(each.net) is not type(first.net) or not same:
+        if content(each.net.state_dict()) != known:
             raise ValueError("Controls are put together that are over the same network.")
         if twice := set(each.controls) & set(found.controls):
             raise ValueError(f"Two controls are called {', '.join(sorted(twice))}.")
-        found.controls.update(each.controls)
+        found.controls.update(dict(each.controls.items()))
     return found
 
 

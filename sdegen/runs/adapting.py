@@ -18,8 +18,8 @@ from sdegen.model.score import ScoreModel
 from sdegen.networks import with_classes
 from sdegen.runs.begun import as_recorded
 from sdegen.runs.build import build, build_task
-from sdegen.runs.folder import WEIGHTS, content_of
 from sdegen.runs.network import build_model, parameters
+from sdegen.runs.weights import WEIGHTS, content_of
 
 INHERITED = ("sde", "net", "model", "conditional", "sigma_data", "coder")
 """What a run has of its base, and the data where it names none."""
@@ -34,9 +34,7 @@ def as_adapted(config: dict[str, Any]) -> dict[str, Any]:
     run = (config.get("base") or {}).get("run")
     if run is None:
         if config.get("adapter"):
-            raise ValueError(
-                "An adapter is of a run that is finished: give base.run=outputs/digits, or another."
-            )
+            raise ValueError("An adapter is of a run that is finished: give base.run=outputs/...")
         return {name: each for name, each in config.items() if name not in ("base", "adapter")}
     if (config.get("teacher") or {}).get("run") or config.get("coder"):
         raise ValueError("A run with base.run has neither a teacher nor a coder of its own.")

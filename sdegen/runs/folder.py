@@ -16,15 +16,17 @@ from sdegen.checks import warn
 from sdegen.data import ArrayData, class_counts, class_labels, gather
 from sdegen.data.classes import ENOUGH
 from sdegen.data.items import collected
-from sdegen.files import content, load_weights, read_header, read_tensors, write_tensors
+from sdegen.files import load_weights, read_header, read_tensors, write_tensors
 from sdegen.model.score import ScoreModel
 from sdegen.runs.settings import refuse_weights
 from sdegen.runs.telling import Prompts, build_text, kept_captions
+from sdegen.runs.weights import WEIGHTS as WEIGHTS
+from sdegen.runs.weights import begin
+from sdegen.runs.weights import content_of as content_of
 from sdegen.text import Encoder
 from sdegen.training.checkpoint import CHECKPOINT, checkpoint_of, weights_in
 from sdegen.training.frozen import FROZEN, content_of_frozen, refuse_other_base, whole_state
 
-WEIGHTS = "model.safetensors"
 REFERENCE = "reference.safetensors"
 
 
@@ -128,7 +130,6 @@ def as_trained(
     where a file has them not; ValueError where they cannot be had."""
     from sdegen.runs.adapting import adapted_model
     from sdegen.runs.network import build_model
-    from sdegen.runs.students import begin
 
     shape, classes = header["shape"], header["classes"]
     if config.get("adapter"):
@@ -203,11 +204,6 @@ def load(
     """
     refuse_weights(weights, step, ema, ema_std)
     return load_run(Path(folder), list(packages), device, weights, step, ema, ema_std).model
-
-
-def content_of(folder: Path) -> str:
-    """The weights of a finished run, in a few letters that only these weights have."""
-    return content(read_tensors(folder / WEIGHTS)[0])
 
 
 def digest(run: Run) -> str:

@@ -6,7 +6,6 @@ by their content, so that another teacher's are refused when it goes on.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -18,13 +17,14 @@ import torch
 from sdegen.checks import flag, optional, text, texts, whole
 from sdegen.data import class_labels
 from sdegen.distill import Pairs, pairs_of
-from sdegen.files import claim, load_weights, read_header, read_tensors, write_tensors
+from sdegen.files import claim, read_header, write_tensors
 from sdegen.losses.inside import layers
 from sdegen.model.score import ScoreModel
 from sdegen.runs.begun import as_recorded
 from sdegen.runs.build import build
-from sdegen.runs.folder import WEIGHTS, content_of, load_run
+from sdegen.runs.folder import load_run
 from sdegen.runs.heads import with_head
+from sdegen.runs.weights import WEIGHTS, content_of
 from sdegen.solvers.jump import Student
 from sdegen.solvers.registry import node as node_of
 from sdegen.solvers.stochastic import DDIM
@@ -191,21 +191,6 @@ def without_place(node: Any) -> Any:
         return node
     left = ("run",) if node.get("_target_") == TAUGHT else ()
     return {name: without_place(value) for name, value in node.items() if name not in left}
-
-
-def begin(model: ScoreModel, config: dict[str, Any]) -> None:
-    """Give a student its teacher's weights, where it begins with them: all but those of numbers
-    that the teacher was not told, which are silent."""
-    teaching = config.get("teacher")
-    if not teaching or not teaching["start"]:
-        return
-    path = Path(teaching["run"]) / WEIGHTS
-    tensors, _ = read_tensors(path)
-    if config.get("head_net"):  # the teacher is a part of the network
-        tensors = {re.sub(r"^net\.", "net.net.", name): each for name, each in tensors.items()}
-    new = (".told.of_", "net.head.")
-    own = {k: v for k, v in model.state_dict().items() if any(part in k for part in new)}
-    load_weights(model, {**own, **tensors}, path)
 
 
 def pairs_for(config: dict[str, Any], folder: Path) -> Pairs | None:

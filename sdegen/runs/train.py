@@ -43,7 +43,7 @@ from sdegen.runs.progress import Progress
 from sdegen.runs.restoring import seen_of
 from sdegen.runs.scale import warn_of_scale, with_sigma
 from sdegen.runs.settings import Experiment
-from sdegen.runs.students import as_student, begin, known_by_content, pairs_for, sampled_by
+from sdegen.runs.students import as_student, known_by_content, pairs_for, sampled_by
 from sdegen.runs.telling import (
     Prompts,
     build_text,
@@ -52,6 +52,7 @@ from sdegen.runs.telling import (
     tellable,
     with_text,
 )
+from sdegen.runs.weights import begin
 from sdegen.training import Objective, Trainer, TrainSettings, stopping
 
 

@@ -47,12 +47,13 @@ class Average(nn.Module):
         pairs = zip(self.module.parameters(), model.parameters(), strict=True)
         learned = [(a.detach(), w.detach()) for a, w in pairs if a.requires_grad]
         if not self.n_averaged:
-            for mine, theirs in learned:
-                mine.copy_(theirs)
+            for a, w in learned:
+                a.copy_(w)
         elif learned:
-            self.rule(*map(list, zip(*learned, strict=True)), self.n_averaged)
-        for mine, theirs in zip(self.module.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
+            mine, theirs = map(list, zip(*learned, strict=True))
+            self.rule(mine, theirs, self.n_averaged)
+        for a, w in zip(self.module.buffers(), model.buffers(), strict=True):
+            a.copy_(w)
         self.n_averaged += 1
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import sdegen as sg
+from sdegen.files import read_json
 from tests.cases import ROOT, close, normal
 from tests.processes import typed
 
@@ -159,3 +160,18 @@ def test_unclip_runs(tmp_path: Path) -> None:
     shares = module.main(str(tmp_path / "un"), run, steps=2, n=8)
     assert len(shares) == 13 and all(0 <= share <= 1 for share in shares.values())
     assert shares["retrieved, test"] < 0.1 and (tmp_path / "un" / "picture.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["control", "lora", "dreambooth"])
+def test_programs_over_a_run_leave_figures_and_a_picture(name: str, tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(name, PATH.parent / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.main(str(tmp_path / name), quick=True)
+    found = read_json(tmp_path / name / "result.json")
+    keys = {"what", "value", "beside", "of", "wished"}
+    assert found["figures"] and all(set(each) == keys for each in found["figures"])
+    assert (tmp_path / name / "picture.png").stat().st_size > 1000
+    if name == "control":  # a control that is silent yet, in figures that can tell
+        assert found["figures"][-1]["value"] == 1

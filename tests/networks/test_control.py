@@ -106,7 +106,8 @@ def test_controls_that_were_trained_apart_are_added_up() -> None:
         for seed, name in ((3, "edges"), (4, "shape"))
     )
     one, two = Controlled(base("dit"), {}), Controlled(base("dit"), {})
-    one.controls.update(edges), two.controls.update(shape)
+    one.controls.update(edges)
+    two.controls.update(shape)
     both = together(one, two).eval()
     with torch.no_grad():
         close(both(x, t, y=y, edges=h), one(x, t, y=y, edges=h), atol=0)

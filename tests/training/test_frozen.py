@@ -106,7 +106,8 @@ def test_averages_are_what_they_are_of_a_whole_copy() -> None:
         for weight in run.parameters():
             if weight.requires_grad:
                 weight.data += 0.1
-        shared.update(run), apart.update(run)
+        shared.update(run)
+        apart.update(run)
     one, two = shared.model().state_dict(), apart.model().state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
     for name, weight in run.named_parameters():

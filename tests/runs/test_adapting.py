@@ -1,0 +1,156 @@
+"""Runs over another run: what trains alone is written, the base is found again and known by its
+content, and a control is sampled as what restores is."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import sdegen as sg
+from sdegen.data import digits
+from sdegen.files import read_header, read_tensors
+from sdegen.losses import Superresolve
+from sdegen.runs.card import kind_of
+from sdegen.runs.folder import WEIGHTS, content_of, load_run
+from sdegen.runs.samples import Maker
+from sdegen.runs.settings import SampleSettings, read
+from sdegen.runs.students import as_student
+from sdegen.training.checkpoint import CHECKPOINT
+from tests.cases import refused
+from tests.configs import composed
+from tests.trainers import train_alone
+
+TINY = (
+    "train.batch_size=8",
+    "train.log_every=1",
+    "train.warmup=0",
+    "device=cpu",
+    "evaluate.budgets=[4]",
+)
+
+
+def trained(folder: Path, *overrides: str, steps: int = 2) -> Path:
+    """A run of a few steps in a folder."""
+    train_alone(composed("train", *TINY, f"train.steps={steps}", *overrides), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs: a base, and a LoRA and a control over it."""
+    home = tmp_path_factory.mktemp("runs")
+    base = trained(home / "base", "experiment=digits", "net.width=8", "net.heads=2")
+    for name in ("lora", "control"):
+        trained(home / name, f"experiment=adapt/{name}", f"base.run={base}")
+    return home
+
+
+@pytest.mark.parametrize("name", ["lora", "control"])
+def test_the_base_lies_in_its_own_run_alone(name: str, home: Path) -> None:
+    base, _ = read_tensors(home / "base" / WEIGHTS)
+    own, header = read_tensors(home / name / WEIGHTS)
+    model = load_run(home / name, [], "cpu").model
+    frozen = {n for n, w in model.named_parameters() if not w.requires_grad}
+    assert own and not own.keys() & frozen
+    checkpoint, about = read_tensors(home / name / CHECKPOINT)
+    assert not any(key.partition(".")[2].removeprefix("module.") in frozen for key in checkpoint)
+    assert about["frozen"] == header["frozen"]
+    part = re.compile(r"\.base_layer|^net\.(?=net\.)")
+    whole = {part.sub("", n): v for n, v in model.state_dict().items() if n not in own}
+    assert whole.keys() <= base.keys() and all(torch.equal(v, base[n]) for n, v in whole.items())
+    assert header["config"]["base"]["content"] == content_of(home / "base")
+    assert about["identity"]["base"] == content_of(home / "base")
+
+
+@pytest.mark.parametrize("name", ["lora", "control"])
+def test_of_a_checkpoint_it_is_loaded_too(name: str, home: Path) -> None:
+    one, two = (sg.load(home / name, weights=w).state_dict() for w in ("finished", "averaged"))
+    assert one.keys() == two.keys() and all(torch.equal(one[n], two[n]) for n in one)
+
+
+def test_a_stopped_one_goes_on_to_the_bit(home: Path, tmp_path: Path) -> None:
+    how = ("experiment=adapt/control", f"base.run={home / 'base'}")
+    trained(tmp_path / "part", *how), trained(tmp_path / "part", *how, steps=4)
+    trained(tmp_path / "whole", *how, steps=4)
+    one, two = (read_tensors(tmp_path / n / CHECKPOINT)[0] for n in ("part", "whole"))
+    assert all(torch.equal(one[n], two[n]) for n in one)
+
+
+def test_the_base_is_found_where_both_went_and_refused_where_it_is_another(
+    home: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(home, tmp_path / "moved")
+    header = read_header(home / "control" / WEIGHTS)
+    assert header["config"]["base"]["run"] == str(home / "base")
+    hidden = home / "elsewhere"
+    (home / "base").rename(hidden)
+    try:
+        moved = sg.load(tmp_path / "moved" / "control").state_dict()
+        with refused("This run stands on another that is not at"):
+            sg.load(home / "control")
+        trained(home / "base", "experiment=digits", "net.width=8", "net.heads=2", "train.seed=1")
+        with refused("has other weights .* than the one that this run was begun over"):
+            sg.load(home / "control")
+        with refused("was made with base = "):
+            trained(
+                home / "control", "experiment=adapt/control", f"base.run={home / 'base'}", steps=4
+            )
+    finally:
+        shutil.rmtree(home / "base", ignore_errors=True)
+        hidden.rename(home / "base")
+    here = sg.load(home / "control").state_dict()
+    assert all(torch.equal(here[n], moved[n]) for n in here)
+
+
+def settings(run: Path, *more: str) -> SampleSettings:
+    few = ("n=3", "nfe=4", "device=cpu", "quality=false")
+    return read(SampleSettings, composed("sample", f"run={run}", *few, *more))
+
+
+def test_a_control_is_shown_held_out_images_and_without_is_its_base(home: Path) -> None:
+    run, base = (load_run(home / name, [], "cpu") for name in ("control", "base"))
+    made = Maker(settings(home / "control", "task=superresolve", "draws=1"), run)
+    y = digits("test").y
+    assert made.job is not None and made.job.images is not None
+    picked = made.job.images
+    at = [int((digits("test").x == x).flatten(1).all(1).nonzero()[0]) for x in picked]
+    c = Superresolve(2)(picked, None).c
+    told = made.model(0, 3)
+    assert torch.equal(told.conditions["c"], c)
+    assert torch.equal(told.conditions["y"], y[at])
+    plain, theirs = (Maker(settings(home / r.folder.name), r)(0, 3) for r in (run, base))
+    assert torch.equal(plain.tensors["x"], theirs.tensors["x"])
+
+
+def test_full_fine_tuning_begins_with_the_base_and_is_whole(home: Path, tmp_path: Path) -> None:
+    how = ("experiment=adapt/lora", "~adapter", f"base.run={home / 'base'}")
+    trained(tmp_path / "full", *how, "train.optimizer.lr=1e-12")
+    base, own = (read_tensors(f / WEIGHTS)[0] for f in (home / "base", tmp_path / "full"))
+    assert own.keys() == base.keys()
+    assert all(torch.allclose(own[n], base[n], atol=1e-8) for n in base)
+
+
+def test_what_does_not_fit_is_refused(home: Path, tmp_path: Path) -> None:
+    base = f"base.run={home / 'base'}"
+    for wrong, said in {
+        ("adapter=lora",): "An adapter is of a run that is finished: give base.run",
+        ("experiment=adapt/control", base, "task=none"): "is shown what a task shows",
+        ("experiment=adapt/lora", base, "task=superresolve"): "by adapter=control alone",
+        ("experiment=adapt/lora", f"base.run={home / 'control'}"): "is itself an adapter's",
+        ("experiment=adapt/lora", base, "data=photo_patches"): "The base is of data",
+        ("experiment=adapt/control", base, "task.augment=0.5"): "told no noise",
+        ("experiment=adapt/lora", base, "adapter.targets=[nowhere]"): "No layer of the UNet",
+        ("experiment=adapt/lora", base, "adapter.rank=0"): "rank must be a whole number >= 1",
+    }.items():
+        with refused(said):
+            trained(tmp_path / "x", *wrong)
+    with refused("is an adapter over another run, and teaches nobody"):
+        as_student(
+            composed("train", "experiment=distill/shortcut", f"teacher.run={home / 'lora'}")
+        )
+    with refused("pass both folders on as they are"):
+        kind_of(load_run(home / "lora", [], "cpu"))
