@@ -11,7 +11,6 @@ from sdegen.data.archives import ImageShards, ImageZip
 from sdegen.data.arrays import ArrayData, from_uint8, to_uint8
 from sdegen.data.bach import chorales, notes, rolls
 from sdegen.data.brain import brain_patches
-from sdegen.data.bundled import digits, photo_patches
 from sdegen.data.bundled import bold_digits, digits, photo_patches
 from sdegen.data.captions import captioned_digits, tokens, vocabulary
 from sdegen.data.classes import class_counts, class_labels, gather, numbered_as, stratified
@@ -43,8 +42,8 @@ __all__ = [
     "Molecules",
     "Moments",
     "SeededItems",
-    "brain_patches",
     "bold_digits",
+    "brain_patches",
     "captioned_digits",
     "chorales",
     "cifar10",
