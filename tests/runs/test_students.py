@@ -19,7 +19,8 @@ from sdegen.files import read_header, read_tensors, write_tensors
 from sdegen.runs.build import build, build_data
 from sdegen.runs.folder import WEIGHTS, generating, load_run
 from sdegen.runs.network import build_model
-from sdegen.runs.students import PAIRS, as_sampled, begin, content_of, in_rounds, teacher
+from sdegen.runs.students import PAIRS, as_sampled, in_rounds, teacher
+from sdegen.runs.weights import begin, content_of
 from sdegen.training import Objective
 from sdegen.training.checkpoint import CHECKPOINT
 from sdegen.training.objective import at_step
