@@ -127,7 +127,7 @@ def test_a_control_is_shown_held_out_images_and_without_is_its_base(home: Path) 
 
 
 def test_full_fine_tuning_begins_with_the_base_and_is_whole(home: Path, tmp_path: Path) -> None:
-    how = ("experiment=adapt/lora", "~adapter", f"base.run={home / 'base'}")
+    how = ("experiment=adapt/lora", "adapter=none", f"base.run={home / 'base'}")
     trained(tmp_path / "full", *how, "train.optimizer.lr=1e-12")
     base, own = (read_tensors(f / WEIGHTS)[0] for f in (home / "base", tmp_path / "full"))
     assert own.keys() == base.keys()
