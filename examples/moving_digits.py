@@ -116,7 +116,10 @@ def main(folder: str, run: str = "outputs/video/moving_digits", quick: bool = Fa
     x0, rows = data[:n], [data[:3], seeds[0][:3]]
     for name, told in extended(model, x0, known).items():
         x = sampled(told, x0.shape, nfe)
-        off = (centroids(x) - centroids(x0))[:, known].norm(dim=1).mean()
+        fine = (x.isfinite() & (x > -1).any(-1, True).any(-2, True)).flatten(1).all(1)
+        if not fine.all():
+            figure(f"share of clips that are lost, {name}", float((~fine).float().mean()), 0.0, "")
+        off = (centroids(x[fine]) - centroids(x0[fine]))[:, known].norm(dim=1).mean()
         still = (centroids(x0)[:, known] - centroids(x0)[:, known - 1]).norm(dim=1).mean()
         figure(f"next frame's centroid is off by, {name}", float(off), float(still), "no motion")
         rows.append(x[:2])

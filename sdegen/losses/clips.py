@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,23 +24,41 @@ def with_images(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """A loss (b,) of clips x0 (b, c, f, h, w) with so many images behind each, frames of any clips
-    of the batch.
+    of the batch that are told the same: of all where the model is told nothing, of those of a
+    clip's class where it is told classes.
 
     The model is told which they are, ``given(images=...)``, (b, f + images): attention over time
     neither reaches them nor sees them, so that they train the image network alone, of pictures
     more different than those of one clip.  Ho et al. (2022b), section 3.
 
     The draws are torch's generator's, or those of ``generator``, on x0's device. ValueError for
-    data that are no clips, and images < 0.
+    data that are no clips, images < 0, and a model that is shown something beside the frames.
     """
     check_data(x0)
     whole("images", images, 0)
     f, b = as_clips(x0, "with_images"), len(x0)
+    told: Mapping[str, Any] = model.conditions
+    if images and told.get("c") is not None:
+        raise ValueError(
+            "with_images has nothing to show beside its images, but the model is given c, what is "
+            "seen of the frames: leave the task or the images out."
+        )
     frames = x0.transpose(1, 2).flatten(0, 1)  # (b f, c, h, w)
-    picks = torch.randint(len(frames), (b, images), generator=generator, device=x0.device)
+    same = alike(told, x0).repeat_interleave(f, 1)  # (b, b f)
+    picks = same.multinomial(max(images, 1), True, generator=generator)[:, :images]
     more = frames[picks].transpose(1, 2)
     mask = (torch.arange(f + images, device=x0.device) >= f).expand(b, -1)
     return loss(model.given(images=mask), torch.cat([x0, more], 2))
+
+
+def alike(told: Mapping[str, Any], x0: Tensor) -> Tensor:
+    """Which samples of x0 (b, *) are told the same, (b, b): 1, and 0 for others."""
+    b, same = len(x0), torch.ones(len(x0), len(x0), dtype=torch.bool, device=x0.device)
+    for value in told.values():
+        if isinstance(value, Tensor) and value.ndim and len(value) == b:
+            each = value.to(x0.device).reshape(b, -1)
+            same &= (each[:, None] == each).all(2)
+    return same.float()
 
 
 @dataclass(frozen=True)

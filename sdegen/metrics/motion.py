@@ -10,7 +10,8 @@ def centroids(x: Tensor) -> Tensor:
     """Rows and columns (n, f, 2) of the middle of what is bright in clips x (n, c, f, h, w) in
     [-1, 1], in pixels; the mean of (x + 1) / 2 as a weight, nothing below 0.
 
-    A frame that is black all over has its middle in the middle. ValueError for what is no clip.
+    ValueError for what is no clip, a clip that is not finite, and a frame that is black all over,
+    which has no middle.
     """
     if x.ndim != 5 or not x.is_floating_point() or not x.numel():
         raise ValueError(
@@ -20,7 +21,16 @@ def centroids(x: Tensor) -> Tensor:
     h, w = x.shape[-2:]
     mass = ((x.double() + 1) / 2).clamp(min=0).sum(1)
     flat = mass.sum((-2, -1), keepdim=True)
-    mass = torch.where(flat > 0, mass / torch.where(flat > 0, flat, 1), 1 / (h * w))
+    lost = ~x.isfinite().flatten(1).all(1)
+    black = ~(flat > 0).flatten(1).all(1)
+    for wrong, why in ((lost, "is not finite"), (black, "has a frame without anything bright")):
+        if wrong.any():
+            first, n = int(wrong.nonzero()[0]), int(wrong.sum())
+            raise ValueError(
+                f"Clip {first} {why} ({n} of {len(x)} are so): it has no centroids. Leave such "
+                "clips out, and count them."
+            )
+    mass = mass / flat
     rows, columns = (torch.arange(k, dtype=mass.dtype, device=x.device) for k in (h, w))
     return torch.stack([mass.sum(-1) @ rows, mass.sum(-2) @ columns], -1)
 

@@ -19,7 +19,7 @@ class Told:
     """A model that remembers what it was given, and whose loss is what it saw."""
 
     def __init__(self, **told: Any) -> None:
-        self.told = told
+        self.told = self.conditions = told
 
     def given(self, **told: Any) -> Told:
         return Told(**self.told, **told)
@@ -69,6 +69,22 @@ def test_images_teach_the_image_network_alone() -> None:
     assert any(p.grad is not None and p.grad.any() for n, p in named if ".temporal." not in n)
 
 
+def test_images_are_of_clips_that_are_told_the_same() -> None:
+    """Clips whose pixels are their class, two of each: no image is of another."""
+    y = torch.tensor([0, 1, 2, 0, 1, 2])
+    x0 = torch.arange(6.0).reshape(6, 1, 1, 1, 1).expand(6, 1, 3, 2, 2)
+    for told in (
+        {"y": y},
+        {"y": y, "s": torch.tensor(1.0)},
+        {"tokens": y[:, None, None].double()},
+    ):
+        _, x = with_images(Told(**told), x0, images=40, loss=look)
+        assert torch.equal(x[:, 0, 3:, 0, 0].long() % 3, y[:, None].expand(6, 40))
+        assert all(len(row.unique()) == 2 for row in x[:, 0, 3:, 0, 0])  # of both that are alike
+    _, x = with_images(Told(y=y, mask=torch.eye(6).bool()), x0, images=4, loss=look)
+    assert torch.equal(x[:, 0, 3:, 0, 0], torch.arange(6.0)[:, None].expand(6, 4))
+
+
 def test_labels_go_with_the_clip() -> None:
     net = awake(Video(UNet(2, 8, heads=2, classes=3)))
     model = sg.ScoreModel(net, sg.VPSDE(), "v").given(y=torch.tensor([0, 1, 2]))
@@ -113,6 +129,7 @@ def test_a_network_is_trained_for_what_is_hidden() -> None:
     [
         (lambda: with_images(Told(), X0[0], images=1, loss=look), "with_images is of clips"),
         (lambda: with_images(Told(), X0, images=-1, loss=look), "images"),
+        (lambda: with_images(Told(c=X0), X0, images=1, loss=look), "nothing to show beside"),
         (lambda: with_images(Told(), X0 * torch.nan, images=1, loss=look), "finite"),
         (lambda: Extend(0), "known"),
         (lambda: Extend(4)(X0), "leaves nothing of 4 frames"),

@@ -24,8 +24,8 @@ def dots(where: Tensor, size: int = 12) -> Tensor:
 def test_a_dot_is_its_own_middle() -> None:
     where = torch.randint(12, (3, 5, 2), generator=torch.Generator().manual_seed(0))
     close(centroids(dots(where)), where.double())
-    black = torch.full((1, 3, 2, 4, 6), -1.0)
-    close(centroids(black), torch.tensor([1.5, 2.5]).double().expand(1, 2, 2))
+    grey = torch.zeros(1, 3, 2, 4, 6)
+    close(centroids(grey), torch.tensor([1.5, 2.5]).double().expand(1, 2, 2))
     close(centroids(dots(where) * 3), where.double())  # what is darker than black weighs nothing
 
 
@@ -53,6 +53,9 @@ def test_frames_that_know_nothing_of_each_other() -> None:
         (torch.zeros(2, 1, 3, 4, 4).long(), "torch.int64"),
         (torch.zeros(0, 1, 3, 4, 4), "Clips are floating-point"),
         (torch.zeros(2, 1, 2, 4, 4), "three frames or more, not 2"),
+        (torch.full((3, 1, 4, 4, 4), math.nan), r"Clip 0 is not finite \(3 of 3 are so\)"),
+        (torch.zeros(2, 1, 3, 4, 4).index_fill(0, torch.tensor(1), math.inf), "Clip 1 is not fin"),
+        (-torch.ones(2, 1, 3, 4, 4), "Clip 0 has a frame without anything bright"),
     ],
 )
 def test_what_is_no_clip_is_refused(x: Tensor, said: str) -> None:
