@@ -47,6 +47,7 @@ def test_every_group_is_tried_here() -> None:
         "photo_patches",
         "image_folder",
         "array_file",
+        "bold_digits",
         "captioned_digits",
         "cifar10",
         "emoji",

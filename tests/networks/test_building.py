@@ -18,6 +18,7 @@ from sdegen.networks import (
     MLP,
     Codebook,
     Conditioning,
+    Controlled,
     DiT,
     FIRDown,
     FIRUp,
@@ -53,6 +54,10 @@ EVERY: dict[type[nn.Module], tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     Video: (
         lambda: Video(UNet(1, 8, heads=2, beside=1, **TOLD)),
         {"x": CLIPS, **GIVEN, "c": CLIPS, "images": IMAGES},
+    ),
+    Controlled: (
+        lambda: Controlled(UNet(1, 8, heads=2, **TOLD), 1),
+        {"x": X, **GIVEN, "hint": X, "strength": 0.5},
     ),
     Trunk: (lambda: Trunk(1, 5, 8, heads=2), {"x": X, "t": T}),
     Joined: (lambda: Joined(MLP(3, 16, 1), MLP(3, 8, 1)), {"x": V, "t": T}),

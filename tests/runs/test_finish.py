@@ -58,4 +58,6 @@ def test_other_samples_are_shown_as_they_come() -> None:
     some = shown(x, torch.arange(6000) % 2)
     assert torch.equal(some.x, x[:5000]) and some.classes[:3] == ["0", "1", "0"]
     assert shown(torch.zeros(200, 3, 4, 4)).x.shape == (100, 3, 4, 4)
-    assert len(shown(torch.zeros(9, 1, 4, 4, 4)).x) == len(shown(torch.zeros(9, 4, 8, 8)).x) == 0
+    assert len(shown(torch.zeros(9, 4, 8, 8)).x) == 0
+    clips = shown(torch.arange(36.0)[:, None].expand(-1, 16).reshape(9, 1, 4, 4, 4))
+    assert clips.columns == 4 and torch.equal(clips.x[:, 0, 0, 0], torch.arange(36.0))

@@ -207,6 +207,7 @@ def test_every_solver_that_is_public_is_among_those_tested() -> None:
     # Two are made from a model, four take models of a kind alone: they have tests of their own.
     own = {sg.solvers.Tuned, sg.solvers.AnalyticDPM, sg.solvers.Split}
     own |= {sg.solvers.Jump, sg.solvers.Student, sg.solvers.LearnedVariance, sg.solvers.Blended}
+    own |= {sg.solvers.QuasiTaylor}  # a polynomial of DDIM's step: tests/solvers/test_quasi_taylor
     apart = {*own, *filter(isabstract, solvers)}
     assert len(solvers) > 30 and solvers - apart <= {type(each) for each in EVERY_SOLVER.values()}
 
