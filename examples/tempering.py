@@ -16,7 +16,7 @@ import sdegen as sg
 from sdegen.exact import Mixture, exact_model
 from sdegen.files import write_json
 from sdegen.metrics import sliced_wasserstein
-from sdegen.sampling import denoised, denoising_gibbs
+from sdegen.sampling import Tempered, denoised, denoising_gibbs
 
 LAW = Mixture([[-4.0, 0.0], [4.0, 0.0], [0.0, 5.0]], [0.3, 0.4, 0.3], [0.2, 0.5, 0.3])
 SDE = sg.EDMSDE(T=20.0, t_min=0.02)
@@ -52,7 +52,7 @@ def main(folder: Path, n: int = 2000, sweeps: tuple[int, ...] = (10, 30, 100, 30
     model, fresh = exact_model(LAW, SDE), LAW.sample(n, torch.Generator().manual_seed(1))
     floor = sliced_wasserstein(LAW.sample(n, torch.Generator().manual_seed(2)), fresh)
     start = torch.tensor([LAW.means[1]], dtype=torch.float64).expand(n, 2)
-    lowest = torch.full((n,), WALK.steps)
+    begin = Tempered(start, torch.full((n,), WALK.steps))
     rows, shown, spent = [], {"data": fresh}, {}
 
     def told(name: str, x: Tensor, calls: float, wish: str) -> None:
@@ -61,8 +61,7 @@ def main(folder: Path, n: int = 2000, sweeps: tuple[int, ...] = (10, 30, 100, 30
         spent[name] = {"calls": calls, "weights": weights(x)}
 
     for k in sweeps:
-        how = {"walk": WALK, "log_prob": LAW.log_prob, "index": lowest, "seed": k}
-        chains = denoising_gibbs(model, start, sweeps=k, **how)
+        chains = denoising_gibbs(model, begin, walk=WALK, log_prob=LAW.log_prob, sweeps=k, seed=k)
         x, calls = denoised(model, chains, WALK, solver=sg.DPMSolverPP(2))
         told(f"{k} sweeps", x, chains.nfe + calls, "below 0.03" if k == max(sweeps) else "")
     shown[f"{k} sweeps"] = x

@@ -26,7 +26,7 @@ Pair = tuple[Tensor, Tensor]
 class Brownian(Noise):
     """One Brownian motion w(t), 0 <= t <= T, of each sample; a step sees its increment.
 
-    seed: as for ``Seeded``: sample i of the batch has path (seed, first + i), or one seed each.
+    seed, first: as for ``Seeded``: sample i of the batch has path (seed, first + i), or its own.
     T:    of the SDE, whose own time the path runs in.
 
     A draw for a step from t to s is (w(t) - w(s)) / sqrt(t - s): steps of any length, asked for in
@@ -46,7 +46,9 @@ class Brownian(Noise):
 
     path = True
 
-    def __init__(self, seed: int | Sequence[int], T: float, first: int = 0) -> None:
+    def __init__(
+        self, seed: int | Sequence[int], T: float, first: int | Sequence[int] = 0
+    ) -> None:
         if not 0 < T < math.inf:
             raise ValueError(f"A Brownian path runs on [0, T] with T > 0, but T = {T!r}.")
         self.T, self._seeds = float(T), Seeded(seed, first)
@@ -135,9 +137,9 @@ class Brownian(Noise):
         path = self._seeds.stream("path")
         if self._index is None:
             return path.keys(b, device)
-        if not isinstance(path.seed, int):
-            return path.keys(len(path.seed), device)[self._index]
-        return path.keys(int(self._index.max()) + 1, device)[self._index]
+        own = next((c for c in (path.seed, path.first) if not isinstance(c, int)), None)
+        whole = int(self._index.max()) + 1 if own is None else len(own)
+        return path.keys(whole, device)[self._index]
 
 
 def there(c: Tensor, x: Tensor) -> Tensor:

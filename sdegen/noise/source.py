@@ -75,6 +75,7 @@ class Seeded(Noise):
 
     seed: an int: sample i of the batch has stream (seed, first + i), so a batch of 64 begins like
           one of 16, and first=64 continues it; or one int per sample, each stream (seed_i, 0).
+    first: or the place of each sample in a larger batch, (b,): of some samples their own noise.
 
     Every draw is a pure function of (stream, move from t to s, number of the draw for that move,
     coordinate): SplitMix64 (Steele et al. 2014) with a stream's own start and increment, then
@@ -84,7 +85,7 @@ class Seeded(Noise):
     a seed has one start, on every SDE and walk.
     """
 
-    def __init__(self, seed: int | Sequence[int], first: int = 0) -> None:
+    def __init__(self, seed: int | Sequence[int], first: int | Sequence[int] = 0) -> None:
         self.seed = whole_seed(seed)
         self.first, self._moves = first, True
         self._drawn = Counter[bytes]()
@@ -164,13 +165,22 @@ class Seeded(Noise):
         if self._keys is None or len(self._keys) != b or self._keys.device != device:
             if isinstance(self.seed, int):
                 high = torch.full((b,), signed(self.seed), device=device)
-                low = torch.arange(self.first, self.first + b, device=device)
+                low = places(self.first, b, device)
             else:
                 high = torch.tensor([signed(s) for s in self.seed], device=device)
                 low = torch.zeros_like(high)
             keys = mix(mix(high + signed(GOLDEN)) + (low + 1) * signed(GOLDEN))
             self._keys = mix(keys ^ self._salt)[:, None]
         return self._keys
+
+
+def places(first: int | Sequence[int], b: int, device: torch.device) -> Tensor:
+    """The numbers of a batch's streams (b,), from the first on, or each its own."""
+    if isinstance(first, int):
+        return torch.arange(first, first + b, device=device)
+    if len(first) != b:
+        raise ValueError(f"{len(first)} places were given for a batch of {b} samples.")
+    return torch.tensor(first, device=device)
 
 
 def whole_seed(seed: int | Sequence[int]) -> int | list[int]:
