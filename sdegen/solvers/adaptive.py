@@ -121,10 +121,12 @@ class Adaptive(Solver):
         return rms.masked_fill(bad, torch.inf).cpu()
 
     def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
-        """From t to s; memory is the length of the last step, with which a longer walk goes on."""
+        """From t to s; memory is the length of each sample's last step, with which it goes on where
+        the walk is longer, (b,); of all together one."""
         start, end = (clock_reading(p, self.clock, level) for level in (t, s))
         b, way = len(x), end - start
-        u, h = start.repeat(b), (FIRST * way if memory is None else memory).repeat(b)
+        first = (FIRST * way).abs() if memory is None else memory
+        u, h = start.repeat(b), first.expand(b) * way.sign()
         error_before = torch.ones(b, dtype=torch.float64)
         nfe, status = torch.zeros(b, dtype=torch.int64), torch.zeros(b, dtype=torch.int8)
         active, known = torch.arange(b), None
@@ -182,7 +184,10 @@ class Adaptive(Solver):
             known, active = take_known(known, unfinished), active[unfinished]
         lost = (status != 0).to(x.device).reshape(-1, *[1] * (x.ndim - 1))
         x = x.masked_fill(lost, torch.nan)
-        return Step(x, h.abs().min() * way.sign(), Tally(nfe, status.to(x.device)))
+        longest = h.abs()
+        if not self.per_sample:  # of those that arrived, if any did: a lost one has none to give
+            longest = longest.where((status == 0) | (status != 0).all(), torch.inf).min()
+        return Step(x, longest, Tally(nfe, status.to(x.device)))
 
     def factor(
         self, error: Tensor, error_before: Tensor, accepted: Tensor, order: float | Tensor

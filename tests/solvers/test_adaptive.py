@@ -107,6 +107,21 @@ def test_own_steps_make_a_sample_its_own(name: str) -> None:
 
 
 @own
+def test_own_steps_go_on_over_a_longer_walk(name: str) -> None:
+    """From each level with the sample's own length, also beside a sample that is lost."""
+    model = sg.ScoreModel(pointwise, sg.VPSDE(), "x0")
+    x, seeds = normal(4, 3) * torch.tensor([[1.0], [3.0], [10.0], [30.0]]), [5, 3, 11, 7]
+    x[3] = torch.nan
+    solver = to(OWN[name], rough(name), per_sample=True)
+    walk = [1.0, 0.7, 0.4, 0.1, 1e-3]
+    batch = sg.solve(model, x, solver=solver, walk=walk, seed=seeds)
+    assert bool(batch.x[:3].isfinite().all()) and bool(batch.x[3].isnan().all())
+    for i in range(3):
+        alone = sg.solve(model, x[i : i + 1], solver=solver, walk=walk, seed=[seeds[i]])
+        assert torch.equal(alone.x[0], batch.x[i]) and alone.nfe[0] == batch.nfe[i]
+
+
+@own
 @modes
 def test_a_sick_sample_leaves_and_touches_no_other(name: str, per_sample: bool) -> None:
     """NaN from the start, and NaN halfway: a status, an end, and the others as they were."""
