@@ -28,7 +28,7 @@ from sdegen.likelihood.bounds import (
     whole_walk,
 )
 from sdegen.likelihood.channel import candidates, picked
-from sdegen.likelihood.messages import Message, Zipf
+from sdegen.likelihood.messages import Message, Zipf, check_read, opened, sealed
 from sdegen.likelihood.rates import Decoder, decoded, linear_of, step_rate
 from sdegen.model.denoiser import Denoiser, refuse_flow_only
 from sdegen.model.prediction import LinearPrediction
@@ -43,8 +43,10 @@ FREE = 0.05
 """Bits: what a sample has no more of to tell is not told; p's own draw is taken."""
 LONGER = 4
 """Bits that a chunk may have beyond what chunks should have."""
-NAME = b"sdegen-1"
-HEAD = struct.Struct("<8sIqIdB")
+MOST = 2**31
+"""Numbers that the data of a message may have."""
+HEAD = struct.Struct("<IqIdB")
+"""Mark, seed, until, chunk, and how many lengths the shape that follows has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +104,7 @@ def compressed(
     ends = Ends.of("compressed", model, walk, variance, seed, float(chunk))
     until = whole("until", ends.walk.steps if until is None else until, 1, ends.walk.steps)
     x0 = data_as_seen(model, x, None)
+    check_shape(x0.shape)
     y, kl = ends.start(x0.shape), torch.zeros(len(x0), dtype=torch.float64)
     told, todo = list[Told](), ends.steps(until)
     while todo:
@@ -120,8 +123,8 @@ def compressed(
         y, kl = mean + std * z, kl + bits.sum(1)
         told.append(Told([g for g in grades if g is not None], numbers))
     message, length = written(ends, told, len(x0))
-    head = ends.head(x0.shape, until)
-    return Compressed(head + message, ends.walk[until], y, length, kl, len(head))
+    data = sealed(ends.head(x0.shape, until) + message)
+    return Compressed(data, ends.walk[until], y, length, kl, len(data) - len(message))
 
 
 @torch.no_grad()
@@ -139,8 +142,10 @@ def decompressed(
     decoder: None, E[x0 | x_t], or a solver, which goes down the rest of the walk (see ``rates``).
 
     Numbers are whole and draws are a counter's: nothing is searched or compared, so that another
-    rounding of the network moves what comes out by as much, and not by more. ValueError for bytes
-    that are none of its, and for another walk.
+    rounding of the network moves what comes out by as much, and not by more.
+
+    ValueError for bytes that are none of its or were changed since, by their CRC-32, and for
+    another walk, SDE or kind of variance. Another network's weights are not noticed.
     """
     ends, shape, until, message = Ends.read(model, data, walk, variance)
     y, todo, grades, j = ends.start(shape), ends.steps(until), [0] * shape[0], -1
@@ -153,11 +158,13 @@ def decompressed(
         z, order = ends.free(y, j, t).flatten(1), ends.order(y, j, t)
         for i in range(len(y)):
             grades[i] += signed_of(CHANGE.pop(message))
+            check_read(ends.fits(grades[i], y[0].numel()))
             law = ends.law(grades[i])
             for c, place in enumerate(cut(order, ends.chunks(grades[i]))):
                 k = law.pop(message) - 1
                 z[i, place] = candidates(said(i, j, c), ends.seed, k, 1, len(place), t)[0]
         y = mean + std * z.view_as(y)
+    check_read(message.state == 1)
     rest = Seeded(ends.seed).stream("decoder")
     return decoded(model, y.to(model.device), until, ends.walk, decoder, rest).cpu()
 
@@ -190,6 +197,10 @@ class Ends:
         """In how many parts a sample of a grade, with 2^(grade / 2) bits to tell, is cut."""
         return math.ceil(2 ** (grade / 2) / self.chunk) if grade else 0
 
+    def fits(self, grade: int, d: int) -> bool:
+        """Whether a sample of d coordinates can have a grade."""
+        return 0 <= grade < 128 and self.chunks(grade) <= d
+
     def law(self, grade: int) -> Zipf:
         """Of a grade's numbers."""
         return Zipf(2 ** (grade / 2) / max(1, self.chunks(grade)))
@@ -214,8 +225,15 @@ class Ends:
 
     @property
     def mark(self) -> int:
-        """A number by which another walk is told apart."""
-        return zlib.crc32(self.walk.times.numpy().astype("<f4").tobytes())
+        """A number by which another walk, SDE or kind of variance is told apart: of times, alpha
+        and sigma there, the prior, and the variance's name."""
+        at, prior = linear_of(self.model)(self.walk.times), self.model.sde.prior
+        name = self.variance if isinstance(self.variance, str) else type(self.variance).__name__
+        mark = zlib.crc32(name.encode())
+        for each in (at.t, at.alpha, at.sigma, prior.mean, prior.std):
+            row = torch.as_tensor(each).detach().cpu().numpy().astype("<f4")
+            mark = zlib.crc32(row.tobytes(), mark)
+        return mark
 
     def start(self, shape: Sequence[int]) -> Tensor:
         """x_T of the prior, on the CPU."""
@@ -228,9 +246,14 @@ class Ends:
         return list(pairwise(self.walk[: until + 1]))[::-1]
 
     def halves(self, t: Level, s: Level) -> list[tuple[Level, Level]]:
-        """A step as two, the first one last."""
+        """A step as two, the first one last; ValueError where no time is between."""
         sde = linear_of(self.model)
         mid = sde(sde.time((t.lam + s.lam) / 2))
+        if not t.t > mid.t > s.t:
+            raise ValueError(
+                f"The step from t = {float(t.t)!r} to {float(s.t)!r} has no half: one coordinate "
+                "has too many bits at any step's length, or a message was not written here."
+            )
         return [(mid, s), (t, mid)]
 
     def order(self, y: Tensor, j: int, t: Level) -> Tensor:
@@ -248,27 +271,39 @@ class Ends:
 
     def head(self, shape: Sequence[int], until: int) -> bytes:
         """How a message is made."""
-        first = HEAD.pack(NAME, self.mark, self.seed, until, self.chunk, len(shape))
+        first = HEAD.pack(self.mark, self.seed, until, self.chunk, len(shape))
         return first + struct.pack(f"<{len(shape)}I", *shape)
 
     @classmethod
     def read(
         cls, model: Denoiser, data: bytes, walk: WalkLike, variance: Variance
     ) -> tuple[Ends, tuple[int, ...], int, Message]:
-        """What ``head`` says, and the message."""
-        if not isinstance(data, bytes) or not data.startswith(NAME) or len(data) < HEAD.size:
-            raise ValueError("These are no bytes of compressed(...).data: they begin otherwise.")
-        _, mark, seed, until, chunk, ndim = HEAD.unpack_from(data)
+        """What ``head`` says, and the message; ValueError as ``decompressed`` says."""
+        body = opened(data, HEAD.size + 1)
+        mark, seed, until, chunk, ndim = HEAD.unpack_from(body)
         ends = cls.of("decompressed", model, walk, variance, seed, chunk)
-        if mark != ends.mark or until > ends.walk.steps:
-            raise ValueError("These bytes were made on another walk: give the one that made them.")
-        at = HEAD.size + 4 * ndim
-        if at >= len(data):
+        if mark != ends.mark:
             raise ValueError(
-                f"These {len(data)} bytes end before the message, after {at}, begins."
+                "These bytes were made on another walk, on another SDE or with another variance "
+                f"than {ends.walk!r} and {variance!r}: give those that made them."
             )
-        shape = struct.unpack_from(f"<{ndim}I", data, HEAD.size)
-        return ends, shape, until, Message.of(data[at:])
+        at = HEAD.size + 4 * ndim
+        if not (1 <= chunk <= 20 and 1 <= until <= ends.walk.steps and at < len(body)):
+            raise ValueError(
+                f"These bytes say chunk={chunk!r}, until={until} and {ndim} lengths of a shape, "
+                "which compressed(...) never does."
+            )
+        shape = struct.unpack_from(f"<{ndim}I", body, HEAD.size)
+        check_shape(shape)
+        return ends, shape, until, Message.of(body[at:])
+
+
+def check_shape(shape: Sequence[int]) -> None:
+    """ValueError for what is no shape of data (b, *), or one of too many numbers."""
+    if not (1 <= len(shape) <= 64 and 1 <= math.prod(shape) <= MOST):
+        raise ValueError(
+            f"The data of a message have from 1 to {MOST} numbers, but the shape {tuple(shape)}."
+        )
 
 
 # ---------------------------------------------------------------------------------- the sender's

@@ -9,6 +9,8 @@ popped first, and nothing is rounded.
 from __future__ import annotations
 
 import math
+import struct
+import zlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -17,6 +19,9 @@ import torch
 CLASSES = 40
 """Indices are below 2^40."""
 TOTAL = 2**16
+NAME = b"sdegen-2"
+SEAL = struct.Struct("<8sI")
+"""What a file begins with: the name, and a CRC-32 of all that follows."""
 
 
 @dataclass
@@ -95,3 +100,31 @@ def edges(kl: float) -> tuple[int, ...]:
     share = (tail[0] - tail) / (tail[0] - tail[-1])
     inner = (share[1:-1] * (TOTAL - CLASSES)).round().long() + torch.arange(1, CLASSES)
     return (0, *inner.tolist(), TOTAL)
+
+
+def sealed(body: bytes) -> bytes:
+    """Bytes behind their name and CRC-32."""
+    return SEAL.pack(NAME, zlib.crc32(body)) + body
+
+
+def opened(data: bytes, least: int) -> bytes:
+    """What ``sealed`` was given, of so many bytes at least; ValueError for bytes that are none of
+    its, or were changed since."""
+    if not isinstance(data, bytes) or not data.startswith(NAME):
+        raise ValueError("These are no bytes of compressed(...).data: they begin otherwise.")
+    body = data[SEAL.size :]
+    if len(body) < least or SEAL.unpack_from(data)[1] != zlib.crc32(body):
+        raise ValueError(
+            f"These {len(data)} bytes are not as compressed(...) made them: they were cut, "
+            "lengthened or changed, as their CRC-32 shows."
+        )
+    return body
+
+
+def check_read(right: bool) -> None:
+    """ValueError where numbers are read that cannot have been written."""
+    if not right:
+        raise ValueError(
+            "This message cannot be read to its end: another version of sdegen or of torch made "
+            "it, whose laws of numbers differ."
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from sdegen.likelihood import (
     rate_distortion,
 )
 from sdegen.likelihood.channel import divergence_bits, picked
-from sdegen.likelihood.messages import TOTAL, Message, Zipf
+from sdegen.likelihood.compression import HEAD
+from sdegen.likelihood.messages import SEAL, TOTAL, Message, Zipf, opened, sealed
 from sdegen.solvers.variances import of_data
 from tests.cases import Plain, close, closed_form, normal, pointwise, refused
 from tests.processes import python
@@ -276,6 +278,86 @@ def test_any_shape(shape: tuple[int, ...]) -> None:
 
 # -------------------------------------------------------------------------------------- refusals
 
+WALK = [1.0, 0.5, 0.3, 1e-3]
+
+
+def message(sde: sg.LinearSDE, variance: str = "small") -> bytes:
+    """Of two samples, after two steps."""
+    x = DATA.sample(2, torch.Generator().manual_seed(0))
+    how = {"walk": WALK, "until": 2, "extra": 0, "variance": variance}
+    return compressed(exact_model(DATA, sde), x, **how).data  # type: ignore[arg-type]
+
+
+def test_bytes_that_were_changed_are_refused_unread() -> None:
+    """Cut, lengthened, or with one bit flipped: before the network is asked anything."""
+
+    def never(y: Tensor, t: Tensor) -> Tensor:
+        raise AssertionError
+
+    model, data = sg.ScoreModel(never, sg.VPSDE(), "x0"), message(sg.VPSDE())
+    with pytest.raises(AssertionError):
+        decompressed(model, data, walk=WALK)
+    changed = [data[:n] for n in range(len(data))]
+    changed += [data + bytes([c]) * n for c in (0, 1, 255) for n in (1, 2, 20)]
+    for bit in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        changed.append(bytes(flipped))
+    for each in changed:
+        with refused("begin otherwise|cut, lengthened or changed"):
+            decompressed(model, each, walk=WALK)
+
+
+def test_another_variance_or_sde_is_refused() -> None:
+    """On the same times, whichever of the two was the sender's."""
+    sdes = {"vp": sg.VPSDE(), "sub-VP": sg.SubVPSDE(), "beta": sg.VPSDE(beta_max=19.0)}
+    sent = {(n, v): message(sde, v) for n, sde in sdes.items() for v in ("small", "large")}
+    for made, data in sent.items():
+        for name, variance in sent:
+            model = exact_model(DATA, sdes[name])
+            if (name, variance) == made:
+                assert decompressed(model, data, walk=WALK, variance=variance).shape == (2, 8)  # type: ignore[arg-type]
+                continue
+            with refused("another SDE or with another variance than Walk.*" + variance):
+                decompressed(model, data, walk=WALK, variance=variance)  # type: ignore[arg-type]
+        with refused("another variance than Walk.*Exact"):
+            decompressed(exact_model(DATA, sdes[made[0]]), data, walk=WALK, variance=Exact())
+
+
+def test_heads_and_messages_that_none_writes_are_refused() -> None:
+    """Their CRC-32 is right: nothing is made, nor read for long, on their word."""
+    model, body = exact_model(DATA, sg.VPSDE()), opened(message(sg.VPSDE()), 0)
+    mark, seed, until, chunk, ndim = HEAD.unpack_from(body)
+    at = HEAD.size + 4 * ndim
+    rest, numbers = body[HEAD.size :], body[at:]
+    for bad in (
+        {"chunk": 0.0}, {"chunk": math.nan}, {"chunk": 1e300}, {"until": 0}, {"until": 2**32 - 1},
+        {"ndim": 255},
+    ):  # fmt: skip
+        said = {"until": until, "chunk": chunk, "ndim": ndim, **bad}
+        with refused("which compressed.* never does"):
+            decompressed(model, sealed(HEAD.pack(mark, seed, *said.values()) + rest), walk=WALK)
+    for shape in ((), (0, 8), (2, 0), (2**32 - 1, 8), (2, 2**31)):
+        first = HEAD.pack(mark, seed, until, chunk, len(shape))
+        with refused("have from 1 to 2147483648 numbers"):
+            data = first + struct.pack(f"<{len(shape)}I", *shape) + numbers
+            decompressed(model, sealed(data), walk=WALK)
+    with refused("cut, lengthened or changed"):
+        decompressed(model, sealed(body[: HEAD.size]), walk=WALK)
+    number = int.from_bytes(numbers, "big")
+    others = [numbers[:n] for n in range(1, len(numbers))]
+    others += [numbers + bytes([c]) for c in (0, 1, 77, 255)] + [bytes(4)]
+    others += [(number << 8 * n).to_bytes(len(numbers) + n, "big") for n in (2, 20)]
+    for each in (*others, b"\xff" * 10_000):  # which says that steps are halved again and again
+        with refused("cannot be read to its end|has no half"):
+            decompressed(model, sealed(body[:at] + each), walk=WALK)
+
+
+def test_a_head_is_its_numbers() -> None:
+    x = normal(3, 2, 4)
+    sent = compressed(sg.ScoreModel(pointwise, sg.VPSDE(), "x0"), x, walk=WALK, until=1, extra=0)
+    assert sent.head == SEAL.size + HEAD.size + 4 * x.ndim == 49
+
 
 def test_refusals() -> None:
     model, x, walk = exact_model(DATA, sg.VPSDE()), normal(2, 8), [1.0, 0.5, 0.3, 1e-3]
@@ -284,8 +366,6 @@ def test_refusals() -> None:
         decompressed(model, data, walk=[1.0, 0.4, 1e-3])
     with refused("begin otherwise"):
         decompressed(model, b"\x89PNG", walk=walk)
-    with refused("end before"):
-        decompressed(model, data[:34], walk=walk)
     with refused("chunk is a number of bits from 1 to 20, but it is 0"):
         compressed(model, x, walk=walk, chunk=0)
     with refused("until must be a whole number from 1 to 3, but it is 4"):
