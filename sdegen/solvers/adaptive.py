@@ -121,8 +121,8 @@ class Adaptive(Solver):
         return rms.masked_fill(bad, torch.inf).cpu()
 
     def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
-        """From t to s; memory is the length of each sample's last step, with which it goes on where
-        the walk is longer, (b,); of all together one."""
+        """From t to s; memory is the length of each sample's last step, (b,), or of all together,
+        (), with which a longer walk goes on."""
         start, end = (clock_reading(p, self.clock, level) for level in (t, s))
         b, way = len(x), end - start
         first = (FIRST * way).abs() if memory is None else memory
