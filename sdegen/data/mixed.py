@@ -19,8 +19,9 @@ class Mixed(Dataset[Any]):
     and samples that a model made itself it is DreamBooth's, with a prior's weight of shares[1] /
     shares[0].  Ruiz et al. (2023), eq. 2.
 
-    ValueError for sets of different shapes, and for shares that are not whole numbers, one for
-    each set, of which one is above 0.
+    ValueError for sets of different shapes, numbers of values or names of classes, one without
+    items that has a share, and for shares that are not whole numbers, one for each set, of which
+    one is above 0.
     """
 
     def __init__(self, sets: Sequence[Any], shares: Sequence[int]) -> None:
@@ -34,10 +35,18 @@ class Mixed(Dataset[Any]):
         shapes = {tuple(each.shape) for each in sets}
         if len(shapes) > 1:
             raise ValueError(f"Data sets of the shapes {sorted(shapes)} cannot be mixed.")
+        for each, share in zip(sets, shares, strict=True):
+            if share and not len(each):
+                raise ValueError(f"A data set without items has a share of {share}.")
+        if len(levels := {each.levels for each in sets}) > 1:
+            raise ValueError(f"Data sets of {sorted(levels)} values cannot be mixed.")
+        names = [tuple(getattr(each, "names", ())) for each in sets]
+        longest = max(names, key=len)
+        if any(each != longest[: len(each)] for each in names):
+            raise ValueError(f"Data sets whose classes are {names} cannot be mixed.")
         self.sets, self.shares, self.shape = tuple(sets), tuple(shares), shapes.pop()
         self.classes = max(each.classes for each in sets)
-        self.levels = sets[0].levels if len({each.levels for each in sets}) == 1 else 0
-        self.names = max((tuple(getattr(each, "names", ())) for each in sets), key=len)
+        self.levels, self.names = levels.pop(), longest
         # In a round, which set an item is of, and the how many-th of these.
         self.round = [(k, i) for k, share in enumerate(shares) for i in range(share)]
         rounds = max(-(-len(each) // n) for each, n in zip(sets, shares, strict=True) if n)
@@ -47,6 +56,8 @@ class Mixed(Dataset[Any]):
         return self.length
 
     def __getitem__(self, i: int) -> Any:
+        if not 0 <= i < self.length:
+            raise IndexError(f"There is no item {i} of {self.length}.")
         turn, place = divmod(i, len(self.round))
         k, nth = self.round[place]
         return self.sets[k][(turn * self.shares[k] + nth) % len(self.sets[k])]

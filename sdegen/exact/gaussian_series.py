@@ -24,6 +24,8 @@ def autoregression(Phi: Tensor, Q: Tensor, length: int) -> Gaussian:
     d = len(Phi) if Phi.ndim else 0
     if not d or Phi.shape != (d, d) or Q.shape != (d, d):
         raise ValueError(f"Phi and Q are (d, d), but they are {[*Phi.shape]} and {[*Q.shape]}.")
+    if not (Phi.isfinite().all() and Q.isfinite().all()):
+        raise ValueError(f"Phi and Q are finite, but they are {Phi.tolist()} and {Q.tolist()}.")
     if not torch.allclose(Q, Q.T) or torch.linalg.eigvalsh(Q).min() < -1e-12:
         raise ValueError(f"Q is a covariance, but it is {Q.tolist()}.")
     if (largest := float(torch.linalg.eigvals(Phi).abs().max())) >= 1:
@@ -60,5 +62,9 @@ def following(law: Gaussian, before: Tensor) -> tuple[Tensor, Tensor]:
     cov, seen = (axes * var) @ axes.T, torch.arange(length).repeat(d) < k
     gain = torch.linalg.lstsq(cov[seen][:, seen], cov[seen][:, ~seen], driver="gelsd").solution.T
     off = before.to(mean).reshape(b, -1) - mean[seen]
+    known = cov[seen][:, seen]
+    within = off @ torch.linalg.pinv(known, hermitian=True) @ known
+    if not torch.allclose(within, off, rtol=1e-6, atol=1e-6 * float(known.abs().max().sqrt())):
+        raise ValueError("No series of the law begins so: it is not finite, or has no density.")
     rest = cov[~seen][:, ~seen] - gain @ cov[seen][:, ~seen]
     return (mean[~seen] + off @ gain.T).reshape(b, d, length - k), (rest + rest.T) / 2

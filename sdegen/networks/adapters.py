@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from sdegen.checks import whole
+from sdegen.checks import number, whole
 
 TARGETS = ("qkv", "leave", "conv1", "conv2")
 """Layers by the ends of their names: of U-Nets attention's and the two convolutions of a block."""
@@ -27,14 +27,21 @@ def lora(
 
     Layers are called ``.base_layer`` from here on: the network's own weights are loaded before.
     ValueError where peft is missing (``pip install 'sdegen[adapters]'``), for targets that no
-    layer's name ends with, and for a rank below 1.
+    layer's name ends with, for none of them, a rank below 1, an alpha that is 0 or no number, and
+    a network that has adapters already.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise ValueError("peft is not installed: pip install 'sdegen[adapters]'.") from error
     whole("rank", rank)
+    if not targets:
+        raise ValueError("An adapter is of some layers, but targets is empty.")
+    if alpha is not None and number("alpha", alpha) == 0:
+        raise ValueError("alpha = 0 leaves an adapter silent, whatever it learns.")
     names = [name for name, _ in net.named_modules()]
+    if any(name.endswith("base_layer") for name in names):
+        raise ValueError(f"This {type(net).__name__} has adapters already.")
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in names):
             raise ValueError(f"No layer of the {type(net).__name__} is called {target!r}.")

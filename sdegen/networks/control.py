@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sdegen.checks import whole
+from sdegen.checks import number, whole
 from sdegen.files import content
 from sdegen.networks.adm import ADM
 from sdegen.networks.attention import Context
@@ -130,6 +130,7 @@ class Controlled(nn.Module):
         return self
 
     def forward(self, x: Tensor, t: Tensor, strength: Strength = 1.0, **told: Any) -> Tensor:
+        refuse_strength(strength, list(self.controls))
         hints = {name: told.pop(name, None) for name in self.controls}
         state, e, context = self.net.inputs(x, t, **told)
         added: list[Tensor] = []
@@ -149,8 +150,10 @@ def together(*nets: Controlled) -> Controlled:
     """One network with the controls of several, which were trained apart over the same one; what
     they add is added up.
 
-    ValueError for controls of different networks, or of the same name.
+    ValueError for controls of different networks, or of the same name, and for none.
     """
+    if not nets:
+        raise ValueError("Controls are put together of one network or more, but there is none.")
     first = nets[0]
     found, known = Controlled(first.net, {}), content(first.net.state_dict())
     for each in nets:
@@ -167,6 +170,20 @@ def refuse_hint(name: str, hint: Any, wanted: tuple[int, ...]) -> None:
     if not isinstance(hint, Tensor) or hint.shape != wanted:
         said = f"of shape {tuple(hint.shape)}" if isinstance(hint, Tensor) else repr(hint)
         raise ValueError(f"{name} is {said:.80}, expected {wanted}: a picture for each sample.")
+
+
+def refuse_strength(strength: Strength, names: Sequence[str]) -> None:
+    """ValueError for the strength of a control that there is none of, and for one that is no
+    number."""
+    by_name = strength if isinstance(strength, Mapping) else {"strength": strength}
+    if isinstance(strength, Mapping) and (strange := by_name.keys() - set(names)):
+        raise ValueError(
+            f"There is no control {', '.join(sorted(strange))} to have a strength: there are "
+            f"{', '.join(names)}."
+        )
+    for name, value in by_name.items():
+        if not isinstance(value, Tensor):
+            number(f"The strength of {name}" if name in names else "strength", value)
 
 
 def weighted(parts: Sequence[Tensor], strength: Strength, name: str) -> list[Tensor]:

@@ -83,7 +83,9 @@ def evaluated(settings: EvaluateSettings, run: Run, data: ArrayData, folder: Pat
     # Other weights or other data under the same settings are another evaluation.
     own = settings.title == settings.name
     weights = (source / WEIGHTS).read_bytes() if own else digest(run).encode()
-    digested = hashlib.sha256(weights + x.contiguous().numpy().tobytes())
+    told = y.contiguous().numpy().tobytes() if run.counts else b""
+    told += "\n".join(data.captions).encode() if run.text is not None else b""
+    digested = hashlib.sha256(weights + x.contiguous().numpy().tobytes() + told)
     config = record(settings)
     prompts = None if run.text is None else Prompts.of(run.text, data.captions)
     done = resumed(folder, {**config, "of": digested.hexdigest()}, len(x))

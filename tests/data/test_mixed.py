@@ -72,3 +72,21 @@ def test_what_does_not_fit_is_refused() -> None:
         Mixed([few, few], [1, 0.5])  # type: ignore[list-item]
     with refused("cannot be mixed"):
         Mixed([few, digits()], [1, 1])
+    x = torch.zeros(3, 2)
+    with refused(r"Data sets of \[0, 17\] values cannot be mixed"):
+        Mixed([ArrayData(x), ArrayData(x, levels=17)], [1, 1])
+    y = torch.tensor([0, 1, 1])
+    with refused("whose classes are .* cannot be mixed"):
+        Mixed([ArrayData(x, y, names=["a", "b"]), ArrayData(x, y, names=["b", "a"])], [1, 1])
+    empty = numbered(1, 0, 0)
+    empty.x, empty.y = empty.x[:0], empty.y[:0]
+    with refused("A data set without items has a share of 1"):
+        Mixed([few, empty], [1, 1])
+
+
+def test_it_ends() -> None:
+    mixed = Mixed([numbered(2, 0, 0), numbered(3, 100, 1)], [1, 1])
+    assert len(list(mixed)) == len(mixed) == 6
+    for i in (-1, 6):
+        with pytest.raises(IndexError, match=f"There is no item {i} of 6"):
+            mixed[i]

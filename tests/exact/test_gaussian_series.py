@@ -81,6 +81,12 @@ def test_refusals() -> None:
         autoregression(PHI, -Q, 3)
     with refused("length must be"):
         autoregression(PHI, Q, 0)
+    with refused("Phi and Q are finite"):
+        autoregression(torch.tensor([[float("nan")]]), torch.eye(1), 3)
+    law = autoregression(torch.tensor([[0.5]]), torch.zeros(1, 1), 4)
+    for value in (5.0, float("nan")):
+        with refused("No series of the law begins so"):
+            following(law, torch.full((1, 1, 2), value))
     law = autoregression(PHI, Q, 4)
     for shape in ((1, 2, 4), (1, 3, 1)):
         with refused(r"Beginnings \(b, d, k\) are of series of 8 numbers"):

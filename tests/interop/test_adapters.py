@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 import sdegen as sg
 from sdegen.data import ArrayData
-from sdegen.networks import MLP, UNet
+from sdegen.networks import MLP, UNet, lora
 from sdegen.training import Trainer
 from sdegen.training.settings import TrainSettings
-from tests.cases import close
+from tests.cases import close, refused
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]] = {
     "unet": (lambda: UNet(1, width=16, heads=2), (1, 8, 8), ["qkv", "leave", "conv1", "conv2"]),
@@ -93,3 +93,15 @@ def test_an_adapter_is_saved_alone_and_merged(kind: str) -> None:
     x = torch.randn(3, *NETWORKS[kind][1])
     t = torch.full((3,), 0.5)
     close(other(x, t).eps, found(x, t).eps, atol=1e-4)
+
+
+def test_adapters_that_can_do_nothing_are_refused() -> None:
+    for how, said in (
+        ({"targets": []}, "targets is empty"),
+        ({"alpha": 0.0}, "alpha = 0 leaves an adapter silent"),
+        ({"alpha": float("nan")}, "alpha must be a number, but it is nan"),
+    ):
+        with refused(said):
+            lora(UNet(1, 8, heads=2), **how)  # type: ignore[arg-type]
+    with refused("This UNet has adapters already"):
+        lora(lora(UNet(1, 8, heads=2)))

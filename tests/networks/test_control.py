@@ -166,5 +166,14 @@ def test_what_does_not_fit_is_refused() -> None:
     for name in ("y", "strength", "not a name", "jump"):
         with refused("A hint cannot be called"):
             Controlled(base("unet", numbers=["jump"]), {name: 1})
+    for strength in ({"egdes": 0.0}, {"edges": 1.0, "hint": 1.0}):
+        with refused("There is no control .* to have a strength: there are edges"):
+            net(x, t, y=y, edges=h, strength=strength)
+        with refused("There is no control"):  # without a hint too
+            net(x, t, y=y, strength=strength)
+    with refused("The strength of edges must be a number, but it is nan"):
+        net(x, t, y=y, edges=h, strength={"edges": float("nan")})
+    with refused("one network or more, but there is none"):
+        together()
     with refused("The channels of a hint must be a whole number >= 1"):
         Controlled(base("unet"), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,17 @@ def test_a_file_of_texts_and_a_negative_one(run: Path, tmp_path: Path) -> None:
 
 def test_likelihoods_are_those_under_the_captions(run: Path) -> None:
     settings = composed("evaluate", f"run={run}", "n=1", "batch=1", "solver=heun", "steps=2")
+    assert evaluate_run(read(EvaluateSettings, settings)).n == 1
+    # Other captions of the same pictures are another evaluation.
+    path = run.parent / "data" / "metadata.jsonl"
+    said = path.read_text()
+    swapped = {"dark": "light", "light": "dark"}
+    try:
+        path.write_text(re.sub("dark|light", lambda found: swapped[found[0]], said))
+        with refused_with("holds an evaluation with other settings, weights or data"):
+            evaluate_run(read(EvaluateSettings, settings))
+    finally:
+        path.write_text(said)
     assert evaluate_run(read(EvaluateSettings, settings)).n == 1
 
 
