@@ -206,8 +206,8 @@ class MeanFlow:
 
         u(x, t, s) = (eps - x0) - (tau_t - tau_s) du/dtau,   du/dtau along dy/dtau = eps - x0
 
-    with one forward-mode derivative, of that part of the batch alone which goes anywhere; the right
-    side is a constant to the gradient. On every linear SDE, in its own tau: theirs is FlowSDE's.
+    with one forward-mode derivative, of that part of the batch which goes anywhere; the right side
+    is a constant to the gradient. On every linear SDE, in its own tau: theirs is FlowSDE's.
 
     share: of the batch with s = t, which learn the flow.
     mean, std: tau_t and tau_s are the larger and the smaller of two logistic normals.

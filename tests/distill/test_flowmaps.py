@@ -86,7 +86,12 @@ def test_mean_velocities_obey_their_equation(sde: sg.LinearSDE) -> None:
     x = sde.mix(normal(5, 2), level, normal(5, 2, seed=1))
     said = model(x, level)  # told nothing: the flow at x itself
     du = slope(model, said.x0, said.eps, tau, far)
-    close(velocity(model.given(jump=far), x, level), said.eps - said.x0 - far[:, None] * du, rtol=1e-7, atol=1e-8)
+    close(
+        velocity(model.given(jump=far), x, level),
+        said.eps - said.x0 - far[:, None] * du,
+        rtol=1e-7,
+        atol=1e-8,
+    )
 
 
 @every_sde
@@ -278,10 +283,10 @@ def test_a_network_is_told_numbers_that_begin_silent() -> None:
     torch.nn.init.normal_(plain.leave.weight)
     told = MLP(2, width=8, depth=1, numbers=("jump", "w"))
     missing, _ = told.load_state_dict(plain.state_dict(), strict=False)
-    assert {name.split(".")[2] for name in missing} == {"of_jump", "of_w"}
+    assert {name.split(".")[2] for name in missing} == {"slow_jump", "slow_w"}
     x, t = torch.randn(3, 2), torch.rand(3)
     close(told(x, t, jump=0.3, w=torch.rand(3)), plain(x, t))
-    torch.nn.init.normal_(told.conditioning.told["of_jump"].out.weight)
+    torch.nn.init.normal_(told.conditioning.told["slow_jump"].out.weight)
     assert bool((told(x, t, jump=0.3) != plain(x, t)).any())
     close(told(x, t, jump=torch.zeros(3)), told(x, t))
     with refused("given far, but the numbers that it knows are jump, w"):
