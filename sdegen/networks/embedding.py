@@ -177,7 +177,7 @@ class Told(nn.Module, ABC):
 
 
 def as_they_were(module: Conditioning, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Numbers of files from before they had slow waves keep the fast ones, known by their names."""
+    """Numbers of files from before there were slow waves keep the fast ones, by their names."""
     for name in module.numbers:
         old, new = (f"{prefix}told.{how}_{name}." for how in ("of", "slow"))
         for key in [key for key in state if key.startswith(old)]:
