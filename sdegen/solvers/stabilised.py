@@ -112,10 +112,7 @@ class STORK(Solver):
     stages: int = 50
     prediction: Literal["straight", "eps"] = "straight"
     published: bool = False
-    presets: ClassVar = {
-        "stork": Preset({}, "STORK-2 on eps - x0, Tan et al. (2025)"),
-        "stork_eps": Preset({"prediction": "eps"}, "STORK-2 on eps, Tan et al. (2025)"),
-    }
+    presets: ClassVar = {"stork": Preset({}, "STORK-2 on eps - x0, Tan et al. (2025)")}
 
     def __post_init__(self) -> None:
         whole("STORK's order", self.order, 1)
