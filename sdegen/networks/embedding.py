@@ -206,7 +206,7 @@ class Conditioning(Told):
         self.told = nn.ModuleDict(
             {f"slow_{n}": silent(TimeEmbedding(width, SLOW)) for n in numbers}
         )
-        self.register_load_state_dict_pre_hook(as_they_were)
+        self.register_load_state_dict_pre_hook(as_they_were)  # type: ignore[no-untyped-call]
 
     def vectors(self, t: Tensor, y: Tensor | None, numbers: Mapping[str, Tensor]) -> Tensor:
         h: Tensor = self.time(t)
