@@ -93,7 +93,9 @@ class PriorCovariance:
             )
         var, axes = (part.to(x) for part in self.spectrum)
         a, s = (c.reshape(-1, 1) if isinstance(c, Tensor) and c.ndim else c for c in (a, s))
-        return lambda v: ((v.flatten(1) @ axes * shrunk(var, a, s)) @ axes.T).reshape(v.shape)
+        return lambda v: ((v.reshape(len(v), -1) @ axes * shrunk(var, a, s)) @ axes.T).reshape(
+            v.shape
+        )
 
 
 def symmetric(P: Tensor) -> bool:
@@ -158,6 +160,11 @@ class Observed(Wrapped):
         super().__init__(model)
         with_x0(model, "Observed")
         refuse_flow_only(model, "Observed")
+        if not callable(A):
+            raise ValueError(
+                "A is an Operator or a function of x0, as lambda x: x @ matrix.T, but it is "
+                f"{A!r:.60}."
+            )
         for name in (out, within):
             if not isinstance(name, PriorCovariance):
                 one_of(name, "spread", dict.fromkeys(get_args(Spread)))
@@ -214,7 +221,7 @@ class Observed(Wrapped):
         refuse_end(level, "What is observed by a product with the Jacobian", "alpha")
         with torch.inference_mode(False), torch.enable_grad():
             state = leaf(x)
-            p = self.seen(state, level)
+            p = self.seen_at_large(state, level)
             x0 = p.x0
 
             def C(v: Tensor) -> Tensor:
@@ -273,17 +280,30 @@ class Observed(Wrapped):
 
 
 def check_seen(y: Tensor) -> None:
-    """ValueError for what is no batch of measurements."""
+    """ValueError for what is no batch of measurements, or not finite."""
     if not isinstance(y, Tensor) or not y.ndim or not len(y) or not y.is_floating_point():
         said = f"{y.dtype} of shape {tuple(y.shape)}" if isinstance(y, Tensor) else repr(y)
         raise ValueError(
             f"y is a floating-point tensor with the batch's axis, (b, *) or (1, *), not {said}."
         )
+    if not bool(y.isfinite().all()):
+        raise ValueError("What was measured is finite, but y has NaN or infinity.")
 
 
 def check_measured(A: Callable[[Tensor], Tensor], y: Tensor, x: Tensor) -> None:
-    """ValueError for measurements of another shape than A makes of states x (b, *)."""
-    seen = A(torch.zeros_like(x))
+    """ValueError for measurements of another shape than A makes of states x (b, *), and an A that
+    no gradient goes through, which nothing would follow from."""
+    if isinstance(A, Operator):
+        seen, fine = A(torch.zeros_like(x)), True
+    else:
+        with torch.inference_mode(False), torch.enable_grad():
+            seen = A(torch.zeros_like(x).requires_grad_())
+        fine = isinstance(seen, Tensor) and seen.is_floating_point() and seen.requires_grad
+    if not fine:
+        raise ValueError(
+            "A is a differentiable function of x0, but no gradient comes through it: is it "
+            "constant, of whole numbers, detached or under no_grad?"
+        )
     if y.shape[1:] != seen.shape[1:] or len(y) not in (1, len(seen)):
         raise ValueError(
             f"A makes {tuple(seen.shape)} of states {tuple(x.shape)}, but y is {tuple(y.shape)}."
