@@ -1,4 +1,4 @@
-"""Guidance by models alone: two or more of them extrapolated, and where along the walk."""
+"""Guidance by models alone: two or more of them extrapolated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdegen.checks import number
+from sdegen.checks import flag, number
 from sdegen.guidance.wrapped import (
     Strength,
     Wrapped,
@@ -67,7 +67,8 @@ class CFG(Wrapped):
             raise ValueError(f"rescale lies in [0, 1], but it is {rescale!r}.")
         if rescale:
             with_x0(model, "rescale")
-        self.without, self.rescale, self.together = without, rescale, together
+        self.without, self.rescale = without, rescale
+        self.together = flag("together", together)
         if not without or not isinstance(without, Mapping):
             raise ValueError("CFG needs without={...}: what the model is told in place of what.")
         if halves := sorted(apart_of(model) & without.keys()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -137,6 +138,9 @@ class Observed(Wrapped):
     iterations: of conjugate gradients: as many as A has rank are exact, but for rounding. None:
                 as many as y has values, at most 5, with "moments" within, where each is a product
                 with the Jacobian, and "diagonal"; else twice as many as values, at most 100.
+    most:       x0 is moved by at most so many times what Bayes' rule with S_out itself says along
+                the same direction (``along``): with 1 what is exact stays, and where a trained
+                network's Jacobian is huge nothing explodes. Infinite: as published.
 
     dps, pigdm, mmps, tmpd, ddnm, jfps are choices of these. ValueError for a y of another shape
     than A x0, a std that is not positive, and an SDE without marginals, before the network is
@@ -156,6 +160,7 @@ class Observed(Wrapped):
         within: Spread | PriorCovariance = "moments",
         iterations: int | None = None,
         scale: Strength = 1.0,
+        most: float = math.inf,
     ) -> None:
         super().__init__(model)
         with_x0(model, "Observed")
@@ -179,8 +184,11 @@ class Observed(Wrapped):
                 "ddnm(model, y, A), which projects, or a small std."
             )
         check_seen(y)
-        most = usual_iterations(within, y[0].numel()) if iterations is None else iterations
-        self.iterations, self.std = whole("iterations", most), float(std)
+        k = usual_iterations(within, y[0].numel()) if iterations is None else iterations
+        self.iterations, self.std = whole("iterations", k), float(std)
+        if not (most == math.inf or number("most", most, 0) > 0):
+            raise ValueError(f"most is above 0, but it is {most!r}.")
+        self.most = most
         self.y, self.A, self.scale = y.to(model.device), A, check_strength(scale, model)
         self.out, self.within = (
             each.to(model.device) if isinstance(each, PriorCovariance) else each
@@ -266,7 +274,10 @@ class Observed(Wrapped):
             w, residual = conjugate_gradients(
                 lambda u: var * u + A(S_in(AT(u))), r, self.iterations
             )
-        return S_out(AT(w)), residual
+        move = S_out(AT(w))
+        if self.most < math.inf:
+            move = expand((self.most * along(A(move), w, r, var)).clamp(0, 1), move) * move
+        return move, residual
 
     def check(self, x: Tensor) -> None:
         """Refuse measurements of another shape than a state's; each shape is looked at once."""
@@ -277,6 +288,18 @@ class Observed(Wrapped):
             if isinstance(each, PriorCovariance):
                 each.check(x)
         self.fine = x.shape
+
+
+def along(Ad: Tensor, w: Tensor, r: Tensor, var: float) -> Tensor:
+    """How far Bayes' rule goes along d = S A^T w, as a part of it, (b,): the t that is best in
+
+        |r - t A d|^2 / var + t^2 <w, A d>,   where <w, A d> = |d|^2 by S^-1,
+
+    1 where (var + A S A^T) w = r, and so where the rule itself was solved; 0 without a d.
+    """
+    axes = tuple(range(1, Ad.ndim))
+    over, under = (Ad * r).sum(axes), (Ad * Ad + var * w * Ad).sum(axes)
+    return torch.where(under > 0, over / torch.where(under > 0, under, 1), 0)
 
 
 def check_seen(y: Tensor) -> None:

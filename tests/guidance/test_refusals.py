@@ -109,7 +109,7 @@ def test_contrast_takes_lists() -> None:
 def test_a_log_p_takes_what_it_is_given() -> None:
     with refused("log_p is a function .x, level, ..given. -> .b,., but it is 3"):
         Guided(model(), 3)  # type: ignore[arg-type]
-    with refused("given is log_p's arguments by name, .'y': y., but it is .1."):
+    with refused("given is log_p's arguments by name, as .'y': y., but it is .1."):
         Guided(model(), log_class, given=[1])  # type: ignore[arg-type]
     with refused("was given nothing, but: missing a required argument: 'y'"):
         Guided(model(), log_class)
