@@ -224,10 +224,10 @@ class Contrast(Wrapped):
     own = ("scales",)
 
     def __init__(self, models: Sequence[Denoiser], scales: Sequence[Strength]) -> None:
-        for each in (models, scales):
-            if not isinstance(each, list | tuple):
+        for given in (models, scales):
+            if not isinstance(given, list | tuple):
                 raise ValueError(
-                    f"Contrast takes lists, [weak, strong] and [scale], but one is {each!r}."
+                    f"Contrast takes lists, [weak, strong] and [scale], but one is {given!r}."
                 )
         if len(models) != len(scales) + 1 or not scales:
             raise ValueError(

@@ -80,7 +80,7 @@ def test_another_caption_edits_samples(run: Path) -> None:
     want = sg.sample(
         pair, (2, 2, 1, 4, 4), solver=sg.DPMSolverPP(2), steps=3, noise=Alike(Seeded(0))
     )
-    close(tensors["source"], want[:, 0], atol=1e-5)
+    close(tensors["source"], want[:, 0], atol=1e-4)
     close(tensors["x"], want[:, 1], atol=1e-5)
     assert (want[:, 1] - want[:, 0]).abs().max() > 1e-3 and set(tensors["nfe"].tolist()) == {12}
     alone = sg.sample(
@@ -125,8 +125,8 @@ def test_another_caption_edits_images_where_it_differs(run: Path, tmp_path: Path
     z = sg.encode(one, x, solver=sg.DPMSolverPP(2), walk=walk)
     guided = Paired(CFG(one, 2.0, NO_TEXT), CFG(two, 2.0, NO_TEXT), mask=mask)
     want = sg.sample(guided, both(z), solver=sg.DPMSolverPP(2), walk=walk).float()
-    close(tensors["source"], want[:, 0], atol=1e-5)
-    close(tensors["x"], want[:, 1], atol=1e-5)
+    close(tensors["source"], want[:, 0], atol=1e-4)
+    close(tensors["x"], want[:, 1], atol=1e-4)
     same = tensors["x"] == tensors["source"]
     assert bool(same[~mask].all()) and not bool(same[mask].all())
 
