@@ -62,7 +62,8 @@ class HubStream(IterableDataset[Any]):
     ) -> None:
         self.pictures, self.path = Pictures(size, channels, background), str(path)
         self.shape, self.levels = self.pictures.shape, 256
-        whole("shuffle", shuffle, 0), whole("seed", seed, 0), optional(whole, "classes", classes)
+        whole("shuffle", shuffle, 0), whole("seed", seed, 0)
+        optional(whole, "classes", classes)
         table = opened(self.path)
         missing = [name for name in (image, label) if name and name not in table.features]
         if missing:
