@@ -27,12 +27,14 @@ from sdegen.data.recordings import series
 from sdegen.data.sampler import InfiniteBatches, SeededItems
 from sdegen.data.scale import Moments, moments
 from sdegen.data.standard import cifar10, mnist
+from sdegen.data.streams import HubStream
 from sdegen.data.toys import toy
 from sdegen.data.typeset import drawn_markup, markup, markup_tokens, read_markup
 
 __all__ = [
     "ArrayData",
     "HubFolder",
+    "HubStream",
     "ImageFolder",
     "ImageShards",
     "ImageZip",

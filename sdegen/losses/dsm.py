@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from sdegen.checks import one_of
+from sdegen.checks import one_of, tensor
 from sdegen.guidance.wrapped import fits
 from sdegen.losses.couplings import Coupling, independent_noise, refuse_coupling
 from sdegen.losses.times import Draw, Times, independent, uniform_time
@@ -146,12 +146,7 @@ def general_error(model: Denoiser, x0: Tensor, t: Tensor, z: Tensor) -> Tensor:
 
 def check_data(x0: Tensor) -> None:
     """Refuse what is not a batch of finite floating-point data."""
-    if not isinstance(x0, Tensor):
-        raise ValueError(
-            f"Data is a torch.Tensor (b, *), but it is of {type(x0).__name__}: torch.as_tensor "
-            "makes one."
-        )
-    if not x0.is_floating_point():
+    if not tensor("Data", x0).is_floating_point():
         raise ValueError(
             f"Data must be floating point, but it is {x0.dtype}: scale integer images to [-1, 1] "
             "first, as sdegen.data.from_uint8 does."

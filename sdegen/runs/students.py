@@ -127,6 +127,12 @@ def as_student(config: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"{folder} is an adapter over another run, and teaches nobody.")
     if theirs.get("text"):
         raise ValueError(f"{folder} takes texts, which no student is told yet: it teaches nobody.")
+    for name in ("task", "text"):
+        if config.get(name):
+            raise ValueError(
+                f"A student has what its teacher has, and the one in {folder} has no {name}: "
+                f"leave {name} out."
+            )
     refuse_student(folder, theirs, config["loss"])
     before = list(theirs["net"].get("numbers") or [])
     numbers = [*before, *(name for name in teaching.numbers if name not in before)]

@@ -196,7 +196,7 @@ def test_thresholds_and_renoising() -> None:
     with refused("quantile must be a number, but it is 'a'"):
         Thresholded(model(), "a", (-1, 1))  # type: ignore[arg-type]
     for shape in ((3, 2), torch.tensor(1.0), X.long()):
-        with refused("Data is floating point, .b, .., but x is"):
+        with refused("Data is (floating point, .b, .., but x is|a torch.Tensor)"):
             resample(model(), shape, rho=0.5)  # type: ignore[arg-type]
 
 

@@ -3,8 +3,11 @@ content, and a control is sampled as what restores is."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,7 @@ from sdegen.runs.students import as_student
 from sdegen.training.checkpoint import CHECKPOINT
 from tests.cases import refused
 from tests.configs import composed
+from tests.processes import finish, run, script, started
 from tests.trainers import train_alone
 
 TINY = (
@@ -78,6 +82,29 @@ def test_a_stopped_one_goes_on_to_the_bit(home: Path, tmp_path: Path) -> None:
     trained(tmp_path / "whole", *how, steps=4)
     one, two = (read_tensors(tmp_path / n / CHECKPOINT)[0] for n in ("part", "whole"))
     assert all(torch.equal(one[n], two[n]) for n in one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "strategy"), [("lora", "ddp"), ("control", "fsdp")])
+def test_two_processes_that_are_killed_go_on_to_the_bit(
+    name: str, strategy: str, home: Path, tmp_path: Path
+) -> None:
+    few = [f"~evaluate.solvers.{each}" for each in ("ddpm", "ddim", "heun", "euler_maruyama")]
+    how = [*TINY, *few, f"experiment=adapt/{name}", f"base.run={home / 'base'}", "train.devices=2"]
+    how += [f"train.strategy={strategy}", "train.steps=8", "train.save_every=2"]
+    part = tmp_path / "outputs" / "part"
+    with started([script("train"), *how, "name=part"], tmp_path) as process:
+        while not (part / CHECKPOINT).is_file():
+            assert process.poll() is None, finish(process)
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        finish(process)
+    assert not (part / WEIGHTS).exists()
+    for each in ("part", "whole"):
+        code, _, err = run("train", *how, f"name={each}", cwd=tmp_path)
+        assert code == 0, err
+    one, two = (read_tensors(tmp_path / "outputs" / n / CHECKPOINT)[0] for n in ("part", "whole"))
+    assert one.keys() == two.keys() and all(torch.equal(one[n], two[n]) for n in one)
 
 
 def test_the_base_is_found_where_both_went_and_refused_where_it_is_another(

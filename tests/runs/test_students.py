@@ -19,7 +19,7 @@ from sdegen.files import read_header, read_tensors, write_tensors
 from sdegen.runs.build import build, build_data
 from sdegen.runs.folder import WEIGHTS, generating, load_run
 from sdegen.runs.network import build_model
-from sdegen.runs.students import PAIRS, as_sampled, in_rounds, teacher
+from sdegen.runs.students import PAIRS, as_sampled, as_student, in_rounds, teacher
 from sdegen.runs.weights import begin, content_of
 from sdegen.training import Objective
 from sdegen.training.checkpoint import CHECKPOINT
@@ -61,6 +61,12 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "conditional=true",
         "evaluate.budgets=[20]",
     )
+
+
+@pytest.mark.parametrize("more", ["task=colorize", "text=words"])
+def test_a_student_is_told_nothing_that_its_teacher_is_not(flow: Path, more: str) -> None:
+    with refused(f"has no {more.partition('=')[0]}: leave {more.partition('=')[0]} out"):
+        as_student(composed("train", "experiment=distill/guided", f"teacher.run={flow}", more))
 
 
 @pytest.mark.parametrize("kind", ["progressive", "consistency", "shortcut", "meanflow", "reflow"])
