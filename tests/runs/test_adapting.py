@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ import sdegen as sg
 from sdegen.data import digits
 from sdegen.files import read_header, read_tensors
 from sdegen.losses import Superresolve
-from sdegen.runs.card import kind_of
+from sdegen.runs.card import CardSettings, make_card
 from sdegen.runs.folder import WEIGHTS, content_of, load_run
 from sdegen.runs.samples import Maker
 from sdegen.runs.settings import SampleSettings, read
@@ -152,5 +153,39 @@ def test_what_does_not_fit_is_refused(home: Path, tmp_path: Path) -> None:
         as_student(
             composed("train", "experiment=distill/shortcut", f"teacher.run={home / 'lora'}")
         )
-    with refused("pass both folders on as they are"):
-        kind_of(load_run(home / "lora", [], "cpu"))
+
+
+def test_a_card_of_an_adapter_needs_its_base_beside_it(home: Path, tmp_path: Path) -> None:
+    """It has what was learned alone, and no path of where it was made; its lines run where a
+    folder of the base's name and weights is next to it, and give the run's samples."""
+    out = tmp_path / "bold"
+    make_card(CardSettings(str(home / "lora"), "cc0-1.0", None, None, str(out), []))
+    card = (out / "README.md").read_text()
+    assert content_of(home / "base") in card and "`base`" in card
+    own, header = read_tensors(home / "lora" / WEIGHTS)
+    passed, about = read_tensors(out / WEIGHTS)
+    assert passed.keys() == own.keys() and all(torch.equal(passed[n], own[n]) for n in own)
+    assert f"{sum(each.numel() for each in own.values()):,} weights" in card
+    assert str(home) not in card + str(about["config"]["base"])
+    (lines,) = re.findall(r"```python\n(.*?)```", card, re.S)
+    here = dict[str, Any]()
+    with refused("This run stands on another that is not at"):
+        exec(lines.replace("path/to/this/folder", str(out)), here)
+    shutil.copytree(home / "base", tmp_path / "base")
+    exec(lines.replace("path/to/this/folder", str(out)), here)
+    model = sg.load(home / "lora").given(y=0)
+    assert torch.equal(here["x"], sg.sample(model, (16, 1, 8, 8), nfe=20, seed=0))
+
+
+def test_a_card_of_a_control_says_its_task(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "control"
+    make_card(CardSettings(str(home / "control"), "cc0-1.0", None, None, str(out), []))
+    card = (out / "README.md").read_text()
+    assert content_of(home / "base") in card and "task=... image=..." in card
+    assert sg.sample(moved(out, home), (1, 1, 8, 8), nfe=2, seed=0).isfinite().all()
+
+
+def moved(card: Path, home: Path) -> Any:
+    """The model of a card with its base brought next to it, of the first class."""
+    shutil.copytree(home / "base", card.parent / "base")
+    return sg.load(card).given(y=0)
