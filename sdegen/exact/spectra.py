@@ -38,8 +38,8 @@ def power_law(shape: Sequence[int], exponent: float, std: float = 1.0) -> Gaussi
         x = F^-1 (sqrt(S) F z),    E[x0 | x_t] = F^-1 (alpha S / (alpha^2 S + sigma^2) F x_t)
 
     F the orthonormal Fourier transform: Wiener's filter, half of whose gain on alpha x0 is lost
-    where S(f) = rho^2. The covariance is circulant; exponents of photographs are near 2.  Field
-    (1987), figure 7; Yang et al. (2023), section 3.1.
+    where S(f) = rho^2. The covariance is circulant; exponents of photographs are near 2.
+    Yang et al. (2023), section 3.
     """
     S = power_spectrum(shape, exponent, std)
     one = torch.fft.ifftn(S).real  # the covariance of the first place with each

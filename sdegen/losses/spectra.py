@@ -9,7 +9,6 @@ from torch import Tensor
 
 from sdegen.checks import number
 
-
 LEAST = 1e-3
 """Of the largest magnitude: no floor is below it, as the median of a flat sample would be."""
 

@@ -43,7 +43,10 @@ def test_data_without_detail_have_weights() -> None:
     """Flat ones have none of most frequencies: a thousandth is their floor; of nothing all are 1."""
     flat = torch.ones(1, 2, 4, 4).double()
     w = Spectral().weights(flat)
-    close(w / w[0, 0, 0, 0], torch.where(torch.arange(16).reshape(4, 4) > 0, 1000.0, 1).expand(w.shape))
+    close(
+        w / w[0, 0, 0, 0],
+        torch.where(torch.arange(16).reshape(4, 4) > 0, 1000.0, 1).expand(w.shape),
+    )
     close(Spectral().weights(0 * flat), flat)
 
 

@@ -12,17 +12,19 @@ import pytest
 import torch
 
 import sdegen as sg
-from sdegen.data import digits
+from sdegen.data import class_labels, digits
 from sdegen.files import read_header, read_tensors
 from sdegen.losses import Superresolve
 from sdegen.runs.card import CardSettings, make_card
 from sdegen.runs.folder import WEIGHTS, content_of, load_run
+from sdegen.runs.priors import samples_of
 from sdegen.runs.samples import Maker
 from sdegen.runs.settings import SampleSettings, read
 from sdegen.runs.students import as_student
 from sdegen.training.checkpoint import CHECKPOINT
 from tests.cases import refused
 from tests.configs import composed
+from tests.processes import typed
 from tests.trainers import train_alone
 
 TINY = (
@@ -133,6 +135,40 @@ def test_full_fine_tuning_begins_with_the_base_and_is_whole(home: Path, tmp_path
     base, own = (read_tensors(f / WEIGHTS)[0] for f in (home / "base", tmp_path / "full"))
     assert own.keys() == base.keys()
     assert all(torch.allclose(own[n], base[n], atol=1e-8) for n in base)
+
+
+def test_dreambooth_is_a_data_set(home: Path, tmp_path: Path) -> None:
+    """By its command: a class more, of the letter's pictures and of samples of the base in turn,
+    which are the same ones whenever they are made; the new class has a name."""
+    how = ("experiment=adapt/dreambooth", f"base.run={home / 'base'}", "name=w", "device=cpu")
+    few = ("train.steps=2", "train.batch_size=8", "train.warmup=0", "evaluate.budgets=[2]")
+    some = ("data.train.sets.1.n=20", "data.train.sets.1.nfe=2", "train.log_every=1")
+    keep = [f"~evaluate.solvers.{name}" for name in ("euler_maruyama", "ddpm", "heun", "dpmpp")]
+    done = typed("train", *how, *few, *some, *keep, cwd=tmp_path)
+    assert done.code == 0, done.err
+    run = load_run(tmp_path / "outputs" / "w", [], "cpu")
+    assert run.names == (*"0123456789", "W") and run.counts[10] == sum(run.counts[:10]) == 20
+    done = typed(
+        "sample", "run=outputs/w", "classes=[W]", "n=3", "nfe=2", "device=cpu", cwd=tmp_path
+    )
+    assert done.code == 0, done.err
+
+
+def test_a_prior_is_what_the_run_makes(home: Path) -> None:
+    """Of its classes in their shares, on the digits' values, by the seed alone."""
+    prior = samples_of(str(home / "base"), 30, nfe=2, seed=4, levels=17)
+    again = samples_of(str(home / "base"), 30, nfe=2, seed=4)
+    run = load_run(home / "base", [], "cpu")
+    assert torch.equal(prior.y, class_labels(30, run.counts)) and prior.classes == 10
+    steps = (prior.x + 1) * 8
+    assert torch.equal(steps, steps.round()) and prior.levels == 17 and not again.levels
+    assert float((prior.x - again.x.clamp(-1, 1)).abs().max()) <= 1 / 16 + 1e-6
+    x = sg.sample(run.model.given(y=prior.y), (30, 1, 8, 8), nfe=2, seed=4, eta=0)
+    assert torch.allclose(again.x, x, atol=1e-5)
+    with refused("n must be a whole number >= 1"):
+        samples_of(str(home / "base"), 0)
+    with refused("is for runs that generate, but .* was trained to restore"):
+        samples_of(str(home / "control"), 3)
 
 
 def test_what_does_not_fit_is_refused(home: Path, tmp_path: Path) -> None:
