@@ -95,11 +95,8 @@ def main(folder: str, quick: bool = False) -> dict[str, Any]:
     for seed in range(1 if quick else SEEDS):
         for name, (distance, wavelets) in KINDS.items():
             torch.manual_seed(seed)
-            student, loss = (
-                model_of(width // 4, wavelets),
-                Matching(teacher, distance=distance, **HOW),
-            )
-            student = trained(student, loss, steps, 4e-3, seed)
+            loss = Matching(teacher, distance=distance, **HOW)
+            student = trained(model_of(width // 4, wavelets), loss, steps, 4e-3, seed)
             S = spectrum(student)
             spectra.setdefault(name, S)
             sizes[name] = sum(w.numel() for w in student.parameters())

@@ -19,9 +19,10 @@ class Spectral:
 
         mean_f W_f |F off|_f^2,    W_f ~ max(|F x0|_f, median)^-power,    mean_f W_f = 1
 
-    F the orthonormal Fourier transform over all axes of space, of each channel apart; the median
+    F the orthonormal Fourier transform over all axes of space, of each channel apart. The median
     of |F x0| is a channel's own, and a thousandth of the sample's largest at least, without which
-    what is hardly there would decide everything. With a power of 0 it is the mean square.  After Yang et al. (2023), section 4.2, where it is 1.
+    what is hardly there would decide everything. With a power of 0 it is the mean square.  After
+    Yang et al. (2023), section 4.2, where it is 1.
 
     Transformed in float32 at least, whatever autocast says.  A distance of ``Matching``,
     ``Progressive``, ``GuidedOnce``: called as distance(off, x0), (b, c, *space) each, (b,).

@@ -58,8 +58,8 @@ class ADM(Conditioned):
 
     How it is called, and what it can be told, is ``Conditioned``'s.
     Raises ValueError for settings that make no network, as a head_width that does not divide a
-    level that attends, a down, up or join with parameters, and a down or up beside wavelets, and as
-    ``Conditioned`` does.
+    level that attends, a down, up or join with parameters, and a down or up beside wavelets, and
+    as ``Conditioned`` does.
     """
 
     remedy = "fewer mults"

@@ -1,4 +1,4 @@
-"""Haar's wavelets: half the resolution in bands, and resampling that weighs them by what it sees."""
+"""Haar's wavelets: half the resolution in bands, and resampling that weighs what it sees."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def haar(x: Tensor) -> Tensor:
     """
     if any(side % 2 or not side for side in x.shape[2:]):
         raise ValueError(
-            f"Wavelets halve each side of {tuple(x.shape[2:])}, so that each must be even and not 0."
+            f"Wavelets halve each side of {tuple(x.shape[2:])}: each must be even, and not 0."
         )
     bands = x[:, :, None]
     for axis in range(3, x.ndim + 1):

@@ -198,7 +198,7 @@ def test_a_card_of_an_adapter_needs_its_base_beside_it(home: Path, tmp_path: Pat
     make_card(CardSettings(str(home / "lora"), "cc0-1.0", None, None, str(out), []))
     card = (out / "README.md").read_text()
     assert content_of(home / "base") in card and "`base`" in card
-    own, header = read_tensors(home / "lora" / WEIGHTS)
+    own, _ = read_tensors(home / "lora" / WEIGHTS)
     passed, about = read_tensors(out / WEIGHTS)
     assert passed.keys() == own.keys() and all(torch.equal(passed[n], own[n]) for n in own)
     assert f"{sum(each.numel() for each in own.values()):,} weights" in card
