@@ -28,7 +28,7 @@ from sdegen.metrics import radial_spectrum
 from sdegen.networks import ADM
 from sdegen.training import Trainer, TrainSettings
 
-WIDTH, STEPS, SAMPLES, SEEDS = 32, 600, 1000, 2
+WIDTH, TAUGHT, STEPS, SAMPLES, SEEDS = 32, 400, 300, 600, 2
 DATA = photo_patches(size=8, stride=4)
 SIGMA = float(DATA.x.std())
 HOW = {
@@ -80,11 +80,12 @@ def picture(path: Path, spectra: dict[str, Tensor], S: Tensor) -> None:
 
 def main(folder: str, quick: bool = False) -> dict[str, Any]:
     """A teacher, and students of both kinds; figures and a picture into the folder."""
-    place, steps, n = Path(folder), 2 if quick else STEPS, 20 if quick else SAMPLES
+    place, n = Path(folder), 20 if quick else SAMPLES
+    taught, steps = (2, 2) if quick else (TAUGHT, STEPS)
     place.mkdir(parents=True, exist_ok=True)
     width = 16 if quick else WIDTH
     torch.manual_seed(0)
-    teacher = trained(model_of(width), partial(sg.dsm_loss, **HOW), steps, 2e-3, 0)
+    teacher = trained(model_of(width), partial(sg.dsm_loss, **HOW), taught, 2e-3, 0)
     data, held = radial_spectrum(DATA.x)[1], photo_patches("test", size=8, stride=8).x[:500]
 
     def spectrum(model: sg.ScoreModel) -> Tensor:
@@ -116,7 +117,8 @@ def main(folder: str, quick: bool = False) -> dict[str, Any]:
     ]
     names = ("what", "value", "beside", "of", "wished")
     figures = [dict(zip(names, each, strict=True)) for each in told]
-    config = {"steps": steps, "samples": n, "widths": [width, width // 4], "seeds": errors}
+    config: dict[str, Any] = {"steps": [taught, steps], "samples": n, "seeds": errors}
+    config["widths"] = [width, width // 4]
     write_json(place / "result.json", {"config": config, "figures": figures})
     return {each["what"]: each["value"] for each in figures}
 
