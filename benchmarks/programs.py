@@ -11,7 +11,7 @@ PROGRAMS: list[System] = [
         "LoRA",
         ["Hu et al. (2022)"],
         "W' = W + (alpha / r) B A,  B = 0 at first;  A and B alone are trained",
-        "A model of thin digits learns bold ones by adapters of rank 7 beside its layers, and by "
+        "A model of thin digits learns bold ones by adapters beside its layers, and by "
         "all of its weights. Means over two seeds.",
         ["sdegen/networks/adapters.py", "sdegen/training/frozen.py", "sdegen/runs/adapting.py"],
         "lora",

@@ -63,5 +63,5 @@ class Gated(nn.Module):
         low = torch.zeros_like(gates[:1, :1])
         low[..., 0] = 1
         gates = self.size * (gates + low)
-        bands = gates[(..., *[None] * (x.ndim - 2))] * parts
+        bands = gates.reshape(*gates.shape, *[1] * (x.ndim - 2)) * parts
         return from_haar(bands) if self.up else bands.sum(2)
