@@ -49,7 +49,8 @@ PROGRAMS: list[System] = [
         "training",
         "Slim diffusion",
         ["Yang et al. (2023)"],
-        "w(t) mean_f W_f |F (eps - eps_teacher)|_f^2,  W_f ~ 1 / |F x0_teacher|_f;  "
+        "w(t) mean_f W_f |F (eps - eps_teacher)|_f^2,  W = (1 + V) / 2,  "
+        "V_f ~ 1 / |F x0_teacher|_f;  "
         "sum_i g_i haar(x)_i",
         "Students of a quarter of their teacher's width: by the mean square, and by a distance of "
         "spectra with gated wavelets. Means over two seeds.",

@@ -17,22 +17,27 @@ LEAST = 1e-3
 class Spectral:
     """A distance that weighs each frequency by how little the wanted data x0 have of it.
 
-        mean_f W_f |F off|_f^2,    W_f ~ max(|F x0|_f, median)^-power,    mean_f W_f = 1
+        mean_f W_f |F off|_f^2,    W_f = 1 - share + share V_f,    mean_f V_f = 1,
+        V_f ~ max(|F x0|_f, median)^-power
 
     F the orthonormal Fourier transform over all axes of space, of each channel apart. The median
     of |F x0| is a channel's own, and a thousandth of the sample's largest at least, without which
-    what is hardly there would decide everything. With a power of 0 it is the mean square.  After
-    Yang et al. (2023), section 4.2, where it is 1.
+    what is hardly there would decide everything. The rest of the share is the mean square, without
+    which what is strong, as brightness, would be learned last.  Yang et al. (2023), section 4.2,
+    who add the two.
 
     Transformed in float32 at least, whatever autocast says.  A distance of ``Matching``,
     ``Progressive``, ``GuidedOnce``: called as distance(off, x0), (b, c, *space) each, (b,).
-    ValueError for a power below 0, and for states without axes of space.
+    ValueError for a power below 0, a share outside [0, 1], and for states without axes of space.
     """
 
     power: float = 1.0
+    share: float = 0.5
 
     def __post_init__(self) -> None:
         number("power", self.power, 0)
+        if not 0 <= number("share", self.share) <= 1:
+            raise ValueError(f"share lies in [0, 1], but it is {self.share!r}.")
 
     def __call__(self, off: Tensor, x0: Tensor) -> Tensor:
         """The distance of each sample (b,)."""
@@ -51,7 +56,8 @@ class Spectral:
         size = size / size.amax((1, 2), True).clamp(min=torch.finfo(size.dtype).tiny)
         floor = size.median(-1, keepdim=True).values.clamp(min=LEAST)
         weight = torch.maximum(size, floor) ** -self.power
-        found: Tensor = (weight / weight.mean((1, 2), keepdim=True)).reshape(x0.shape)
+        weight = weight / weight.mean((1, 2), keepdim=True)
+        found: Tensor = (1 - self.share + self.share * weight).reshape(x0.shape)
         return found
 
 
