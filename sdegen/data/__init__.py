@@ -19,6 +19,7 @@ from sdegen.data.folders import ImageFolder
 from sdegen.data.freesolv import Molecules, molecules
 from sdegen.data.glyphs import emoji
 from sdegen.data.hub import HubFolder
+from sdegen.data.lettering import letters
 from sdegen.data.mazes import MazePlans, maze, maze_plans
 from sdegen.data.mixed import Mixed
 from sdegen.data.moving import moving_digits
@@ -58,6 +59,7 @@ __all__ = [
     "from_uint8",
     "gather",
     "hold_out",
+    "letters",
     "markup",
     "markup_tokens",
     "maze",

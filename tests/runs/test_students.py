@@ -104,6 +104,24 @@ def test_a_student_begins_as_its_teacher(flow: Path, tmp_path: Path) -> None:
     close(a, b)
 
 
+def test_a_smaller_student_has_a_network_of_its_own(tmp_path: Path) -> None:
+    """A quarter of its teacher's width, with wavelets; everything else is the teacher's, and any
+    solver samples it. It cannot begin with the teacher's weights."""
+    few = ("data.train.size=8", "data.train.stride=64", "data.test.size=8", "data.test.stride=64")
+    base = trained(tmp_path / "base", "experiment=networks/adm", *few, "net.head_width=8")
+    how = ("experiment=distill/slim", f"teacher.run={base}", "teacher.net.width=8")
+    folder = trained(tmp_path / "slim", *how)
+    mine, theirs = (read_header(each / WEIGHTS)["config"] for each in (folder, base))
+    assert mine["net"] == {**theirs["net"], "width": 8, "wavelets": True}
+    assert mine["sde"] == theirs["sde"] and "sampler" not in mine
+    model = load_run(folder, [], "cpu").model
+    assert any("resample" in name for name, _ in model.named_parameters())
+    x = sg.sample(model, (1, 3, 8, 8), solver=sg.UniPC(), nfe=2)
+    assert bool(x.isfinite().all())
+    with refused("cannot begin with its teacher's weights: teacher.start=false"):
+        trained(tmp_path / "x", *how, "teacher.start=true")
+
+
 def test_rounds_teach_each_other(flow: Path, tmp_path: Path) -> None:
     """4 steps, then 2, each at the other's own levels, in folders of their own."""
     config = composed(
