@@ -1,6 +1,7 @@
 """The blend that chooses by itself beside what is recommended, on problems kept apart.
 
     OMP_NUM_THREADS=1 python benchmarks/choosing.py                        held-out problems
+    OMP_NUM_THREADS=1 python benchmarks/choosing.py --only "STORK-2, focused"   these methods alone
     OMP_NUM_THREADS=1 python benchmarks/choosing.py --development          those it was made on
     OMP_NUM_THREADS=1 python benchmarks/choosing.py --noise                eta = 1, exact laws
     OMP_NUM_THREADS=1 python benchmarks/choosing.py --run outputs/digits   a trained network
@@ -39,7 +40,7 @@ from sdegen.exact.distributions import (
 )
 from sdegen.exact.orders import law
 from sdegen.files import write_json
-from sdegen.solvers import AdaptiveRK, SASolver
+from sdegen.solvers import STORK, AdaptiveRK, SASolver
 
 N = 24
 BUDGETS = (5, 8, 10, 15, 20, 30, 50)
@@ -71,6 +72,8 @@ PEERS: dict[str, Made] = {
     "iPNDM, log_snr": fixed(sg.solvers.IPNDM(), "log_snr"),
     "iPNDM, focused": fixed(sg.solvers.IPNDM(), "focused"),
     "eps of order 3 in lam, log_snr": fixed(sg.Multistep(3, prediction="eps"), "log_snr"),
+    "STORK-2, focused": fixed(STORK(), "focused"),
+    "STORK-2, straight": fixed(STORK(), "straight"),
 }
 METHODS: dict[str, Made] = {
     "recommended": lambda nfe: {},
@@ -160,22 +163,25 @@ def measured(model: Any, x: Tensor, exact: Tensor, make: Made, nfe: int) -> dict
     return {k: float(f"{v:.4g}") if math.isfinite(v) else 1e3 for k, v in kept.items()}
 
 
-def exactly(chosen: dict[str, Problem]) -> dict[str, Any]:
-    """Every method on every problem and SDE, and the means."""
+def exactly(
+    chosen: dict[str, Problem], methods: dict[str, Made], before: dict[str, Any]
+) -> dict[str, Any]:
+    """These methods on every problem and SDE, and the means of all, with the points before."""
     begun = time.perf_counter()
-    rows: dict[str, dict[str, dict[str, float]]] = {name: {} for name in METHODS}
+    rows: dict[str, dict[str, dict[str, float]]] = {name: {} for name in methods}
     for key, sde in SDES.items():
         cases = {}
         for name, problem in chosen.items():
             model, x = exact_model(problem, sde), start(problem, sde)
             truth = AdaptiveRK(clock="lam", rtol=1e-8, atol=1e-8)
             cases[name] = model, x, sg.sample(model, x, solver=truth)
-        for method, make in METHODS.items():
+        for method, make in methods.items():
             for nfe in BUDGETS:
                 for name, (model, x, exact) in cases.items():
                     cell = measured(model, x, exact, make, nfe)
                     rows[method][f"{name}; {key}; {nfe}"] = cell
         print(key, f"{time.perf_counter() - begun:.0f} s", flush=True)
+    rows = {**before, **rows}
     return {"beside recommended": table(rows, [*chosen]), "points": rows}
 
 
@@ -191,11 +197,12 @@ def table(rows: dict[str, Any], names: list[str]) -> dict[str, Any]:
             )
 
         every = {m: [ratio(m, n, lambda k: True) for n in BUDGETS] for m in rows}
-        best = [min(every[m][i] for m in PEERS) for i in range(len(BUDGETS))]
+        peers = [m for m in PEERS if m in rows]
+        best = [min(every[m][i] for m in peers) for i in range(len(BUDGETS))]
         after = []
         for n in BUDGETS:
             keys = [k for k in rows["recommended"] if k.endswith(f"; {n}")]
-            least = {k: min(rows[m][k][what] for m in PEERS) for k in keys}
+            least = {k: min(rows[m][k][what] for m in peers) for k in keys}
             after.append(
                 [
                     round(mean(rows[m][k][what] / least[k] for k in keys), 3)
@@ -267,17 +274,21 @@ def main() -> None:
     parser.add_argument("--development", action="store_true")
     parser.add_argument("--noise", action="store_true")
     parser.add_argument("--run", type=Path)
+    parser.add_argument("--only", nargs="*", choices=list(METHODS), metavar="METHOD")
     asked = parser.parse_args()
+    kept = json.loads(OUT.read_text()) if OUT.is_file() else {}
+    methods = {name: METHODS[name] for name in asked.only or METHODS}
     if asked.run is not None:
         part, found = f"network {asked.run.name}", network(asked.run)
     elif asked.noise:
         part, found = "eta = 1", noisy()
     elif asked.development:
-        part, found = "development", exactly(development())
+        part = "development"
+        found = exactly(development(), methods, kept.get(part, {}).get("points", {}))
     else:
-        part, found = "held out", exactly(held_out())
+        part = "held out"
+        found = exactly(held_out(), methods, kept.get(part, {}).get("points", {}))
     print(json.dumps(found.get("beside recommended", found), indent=1))
-    kept = json.loads(OUT.read_text()) if OUT.is_file() else {}
     write_json(OUT, {**kept, part: found})
 
 

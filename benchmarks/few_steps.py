@@ -2,16 +2,18 @@
 
     python benchmarks/few_steps.py                       writes benchmarks/few_steps.json
     python benchmarks/few_steps.py --part moons          that part alone, the other one kept
+    python benchmarks/few_steps.py --part moons --ways flow MeanFlow       these rows alone
     python benchmarks/few_steps.py --quick --out folder  in seconds
 
 moons:      a straight flow (FlowSDE(T=1.0), an MLP of width 96, 2,000 steps of 256), the same with
-            minibatch optimal transport, reflowed on 20,000 pairs, and flow maps that begin with
-            its weights, by four losses.
+            minibatch optimal transport and with a learned coupling, reflowed on 20,000 pairs, and
+            flow maps that begin with its weights, by four losses.
 gaussians8: on VP with the exact score, so that a teacher has no error of its own: students of 1, 2
             and 4 steps that took 64 of the teacher's in theirs.
 
 Sliced W2 to fresh data, by calls, of as many samples; the same of data to data is the floor. Of
-several seeds of training and sampling: the mean and the standard error.
+flow maps also ``down``, from data noised to a tau, and ``second``, by where a second jump begins.
+Of several seeds of training and sampling: the mean and the standard error.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ from sdegen.distill import (
 from sdegen.exact import exact_model
 from sdegen.exact.distributions import Mixture
 from sdegen.files import read_json, write_json
-from sdegen.losses import MinibatchOT, low_discrepancy, stored
+from sdegen.losses import Encoder, Learned, MinibatchOT, low_discrepancy, stored
 from sdegen.metrics import sliced_wasserstein
 from sdegen.networks import MLP
 from sdegen.solvers import Jump
@@ -71,7 +73,8 @@ def fitted(
     """The model with averaged weights, and seconds: Adam, its rate falling to 0 in the second
     half."""
     model = sg.ScoreModel(net, sde, predicts=predicts, flow_only=flow_only)
-    optimizer = torch.optim.Adam(net.parameters(), lr=lr)
+    learned = [*net.parameters(), *(loss.parameters() if isinstance(loss, Learned) else ())]
+    optimizer = torch.optim.Adam(learned, lr=lr)
     average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.995))
     torch.manual_seed(seed)
     begun = time.perf_counter()
@@ -82,12 +85,18 @@ def fitted(
         value = now(model, data[torch.randint(len(data), (256,))]).mean()
         optimizer.zero_grad()
         value.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
         average.update_parameters(net)
     seconds = time.perf_counter() - begun
     kept = sg.ScoreModel(average.module.eval(), sde, predicts=predicts, flow_only=flow_only)
     return kept, seconds
+
+
+def learned_coupling(beta: float, seed: int) -> Learned:
+    """Lee et al.'s loss (2023), with an encoder of its own."""
+    torch.manual_seed(seed)
+    return Learned(Encoder(2), beta, weighting="straight", draw=low_discrepancy)
 
 
 def distances(
@@ -102,8 +111,14 @@ def distances(
     }
 
 
-def moons(n: int, steps: int, pairs: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Rows of one seed."""
+def moons(
+    n: int, steps: int, pairs: int, ways: Sequence[str] | None, seed: int
+) -> Iterator[dict[str, Any]]:
+    """Rows of one seed, of these ways alone; None: of all."""
+
+    def wanted(way: str) -> bool:
+        return ways is None or way in ways
+
     data, truth = toy("moons", 20_000, seed=0).x, toy("moons", n, seed=100 + seed).x
     yield {"way": "data", "w2": {0: sliced_wasserstein(toy("moons", n, seed=200 + seed).x, truth)}}
 
@@ -120,33 +135,27 @@ def moons(n: int, steps: int, pairs: int, seed: int) -> Iterator[dict[str, Any]]
     net = MLP(2, width=96)
     flow, seconds = fitted(net, FLOW, straight_loss, data, steps, seed=seed)
     yield row("flow", flow, seconds, calls=(1, 2, 4, 8, 100))
-    torch.manual_seed(seed)
-    ot, seconds = fitted(
-        MLP(2, width=96),
-        FLOW,
-        partial(straight_loss, couple=MinibatchOT()),
-        data,
-        steps,
-        seed=seed,
-        flow_only=True,
-    )
-    yield row("minibatch OT", ot, seconds, calls=(1, 2, 4, 8, 100))
-    begun = time.perf_counter()
-    made = pairs_of(
-        flow, pairs, (2,), solver=sg.DDIM(), steps=100, walk="straight", batch_size=4000, seed=seed
-    )
-    begun = time.perf_counter() - begun
-    reflowed, seconds = fitted(
-        copy.deepcopy(flow.net),
-        FLOW,
-        partial(straight_loss, couple=stored),
-        made.pairs,
-        steps,
-        seed=seed,
-        flow_only=True,
-        lr=1e-3,
-    )
-    yield row("reflow", reflowed, seconds + begun, calls=(1, 2, 4, 8, 100))
+    couplings = {
+        "minibatch OT": partial(straight_loss, couple=MinibatchOT()),
+        "learned coupling, beta 2": learned_coupling(2.0, seed),
+        "learned coupling, beta 10": learned_coupling(10.0, seed),
+    }
+    for way, loss in couplings.items():
+        if wanted(way):
+            torch.manual_seed(seed)
+            net = MLP(2, width=96)
+            model, seconds = fitted(net, FLOW, loss, data, steps, seed=seed, flow_only=True)
+            yield row(way, model, seconds, calls=(1, 2, 4, 8, 100))
+    if wanted("reflow"):
+        begun = time.perf_counter()
+        how = {"solver": sg.DDIM(), "steps": 100, "walk": "straight", "batch_size": 4000}
+        made = pairs_of(flow, pairs, (2,), seed=seed, **how)
+        begun = time.perf_counter() - begun
+        loss, net = partial(straight_loss, couple=stored), copy.deepcopy(flow.net)
+        model, seconds = fitted(
+            net, FLOW, loss, made.pairs, steps, seed=seed, flow_only=True, lr=1e-3
+        )
+        yield row("reflow", model, seconds + begun, calls=(1, 2, 4, 8, 100))
     twice = partial(zigzag, grid=straight, by=multistep)
     maps: dict[str, tuple[Any, dict[str, Any]]] = {
         "consistency distillation": (
@@ -161,10 +170,38 @@ def moons(n: int, steps: int, pairs: int, seed: int) -> Iterator[dict[str, Any]]
         "MeanFlow": (MeanFlow(), {}),
     }
     for way, (loss, how) in maps.items():
+        if not wanted(way):
+            continue
         told = MLP(2, width=96, numbers=("jump",))
         told.load_state_dict(flow.net.state_dict(), strict=False)
         model, seconds = fitted(told, FLOW, loss, data, steps, seed=seed)
-        yield row(way, model, seconds, Jump(), **how)
+        found = row(way, model, seconds, Jump(), **how)
+        yield {**found, "down": down(model, n, truth, seed), **second(model, how, truth, seed)}
+
+
+def down(model: Any, n: int, truth: Tensor, seed: int) -> dict[str, float]:
+    """Sliced W2 of one jump to t_min from data noised exactly to a tau: where a map errs."""
+    clean, draws = toy("moons", n, seed=300 + seed).x, torch.Generator().manual_seed(seed)
+    found = {}
+    for tau in (0.3, 0.5, 0.7, 0.9, 1.0):
+        x = FLOW.mix(clean, FLOW(tau), torch.randn(clean.shape, generator=draws))
+        walk = torch.tensor([tau, FLOW.t_min], dtype=torch.float64)
+        found[f"{tau}"] = sliced_wasserstein(sg.solve(model, x, solver=Jump(), walk=walk).x, truth)
+    return found
+
+
+def second(
+    model: Any, how: dict[str, Any], truth: Tensor, seed: int
+) -> dict[str, dict[str, float]]:
+    """Sliced W2 of two jumps to t_min, by where the second begins; of consistency models alone."""
+    if not how:
+        return {}
+    found = {}
+    for tau in (0.1, 0.3, 0.5, 0.7, 0.9):
+        walk = torch.tensor([1.0, FLOW.t_min, tau, FLOW.t_min], dtype=torch.float64)
+        x = sg.sample(model, truth.shape, solver=Jump(), walk=walk, seed=seed)
+        found[f"{tau}"] = sliced_wasserstein(x, truth)
+    return {"second": found}
 
 
 def gaussians8(n: int, steps: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -215,6 +252,9 @@ def summed(rows: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
         for name in ("straightness", "apart", "seconds"):
             if name in each[0]:
                 one[name] = of([row[name] for row in each])
+        for name in ("down", "second"):
+            if name in each[0]:
+                one[name] = {tau: of([row[name][tau] for row in each]) for tau in each[0][name]}
         found.append(one)
     return found
 
@@ -226,6 +266,7 @@ def main() -> None:
     parse.add_argument("--out", type=Path, default=HERE)
     parse.add_argument("--seeds", type=int, default=3)
     parse.add_argument("--part", choices=["gaussians8", "moons"])
+    parse.add_argument("--ways", nargs="*", metavar="WAY", help="of moons: these rows alone")
     args = parse.parse_args()
     torch.set_num_threads(1)
     n, steps, pairs, seeds = (100, 3, 100, 1) if args.quick else (4000, 2000, 20_000, args.seeds)
@@ -238,7 +279,7 @@ def main() -> None:
     }
     parts: dict[str, Callable[[int], Iterator[dict[str, Any]]]] = {
         "gaussians8": partial(gaussians8, n, steps),
-        "moons": partial(moons, n, steps, pairs),
+        "moons": partial(moons, n, steps, pairs, args.ways),
     }
     path = args.out / "few_steps.json"
     kept = read_json(path) if args.part and path.is_file() else {}
@@ -246,9 +287,12 @@ def main() -> None:
     for name, part in parts.items():
         if args.part not in (None, name):
             continue
-        record[name] = summed([list(part(seed)) for seed in range(seeds)])
-        for row in record[name]:
+        made = summed([list(part(seed)) for seed in range(seeds)])
+        for row in made:
             print(name, row, flush=True)
+        before = record.get(name, []) if args.ways else []
+        anew = {row["way"]: row for row in made}
+        record[name] = [anew.pop(row["way"], row) for row in before] + [*anew.values()]
         write_json(path, record)
 
 

@@ -63,6 +63,9 @@ flow, eta = 0, alone.
 `QuasiTaylor(p)` (Tachibana et al. 2021) is not in this table either: derivatives of the flow as if
 all data were one point make it DDIM's Taylor polynomial in the step, off from DDIM by O(h^(p + 1))
 a step, of order 1 for any p, and with nothing gained (tests/solvers/test_quasi_taylor.py).
+
+`STORK(published=True)` is not in this table: with the places that the authors' code gives its
+stages the order is 1, 1.0 to 1.2 at 64 to 128 steps (tests/solvers/test_stabilised.py).
 """
 
 

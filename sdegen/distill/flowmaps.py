@@ -25,7 +25,6 @@ from sdegen.losses.dsm import check_data, regression
 from sdegen.losses.weightings import straight
 from sdegen.model.denoiser import Denoiser
 from sdegen.sde.level import Level, expand
-from sdegen.sde.process import LinearSDE
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.jump import Jump, going
 from sdegen.solvers.solver import Solver
@@ -207,15 +206,15 @@ class MeanFlow:
 
         u(x, t, s) = (eps - x0) - (tau_t - tau_s) du/dtau,   du/dtau along dy/dtau = eps - x0
 
-    with one forward-mode derivative; the right side is a constant to the gradient. On every
-    linear SDE, in its own tau: theirs is FlowSDE's.
+    with one forward-mode derivative, of that part of the batch which goes anywhere; the right side
+    is a constant to the gradient. On every linear SDE, in its own tau: theirs is FlowSDE's.
 
     share: of the batch with s = t, which learn the flow.
     mean, std: tau_t and tau_s are the larger and the smaller of two logistic normals.
     power: the loss of a sample, the sum of squares e, is e / (e + 0.01)^power with a constant
            divisor.
 
-    The network's attention runs in its plain form here, since the fused ones have no forward
+    The network's attention runs in its plain form there, since the fused ones have no forward
     mode. Fast time embeddings make du/dtau large: give the model the label "tau".
     """
 
@@ -245,21 +244,24 @@ class MeanFlow:
         still = torch.rand(b, device=x0.device, generator=generator) < self.share
         tau = drawn.amax(0)
         far = torch.where(still, 0.0, tau - drawn.amin(0))
-        u, du = slope(model, sde, x0, z, tau, far)
-        # Both are of the same x: what is wanted of u is known, and constant.
-        target = (z - x0 - expand(far, x0) * du).detach()
+        level = sde(times_at(sde, tau))
+        u = velocity(model.given(jump=far), sde.mix(x0, level, z), level)
+        target = z - x0
+        if len(moving := (~still).nonzero()[:, 0]):
+            of = [each[moving] for each in (x0, z, tau, far)]
+            du = slope(model.take(moving), *of)
+            target = target.index_add(0, moving, (-expand(of[-1], du) * du).to(target))
         off = (u - target).reshape(b, -1).square().sum(1)
         return off / (off.detach() + 0.01) ** self.power
 
 
-def slope(
-    model: Any, sde: LinearSDE, x0: Tensor, z: Tensor, tau: Tensor, far: Tensor
-) -> tuple[Tensor, Tensor]:
-    """u (b, *) at alpha x0 + sigma z, told to go ``far`` (b,), and du/dtau along the pair's path,
-    where it goes stays."""
+@torch.no_grad()
+def slope(model: Any, x0: Tensor, z: Tensor, tau: Tensor, far: Tensor) -> Tensor:
+    """du/dtau (b, *) along the pair's path at alpha x0 + sigma z, where it goes, tau - far, kept:
+    one forward-mode derivative, of which nothing is kept for a gradient."""
+    sde = straightened(model.sde, "MeanFlow")
     t = times_at(sde, tau)
     at = sde(t)
-    x = sde.mix(x0, at, z)
     rate = (at.d_sigma * at.alpha - at.sigma * at.d_alpha) / (at.alpha + at.sigma) ** 2
     along = expand(at.d_alpha / rate, x0) * x0 + expand(at.d_sigma / rate, x0) * z
 
@@ -267,7 +269,6 @@ def slope(
         return velocity(model.given(jump=far), x, sde(t))
 
     with sdpa_kernel(SDPBackend.MATH):
-        found: tuple[Tensor, Tensor] = torch.func.jvp(  # type: ignore[assignment]
-            u, (x, t, far), (along, 1 / rate, torch.ones_like(far))
-        )
-    return found
+        states = (sde.mix(x0, at, z), t, far)
+        _, du = torch.func.jvp(u, states, (along, 1 / rate, torch.ones_like(far)))
+    return du

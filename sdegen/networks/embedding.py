@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdegen.checks import whole
+
+# Rounded to bfloat16, as networks were trained that were cast to it.
+FAST = torch.logspace(-2, 6, 32, base=2.0, device="cpu").bfloat16().float()
+"""Frequencies of times."""
+SLOW = torch.logspace(-2, math.log2(2 * math.pi), 32, base=2.0, device="cpu")
+"""Frequencies of numbers, one turn per unit at most. MeanFlow's loss has the derivative by how far
+a map goes, of which fast waves make noise: docs/few-steps.md has what they cost."""
 
 
 class TimeEmbedding(nn.Module):
@@ -32,8 +40,7 @@ class TimeEmbedding(nn.Module):
     def __init__(self, width: int, frequencies: Tensor | None = None) -> None:
         super().__init__()
         if frequencies is None:
-            # Rounded to bfloat16, as networks were trained that were cast to it.
-            frequencies = torch.logspace(-2, 6, 32, base=2.0, device="cpu").bfloat16().float()
+            frequencies = FAST
         # Kept beside the buffer, which no file has: of a module that is built without memory, on
         # torch's device "meta", and one that is cast, they are as they were.
         self.exactly = frequencies
@@ -169,12 +176,23 @@ class Told(nn.Module, ABC):
         return spread
 
 
+def as_they_were(module: Conditioning, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Numbers of files from before there were slow waves keep the fast ones, by their names."""
+    for name in module.numbers:
+        old, new = (f"{prefix}told.{how}_{name}." for how in ("of", "slow"))
+        for key in [key for key in state if key.startswith(old)]:
+            state[new + key.removeprefix(old)] = state.pop(key)
+            embedding: Any = module.told[f"slow_{name}"]
+            embedding.exactly = FAST
+            embedding.frequencies = FAST.to(embedding.frequencies.device)
+
+
 class Conditioning(Told):
     """silu(time + class + numbers), each embedded, as one vector (B, width).
 
     Called with time labels t (B,), classes y and the batch's size, and numbers by name; see
-    ``Conditioned`` for what they are. A number is embedded as the time is. What it adds begins at
-    zero, so that the weights of a network without it are a network with it.
+    ``Conditioned`` for what they are. A number is embedded as the time is, by slower waves. What
+    it adds begins at zero, so that the weights of a network without it are a network with it.
 
     Raises ValueError if t or y is not (B,), if y is given and there are no classes, if a label
     is out of range (on the CPU only), or for a number of another name or shape.
@@ -185,12 +203,15 @@ class Conditioning(Told):
         self.time = TimeEmbedding(width)
         self.label = nn.Embedding(classes + 1, width) if classes else None
         # Their own names may be those of a module's methods.
-        self.told = nn.ModuleDict({f"of_{n}": silent(TimeEmbedding(width)) for n in numbers})
+        self.told = nn.ModuleDict(
+            {f"slow_{n}": silent(TimeEmbedding(width, SLOW)) for n in numbers}
+        )
+        self.register_load_state_dict_pre_hook(as_they_were)
 
     def vectors(self, t: Tensor, y: Tensor | None, numbers: Mapping[str, Tensor]) -> Tensor:
         h: Tensor = self.time(t)
         if self.label is not None and y is not None:
             h = h + self.of_class(self.label.weight, y)
         for name, value in numbers.items():
-            h = h + self.told[f"of_{name}"](value)
+            h = h + self.told[f"slow_{name}"](value)
         return F.silu(h)

@@ -24,6 +24,7 @@ from sdegen.solvers.registry import Entry, catalogue, choosers, named, register
 from sdegen.solvers.singlestep import DPMSolver, DPMSolverPPSinglestep, Singlestep
 from sdegen.solvers.solver import Preset, Solver, Status, Step, Tally
 from sdegen.solvers.splitting import Split
+from sdegen.solvers.stabilised import STORK
 from sdegen.solvers.stochastic import (
     DDIM,
     SRA1,
@@ -48,6 +49,7 @@ __all__ = [
     "RK4",
     "RK5",
     "SRA1",
+    "STORK",
     "AdaptiveDPM",
     "AdaptiveMultistep",
     "AdaptiveRK",

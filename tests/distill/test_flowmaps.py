@@ -85,8 +85,13 @@ def test_mean_velocities_obey_their_equation(sde: sg.LinearSDE) -> None:
     level = sde(times_at(sde, tau))
     x = sde.mix(normal(5, 2), level, normal(5, 2, seed=1))
     said = model(x, level)  # told nothing: the flow at x itself
-    u, du = slope(model, sde, said.x0, said.eps, tau, far)
-    close(u, said.eps - said.x0 - far[:, None] * du, rtol=1e-7, atol=1e-8)
+    du = slope(model, said.x0, said.eps, tau, far)
+    close(
+        velocity(model.given(jump=far), x, level),
+        said.eps - said.x0 - far[:, None] * du,
+        rtol=1e-7,
+        atol=1e-8,
+    )
 
 
 @every_sde
@@ -188,6 +193,45 @@ def test_losses_train_networks_and_their_targets_do_not() -> None:
         assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in net.parameters())
 
 
+@pytest.mark.parametrize("b", [1, 9])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_mean_flow_derives_only_what_moves(b: int, share: float) -> None:
+    """Each sample's loss and the gradient are those of the whole batch's derivative, with which
+    this test says the loss; what stays is not differentiated at all."""
+    torch.manual_seed(3)
+    net = MLP(2, width=8, depth=1, classes=3, numbers=("jump",)).double()
+    for weight in net.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    seen: list[int] = []
+    net.register_forward_hook(lambda net, given, out: seen.append(len(out)))
+    sde = sg.VPSDE()
+    model = sg.ScoreModel(net, sde, predicts="v", time="tau")
+    model, x0 = model.given(y=torch.arange(b) % 3), normal(b, 2)
+    loss = MeanFlow(share=share)(model, x0, torch.Generator().manual_seed(1))
+
+    draws = torch.Generator().manual_seed(1)
+    z = torch.randn(b, 2, generator=draws, dtype=torch.float64)
+    two = torch.sigmoid(torch.randn(2, b, generator=draws, dtype=torch.float64) - 0.4)
+    still = torch.rand(b, generator=draws) < share
+    tau, least = two.clamp(*reversed(ends(sde))).sort(0, descending=True).values
+    far = torch.where(still, 0.0, tau - least)
+    moving = int((~still).sum())
+    assert seen == ([b, moving] if moving else [b])
+
+    at = sde(times_at(sde, tau))
+    u = velocity(model.given(jump=far), sde.mix(x0, at, z), at)
+    target = z - x0 - far[:, None] * slope(model, x0, z, tau, far)
+    off = (u - target).square().sum(1)
+    close(loss, off / (off.detach() + 0.01), rtol=1e-12)
+    weights = list(net.parameters())
+    for found, wanted in zip(
+        torch.autograd.grad(loss.sum(), weights),
+        torch.autograd.grad((off / (off.detach() + 0.01)).sum(), weights),
+        strict=True,
+    ):
+        close(found, wanted, rtol=1e-9, atol=1e-12)
+
+
 def test_mean_flow_runs_through_attention() -> None:
     """The fused kernels have no forward mode; the loss takes the plain one."""
     torch.manual_seed(0)
@@ -239,10 +283,10 @@ def test_a_network_is_told_numbers_that_begin_silent() -> None:
     torch.nn.init.normal_(plain.leave.weight)
     told = MLP(2, width=8, depth=1, numbers=("jump", "w"))
     missing, _ = told.load_state_dict(plain.state_dict(), strict=False)
-    assert {name.split(".")[2] for name in missing} == {"of_jump", "of_w"}
+    assert {name.split(".")[2] for name in missing} == {"slow_jump", "slow_w"}
     x, t = torch.randn(3, 2), torch.rand(3)
     close(told(x, t, jump=0.3, w=torch.rand(3)), plain(x, t))
-    torch.nn.init.normal_(told.conditioning.told["of_jump"].out.weight)
+    torch.nn.init.normal_(told.conditioning.told["slow_jump"].out.weight)
     assert bool((told(x, t, jump=0.3) != plain(x, t)).any())
     close(told(x, t, jump=torch.zeros(3)), told(x, t))
     with refused("given far, but the numbers that it knows are jump, w"):

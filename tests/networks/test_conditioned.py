@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sdegen.networks import ADM, EDM2, DiT, Transformer, UNet
+from sdegen.networks import ADM, EDM2, MLP, DiT, Transformer, UNet
 from sdegen.networks.attention import Context
 from sdegen.networks.conditioned import Conditioned
-from tests.cases import awake, normal, refused
+from sdegen.networks.embedding import FAST
+from tests.cases import awake, close, normal, refused
 
 TOLD: dict[str, Any] = {"classes": 2, "numbers": ["w"], "beside": 2}
 WORDS: dict[str, Any] = {"token_width": 6, "words": 4}
@@ -111,8 +113,27 @@ def test_what_is_told_in_another_way_is_refused_in_a_sentence(kind: str) -> None
 def test_files_of_finished_runs_have_the_names_that_they_had(kind: str) -> None:
     words = {} if kind == "edm2" else WORDS
     names = {*NETS[kind](**TOLD, **words).state_dict()}
-    told = {"time.hidden.weight", "label.weight", "told.of_w.hidden.weight"}
+    told = {"time.hidden.weight", "label.weight", "told.slow_w.hidden.weight"}
     if kind == "edm2":
         told = {"waves.phases", "time.weight", "label.weight", "told.of_w.weight", "gains.of_w"}
     assert {f"conditioning.{name}" for name in told} < names
     assert {"tokens.none", "tokens.table.weight", "tokens.places"} < names or kind == "edm2"
+
+
+def test_numbers_of_older_files_keep_their_fast_waves() -> None:
+    """They had another name, and the time's frequencies; what is loaded anew has slow ones."""
+    torch.manual_seed(0)
+    old, new = (MLP(2, width=8, numbers=("w",)) for _ in range(2))
+    embedding: Any = old.conditioning.told["slow_w"]
+    embedding.frequencies = embedding.exactly = FAST
+    for weight in old.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    x, t, w = torch.randn(3, 2), torch.rand(3), torch.rand(3)
+    state = {k.replace("slow_w", "of_w"): v for k, v in old.state_dict().items()}
+    new.load_state_dict(state)
+    close(new(x, t, w=w), old(x, t, w=w))
+    slow = MLP(2, width=8, numbers=("w",))
+    slow.load_state_dict(old.state_dict())
+    assert float((slow(x, t, w=w) - old(x, t, w=w)).detach().abs().max()) > 1e-3
+    turns: Any = slow.conditioning.told["slow_w"].frequencies
+    assert abs(float(turns.max()) - 2 * math.pi) < 1e-5

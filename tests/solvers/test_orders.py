@@ -96,7 +96,9 @@ def test_order_on_the_probability_flow(name: str, on: str) -> None:
     fifth = solver.traits.order == 5
     steps = (256, 512) if late else (32, 64) if fifth else (128, 256) if in_t else (64, 128)
     (slope,) = slopes(flow_errors(solver, sde, steps, eta=0.0))
-    more = 1.2 if wide or solver.traits.order == 5 else TOLERANCE[int(solver.traits.order)]
+    # Of STORK's errors the second-order one is small: see test_stabilised.py for what it is.
+    small = isinstance(solver, sg.solvers.STORK)
+    more = 1.2 if wide or fifth or small else TOLERANCE[int(solver.traits.order)]
     assert -TOLERANCE[int(solver.traits.order)] < slope - solver.traits.order < more, slope
 
 
