@@ -270,5 +270,7 @@ def slope(model: Any, x0: Tensor, z: Tensor, tau: Tensor, far: Tensor) -> Tensor
 
     with sdpa_kernel(SDPBackend.MATH):
         states = (sde.mix(x0, at, z), t, far)
-        _, du = torch.func.jvp(u, states, (along, 1 / rate, torch.ones_like(far)))
-    return du
+        turned: tuple[Tensor, Tensor] = torch.func.jvp(  # type: ignore[assignment]
+            u, states, (along, 1 / rate, torch.ones_like(far))
+        )
+    return turned[1]
