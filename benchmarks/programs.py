@@ -11,7 +11,7 @@ PROGRAMS: list[System] = [
         "LoRA",
         ["Hu et al. (2022)"],
         "W' = W + (alpha / r) B A,  B = 0 at first;  A and B alone are trained",
-        "A model of thin digits learns bold ones by adapters of rank 6 beside its layers, and by "
+        "A model of thin digits learns bold ones by adapters beside its layers, and by "
         "all of its weights. Means over two seeds.",
         ["sdegen/networks/adapters.py", "sdegen/training/frozen.py", "sdegen/runs/adapting.py"],
         "lora",
@@ -43,6 +43,20 @@ PROGRAMS: list[System] = [
         "dreambooth",
         script="dreambooth.py",
         needs=["edm"],
+    ),
+    System(
+        "slim",
+        "training",
+        "Slim diffusion",
+        ["Yang et al. (2023)"],
+        "w(t) mean_f W_f |F (eps - eps_teacher)|_f^2,  W = (1 + V) / 2,  "
+        "V_f ~ 1 / |F x0_teacher|_f;  "
+        "sum_i g_i haar(x)_i",
+        "Students of a quarter of their teacher's width: by the mean square, and by a distance of "
+        "spectra with gated wavelets. Means over two seeds.",
+        ["sdegen/networks/wavelet.py", "sdegen/losses/spectra.py", "sdegen/distill/teaching.py"],
+        "slim",
+        script="slim.py",
     ),
     System(
         "decision-diffuser",

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import sdegen as sg
-from sdegen.data import ArrayData, Mixed, digits
+from sdegen.data import ArrayData, Mixed, digits, letters
 from sdegen.files import write_json
 from sdegen.losses import EDMWeighting, LogNormalTime, low_discrepancy
 from sdegen.metrics import fit_classifier, frechet_distance
@@ -31,22 +31,6 @@ from sdegen.training import Trainer, TrainSettings
 
 NEW, LETTER, SEEN = 10, "W", 5
 STEPS, SAMPLES, SEEDS = 60, 500, 2
-
-
-def letters(n: int, seed: int) -> Tensor:
-    """A letter (n, 1, 8, 8) in [-1, 1], each somewhat turned and moved."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    draws, found = torch.Generator().manual_seed(seed), []
-    for turn, right, down in (torch.rand(n, 3, generator=draws) * 2 - 1).tolist():
-        page = Image.new("L", (64, 64))
-        where = (32 + 4 * right, 32 + 4 * down)
-        font = ImageFont.load_default(52)
-        ImageDraw.Draw(page).text(where, LETTER, 255, font, anchor="mm", stroke_width=2)
-        page = page.rotate(12 * turn, Image.Resampling.BICUBIC)
-        small = torch.tensor(list(page.get_flattened_data())).reshape(1, 8, 8, 8, 8)
-        found.append((small.float().mean((2, 4)) / 127.5 - 1).clamp(-1, 1))
-    return torch.stack(found)
 
 
 def base_of(folder: Path, quick: bool) -> sg.ScoreModel:
@@ -88,17 +72,16 @@ def main(folder: str, quick: bool = False) -> dict[str, float]:
     """Learn the letter twice, of two seeds; figures and a picture into the folder."""
     place, (steps, n) = Path(folder), (3, 100) if quick else (STEPS, SAMPLES)
     place.mkdir(parents=True, exist_ok=True)
-    base, data, many = base_of(place, quick).eval(), digits("all"), letters(180, 1)
+    base, data, many = base_of(place, quick).eval(), digits("all"), letters(180, LETTER, 1).x
     x, y = torch.cat([data.x, many]), torch.cat([data.y, torch.full((len(many),), NEW)])
     judge = fit_classifier(x, y, 20 if quick else 600)
-    old, instances = torch.arange(n) % NEW, letters(SEEN, 0)
+    old, few = torch.arange(n) % NEW, letters(SEEN, LETTER, 0)
     before = drawn(base, old, 1)
     features = judge.features(before)
     figures = {"floor": frechet_distance(judge.features(drawn(base, old, 2)), features)}
-    few = ArrayData(instances, torch.full((SEEN,), NEW), names=[*"0123456789", LETTER])
     made = torch.arange(200) % NEW
-    prior = ArrayData(drawn(base, made, 3), made, names=few.names)
-    rows, seeds = [torch.cat([instances, before[:5]]), before[:10]], 1 if quick else SEEDS
+    prior = ArrayData(drawn(base, made, 3), made, few.levels, few.names)
+    rows, seeds = [torch.cat([few.x, before[:5]]), before[:10]], 1 if quick else SEEDS
     for name, shares in {"alone": (1, 0), "with the prior": (1, 1)}.items():
         found = []
         for seed in range(seeds):

@@ -27,7 +27,7 @@ from sdegen.plots import save_samples
 from sdegen.training import Trainer, TrainSettings
 
 SIGMA = float(digits().x.std())
-RANK, STEPS, SEEDS = 6, 300, 2
+RANK, STEPS, SEEDS = 7, 300, 2
 
 
 def trained(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 import warnings
@@ -13,6 +14,9 @@ from numbers import Integral, Real
 from pathlib import PurePath
 from types import FunctionType
 from typing import Any
+
+import torch
+from torch import Tensor
 
 INSIDE = ("sdegen", "torch", "importlib")
 """Packages in which no user looks for the line that a warning is about."""
@@ -69,6 +73,37 @@ def texts(name: str, value: list[str]) -> list[str]:
     """The value itself, refused unless it is a list of names."""
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise ValueError(f"{name} must be a list of names, {name}=[...], but it is {value!r}.")
+    return value
+
+
+def listed(what: str, value: Any) -> Any:
+    """The value itself, refused unless it is a list of texts: one text is none, which would be
+    taken for its letters."""
+    if isinstance(value, str) or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"{what} are a list of texts, [...], but they are {value!r:.80s}.")
+    return value
+
+
+def uncallable(function: Callable[..., Any], *given: Any) -> str:
+    """Why a function cannot be called with these arguments; nothing where it can."""
+    try:
+        inspect.signature(function).bind(*given)
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # a builtin's, which says nothing of its arguments
+        return ""
+    return ""
+
+
+def tensor(what: str, value: Any) -> Tensor:
+    """The tensor itself, refused unless it is one, and dense."""
+    if not isinstance(value, Tensor):
+        raise ValueError(
+            f"{what} is a torch.Tensor (b, *), but it is of {type(value).__name__}: "
+            "torch.as_tensor makes one."
+        )
+    if value.layout is not torch.strided:
+        raise ValueError(f"{what} is a dense tensor, but it is {value.layout}: give x.to_dense().")
     return value
 
 

@@ -47,14 +47,21 @@ class Team:
         """
         while True:
             alive = [each for each in self.members if each.is_alive()]
-            for each in self.members:
+            for k, each in enumerate(self.members, 1):
                 if each.exitcode:
-                    why = f"it ended with code {each.exitcode}" if self.said.empty() else ""
-                    raise ValueError(why or self.said.get())
+                    raise ValueError(
+                        ended(k, each.exitcode) if self.said.empty() else self.said.get()
+                    )
             look()
             if not alive:
                 return
             alive[0].join(SECONDS)
+
+
+def ended(k: int, code: int) -> str:
+    """A sentence on worker k, which ended without one."""
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    return f"Process {k} beside this one {how} before its part was done."
 
 
 @contextmanager

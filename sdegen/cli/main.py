@@ -168,7 +168,8 @@ def explain(error: BaseException) -> str:
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
         keys = sorted(str(key) for key in cause.parent_node if key != "hydra")
         where = cause.full_key or cause.key
-        return f"there is no setting {where}: it must be one of {', '.join(keys)}."
+        known = f"it must be one of {', '.join(keys)}" if keys else "there are none here"
+        return f"there is no setting {where}: {known}."
     text = str(error)
     unknown = re.search(
         r"Could not find '(\w+)/(\S+)'\s+Available options in \S+:\s+(.*?)\s+Config", text, re.S

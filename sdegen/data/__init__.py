@@ -19,6 +19,7 @@ from sdegen.data.folders import ImageFolder
 from sdegen.data.freesolv import Molecules, molecules
 from sdegen.data.glyphs import emoji
 from sdegen.data.hub import HubFolder
+from sdegen.data.lettering import letters
 from sdegen.data.mazes import MazePlans, maze, maze_plans
 from sdegen.data.mixed import Mixed
 from sdegen.data.moving import moving_digits
@@ -27,12 +28,14 @@ from sdegen.data.recordings import series
 from sdegen.data.sampler import InfiniteBatches, SeededItems
 from sdegen.data.scale import Moments, moments
 from sdegen.data.standard import cifar10, mnist
+from sdegen.data.streams import HubStream
 from sdegen.data.toys import toy
 from sdegen.data.typeset import drawn_markup, markup, markup_tokens, read_markup
 
 __all__ = [
     "ArrayData",
     "HubFolder",
+    "HubStream",
     "ImageFolder",
     "ImageShards",
     "ImageZip",
@@ -56,6 +59,7 @@ __all__ = [
     "from_uint8",
     "gather",
     "hold_out",
+    "letters",
     "markup",
     "markup_tokens",
     "maze",

@@ -51,6 +51,8 @@ def rolls(pitches: Tensor) -> Tensor:
     if pitches.ndim != 3 or pitches.shape[1] != len(VOICES):
         raise ValueError(f"Pitches are (n, 4, k), but these are {tuple(pitches.shape)}.")
     found = []
+    if not bool((pitches == pitches.round()).all()):
+        raise ValueError("Pitches are MIDI's whole numbers, but some of these lie between.")
     for voice, (name, (low, high)) in zip(pitches.unbind(1), VOICES.items(), strict=True):
         if voice.numel() and not low <= int(voice.min()) <= int(voice.max()) < high:
             raise ValueError(f"The {name} has pitches from {low} to {high - 1}, not all of these.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sdegen.checks import whole
+from sdegen.checks import listed, whole
 from sdegen.data.arrays import ArrayData
 from sdegen.data.bundled import digits
 
@@ -32,7 +32,7 @@ def tokens(captions: Sequence[str], words: Sequence[str]) -> Tensor:
     Raises ValueError for a word that is not among ``words``.
     """
     number = {word: k + 1 for k, word in enumerate(words)}
-    found = [words_in(caption) for caption in captions]
+    found = [words_in(caption) for caption in listed("Captions", captions)]
     unknown = next((word for each in found for word in each if word not in number), None)
     if unknown is not None:
         raise ValueError(f"The word {unknown!r} is not among the {len(number)} that are known.")

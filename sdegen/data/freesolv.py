@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sdegen.checks import one_of, whole
 from sdegen.data.cache import cached
@@ -62,9 +63,11 @@ def molecules(split: str = "train", most: int = 12) -> Molecules:
     chosen = small & (low <= tenth) & (tenth < high)
     there = (torch.arange(found["kind"].shape[1]) < found["count"][:, None])[chosen][:, :most]
     place = found["place"][chosen][:, :most] / SCALE
-    kind = torch.nn.functional.one_hot(found["kind"][chosen][:, :most], len(ATOMS)) / 2
+    kind = F.one_hot(found["kind"][chosen][:, :most], len(ATOMS)) / 2
     x = torch.cat([place, kind], 2) * there[..., None]
-    return Molecules(x.movedim(2, 1), there, found["energy"][chosen])
+    more = most - there.shape[1]  # beyond the largest of all
+    x, there = F.pad(x.movedim(2, 1), (0, more)), F.pad(there, (0, more))
+    return Molecules(x, there, found["energy"][chosen])
 
 
 def places_of_all() -> dict[str, Tensor]:

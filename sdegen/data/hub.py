@@ -54,16 +54,22 @@ class HubFolder(ImageFiles):
 
     def opened(self, file: int) -> Any:
         """The bytes of an image, or the path that the table has."""
-        found = self.table[file][self.image] or {}
-        if found.get("bytes") is not None:
-            return io.BytesIO(found["bytes"])
-        if found.get("path") is None:
-            raise ValueError("there is no image in this row")
-        return found["path"]
+        return picture_in(self.table[file][self.image])
 
     def place(self) -> str:
         """In the folder."""
         return f"in {self.path!r}"
+
+
+def picture_in(value: Any) -> Any:
+    """What a value of a column of images has, not decoded: its bytes as a stream, or a path;
+    ValueError for neither."""
+    found = value or {}
+    if found.get("bytes") is not None:
+        return io.BytesIO(found["bytes"])
+    if found.get("path") is None:
+        raise ValueError("there is no image in this row")
+    return found["path"]
 
 
 def loaded(path: str | Path, split: str | None) -> Any:

@@ -19,9 +19,9 @@ class Mixed(Dataset[Any]):
     and samples that a model made itself it is DreamBooth's, with a prior's weight of shares[1] /
     shares[0].  Ruiz et al. (2023), eq. 2.
 
-    ValueError for sets of different shapes, numbers of values or names of classes, one without
-    items that has a share, and for shares that are not whole numbers, one for each set, of which
-    one is above 0.
+    ValueError for sets that do not say what they are, of different shapes, numbers of values or
+    names of classes, some with classes and some without, one without items that has a share, and
+    for shares that are not whole numbers, one for each set, of which one is above 0.
     """
 
     def __init__(self, sets: Sequence[Any], shares: Sequence[int]) -> None:
@@ -32,12 +32,25 @@ class Mixed(Dataset[Any]):
             )
         for share in shares:
             whole("A share", share, 0)
+        for each in sets:
+            for name in ("shape", "classes", "levels"):
+                if not hasattr(each, name):
+                    raise ValueError(
+                        f"A data set that is mixed says its {name}, but {type(each).__name__} "
+                        "does not: make it an ArrayData, or give it one."
+                    )
         shapes = {tuple(each.shape) for each in sets}
         if len(shapes) > 1:
             raise ValueError(f"Data sets of the shapes {sorted(shapes)} cannot be mixed.")
         for each, share in zip(sets, shares, strict=True):
             if share and not len(each):
                 raise ValueError(f"A data set without items has a share of {share}.")
+        known = {bool(each.classes) for each, share in zip(sets, shares, strict=True) if share}
+        if len(known) > 1:
+            raise ValueError(
+                "Data sets with classes and without cannot be mixed: the items of these would be "
+                "of class 0. Give all of them labels, or none."
+            )
         if len(levels := {each.levels for each in sets}) > 1:
             raise ValueError(f"Data sets of {sorted(levels)} values cannot be mixed.")
         names = [tuple(getattr(each, "names", ())) for each in sets]

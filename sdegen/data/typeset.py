@@ -9,7 +9,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from sdegen.checks import whole
+from sdegen.checks import listed, tensor, whole
 from sdegen.data.arrays import ArrayData, from_uint8
 
 GLYPHS = "0123456789abcxyz+"
@@ -46,7 +46,7 @@ def markup_tokens(captions: Sequence[str]) -> Tensor:
     Raises ValueError for a string of other signs, and one that is too long.
     """
     ids = torch.zeros(len(captions), 2 * MOST, dtype=torch.int64)
-    for row, caption in zip(ids, captions, strict=True):
+    for row, caption in zip(ids, listed("Strings of markup", captions), strict=True):
         list(parsed(caption))  # refuses what is none
         row[: len(caption)] = torch.tensor([TOKENS.index(sign) + 1 for sign in caption])
     return ids
@@ -74,22 +74,25 @@ def drawn_markup(captions: Sequence[str]) -> Tensor:
     """Strings as pictures (n, 1, 16, 32) in [-1, 1]; ValueError for what is no markup."""
     names, cells = templates()
     at = torch.full((len(captions), MOST), len(names))
-    for row, caption in zip(at, captions, strict=True):
+    for row, caption in zip(at, listed("Strings of markup", captions), strict=True):
         for k, glyph in enumerate(parsed(caption)):
             row[k] = names.index(glyph)
     return cells[at].movedim(1, 2).flatten(2)[:, None]
 
 
 def read_markup(x: Tensor) -> list[str]:
-    """What pictures (n, 1, 16, 32) say: of each cell the nearest glyph, or that there is none.
+    """What pictures (n, 1, 16, 32) say: of each cell the nearest glyph, or that there is none, as
+    in one that is not finite.
 
     Of ``drawn_markup`` it is the inverse. Raises ValueError for pictures of another shape.
     """
-    if x.shape[1:] != (1, HIGH, MOST * WIDE):
+    if tensor("A picture", x).shape[1:] != (1, HIGH, MOST * WIDE):
         raise ValueError(f"Markup's pictures are (n, 1, 16, 32), but these are {tuple(x.shape)}.")
     names, cells = templates()
     parts = x[:, 0].unflatten(2, (MOST, WIDE)).movedim(2, 1).reshape(-1, HIGH * WIDE)
-    nearest = torch.cdist(parts.cpu().float(), cells.flatten(1)).argmin(1)
+    parts = parts.cpu().float()
+    nearest = torch.cdist(parts, cells.flatten(1)).argmin(1)
+    nearest[~parts.isfinite().all(1)] = len(names)
     signs = ["".join(names[k]) if k < len(names) else "" for k in nearest.tolist()]
     return ["".join(signs[k : k + MOST]) for k in range(0, len(signs), MOST)]
 

@@ -6,12 +6,13 @@ from sdegen.distill.heads import fit_head, with_head
 from sdegen.distill.pairs import Pairs, pairs_of, straightness
 from sdegen.distill.scores import Within, sds_loss
 from sdegen.distill.straight import mean_velocity
-from sdegen.distill.teaching import GuidedOnce, Progressive
+from sdegen.distill.teaching import GuidedOnce, Matching, Progressive
 
 __all__ = [
     "Consistency",
     "Growing",
     "GuidedOnce",
+    "Matching",
     "MeanFlow",
     "Pairs",
     "Progressive",

@@ -1,4 +1,5 @@
-"""Distillation: students that take a teacher's several steps in one, or its two calls in one."""
+"""Distillation: students that take a teacher's several steps in one, or its two calls in one, or
+that are smaller than it."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from sdegen.checks import number, whole
 from sdegen.distill.straight import both, mean_velocity, straightened, velocity
 from sdegen.guidance.free import CFG
-from sdegen.losses.dsm import check_data, regression
+from sdegen.losses.dsm import Distance, check_data, regression
 from sdegen.losses.times import Draw, Times, independent, uniform_time
 from sdegen.losses.weightings import Weighting
 from sdegen.model.denoiser import Denoiser
@@ -55,6 +56,7 @@ class Progressive:
                those of the same grid, ``inner`` to each; of a grid that does not hold its own
                halves equal in lam, or in t where lam is infinite at an end.
     weighting: of the squared error in eps; the paper's default, max(SNR, 1) on x0.
+    distance:  of the error, the mean square where None (``Spectral``).
 
     With the target's mean velocity the student's n DDIM steps end where the teacher's inner * n
     do; it is sampled on this very walk, by ``solver``, and is a model of a flow alone. Its own
@@ -67,6 +69,7 @@ class Progressive:
     inner: int = 2
     grid: Grid = log_snr
     weighting: str | Weighting = "truncated_snr"
+    distance: Distance | None = None
 
     def __post_init__(self) -> None:
         whole("inner", self.inner), whole("steps", self.steps)
@@ -119,7 +122,8 @@ class Progressive:
         teacher = as_given(self.teacher, model, device)
         u = mean_velocity(teacher, x, levels)  # type: ignore[arg-type]
         x0_bar, eps_bar = both(x, levels[0], u)  # type: ignore[arg-type]
-        return regression(model, x, levels[0], x0_bar, eps_bar, self.weighting)  # type: ignore[arg-type]
+        target = x0_bar, eps_bar, self.weighting
+        return regression(model, x, levels[0], *target, distance=self.distance)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +134,7 @@ class GuidedOnce:
     teacher: the model that CFG would guide.  without: as ``CFG`` has it.
     The scale is drawn, w uniform on [low, high], one a sample, and given to the student's network
     as the condition ``name`` (``numbers=[name]``). The paper's weight is this scale minus 1.
+    distance: of the error, the mean square where None (``Spectral``).
 
     ValueError for a teacher of another SDE or in training mode.
     """
@@ -142,6 +147,7 @@ class GuidedOnce:
     weighting: str | Weighting = "truncated_snr"
     times: Times = uniform_time
     draw: Draw = independent
+    distance: Distance | None = None
 
     @property
     def told(self) -> dict[str, float]:
@@ -167,7 +173,49 @@ class GuidedOnce:
             guided = CFG(as_given(self.teacher, model, x0.device), w, self.without)
             target = both(x, level, velocity(guided, x, level))
         told = model.given(**{self.name: w})
-        return ratio.to(x0) * regression(told, x, level, *target, self.weighting)
+        off = regression(told, x, level, *target, self.weighting, distance=self.distance)
+        return ratio.to(x0) * off
+
+
+@dataclass(frozen=True, eq=False)
+class Matching:
+    """A loss of students that say at every level what their teacher says, as one of a smaller
+    network does.  Yang et al. (2023), section 4.2.
+
+        w(t) distance(eps - eps_teacher),    at x_t = alpha x0 + sigma z
+
+    distance: of the error, the mean square where None; with ``Spectral()`` what is faint in the
+    teacher's x0 counts for more.  The minimum is the teacher, whatever the distance.
+
+    ValueError for a teacher of another SDE or in training mode.
+    """
+
+    teacher: Denoiser
+    weighting: str | Weighting = "sigma2"
+    times: Times = uniform_time
+    draw: Draw = independent
+    distance: Distance | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.teacher, Denoiser):
+            raise ValueError(f"A teacher is a model, but it is {self.teacher!r}.")
+
+    def __call__(
+        self, model: Denoiser, x0: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The loss (b,) of data x0 (b, *)."""
+        check_data(x0)
+        refuse_teacher(self.teacher, model)
+        sde = straightened(model.sde, "Matching")
+        t, ratio = self.times(sde, self.draw(len(x0), x0.device, generator))
+        z = torch.randn(x0.shape, device=x0.device, generator=generator, dtype=x0.dtype)
+        level = sde(t)
+        x = sde.mix(x0, level, z)
+        with torch.no_grad():
+            teacher = as_given(self.teacher, model, x0.device)
+            target = both(x, level, velocity(teacher, x, level))
+        off = regression(model, x, level, *target, self.weighting, distance=self.distance)
+        return ratio.to(x0) * off
 
 
 def as_given(teacher: Any, model: Any, device: torch.device) -> Any:

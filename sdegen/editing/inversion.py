@@ -12,7 +12,8 @@ from torch import Tensor
 from sdegen.checks import accepted, number, whole
 from sdegen.editing.pairs import Paired, both
 from sdegen.editing.prompt import told
-from sdegen.guidance.free import CFG, step_at
+from sdegen.guidance.free import CFG
+from sdegen.guidance.scales import step_at
 from sdegen.guidance.wrapped import Wrapped, strength_of
 from sdegen.likelihood.flow import check_ends, flow_plan
 from sdegen.likelihood.ground import check_data, states_at

@@ -86,6 +86,11 @@ class Paired(Wrapped):
         return cost_of(self.model) + cost_of(self.edited)
 
     @property
+    def apart(self) -> frozenset[str]:
+        """Conditions that the edit was told otherwise, or not at all."""
+        return super().apart | (self.conditions.keys() - self.alike)
+
+    @property
     def looks(self) -> bool:
         """Whether maps of attention are looked at."""
         return self.maps is not None or isinstance(self.mask, LocalBlend)
@@ -111,7 +116,7 @@ class Paired(Wrapped):
 
     def given(self, shared: Mapping[str, Any] | None = None, /, **conditions: Any) -> Paired:
         """The pair with other conditions; what the edit was told otherwise stays."""
-        apart = self.conditions.keys() - self.alike
+        apart = self.apart
         told = [{n: c for n, c in m.items() if n not in apart} for m in (shared or {}, conditions)]
         model = self.model.given(shared, **conditions)  # type: ignore[attr-defined]
         return self.changed(model=model, edited=self.edited.given(told[0], **told[1]))  # type: ignore[no-any-return,attr-defined]

@@ -13,7 +13,7 @@ from sdegen.editing.pairs import Paired, both
 from sdegen.likelihood.flow import decode, encode
 from sdegen.likelihood.ground import check_batch
 from sdegen.model.denoiser import Denoiser, refuse_flow_only
-from sdegen.noise.source import Seeded
+from sdegen.noise.source import Noise, Seeded
 from sdegen.sampling.plan import Way
 from sdegen.sampling.renoising import time_of
 from sdegen.sde.level import expand
@@ -58,13 +58,15 @@ def changed_where(
     draws: int = 10,
     threshold: float = 0.5,
     seed: int | Sequence[int] = 0,
+    noise: Noise | None = None,
 ) -> Tensor:
     """Where two models differ about data x (b, *): DiffEdit's mask, true above the threshold.
 
     The mean over ``draws`` noises of |eps_edited - eps|(x_t), and over the channels of states
     (b, channels, *), divided by the largest of the sample.  Couairon et al. (2023), sec. 3.2,
     step 1; their t is half of the way. A sample's mask is its own, (b, 1, *) of images and (b, *)
-    of vectors; where the models agree everywhere it is false. seed: one, or one for each sample.
+    of vectors; where the models agree everywhere it is false. seed: one, or one for each sample;
+    or ``noise``, a source in its place.
 
     ValueError for neither or both of t and rho, a threshold outside [0, 1), two SDEs, and data
     that is not floating.
@@ -77,7 +79,8 @@ def changed_where(
     level = sde(time_of(sde, t, rho))
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold lies in [0, 1), but it is {threshold!r}.")
-    noise, off = Seeded(seed).stream("changed_where"), torch.zeros_like(x)
+    noise = (Seeded(seed) if noise is None else noise).stream("changed_where")
+    off = torch.zeros_like(x)
     with torch.no_grad():
         for _ in range(whole("draws", draws)):
             x_t = sde.mix(x, level, noise(x, level, level))

@@ -24,6 +24,7 @@ from sdegen.exact.distributions import (
 from sdegen.exact.gaussian_series import autoregression, following
 from sdegen.exact.orders import flow_order, law, strong_order, weak_order
 from sdegen.exact.posteriors import posterior
+from sdegen.exact.spectra import power_law, power_spectrum
 
 __all__ = [
     "Affine",
@@ -46,6 +47,8 @@ __all__ = [
     "marginal",
     "path_kl",
     "posterior",
+    "power_law",
+    "power_spectrum",
     "prior_of",
     "reverse_of",
     "strong_order",

@@ -2,7 +2,7 @@
 
 from sdegen.guidance.classifier import Guided
 from sdegen.guidance.clip import CLIP, TextTower, as_token, on_sphere
-from sdegen.guidance.free import CFG, Contrast, Interval, Stepwise, cfgpp
+from sdegen.guidance.free import CFG, Contrast
 from sdegen.guidance.inpaint import Known
 from sdegen.guidance.inverse import (
     Observed,
@@ -17,6 +17,7 @@ from sdegen.guidance.inverse import (
 from sdegen.guidance.judges import Encoder, Judge, Similarity, Style, gram
 from sdegen.guidance.operators import Average, Blur, Fourier, Gray, Mask, Operator, Radon
 from sdegen.guidance.published import PublishedDPS, mcg
+from sdegen.guidance.scales import Interval, Stepwise, cfgpp
 from sdegen.guidance.threshold import Thresholded
 from sdegen.guidance.volumes import TV, Proximal, Refined, Sliced
 from sdegen.guidance.wrapped import Strength, Wrapped

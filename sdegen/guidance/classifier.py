@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -44,7 +45,8 @@ class Guided(Wrapped):
     eta ends in another law (docs/guidance.md).
 
     Under gradients (``graph=True``, likelihoods) the gradient of log_p is kept differentiable.
-    ValueError for a log_p that is not one number for each sample.
+    ValueError for a log_p that does not take what it is given, or is not one number for each
+    sample.
     """
 
     own = ("scale",)
@@ -68,8 +70,8 @@ class Guided(Wrapped):
                 f"The judge knows the noisy states of {judged}, but the model's are those of "
                 f"{model.sde}: train one on them."
             )
+        self.about = check_asked(log_p, given)
         self.log_p, self.scale, self.through = log_p, check_strength(scale, model), through
-        self.about = dict(given or {})
 
     def take(self, index: Tensor) -> Guided:
         """The wrapper of some samples of the batch."""
@@ -140,11 +142,32 @@ class Guided(Wrapped):
         level = at_large(level)
         with torch.inference_mode(False), torch.enable_grad():
             y = leaf(x)
-            p = self.seen(y, level)
+            p = self.seen_at_large(y, level)
             value = per_sample(self.log_p(p.x0, level, **at_large_values(self.about)), x)
             (score,) = torch.autograd.grad(value.sum(), y, create_graph=outer)
         self.count(vjps=1)
         return (p, score) if outer else (replace(p, x=x, F=p.F.detach()), score)
+
+
+def check_asked(log_p: LogP, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """log_p's arguments by name; ValueError for what is no function of (x, level) and these."""
+    if not callable(log_p):
+        raise ValueError(f"log_p is a function (x, level, **given) -> (b,), but it is {log_p!r}.")
+    about = {} if given is None else given
+    if not isinstance(about, Mapping):
+        raise ValueError(
+            f"given is log_p's arguments by name, as {{'y': y}}, but it is {given!r}."
+        )
+    try:
+        signature(getattr(log_p, "forward", log_p)).bind("x", "level", **about)
+    except TypeError as error:
+        said = ", ".join(about) or "nothing"
+        raise ValueError(
+            f"log_p is asked log_p(x, level, **given), and was given {said}, but: {error}."
+        ) from None
+    except ValueError:
+        pass  # a function that does not say what it takes
+    return dict(about)
 
 
 def leaf(x: Tensor) -> Tensor:

@@ -46,8 +46,9 @@ class CLIP(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """exp(logit_scale), 100 at most."""
-        return self.logit_scale.exp().clamp(max=LARGEST)
+        """exp(logit_scale), 100 at most, where its slope is 100 too: it may come back."""
+        cut = self.logit_scale.detach().exp().clamp(max=LARGEST)
+        return cut * (1 + (self.logit_scale - self.logit_scale.detach()))
 
     def forward(self, x: Tensor, level: Level, tokens: Tensor, mask: Tensor) -> Tensor:
         """Logits (b, k) of states x (b, *) at a level and k captions, in float32 at least.

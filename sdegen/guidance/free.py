@@ -1,23 +1,23 @@
-"""Guidance by models alone: two or more of them extrapolated, and where along the walk."""
+"""Guidance by models alone: two or more of them extrapolated."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sdegen.checks import flag, number
 from sdegen.guidance.wrapped import (
     Strength,
     Wrapped,
+    apart_of,
     beyond,
     check_strength,
     extremes,
     jumps,
-    noise_of,
     repeated,
     rows,
     strength,
@@ -63,13 +63,19 @@ class CFG(Wrapped):
         together: bool = False,
     ) -> None:
         super().__init__(model)
-        if not 0 <= rescale <= 1:
+        if not number("rescale", rescale, 0) <= 1:
             raise ValueError(f"rescale lies in [0, 1], but it is {rescale!r}.")
         if rescale:
             with_x0(model, "rescale")
-        self.without, self.rescale, self.together = without, rescale, together
-        if not without:
+        self.without, self.rescale = without, rescale
+        self.together = flag("together", together)
+        if not without or not isinstance(without, Mapping):
             raise ValueError("CFG needs without={...}: what the model is told in place of what.")
+        if halves := sorted(apart_of(model) & without.keys()):
+            raise ValueError(
+                f"The second half of a pair was told another {', '.join(halves)}, which this CFG "
+                "would leave unguided: guide each of them, Paired(CFG(one, ...), CFG(two, ...))."
+            )
         self.scale = check_strength(scale, model)
         nulls = {name: null_of(self.conditions, name, value) for name, value in without.items()}
         shared = {name: nulls.pop(name) for name in getattr(model, "shared", ()) if name in nulls}
@@ -218,6 +224,11 @@ class Contrast(Wrapped):
     own = ("scales",)
 
     def __init__(self, models: Sequence[Denoiser], scales: Sequence[Strength]) -> None:
+        for given in (models, scales):
+            if not isinstance(given, list | tuple):
+                raise ValueError(
+                    f"Contrast takes lists, [weak, strong] and [scale], but one is {given!r}."
+                )
         if len(models) != len(scales) + 1 or not scales:
             raise ValueError(
                 f"Contrast takes a scale for each step from one model to the next, but there are "
@@ -297,93 +308,3 @@ def counted(model: Denoiser, other: Denoiser, x: Tensor, level: Instant) -> Tens
         return F
     seen = LinearPrediction(x, F, level, *other.target(level))  # type: ignore[arg-type]
     return seen.view(*model.target(level))  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A scale where low < rho <= high, and 1 elsewhere.  Kynkaanniemi et al. (2024).
-
-    rho = sigma / alpha is EDM's sigma. Its ends cost a multistep solver its order, unless they are
-    times of the walk.
-    """
-
-    scale: float
-    low: float
-    high: float
-    jumps: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.low < self.high:
-            raise ValueError(
-                f"An interval of rho has 0 <= low < high, but they are {self.low}, {self.high}."
-            )
-
-    @property
-    def extremes(self) -> tuple[float, float]:
-        """The least and the largest value."""
-        return min(1.0, self.scale), max(1.0, self.scale)
-
-    def __call__(self, level: Instant) -> float | Tensor:
-        """At a level."""
-        rho = noise_of(level)
-        inside = (self.low < rho) & (rho <= self.high)
-        if rho.ndim:
-            return torch.where(inside, rho.new_full((), self.scale), rho.new_ones(()))
-        return self.scale if bool(inside) else 1.0
-
-
-@dataclass(frozen=True)
-class Stepwise:
-    """A scale for each step of a walk: scales[k] from times[k] on, down to times[k + 1].
-
-    times (n + 1,), falling, and scales (n,). Before the first and beyond the last it is theirs.
-    """
-
-    times: tuple[float, ...]
-    scales: tuple[float, ...]
-    jumps: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "times", tuple(map(float, self.times)))
-        object.__setattr__(self, "scales", tuple(map(float, self.scales)))
-        falling = all(a > b for a, b in pairwise(self.times))
-        if len(self.times) != len(self.scales) + 1 or not falling:
-            raise ValueError(
-                f"Stepwise takes n + 1 falling times and n scales, not {len(self.times)} times "
-                f"and {len(self.scales)} scales."
-            )
-
-    @property
-    def extremes(self) -> tuple[float, float]:
-        """The least and the largest value."""
-        return min(self.scales), max(self.scales)
-
-    def __call__(self, level: Instant) -> float | Tensor:
-        """At a level; a step's end is the next one's beginning."""
-        k = step_at(self.times, level)
-        if isinstance(k, int):
-            return self.scales[k]
-        return torch.tensor(self.scales, dtype=torch.float64)[k].to(level.t)
-
-
-def step_at(times: Sequence[float], level: Instant) -> int | Tensor:
-    """Which step of falling times (n + 1,) a level is in, 0 to n - 1, of each sample (b,) where it
-    has times of their own; a step's end is the next one's beginning."""
-    inner = torch.tensor(times[1:-1], dtype=torch.float64)
-    t = level.t.detach().cpu()
-    if not t.ndim:
-        return int((t <= inner).sum())
-    return (t[:, None] <= inner).sum(1)
-
-
-def cfgpp(sde: LinearSDE, times: Tensor, lam: float) -> Stepwise:
-    """CFG++ of strength lam in [0, 1] along a walk of times (n + 1,), for DDIM.
-
-    x_s = alpha_s x0(eps_lam) + sigma_s eps_u is DDIM with the scale lam / (1 - e^-h) at a step of
-    h in log(alpha / sigma): it grows with the number of steps and has no limit.  Chung et al.
-    (2024).
-    """
-    if not 0 <= lam <= 1:
-        raise ValueError(f"CFG++ has lam in [0, 1], but it is {lam!r}.")
-    h = sde(times.double()).lam.diff()
-    return Stepwise(tuple(times.tolist()), tuple((lam / -torch.expm1(-h)).tolist()))

@@ -22,8 +22,8 @@ class Known(Wrapped):
     y:    what is known, (b, *), or (1, *) for all samples; any numbers where it is not.
     mask: booleans of a shape that broadcasts to a state's, with the batch's axis, or without.
 
-    ValueError for shapes that do not broadcast, a mask that is not boolean, and an SDE without
-    marginals.
+    ValueError for shapes that do not broadcast, a mask that is not boolean, a y that is not finite
+    where it is known, and an SDE without marginals.
     """
 
     own = ("y", "mask")
@@ -41,6 +41,8 @@ class Known(Wrapped):
             raise ValueError(f"What is known is a floating-point tensor, but y is {y.dtype}.")
         # Without the batch's axis it is for all samples.
         mask = mask.reshape(*[1] * max(0, y.ndim - mask.ndim), *mask.shape)
+        if broadcast(y, mask) and bool((mask & ~y.isfinite()).any()):
+            raise ValueError("What is known is finite, but y has NaN or infinity where mask is.")
         self.y, self.mask = y.to(model.device), mask.to(model.device)
 
     def output(self, x: Tensor, level: Instant) -> Tensor:
@@ -49,3 +51,9 @@ class Known(Wrapped):
         refuse_where_eps_is_lost(self.model, level, "A model of what is known")
         p = self.seen(x, level)
         return p.replaced(torch.where(mask, y, p.x0))
+
+
+def broadcast(y: Tensor, mask: Tensor) -> bool:
+    """Whether the two are of one shape but for axes of length 1."""
+    pairs = zip(y.shape, mask.shape, strict=False)
+    return y.ndim == mask.ndim and all(a == b or 1 in (a, b) for a, b in pairs)

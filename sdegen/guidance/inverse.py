@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -93,7 +94,9 @@ class PriorCovariance:
             )
         var, axes = (part.to(x) for part in self.spectrum)
         a, s = (c.reshape(-1, 1) if isinstance(c, Tensor) and c.ndim else c for c in (a, s))
-        return lambda v: ((v.flatten(1) @ axes * shrunk(var, a, s)) @ axes.T).reshape(v.shape)
+        return lambda v: ((v.reshape(len(v), -1) @ axes * shrunk(var, a, s)) @ axes.T).reshape(
+            v.shape
+        )
 
 
 def symmetric(P: Tensor) -> bool:
@@ -135,6 +138,9 @@ class Observed(Wrapped):
     iterations: of conjugate gradients: as many as A has rank are exact, but for rounding. None:
                 as many as y has values, at most 5, with "moments" within, where each is a product
                 with the Jacobian, and "diagonal"; else twice as many as values, at most 100.
+    most:       x0 is moved by at most so many times what Bayes' rule with S_out itself says along
+                the same direction (``along``): with 1 what is exact stays, and where a trained
+                network's Jacobian is huge nothing explodes. Infinite: as published.
 
     dps, pigdm, mmps, tmpd, ddnm, jfps are choices of these. ValueError for a y of another shape
     than A x0, a std that is not positive, and an SDE without marginals, before the network is
@@ -154,10 +160,16 @@ class Observed(Wrapped):
         within: Spread | PriorCovariance = "moments",
         iterations: int | None = None,
         scale: Strength = 1.0,
+        most: float = math.inf,
     ) -> None:
         super().__init__(model)
         with_x0(model, "Observed")
         refuse_flow_only(model, "Observed")
+        if not callable(A):
+            raise ValueError(
+                "A is an Operator or a function of x0, as lambda x: x @ matrix.T, but it is "
+                f"{A!r:.60}."
+            )
         for name in (out, within):
             if not isinstance(name, PriorCovariance):
                 one_of(name, "spread", dict.fromkeys(get_args(Spread)))
@@ -172,8 +184,11 @@ class Observed(Wrapped):
                 "ddnm(model, y, A), which projects, or a small std."
             )
         check_seen(y)
-        most = usual_iterations(within, y[0].numel()) if iterations is None else iterations
-        self.iterations, self.std = whole("iterations", most), float(std)
+        k = usual_iterations(within, y[0].numel()) if iterations is None else iterations
+        self.iterations, self.std = whole("iterations", k), float(std)
+        if not (most == math.inf or number("most", most, 0) > 0):
+            raise ValueError(f"most is above 0, but it is {most!r}.")
+        self.most = most
         self.y, self.A, self.scale = y.to(model.device), A, check_strength(scale, model)
         self.out, self.within = (
             each.to(model.device) if isinstance(each, PriorCovariance) else each
@@ -214,7 +229,7 @@ class Observed(Wrapped):
         refuse_end(level, "What is observed by a product with the Jacobian", "alpha")
         with torch.inference_mode(False), torch.enable_grad():
             state = leaf(x)
-            p = self.seen(state, level)
+            p = self.seen_at_large(state, level)
             x0 = p.x0
 
             def C(v: Tensor) -> Tensor:
@@ -259,7 +274,10 @@ class Observed(Wrapped):
             w, residual = conjugate_gradients(
                 lambda u: var * u + A(S_in(AT(u))), r, self.iterations
             )
-        return S_out(AT(w)), residual
+        move = S_out(AT(w))
+        if self.most < math.inf:
+            move = expand((self.most * along(A(move), w, r, var)).clamp(0, 1), move) * move
+        return move, residual
 
     def check(self, x: Tensor) -> None:
         """Refuse measurements of another shape than a state's; each shape is looked at once."""
@@ -272,18 +290,43 @@ class Observed(Wrapped):
         self.fine = x.shape
 
 
+def along(Ad: Tensor, w: Tensor, r: Tensor, var: float) -> Tensor:
+    """How far Bayes' rule goes along d = S A^T w, as a part of it, (b,): the t that is best in
+
+        |r - t A d|^2 / var + t^2 <w, A d>,   where <w, A d> = |d|^2 by S^-1,
+
+    1 where (var + A S A^T) w = r, and so where the rule itself was solved; 0 without a d.
+    """
+    axes = tuple(range(1, Ad.ndim))
+    over, under = (Ad * r).sum(axes), (Ad * Ad + var * w * Ad).sum(axes)
+    return torch.where(under > 0, over / torch.where(under > 0, under, 1), 0)
+
+
 def check_seen(y: Tensor) -> None:
-    """ValueError for what is no batch of measurements."""
+    """ValueError for what is no batch of measurements, or not finite."""
     if not isinstance(y, Tensor) or not y.ndim or not len(y) or not y.is_floating_point():
         said = f"{y.dtype} of shape {tuple(y.shape)}" if isinstance(y, Tensor) else repr(y)
         raise ValueError(
             f"y is a floating-point tensor with the batch's axis, (b, *) or (1, *), not {said}."
         )
+    if not bool(y.isfinite().all()):
+        raise ValueError("What was measured is finite, but y has NaN or infinity.")
 
 
 def check_measured(A: Callable[[Tensor], Tensor], y: Tensor, x: Tensor) -> None:
-    """ValueError for measurements of another shape than A makes of states x (b, *)."""
-    seen = A(torch.zeros_like(x))
+    """ValueError for measurements of another shape than A makes of states x (b, *), and an A that
+    no gradient goes through, which nothing would follow from."""
+    if isinstance(A, Operator):
+        seen, fine = A(torch.zeros_like(x)), True
+    else:
+        with torch.inference_mode(False), torch.enable_grad():
+            seen = A(torch.zeros_like(x).requires_grad_())
+        fine = isinstance(seen, Tensor) and seen.is_floating_point() and seen.requires_grad
+    if not fine:
+        raise ValueError(
+            "A is a differentiable function of x0, but no gradient comes through it: is it "
+            "constant, of whole numbers, detached or under no_grad?"
+        )
     if y.shape[1:] != seen.shape[1:] or len(y) not in (1, len(seen)):
         raise ValueError(
             f"A makes {tuple(seen.shape)} of states {tuple(x.shape)}, but y is {tuple(y.shape)}."

@@ -81,10 +81,29 @@ class Judge(nn.Module):
         return self.logits.sde
 
     def forward(self, x: Tensor, level: Level, y: Tensor) -> Tensor:
-        """log p(y | x_t), (b,), in float32 at least."""
+        """log p(y | x_t), (b,), in float32 at least.
+
+        ValueError for labels that are none of its classes.
+        """
         logits = self.logits(x, level)
+        check_labels(y, logits)
         wide = logits.float() if logits.element_size() < 4 else logits
         return wide.log_softmax(1).gather(1, y.to(x.device)[:, None])[:, 0]
+
+
+def check_labels(y: Any, logits: Tensor) -> None:
+    """ValueError for what is no label of each sample; on the host for one that no logit is of."""
+    fine = isinstance(y, Tensor) and y.dtype is torch.int64 and y.shape == logits.shape[:1]
+    if not fine:
+        said = f"{y.dtype} of shape {tuple(y.shape)}" if isinstance(y, Tensor) else repr(y)
+        raise ValueError(
+            f"A judge is asked about labels y, int64 of shape ({len(logits)},), not {said}."
+        )
+    if y.device.type == "cpu" and bool(((y < 0) | (y >= logits.shape[1])).any()):
+        raise ValueError(
+            f"The judge knows {logits.shape[1]} classes, from 0, but a label is "
+            f"{int(y.min()) if int(y.min()) < 0 else int(y.max())}."
+        )
 
 
 @dataclass(frozen=True)

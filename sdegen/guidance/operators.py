@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sdegen.checks import whole
+from sdegen.checks import number, whole
 from sdegen.guidance.wrapped import fits
 
 
@@ -40,9 +40,14 @@ class Operator(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Mask(Operator):
-    """What a mask leaves, zero elsewhere: (1, *) for all samples, (b, *) for each."""
+    """What a mask leaves, zero elsewhere: booleans (1, *) for all samples, (b, *) for each."""
 
     mask: Tensor
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.mask, Tensor) or self.mask.dtype is not torch.bool:
+            said = getattr(self.mask, "dtype", repr(self.mask))
+            raise ValueError(f"A mask is boolean, true where it is seen, but it is {said}.")
 
     def take(self, index: Tensor) -> Mask:
         """Of some samples."""
@@ -72,7 +77,7 @@ class Average(Operator):
 
     def __call__(self, x: Tensor) -> Tensor:
         """(b, *, h, w) to (b, *, h / k, w / k); ValueError where k divides them not."""
-        h, w = x.shape[-2:]
+        h, w = sides(x, "Average")
         if h % self.k or w % self.k:
             raise ValueError(
                 f"Average({self.k}) takes sides that {self.k} divides, not {h} x {w}."
@@ -96,7 +101,7 @@ class Gray(Operator):
 
     def __call__(self, x: Tensor) -> Tensor:
         """(b, c, *) to (b, 1, *)."""
-        if x.shape[1] != self.channels:
+        if x.ndim < 2 or x.shape[1] != self.channels:
             raise ValueError(f"Gray({self.channels}) has other channels than {tuple(x.shape)}.")
         return x.mean(1, keepdim=True)
 
@@ -115,9 +120,16 @@ class Blur(Operator):
 
     kernel: Tensor
 
+    def __post_init__(self) -> None:
+        kernel = self.kernel
+        fine = isinstance(kernel, Tensor) and kernel.ndim == 2 and kernel.is_floating_point()
+        if not fine or not bool(kernel.isfinite().all()):
+            said = tuple(kernel.shape) if isinstance(kernel, Tensor) else repr(kernel)
+            raise ValueError(f"A kernel is of finite numbers (p, q), but it is {said}.")
+
     def spectrum(self, x: Tensor) -> Tensor:
         """The kernel's transform on a state's frequencies."""
-        h, w = x.shape[-2:]
+        h, w = sides(x, "Blur")
         p, q = self.kernel.shape
         if p > h or q > w:
             raise ValueError(f"A kernel of {p} x {q} is larger than states of {h} x {w}.")
@@ -142,6 +154,13 @@ class Blur(Operator):
         return self.by(y, inverted)
 
 
+def sides(x: Tensor, who: str) -> tuple[int, int]:
+    """The last two axes; ValueError where one of them is the batch's."""
+    if x.ndim < 3:
+        raise ValueError(f"{who} is of images (b, *, h, w), but states are {tuple(x.shape)}.")
+    return x.shape[-2], x.shape[-1]
+
+
 def inverted(k: Tensor) -> Tensor:
     """1 / k where k is not 0 but for rounding, else 0."""
     size = k.abs()
@@ -159,7 +178,12 @@ class Fourier(Operator):
     mask: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The frequencies that are seen."""
+        """The frequencies that are seen; ValueError for states of other sides than the mask."""
+        if sides(x, "Fourier") != tuple(self.mask.shape):
+            raise ValueError(
+                f"Fourier's mask is {tuple(self.mask.shape)}, but states are {tuple(x.shape)}: it "
+                "is of their last two axes."
+            )
         wide = x if x.element_size() >= 4 else x.float()
         found = torch.fft.fft2(wide, norm="ortho") * self.mask.to(wide)
         return torch.view_as_real(found).to(x)
@@ -190,10 +214,17 @@ class Radon(Operator):
     angles: Sequence[float]
     iterations: int = 500
 
+    def __post_init__(self) -> None:
+        if isinstance(self.angles, str) or not len(self.angles):
+            raise ValueError(f"Radon takes angles in degrees, one at least, not {self.angles!r}.")
+        for each in self.angles:
+            number("Radon's angle", float(each))
+        whole("Radon's iterations", self.iterations)
+
     def __call__(self, x: Tensor) -> Tensor:
         """Projections."""
-        n = x.shape[-1]
-        if x.shape[-2] != n:
+        m, n = sides(x, "Radon")
+        if m != n:
             raise ValueError(f"Radon takes square images, not {tuple(x.shape[-2:])}.")
         flat = x.reshape(-1, 1, n, n)
         rows = []

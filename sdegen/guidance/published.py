@@ -97,7 +97,7 @@ class PublishedDPS(Wrapped):
         outer = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():
             state, y = leaf(x), self.y.to(x)
-            p = self.seen(state, level)
+            p = self.seen_at_large(state, level)
             x0 = p.x0
             seen, _, AT = linearised(self.A, x0 if outer else x0.detach())
             r = (y.clone() if y.is_inference() else y) - seen

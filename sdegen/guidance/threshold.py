@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from sdegen.checks import number
 from sdegen.guidance.wrapped import Wrapped, refuse_where_eps_is_lost, with_x0
 from sdegen.model.denoiser import Denoiser
 from sdegen.sde.level import Instant
@@ -42,9 +43,9 @@ class Thresholded(Wrapped):
                 "Thresholded needs to know where data lies: give data_range=(low, high), here or "
                 "to the ScoreModel."
             )
-        if not found[0] < found[1]:
+        if isinstance(found, str) or len(found) != 2 or not number("low", found[0]) < found[1]:
             raise ValueError(f"data_range is (low, high), but it is {found!r}.")
-        if quantile is not None and not 0 < quantile <= 1:
+        if quantile is not None and not 0 < number("quantile", quantile) <= 1:
             raise ValueError(f"A quantile lies in (0, 1], but it is {quantile!r}.")
         if not most >= 1:
             raise ValueError(f"most is 1 or more, but it is {most!r}.")

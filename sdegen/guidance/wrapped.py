@@ -79,6 +79,12 @@ class Wrapped(Around, ABC):
         return known
 
     @property
+    def apart(self) -> frozenset[str]:
+        """Names of the conditions that ``given`` does not tell all of the models inside, as they
+        are halves of a pair and were told otherwise."""
+        return frozenset().union(*(apart_of(getattr(self, name)) for name in self.models))
+
+    @property
     def cost(self) -> int:
         """Network evaluations on a sample of one call, at most: what budgets are divided by."""
         return cost_of(self.model)
@@ -122,6 +128,16 @@ class Wrapped(Around, ABC):
         assert isinstance(p, LinearPrediction)  # ``with_x0`` has looked
         return p
 
+    def seen_at_large(self, x: Tensor, level: Instant) -> LinearPrediction:
+        """The same, to be differentiated, where what the model was told is from inference mode
+        too: no graph takes such tensors, and copies of them are told."""
+        model = self.model
+        if hasattr(model, "with_values"):
+            model = model.with_values(lambda c: c.clone() if c.is_inference() else c)
+        p = model(x, level)
+        assert isinstance(p, LinearPrediction)
+        return p
+
 
 def rows(value: Any, index: Tensor) -> Any:
     """A wrapper's own value for some samples; one of a single row is for all of them."""
@@ -146,8 +162,14 @@ def check_strength(s: Any, model: Denoiser) -> Strength:
 
 def strength(s: Strength, x: Tensor, level: Instant) -> float | Tensor:
     """Its value at states x (b, *) and a level: a number, by which a branch can be left out, or a
-    tensor; ValueError for one that is not of the batch's length."""
+    tensor; ValueError for one that is not of the batch's length, and a function's that is none."""
     value = s(level) if callable(s) else s
+    fine = isinstance(value, Tensor) or (isinstance(value, int | float) and math.isfinite(value))
+    if not fine:
+        raise ValueError(
+            "A scale's function gives a number or numbers (b,) at every level, but at t = "
+            f"{level.t.max().item():g} it gave {value!r}."
+        )
     if isinstance(value, Tensor) and value.ndim and value.shape not in (x.shape[:1], (1,)):
         raise ValueError(
             f"A scale has {tuple(value.shape)} numbers, but the batch has {len(x)} samples."
@@ -158,6 +180,11 @@ def strength(s: Strength, x: Tensor, level: Instant) -> float | Tensor:
 def strength_of(model: Denoiser) -> float:
     """How strongly a model is guided, as CFG's scale says it: 1 where it is not."""
     return float(getattr(model, "strength", 1.0))
+
+
+def apart_of(model: Denoiser) -> frozenset[str]:
+    """Names of the conditions that a model's ``given`` tells a part of it alone."""
+    return frozenset(getattr(model, "apart", ()))
 
 
 def jumps(what: Denoiser | Strength) -> bool:
@@ -271,9 +298,13 @@ def repeated(level: Instant, k: int) -> Instant:
 def noise_of(level: Instant) -> Tensor:
     """rho = sigma / alpha, by which intervals are said.
 
-    ValueError for levels that differ between coordinates.
+    ValueError for levels that differ between coordinates, and those of an SDE without marginals.
     """
-    assert isinstance(level, Level)
+    if not isinstance(level, Level):
+        raise ValueError(
+            "An interval is of sigma / alpha, which this SDE does not know: give a function of "
+            "level.t."
+        )
     if level.rho.ndim > level.t.ndim:
         raise ValueError(
             "An interval of sigma / alpha is of one level, but these differ between coordinates: "

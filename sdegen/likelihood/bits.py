@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdegen.checks import one_of, warn, whole
+from sdegen.checks import one_of, tensor, warn, whole
 from sdegen.likelihood.density import density
 from sdegen.likelihood.ground import check_range, failed_samples, source_of, warn_of_failures
 from sdegen.model.denoiser import Denoiser
@@ -158,7 +158,7 @@ def scale_and_shift(levels: int, centred: bool) -> tuple[float, float]:
 
 def check_images(x: Tensor, levels: int) -> None:
     """Refuse what is not whole numbers from 0 to levels - 1."""
-    if x.dtype != torch.uint8 or x.ndim < 2 or x.numel() == 0:
+    if tensor("Images", x).dtype != torch.uint8 or x.ndim < 2 or x.numel() == 0:
         raise ValueError(
             f"Images of whole numbers are torch.uint8 (b, *) with b >= 1, but these are {x.dtype} "
             f"of shape {tuple(x.shape)}: to_uint8 maps [-1, 1] to bytes; of data that is not "

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdegen.checks import warn
+from sdegen.checks import tensor, warn
 from sdegen.model.denoiser import Denoiser
 from sdegen.noise.source import Noise, Seeded
 from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand, float64_time
@@ -40,12 +40,7 @@ def level_at_T(sde: LinearSDE) -> Level:
 
 def check_batch(what: str, x: Any) -> Tensor:
     """x itself; ValueError unless it is a batch of floating-point numbers."""
-    if not isinstance(x, Tensor):
-        raise ValueError(
-            f"{what} is a torch.Tensor (b, *), but it is of {type(x).__name__}: "
-            "torch.as_tensor makes one."
-        )
-    if x.ndim < 1 or x.numel() == 0:
+    if tensor(what, x).ndim < 1 or x.numel() == 0:
         raise ValueError(
             f"{what} is a batch (b, *) with b >= 1, but its shape is {tuple(x.shape)}."
         )
@@ -54,7 +49,8 @@ def check_batch(what: str, x: Any) -> Tensor:
             f"{what} is of floating-point numbers, but it is {x.dtype}; integer images: use "
             "bits_per_dim, or elbo with levels."
         )
-    return x
+    result: Tensor = x
+    return result
 
 
 def check_data(model: Denoiser, x: Any) -> Tensor:

@@ -22,6 +22,7 @@ from sdegen.losses.hybrid import hybrid_loss, variance_loss
 from sdegen.losses.judges import contrastive, matched, noisy_ce
 from sdegen.losses.learned import Encoder, Learned
 from sdegen.losses.restoration import paired
+from sdegen.losses.spectra import Spectral
 from sdegen.losses.times import (
     LogNormalTime,
     LossHistory,
@@ -51,6 +52,7 @@ __all__ = [
     "LossHistory",
     "MinSNR",
     "MinibatchOT",
+    "Spectral",
     "Superresolve",
     "Uncertainty",
     "Uncrop",

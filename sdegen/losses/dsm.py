@@ -7,11 +7,12 @@ in eps, and the distribution that t is drawn from. Every classical objective is 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from sdegen.checks import one_of
+from sdegen.checks import one_of, tensor
 from sdegen.guidance.wrapped import fits
 from sdegen.losses.couplings import Coupling, independent_noise, refuse_coupling
 from sdegen.losses.times import Draw, Times, independent, uniform_time
@@ -19,6 +20,10 @@ from sdegen.losses.weightings import WEIGHTINGS, Weighting
 from sdegen.model.denoiser import Denoiser
 from sdegen.sde.level import TINY, Level, expand, spread
 from sdegen.sde.process import SDE, LinearSDE, check_given, diffusion_of
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""Of differences (b, *) from what is wanted, and of the data wanted (b, *): one a sample (b,). A
+square of what it is given: of a multiple by k it is k^2 as large."""
 
 # ------------------------------------------------------------------------------- the loss
 
@@ -86,11 +91,13 @@ def regression(
     weighting: str | Weighting,
     where: Tensor | None = None,
     F: Tensor | None = None,
+    distance: Distance | None = None,
 ) -> Tensor:
     """w(t) mean_i (eps_model(x, t) - eps)_i^2, (b,), for x = alpha x0 + sigma eps (b, *).
 
     The error is taken in the network's own target, a x0 + b eps, and then weighted.  F: the
-    network's output there, where it has been asked already.
+    network's output there, where it has been asked already.  distance: of the error and x0, the
+    mean square where None; at one x the errors in x0, eps and F are multiples of each other.
     """
     weigh = weighting if callable(weighting) else one_of(weighting, "weighting", WEIGHTINGS)
     # At an end a weight and a target are 0 and infinite: the level just inside has both.
@@ -102,6 +109,8 @@ def regression(
     # d eps / d F at fixed x, see model/prediction.py.
     slope = size * inside.alpha / (inside.alpha * b - inside.sigma * a)
     weight = spread(weigh(inside), slope.ndim) * slope**2
+    if distance is not None:
+        return weight.to(x0) * distance(off, x0)
     if weight.ndim > 1:  # of each coordinate, which the mean must not come before
         return mean_where(expand(weight, x0) * off.square(), where)
     return weight.to(x0) * mean_where(off.square(), where)
@@ -146,12 +155,7 @@ def general_error(model: Denoiser, x0: Tensor, t: Tensor, z: Tensor) -> Tensor:
 
 def check_data(x0: Tensor) -> None:
     """Refuse what is not a batch of finite floating-point data."""
-    if not isinstance(x0, Tensor):
-        raise ValueError(
-            f"Data is a torch.Tensor (b, *), but it is of {type(x0).__name__}: torch.as_tensor "
-            "makes one."
-        )
-    if not x0.is_floating_point():
+    if not tensor("Data", x0).is_floating_point():
         raise ValueError(
             f"Data must be floating point, but it is {x0.dtype}: scale integer images to [-1, 1] "
             "first, as sdegen.data.from_uint8 does."

@@ -19,6 +19,7 @@ from sdegen.metrics.motion import acceleration, centroids
 from sdegen.metrics.neighbours import Coverage, coverage
 from sdegen.metrics.restored import Restored, psnr, ssim
 from sdegen.metrics.sliced import sliced_wasserstein
+from sdegen.metrics.spectrum import radial_spectrum
 
 __all__ = [
     "CLIPScore",
@@ -49,6 +50,7 @@ __all__ = [
     "kernel_distance",
     "mmd",
     "psnr",
+    "radial_spectrum",
     "sliced_wasserstein",
     "ssim",
     "words_right",

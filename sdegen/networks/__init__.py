@@ -17,7 +17,7 @@ from sdegen.networks.dit import DiT
 from sdegen.networks.edm2 import EDM2
 from sdegen.networks.embedding import Conditioning, TimeEmbedding
 from sdegen.networks.joined import Joined
-from sdegen.networks.mlp import MLP
+from sdegen.networks.mlp import MLP, Flattened
 from sdegen.networks.resampling import FIRDown, FIRUp, Nearest, Pool, Rescaled
 from sdegen.networks.transformer import Transformer
 from sdegen.networks.trunk import Trunk
@@ -39,6 +39,7 @@ __all__ = [
     "Edit",
     "FIRDown",
     "FIRUp",
+    "Flattened",
     "Joined",
     "KLAutoencoder",
     "Nearest",

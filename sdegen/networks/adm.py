@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sdegen.checks import flag
 from sdegen.networks.attention import (
     Context,
     PixelAttention,
@@ -24,6 +25,7 @@ from sdegen.networks.layers import (
 )
 from sdegen.networks.resampling import Nearest, Pool
 from sdegen.networks.unet import Residual, Stage, plus
+from sdegen.networks.wavelet import Gated
 
 
 def refuse_learned(name: str, part: object) -> None:
@@ -52,10 +54,12 @@ class ADM(Conditioned):
               ``Nearest()`` where None; ``FIRDown()`` and ``FIRUp()`` are NCSN++'s.
     join:     a module that puts skip x and change h together, x + h where None; ``Rescaled()`` is
               NCSN++'s.
+    wavelets: levels change by Haar's bands instead, each times a gate that is learned (``Gated``).
 
     How it is called, and what it can be told, is ``Conditioned``'s.
     Raises ValueError for settings that make no network, as a head_width that does not divide a
-    level that attends and a down, up or join with parameters, and as ``Conditioned`` does.
+    level that attends, a down, up or join with parameters, and a down or up beside wavelets, and
+    as ``Conditioned`` does.
     """
 
     remedy = "fewer mults"
@@ -74,6 +78,7 @@ class ADM(Conditioned):
         down: nn.Module | None = None,
         up: nn.Module | None = None,
         join: nn.Module | None = None,
+        wavelets: bool = False,
         beside: int = 0,
         numbers: Sequence[str] = (),
         out: int | None = None,
@@ -89,10 +94,16 @@ class ADM(Conditioned):
         )
         for name, part in {"down": down, "up": up, "join": join}.items():
             refuse_learned(name, part)
+        if flag("wavelets", wavelets) and not (down is None and up is None):
+            raise ValueError("wavelets change the levels by themselves: leave out down and up.")
         down, up = Pool() if down is None else down, Nearest() if up is None else up
 
         def residual(enter: int, leave: int, resample: nn.Module | None = None) -> Residual:
             return Residual(enter, leave, wide, dropout, dims, resample, join)
+
+        def between(here: int, usual: nn.Module) -> Stage:
+            gated = Gated(here, wide, dims, usual is up) if wavelets else usual
+            return Stage(residual(here, here, gated), None)
 
         def stage(enter: int, leave: int, attend: bool) -> Stage:
             if not attend:
@@ -111,7 +122,7 @@ class ADM(Conditioned):
         skips = [here]
         for i, mult in enumerate(mults):
             if i:
-                self.down.append(Stage(residual(here, here, down), None))
+                self.down.append(between(here, down))
                 skips.append(here)
             for _ in range(blocks):
                 self.down.append(stage(here, width * mult, i in attention))
@@ -124,9 +135,7 @@ class ADM(Conditioned):
                 level.append(stage(here + skips.pop(), width * mult, i in attention))
                 here = width * mult
             self.up.append(level)
-        self.grow = nn.ModuleList(
-            Stage(residual(width * mult, width * mult, up), None) for mult in reversed(mults[1:])
-        )
+        self.grow = nn.ModuleList(between(width * mult, up) for mult in reversed(mults[1:]))
         self.norm = group_norm(here)
         self.leave = zeroed(CONV[dims](here, out or channels, 3, padding=1))
         name_layers(self)

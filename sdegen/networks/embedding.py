@@ -64,11 +64,25 @@ class TimeEmbedding(nn.Module):
         return h
 
 
-def silent(embedding: TimeEmbedding) -> TimeEmbedding:
-    """The same embedding, zero at first."""
-    nn.init.zeros_(embedding.out.weight)
-    nn.init.zeros_(embedding.out.bias)
-    return embedding
+class NumberEmbedding(TimeEmbedding):
+    """Numbers (B,) as vectors (B, width), as times are but by ``SLOW`` waves, and zero at first.
+
+    Weights keep the frequencies with them. Those of before there were slow waves have none beside
+    them, and mean a time's.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, SLOW.clone())  # its own: what is loaded is written into it
+        here = self.exactly.to(torch.get_default_device(), copy=True)
+        self.register_buffer("frequencies", here)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *how: Any) -> None:
+        name = prefix + "frequencies"
+        if prefix + "hidden.weight" in state:
+            self.exactly = state.setdefault(name, FAST).float().cpu().clone()
+        super()._load_from_state_dict(state, prefix, *how)  # type: ignore[no-untyped-call]
 
 
 def exact(t: Tensor) -> torch.dtype:
@@ -176,17 +190,6 @@ class Told(nn.Module, ABC):
         return spread
 
 
-def as_they_were(module: Conditioning, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Numbers of files from before there were slow waves keep the fast ones, by their names."""
-    for name in module.numbers:
-        old, new = (f"{prefix}told.{how}_{name}." for how in ("of", "slow"))
-        for key in [key for key in state if key.startswith(old)]:
-            state[new + key.removeprefix(old)] = state.pop(key)
-            embedding: Any = module.told[f"slow_{name}"]
-            embedding.exactly = FAST
-            embedding.frequencies = FAST.to(embedding.frequencies.device)
-
-
 class Conditioning(Told):
     """silu(time + class + numbers), each embedded, as one vector (B, width).
 
@@ -203,15 +206,12 @@ class Conditioning(Told):
         self.time = TimeEmbedding(width)
         self.label = nn.Embedding(classes + 1, width) if classes else None
         # Their own names may be those of a module's methods.
-        self.told = nn.ModuleDict(
-            {f"slow_{n}": silent(TimeEmbedding(width, SLOW)) for n in numbers}
-        )
-        self.register_load_state_dict_pre_hook(as_they_were)  # type: ignore[no-untyped-call]
+        self.told = nn.ModuleDict({f"of_{n}": NumberEmbedding(width) for n in numbers})
 
     def vectors(self, t: Tensor, y: Tensor | None, numbers: Mapping[str, Tensor]) -> Tensor:
         h: Tensor = self.time(t)
         if self.label is not None and y is not None:
             h = h + self.of_class(self.label.weight, y)
         for name, value in numbers.items():
-            h = h + self.told[f"slow_{name}"](value)
+            h = h + self.told[f"of_{name}"](value)
         return F.silu(h)

@@ -1,4 +1,4 @@
-"""A residual MLP, for states that are vectors."""
+"""A residual MLP, for states that are vectors, and for others that are taken as such."""
 
 from __future__ import annotations
 
@@ -67,3 +67,19 @@ class MLP(nn.Module):
             h = block(h, c)
         h = self.leave(self.norm(h))
         return h
+
+
+class Flattened(nn.Module):
+    """A network of vectors (B, n) as one of states (B, *) of n values: each is known by its place.
+
+    ``net(x, t)`` -> what the network of vectors makes of it. For judges of small images, whose
+    mean over places would not know where anything is.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        out: Tensor = self.net(x.flatten(1), t)
+        return out

@@ -24,6 +24,7 @@ from sdegen.networks.layers import (
     zeroed,
 )
 from sdegen.networks.temporal import Framewise
+from sdegen.networks.wavelet import Gated
 
 
 class Residual(nn.Module):
@@ -31,9 +32,9 @@ class Residual(nn.Module):
     normalisation.
 
     (B, enter, *space), (B, width) -> (B, leave, *space), or what ``resample``, a module without
-    parameters, makes of that space: of the state inside, before the first convolution, and of the
-    skip. ``join`` puts skip and change together, x + h where it is None. Adaptive group
-    normalisation and resampling as in Dhariwal and Nichol (2021), sections 3 and 3.1.
+    parameters or ``Gated``, makes of that space: of the state inside, before the first
+    convolution, and of the skip. ``join`` puts skip and change together, x + h where it is None.
+    Adaptive group normalisation and resampling as in Dhariwal and Nichol (2021), sections 3, 3.1.
     """
 
     def __init__(
@@ -62,7 +63,8 @@ class Residual(nn.Module):
         scale, shift = per_channel.unflatten(1, (-1, *[1] * (x.ndim - 2))).chunk(2, dim=1)
         h: Tensor = F.silu(self.norm1(x))
         if self.resample is not None:
-            h, x = self.resample(h), self.resample(x)
+            told = (c,) if isinstance(self.resample, Gated) else ()
+            h, x = self.resample(h, *told), self.resample(x, *told)
         h = self.conv1(h)
         h = self.norm2(h) * (1 + scale) + shift
         h = self.conv2(self.dropout(F.silu(h)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +51,12 @@ class Brownian(Noise):
     def __init__(
         self, seed: int | Sequence[int], T: float, first: int | Sequence[int] = 0
     ) -> None:
-        if not 0 < T < math.inf:
+        given: Any = T
+        if (
+            not isinstance(given, Real)
+            or isinstance(given, bool)
+            or not 0 < float(given) < math.inf
+        ):
             raise ValueError(f"A Brownian path runs on [0, T] with T > 0, but T = {T!r}.")
         self.T, self._seeds = float(T), Seeded(seed, first)
         self._index: Tensor | None = None

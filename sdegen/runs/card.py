@@ -19,12 +19,15 @@ from sdegen.files import read_json, read_tensors, write_json, write_tensors, wri
 from sdegen.runs.build import ALLOWED, targets
 from sdegen.runs.folder import WEIGHTS, Run, content_of, load_run
 
+DIGITS = (
+    "scikit-learn's copy of UCI's Optical Recognition of Handwritten Digits, which names the "
+    "source and no licence"
+)
 OPENMOJI = "CC BY-SA 4.0 (OpenMoji), or what the font has that was drawn with"
 BUNDLED = {
-    "digits": "scikit-learn's copy of UCI's Optical Recognition of Handwritten Digits, "
-    "which names the source and no licence",
-    "captioned_digits": "scikit-learn's copy of UCI's Optical Recognition of Handwritten Digits, "
-    "which names the source and no licence",
+    "digits": DIGITS,
+    "bold_digits": DIGITS,
+    "captioned_digits": DIGITS,
     "photo_patches": "CC BY 2.0: china.jpg and flower.jpg of scikit-learn, by danielbuechele and "
     "vultilion",
     "emoji": OPENMOJI,
@@ -81,7 +84,8 @@ def make_card(settings: CardSettings) -> Path:
     """Write the folder, whole or not at all; where it lies.
 
     Its weights are those of the finished run, and load, sample and teach as it does; what the card
-    says is in their header too, under "card".
+    says is in their header too, under "card". Of an adapter they are what was learned alone: its
+    base is named by its folder's name and the hash of its weights, and looked for next to it.
 
     Raises ValueError where the run is not finished or damaged, where nothing is known of its
     data's licence, and where the folder holds something already.
@@ -94,6 +98,8 @@ def make_card(settings: CardSettings) -> Path:
         )
     facts = facts_of(run, settings)
     tensors, header = read_tensors(folder / WEIGHTS)
+    if base := facts["base"]:
+        header["config"] = {**header["config"], "base": base}
     out.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=out.resolve().parent, prefix=".part-"))
     try:
@@ -121,11 +127,6 @@ def kind_of(run: Run) -> str:
             f"{run.folder} lives in the latents of {run.config['coder']['run']}, without which "
             "its samples are no data: pass both folders on as they are."
         )
-    if run.config.get("adapter"):
-        raise ValueError(
-            f"{run.folder} has what was learned over {run.config['base']['run']} alone: pass both "
-            "folders on as they are."
-        )
     kinds = {
         "restored": run.config.get("task"),
         "told": run.text,
@@ -145,7 +146,10 @@ def facts_of(run: Run, settings: CardSettings) -> dict[str, Any]:
             f"The licence of the data ({kind}) is not known: say it by data_license=..., as "
             "data_license=cc-by-4.0 or data_license='none: my own pictures'."
         )
-    table = run.folder / "table.json"
+    table, weights, base = run.folder / "table.json", run.model.parameters(), None
+    if config.get("adapter"):
+        known = config["base"]
+        base = {"run": Path(known["run"]).name, "content": known["content"]}
     strangers = {t.split(".")[0] for t in targets(config)} - {
         each.split(".")[0] for each in ALLOWED
     }
@@ -153,7 +157,8 @@ def facts_of(run: Run, settings: CardSettings) -> dict[str, Any]:
         "license": settings.license,
         "about": settings.about,
         "weights": content_of(run.folder),
-        "parameters": sum(each.numel() for each in run.model.parameters()),
+        "parameters": sum(each.numel() for each in weights if each.requires_grad or not base),
+        "base": base,
         "shape": run.shape,
         "step": run.step,
         "data": {"kind": kind, "settings": train, "counts": run.counts, "names": list(run.names),
@@ -193,6 +198,11 @@ def lines(name: str, facts: dict[str, Any], pictures: Sequence[str]) -> Iterator
         f"{facts['step']} steps: {facts['parameters']:,} weights, known by the hash "
         f"`{facts['weights']}`."
     )
+    if base := facts.get("base"):
+        yield (
+            f"They were learned over a base that is not here: the run `{base['run']}`, whose "
+            f"weights have the hash `{base['content']}`."
+        )
     for best in sorted(facts["figures"], key=distance):
         if (picture := f"samples-{best['solver']}.png") in pictures:
             yield from ("", f"![Samples of {best['solver']}]({picture})")
@@ -211,6 +221,9 @@ def lines(name: str, facts: dict[str, Any], pictures: Sequence[str]) -> Iterator
 
 def use(facts: dict[str, Any]) -> Iterator[str]:
     """How it is sampled: by the command, and what needs nothing else by Python too."""
+    if base := facts.get("base"):
+        yield f"With its base's folder next to this one, as `path/to/this/../{base['run']}`:"
+        yield ""
     yield f"`sdegen-sample run=path/to/this/folder {COMMANDS[facts['kind']]}`"
     if facts["packages"]:
         yield f"with `packages={facts['packages']}`, which its configuration names."

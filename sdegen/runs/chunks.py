@@ -183,7 +183,10 @@ def gathered(
         for first, m in share.mine:
             shelf.put(first, make(first, m))
             look()
-        share.wait(look)
+        try:
+            share.wait(look)
+        except ValueError as error:
+            raise ValueError(f"{error} {left(shelf, todo)}") from error
     there = shelf.parts(before)
     chain, count = list[Part](), 0
     for first, part in sorted(there.items()):
@@ -202,6 +205,15 @@ def gathered(
         shutil.rmtree(parts, ignore_errors=True)
     tensors, about = read_tensors(path)
     return Chunk({k: v[:n] for k, v in tensors.items()}, about["seconds"] * n / count)
+
+
+def left(shelf: Shelf, todo: list[Job]) -> str:
+    """A sentence: what jobs have left on the shelf, and how to go on."""
+    done, total = shelf.done(todo), sum(m for _, m in todo)
+    return (
+        f"{done} of {total} samples are in {shelf.folder / PARTS}, and the same command makes the "
+        f"other {total - done}."
+    )
 
 
 def refuse_mixture(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

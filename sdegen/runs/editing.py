@@ -103,7 +103,7 @@ class DiffEdit:
 
     to:     the other caption.  start: the time to which images are encoded, None for T.
     rho:    sigma / alpha where the captions are compared.  draws, threshold: of the mask, as
-            ``changed_where`` has them; an image's noises are the same whatever the seed.
+            ``changed_where`` has them; its noises are the seed's.
     """
 
     to: str | None = None
@@ -241,9 +241,14 @@ class Rewording:
         task, m = self.task, start[0]
         x = self.images[first : first + m].to(model.device)
         one, two = told(model.model), told(model.edited)
-        seeds = list(range(first, first + m))
         mask = changed_where(
-            one, two, x, rho=task.rho, draws=task.draws, threshold=task.threshold, seed=seeds
+            one,
+            two,
+            x,
+            rho=task.rho,
+            draws=task.draws,
+            threshold=task.threshold,
+            noise=noise.source if isinstance(noise, Alike) else Fresh(),
         )
         plan = Plan.of(model, start, noise=noise, **how)
         z = encode(one, x, solver=plan.solver, walk=plan.walk)

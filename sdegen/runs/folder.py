@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -203,6 +204,8 @@ def load(
     those that there are, for another step or decay.
     """
     refuse_weights(weights, step, ema, ema_std)
+    if not isinstance(folder, str | os.PathLike):
+        raise ValueError(f"load takes the folder of a run, but it is {folder!r}.")
     return load_run(Path(folder), list(packages), device, weights, step, ema, ema_std).model
 
 

@@ -75,12 +75,13 @@ def wrapper(node: Mapping[str, Any], run: Run, packages: Sequence[str]) -> Guide
     """What one node makes of a model; a judge is fitted to the run, and kept with it."""
     if "without" in node:
         node = {**node, "without": null_of(node["without"], run)}
-    made = build(node, packages)
     if node["_target_"] not in (JUDGED, DESCRIBED):
-        return made  # type: ignore[no-any-return]
+        return build(node, packages)  # type: ignore[no-any-return]
+    # A judge's network is built where the run's shape is known.
+    made = build({name: value for name, value in node.items() if name != "net"}, packages)
     if not node.get("conditional"):
         null_of(None, run)  # or there is no model without a condition to guide
-    return made(run, packages)  # type: ignore[no-any-return]
+    return made(run, packages, net=node.get("net"))  # type: ignore[no-any-return]
 
 
 def null_of(without: Mapping[str, Any] | None, run: Run) -> Mapping[str, Any]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sdegen.checks import whole
+from sdegen.checks import flag, number, whole
 from sdegen.data import ArrayData
 from sdegen.files import load_weights, read_tensors, write_tensors
 from sdegen.guidance import CLIP, Encoder, Guided, Judge, Similarity, TextTower
 from sdegen.losses import contrastive, low_discrepancy, noisy_ce, uniform_time
-from sdegen.networks import MLP
+from sdegen.networks import MLP, Flattened
 from sdegen.runs.build import build, build_data
 from sdegen.runs.folder import Run, in_memory, of_data
 from sdegen.runs.network import build_network
@@ -25,7 +26,11 @@ PAIR = "clip.safetensors"
 
 DEEP = {"_target_": "sdegen.networks.Trunk", "width": 24, "mults": [1, 2, 2, 3], "attention": []}
 """A trunk whose lowest pixels see the whole of small images, edges and all: captions say where
-something is, which a mean over places knows by these alone."""
+something is, and what a digit is depends on it, which a mean over places knows by these alone."""
+
+FLAT = {"_target_": "sdegen.networks.MLP", "width": 256, "depth": 3}
+SMALL = 1024
+"""Values of an image that an MLP, which knows each by its place, is still a judge of."""
 
 
 def classified(
@@ -47,20 +52,22 @@ def classified(
     settings fit another one.
 
     scale:       of grad log p(y | x_t).
-    net:         a node of a network (x, t) -> logits that takes ``out``; by default a ``Trunk``
-                 for images and an ``MLP`` for vectors.
+    net:         a node of a network (x, t) -> logits that takes ``out``; by default an ``MLP``
+                 for vectors and images of 1,024 values at most, and a ``Trunk`` of four levels
+                 for larger ones.
     conditional: guide the model of the class, not the one without: the authors' own setting, in
                  which scale 0 is the conditional model.
 
-    ValueError for a run without classes.
+    ValueError for a run without classes, and settings that are none.
     """
+    flag("guidance.conditional", conditional)
     if not run.counts:
         raise ValueError(
             "This guidance needs a model that takes a class, but the run's takes none: train one "
             "with conditional=true and loss=dropped."
         )
     of_data(run, "guidance=classifier")
-    asked = {"net": net, "steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
+    asked = settled(net, steps, batch_size, lr, seed)
     judge = judge_of(run, asked, packages)
 
     def guide(model: Any) -> Guided:
@@ -146,9 +153,7 @@ def clip_of(
             "A contrastive pair needs a run that takes texts, but this one takes none: train one "
             "with text=words and data that have captions."
         )
-    whole("width", width), whole("steps", steps), whole("batch_size", batch_size, 2)
-    asked = {"net": net, "width": width, "steps": steps, "batch_size": batch_size, "lr": lr}
-    asked |= {"seed": seed}
+    asked = {**settled(net, steps, batch_size, lr, seed, 2), "width": whole("width", width)}
     encoder, scaled = run.text, sigma_data_of(run)
 
     def make() -> CLIP:
@@ -179,6 +184,22 @@ def clip_of(
     return kept(run, PAIR, asked, make, train)
 
 
+def settled(
+    net: Any, steps: int, batch_size: int, lr: float, seed: int, least: int = 1
+) -> dict[str, Any]:
+    """The settings of a fit, checked: ValueError for what is none."""
+    if net is not None and not (isinstance(net, Mapping) and "_target_" in net):
+        raise ValueError(
+            "guidance.net is a node, as '{_target_: sdegen.networks.Trunk, width: 24}', but it is "
+            f"{net!r}."
+        )
+    if not number("guidance.lr", lr) > 0:
+        raise ValueError(f"guidance.lr is above 0, but it is {lr!r}.")
+    whole("guidance.steps", steps), whole("guidance.batch_size", batch_size, least)
+    whole("guidance.seed", seed, None)
+    return {"net": net, "steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
+
+
 def kept(
     run: Run,
     name: str,
@@ -194,6 +215,7 @@ def kept(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(asked["seed"])
         network = make().to(device)
+        about["network"] = {k: list(v.shape) for k, v in network.state_dict().items()}
         tensors, header = read_tensors(path) if path.is_file() else ({}, None)
         if header == about:
             load_weights(network, tensors, path)
@@ -225,16 +247,19 @@ def judging_network(
     usual: Mapping[str, Any],
 ) -> Any:
     """A network of a run's states that makes ``out`` numbers of each: the node's, or an ``MLP``
-    for vectors and the ``usual`` one for others."""
+    for vectors and the ``usual`` one for others, an MLP of which sees them as vectors."""
     if net is None:
         net = {"_target_": "sdegen.networks.MLP"} if len(run.shape) == 1 else usual
-    return build_network({**net, "out": out}, packages, run.shape, 0)
+    flat = len(run.shape) > 1 and net["_target_"] == FLAT["_target_"]
+    shape = [prod(run.shape)] if flat else run.shape
+    made = build_network({**net, "out": out}, packages, shape, 0)
+    return Flattened(made) if flat else made
 
 
 def built(run: Run, net: Mapping[str, Any] | None, packages: Sequence[str]) -> Judge:
     """A judge that knows nothing yet, told what the run's network is."""
-    trunk = {"_target_": "sdegen.networks.Trunk"}
-    network = judging_network(run, net, len(run.counts), packages, trunk)
+    usual = FLAT if prod(run.shape) <= SMALL else DEEP
+    network = judging_network(run, net, len(run.counts), packages, usual)
     return Judge(network, run.model.sde, sigma_data=sigma_data_of(run))
 
 

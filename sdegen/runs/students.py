@@ -42,7 +42,8 @@ PAIRS = "pairs.safetensors"
 class Teaching:
     """Who teaches, and how its student begins.
 
-    run: the teacher's folder.  start: whether the student begins with its weights.  numbers: what
+    run: the teacher's folder.  start: whether the student begins with its weights.  net: settings
+    of its network that are others than the teacher's, as ``{width: 16}``.  numbers: what
     the student's network is told beside, as "jump".  flow_only: whether the student is a model of
     a flow alone.  pairs: None, or how many pairs of the teacher's to train on, and how to make
     them, as ``{n: 20000, solver: {...}, nfe: 40}``.  rounds: of a progressive student, so many
@@ -51,6 +52,7 @@ class Teaching:
 
     run: str | None = None
     start: bool = True
+    net: dict[str, Any] = field(default_factory=dict)
     numbers: list[str] = field(default_factory=list)
     flow_only: bool = False
     pairs: dict[str, Any] | None = None
@@ -60,6 +62,11 @@ class Teaching:
         optional(text, "teacher.run", self.run)
         flag("teacher.start", self.start), flag("teacher.flow_only", self.flow_only)
         texts("teacher.numbers", self.numbers)
+        if self.net and self.start:
+            raise ValueError(
+                "A student of another network (teacher.net) cannot begin with its teacher's "
+                "weights: teacher.start=false."
+            )
         if self.pairs is not None:
             whole("teacher.pairs.n", self.pairs.get("n"))  # type: ignore[arg-type]
         for steps in self.rounds or ():
@@ -127,8 +134,15 @@ def as_student(config: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"{folder} is an adapter over another run, and teaches nobody.")
     if theirs.get("text"):
         raise ValueError(f"{folder} takes texts, which no student is told yet: it teaches nobody.")
+    for name in ("task", "text"):
+        if config.get(name):
+            raise ValueError(
+                f"A student has what its teacher has, and the one in {folder} has no {name}: "
+                f"leave {name} out."
+            )
     refuse_student(folder, theirs, config["loss"])
-    before = list(theirs["net"].get("numbers") or [])
+    config["net"] = {**config["net"], **teaching.net}
+    before = list(config["net"].get("numbers") or [])
     numbers = [*before, *(name for name in teaching.numbers if name not in before)]
     if numbers:
         config["net"] = {**config["net"], "numbers": numbers}

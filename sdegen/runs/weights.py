@@ -27,6 +27,11 @@ def begin(model: ScoreModel, config: dict[str, Any]) -> None:
     tensors, _ = read_tensors(path)
     if config.get("head_net"):  # the teacher is a part of the network
         tensors = {re.sub(r"^net\.", "net.net.", name): each for name, each in tensors.items()}
-    new = (".told.of_", "net.head.")
-    own = {k: v for k, v in model.state_dict().items() if any(part in k for part in new)}
+    new = re.compile(r".*\.(told|gains)\.of_\w+|.*net\.head\.")
+    known = {match[0] for name in tensors if (match := new.match(name))}
+    own = {
+        name: each
+        for name, each in model.state_dict().items()
+        if (match := new.match(name)) and match[0] not in known
+    }
     load_weights(model, {**own, **tensors}, path)

@@ -80,6 +80,10 @@ def march(solver: Solver, p: Reverse, x: Tensor, walk: Sequence[Instant]) -> Ite
     ``state.x.clamp_(-1, 1)``: the next step begins where it is then, and a solver that remembers
     earlier ones forgets them, as at the walk's start.
     """
+    if isinstance(walk, Tensor) or not all(isinstance(level, Instant) for level in walk):
+        raise ValueError(
+            "march takes a Walk, or levels, not times: give sg.walks.levels(model.sde, times)."
+        )
     check(solver, p)
     check_levels(solver, p, walk)
     check_path(p, torch.stack([level.t for level in walk]).reshape(len(walk), -1)[:, 0].tolist())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import torch
 from torch import Tensor
 
-from sdegen.checks import accepted, flag, whole
+from sdegen.checks import accepted, flag, tensor, whole
 from sdegen.model.denoiser import Denoiser, cost_of
 from sdegen.noise.brownian import Brownian
 from sdegen.noise.source import Fresh, Noise, Seeded
@@ -212,7 +212,9 @@ def shape_of(start: Sequence[int] | Tensor) -> tuple[int, ...]:
     if isinstance(start, str) or not isinstance(start, Iterable):
         raise ValueError(f"Give a shape (b, *), as (16, 3, 32, 32), or states x_T, not {start!r}.")
     shape = tuple(start)
-    if shape and not all(isinstance(n, Integral) and n >= 1 for n in shape):
+    if shape and not all(
+        isinstance(n, Integral) and type(n) is not bool and n >= 1 for n in shape
+    ):
         hint = "; of states, torch.as_tensor makes a tensor" if hasattr(start, "__array__") else ""
         raise ValueError(
             f"A shape (b, *) has positive whole numbers, but it is {shape!r:.60s}{hint}."
@@ -228,7 +230,7 @@ def begin(p: Reverse, start: Sequence[int] | Tensor, top: Instant) -> Tensor:
     ValueError where that is ``MISSED`` more than at T: such states are made of data.
     """
     if isinstance(start, Tensor):
-        if not start.is_floating_point() or start.ndim < 1 or len(start) == 0:
+        if not tensor("x_T", start).is_floating_point() or start.ndim < 1 or len(start) == 0:
             raise ValueError(
                 "x_T must be a floating-point tensor (b, *) with b >= 1, but it is "
                 f"{start.dtype} of shape {tuple(start.shape)}."

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdegen.checks import number
+from sdegen.checks import number, tensor
 from sdegen.model.denoiser import Denoiser, refuse_flow_only
 from sdegen.noise.source import Seeded
 from sdegen.sampling.march import sample
@@ -39,8 +39,9 @@ def resample(
     sde = linear(model.sde, "resample", "give sample a state of yours and its time")
     refuse_flow_only(model, "resample")
     t = time_of(sde, t, rho)
-    if not x.is_floating_point():
-        raise ValueError(f"Data is floating point, (b, *), but x is {x.dtype}.")
+    if not tensor("Data", x).is_floating_point() or not x.ndim:
+        said = x.dtype if x.ndim else repr(x)
+        raise ValueError(f"Data is floating point, (b, *), but x is {said}.")
     top, low_level = sde(t), sde(sde.t_min)
     seed, noise = how.get("seed"), how.get("noise")
     if noise is None and seed is not None:

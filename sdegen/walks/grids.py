@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdegen.checks import fixed, number
+from sdegen.checks import fixed, number, uncallable
 from sdegen.sde.inverse import bisect
 from sdegen.sde.level import NO_SIGNAL
 from sdegen.sde.process import SDE, linear
@@ -176,7 +176,12 @@ def gridded(sde: SDE, make: Grid, n: int) -> Walk:
 
 
 def made(sde: SDE, make: Grid, n: int) -> Walk:
-    """The walk of a grid, which may be anyone's."""
+    """The walk of a grid, which may be anyone's; ValueError for one that is not called so."""
+    if refused := uncallable(make, sde, n):
+        raise ValueError(
+            "A walk that is a function is called as walk(sde, n) and gives n + 1 times, but "
+            f"{getattr(make, '__name__', make)!r} cannot be: {refused}."
+        )
     return Walk(sde, make(sde, n))
 
 

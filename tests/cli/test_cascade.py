@@ -60,6 +60,7 @@ def test_held_out_images_are_measured(upsampler: Path) -> None:
     [
         (["task.augment=0.5", "task.level=0.7"], "level lies in"),
         (["task.augment=0.3"], "task.augment=0.5"),
+        (["task.level=0.1"], "give task.augment=0.5, as it was"),  # and not that level lies in 0
         (["task.augment=0.5", "image=samples.safetensors"], "task.level=0.1"),
         (
             ["task.augment=0.5", LEVEL, "image=other.safetensors"],

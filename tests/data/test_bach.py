@@ -101,6 +101,8 @@ def test_real_ones_are_as_music21_moves_them(monkeypatch: pytest.MonkeyPatch) ->
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     with refused("Unknown split 'novel'"):
         loaded("novel")
+    with refused("whole numbers, but some of these lie between"):
+        rolls(LOWEST + 0.5)
     with refused("Unknown voice"):
         voice_rows("descant")
     with refused_with("(n, 4, k), but these are (2, 3, 5)"):

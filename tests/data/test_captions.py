@@ -24,6 +24,7 @@ from sdegen.data import (
 )
 from sdegen.data.captions import COLOURS, NUMBERS, PLACES, SPLITS
 from sdegen.data.parts import Part
+from sdegen.text import Words
 from tests.cases import close, refused, refused_with
 
 
@@ -186,3 +187,9 @@ def test_captions_are_gathered_and_those_of_damaged_images_are_not(tmp_path: Pat
         data = gather(ImageFolder(tmp_path, 4))
     assert data.captions == ("0", "100", "100", "0")
     assert [int(c) for c in data.captions] == to_uint8(data.x)[:, 0, 0, 0].tolist()
+
+
+def test_a_caption_is_no_list_of_its_letters() -> None:
+    for call in (lambda: tokens("red", ["red"]), lambda: Words(8, ("red",), 2)("red")):
+        with refused("Captions are a list of texts, .* but they are 'red'"):
+            call()

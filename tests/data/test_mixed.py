@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 import sdegen as sg
 from sdegen.data import ArrayData, Mixed, digits
@@ -90,3 +91,13 @@ def test_it_ends() -> None:
     for i in (-1, 6):
         with pytest.raises(IndexError, match=f"There is no item {i} of 6"):
             mixed[i]
+
+
+def test_data_that_cannot_be_told_apart_are_refused() -> None:
+    """Items without a class would be those of class 0."""
+    x = torch.zeros(4, 2)
+    with refused("with classes and without cannot be mixed"):
+        Mixed([ArrayData(x), numbered(4, 0, 1)], [1, 1])
+    assert len(Mixed([ArrayData(x), numbered(4, 0, 1)], [0, 1])) == 4
+    with refused("says its shape, but TensorDataset does not"):
+        Mixed([TensorDataset(x)], [1])

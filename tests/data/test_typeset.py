@@ -72,3 +72,15 @@ def test_pictures_of_another_shape() -> None:
         read_markup(torch.zeros(2, 1, 16, 16))
     with refused("n must be a whole number"):
         markup(0)
+
+
+def test_one_string_is_no_list_and_a_lost_picture_says_nothing() -> None:
+    with refused("are a list of texts"):
+        drawn_markup("x+1")
+    with refused("are a list of texts"):
+        markup_tokens([None])  # type: ignore[list-item]
+    x = drawn_markup(["x^2+", "ab"])
+    x[1, 0, 0, 0] = torch.nan  # of the first cell
+    assert read_markup(x) == ["x^2+", "b"]
+    with refused("A picture is a torch.Tensor"):
+        read_markup(x.numpy())  # type: ignore[arg-type]

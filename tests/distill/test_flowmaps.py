@@ -283,10 +283,10 @@ def test_a_network_is_told_numbers_that_begin_silent() -> None:
     torch.nn.init.normal_(plain.leave.weight)
     told = MLP(2, width=8, depth=1, numbers=("jump", "w"))
     missing, _ = told.load_state_dict(plain.state_dict(), strict=False)
-    assert {name.split(".")[2] for name in missing} == {"slow_jump", "slow_w"}
+    assert {name.split(".")[2] for name in missing} == {"of_jump", "of_w"}
     x, t = torch.randn(3, 2), torch.rand(3)
     close(told(x, t, jump=0.3, w=torch.rand(3)), plain(x, t))
-    torch.nn.init.normal_(told.conditioning.told["slow_jump"].out.weight)
+    torch.nn.init.normal_(told.conditioning.told["of_jump"].out.weight)
     assert bool((told(x, t, jump=0.3) != plain(x, t)).any())
     close(told(x, t, jump=torch.zeros(3)), told(x, t))
     with refused("given far, but the numbers that it knows are jump, w"):

@@ -128,7 +128,7 @@ def test_students_learn() -> None:
     ).given(y=torch.zeros(8, dtype=torch.int64))
     guided = GuidedOnce(teacher, {"y": 2})
     guided(told, x0).mean().backward()
-    assert told.net.conditioning.told["slow_w"].out.weight.grad is not None
+    assert told.net.conditioning.told["of_w"].out.weight.grad is not None
 
 
 VP = sg.VPSDE()

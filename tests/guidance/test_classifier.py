@@ -127,8 +127,8 @@ def test_a_judge_of_other_states_and_a_constant_are_refused() -> None:
         Guided(model, Judge(Linear(), sg.VPSDE()))
     with refused("log_p has no gradient by the state"):
         Guided(model, lambda x, level: torch.zeros(len(x)))(normal(3, 2), 0.5)
-    with refused("log_p was given c of 2 values, but the batch has 3 samples"):
-        Guided(model, quadratic, given={"c": torch.zeros(2)})(normal(3, 2), 0.5)
+    with refused("log_p was given centre of 2 values, but the batch has 3 samples"):
+        Guided(model, quadratic, given={"centre": torch.zeros(2)})(normal(3, 2), 0.5)
 
 
 @pytest.mark.parametrize("through", [False, True])

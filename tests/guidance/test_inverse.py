@@ -228,6 +228,53 @@ def test_the_likelihood_of_an_observed_model_has_its_slopes() -> None:
         close(got[i], want, atol=0.02, rtol=0)
 
 
+@pytest.mark.parametrize("method", ["mmps", "pigdm", "tmpd"])
+def test_a_bound_leaves_what_is_exact(method: str) -> None:
+    make, kind = METHODS[method]
+    model = make(exact_model(Gaussian(MEAN, covariance(kind)), sg.VPSDE()), STD)
+    bounded, level = model.changed(most=1.0), sg.VPSDE()(0.4)
+    x = normal(3, D)
+    close(bounded.output(x, level), model.output(x, level), rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize("make", [pigdm, dps, tmpd, mmps])
+def test_of_one_number_the_bound_is_bayes_rule(make: Any) -> None:
+    """x0 moves by C (y - x0) / (C + std^2) at most, whatever a method takes for C; where the
+    network's slope, and so C, is negative, not at all."""
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        return 0.3 * x + 0.01 * torch.sin(1e4 * x)  # of slopes up to 100
+
+    model, level, x = sg.ScoreModel(net, sg.VPSDE(), "x0"), sg.VPSDE()(0.3), normal(50, 1)
+    y = torch.full((50, 1), 0.7).double()
+    C = level.sigma**2 / level.alpha * (0.3 + 100 * torch.cos(1e4 * x))
+    r = y - net(x, x)
+    free, held = (make(model, y, lambda x0: x0, 0.05, most=k) for k in (float("inf"), 1.0))
+    with torch.no_grad():
+        there, off = held(x, level).x0, free(x, level).x0
+    moved, bound = there - net(x, x), (C / (C + 0.05**2)).clamp(min=0)
+    assert bool((moved / r <= bound * (1 + 1e-9) + 1e-12).all() and (moved / r >= -1e-12).all())
+    if make in (pigdm, dps):
+        assert float((off - y).abs().max()) > 3 * float(r.abs().max())
+    r2 = level.sigma**2 / (level.sigma**2 + level.alpha**2)
+    if make is pigdm:  # beyond r^2 it is the bound itself, below it as published
+        close(moved[r2 < C], (bound * r)[r2 < C], rtol=1e-9)
+        inside = (C > 0) & (r2 > C)
+        close(there[inside], off[inside], rtol=1e-9)
+    with refused("most is above 0, but it is 0"):
+        make(model, y, lambda x0: x0, 0.05, most=0)
+
+
+def test_a_bound_is_each_samples_own() -> None:
+    model = pigdm(exact_model(Gaussian(MEAN, 9 * covariance("full")), sg.VPSDE()), Y, measure, 0.1)
+    held, x, level = model.changed(most=1.0), normal(3, D), sg.VPSDE()(0.6)
+    whole = held.output(x, level)
+    assert not torch.allclose(whole, model.output(x, level))
+    for i in range(3):
+        one = torch.tensor([i])
+        close(held.take(one).output(x[one], level), whole[one], rtol=1e-10)
+
+
 def test_an_operator_is_asked_itself_and_keeps_gradients() -> None:
     """MMPS through Radon, which has no forward derivative; and slopes of its pseudo-inverse."""
     A = operators.Radon((0, 45), iterations=50)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import Any
 
@@ -100,8 +101,11 @@ def test_the_scale_is_cut_and_what_does_not_fit_refused() -> None:
     clip, x0 = pair(sg.VPSDE()), normal(3, 3)
     told = {"tokens": torch.tensor([[1], [2], [3]]), "mask": torch.ones(3, 1, dtype=torch.bool)}
     close(clip.scale, 1 / 0.07, rtol=1e-6)
-    with torch.no_grad():
-        clip.logit_scale.fill_(9.0)
+    for log, scale in ((2.0, math.exp(2.0)), (9.0, 100.0)):
+        with torch.no_grad():
+            clip.logit_scale.fill_(log)
+        (slope,) = torch.autograd.grad(clip.scale, clip.logit_scale)
+        close([clip.scale.item(), float(slope)], [scale, scale], rtol=1e-6)
     assert clip.scale == 100
     with refused("takes two pairs or more of data and captions, but there are 1 data and 1"):
         contrastive(clip, x0[:1], *(v[:1] for v in told.values()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 from sdegen.networks import ADM, EDM2, MLP, DiT, Transformer, UNet
 from sdegen.networks.attention import Context
 from sdegen.networks.conditioned import Conditioned
-from sdegen.networks.embedding import FAST
 from tests.cases import awake, close, normal, refused
 
 TOLD: dict[str, Any] = {"classes": 2, "numbers": ["w"], "beside": 2}
@@ -113,7 +113,7 @@ def test_what_is_told_in_another_way_is_refused_in_a_sentence(kind: str) -> None
 def test_files_of_finished_runs_have_the_names_that_they_had(kind: str) -> None:
     words = {} if kind == "edm2" else WORDS
     names = {*NETS[kind](**TOLD, **words).state_dict()}
-    told = {"time.hidden.weight", "label.weight", "told.slow_w.hidden.weight"}
+    told = {"time.hidden.weight", "label.weight", "told.of_w.hidden.weight"}
     if kind == "edm2":
         told = {"waves.phases", "time.weight", "label.weight", "told.of_w.weight", "gains.of_w"}
     assert {f"conditioning.{name}" for name in told} < names
@@ -121,19 +121,26 @@ def test_files_of_finished_runs_have_the_names_that_they_had(kind: str) -> None:
 
 
 def test_numbers_of_older_files_keep_their_fast_waves() -> None:
-    """They had another name, and the time's frequencies; what is loaded anew has slow ones."""
+    """Files without frequencies are of the time's, and stay so when they are saved again; what is
+    loaded without the number leaves its slow waves as they are."""
     torch.manual_seed(0)
-    old, new = (MLP(2, width=8, numbers=("w",)) for _ in range(2))
-    embedding: Any = old.conditioning.told["slow_w"]
-    embedding.frequencies = embedding.exactly = FAST
+    old, new, again, plain = (MLP(2, width=8, numbers=("w",)) for _ in range(4))
     for weight in old.parameters():
         torch.nn.init.normal_(weight, std=0.3)
+    name = "conditioning.told.of_w.frequencies"
+    state = {k: v for k, v in old.state_dict().items() if k != name}
+    time: Any = old.conditioning.time
+    embedding: Any = old.conditioning.told["of_w"]
+    slow, embedding.frequencies = embedding.frequencies, time.frequencies
     x, t, w = torch.randn(3, 2), torch.rand(3), torch.rand(3)
-    state = {k.replace("slow_w", "of_w"): v for k, v in old.state_dict().items()}
+    expected = old(x, t, w=w)
     new.load_state_dict(state)
-    close(new(x, t, w=w), old(x, t, w=w))
-    slow = MLP(2, width=8, numbers=("w",))
-    slow.load_state_dict(old.state_dict())
-    assert float((slow(x, t, w=w) - old(x, t, w=w)).detach().abs().max()) > 1e-3
-    turns: Any = slow.conditioning.told["slow_w"].frequencies
+    again.load_state_dict(new.state_dict())
+    for found in (new, again, deepcopy(new), again.double().float()):
+        close(found(x, t, w=w), expected)
+    again.load_state_dict({**state, name: slow})  # and a newer file has them slow again
+    assert float((again(x, t, w=w) - expected).detach().abs().max()) > 1e-3
+    plain.load_state_dict({k: v for k, v in state.items() if "of_w" not in k}, strict=False)
+    turns: Any = plain.conditioning.told["of_w"].frequencies
     assert abs(float(turns.max()) - 2 * math.pi) < 1e-5
+    assert torch.equal(turns, MLP(2, numbers=("w",)).conditioning.told["of_w"].frequencies)

@@ -214,7 +214,11 @@ def test_control(tmp_path: Path) -> None:
     }
     off = {name: abs(row["mean"] - 1.35) for name, row in kept["imputation"].items()}
     assert 10 * off["RePaint(10, 10), 250"] < off["DDPM, 1000"]
-    assert kept["classifier"]["4"]["right"] > 0.95 > 0.15 > kept["classifier"]["0"]["right"]
+    right = {
+        scale: [row["right"] for row in each.values()]
+        for scale, each in kept["classifier"].items()
+    }
+    assert min(right["2"]) >= 0.95 and min(right["4"]) >= 0.98 and max(right["0"]) < 0.15
     assert kept["similarity"]["100"]["cosine"] > kept["similarity"]["0"]["cosine"] + 0.3
     plain, cured = kept["purification"]["0"], kept["purification"]["0.3"]
     assert cured["attacked"] > plain["attacked"] + 0.2 and cured["clean"] > plain["clean"] - 0.05

@@ -20,6 +20,7 @@ from sdegen.data import from_uint8
 from sdegen.files import PART, read_tensors
 from sdegen.runs.chunks import PARTS, SAMPLES, Chunk, Part, Share, Shelf, among, gathered, jobs
 from sdegen.runs.exports import refuse_export, save_npz, save_png
+from sdegen.workers import ended
 from tests.cases import refused
 
 
@@ -116,6 +117,29 @@ def test_samples_that_others_made_are_to_be_in_the_folder(tmp_path: Path) -> Non
     again = Maker()
     chunk = gathered(shelf, 9, 2, again)
     assert again.asked == [(2, 2), (6, 2)] and chunk.seconds == 5
+    assert chunk.tensors["x"].flatten().tolist() == list(range(9))
+
+
+@contextmanager
+def with_one_that_dies(todo: list[tuple[int, int]]) -> Iterator[Share]:
+    """Among two, of which the other one is killed."""
+
+    def wait(look: Any) -> None:
+        raise ValueError(ended(1, -9))
+
+    yield Share(todo[::2], wait)
+
+
+def test_who_is_left_says_what_is_missing_and_how_to_go_on(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, {}, {})
+    with refused(
+        "Process 1 beside this one was ended by SIGKILL before its part was done. 5 of 9 samples "
+        "are in .*, and the same command makes the other 4"
+    ):
+        gathered(shelf, 9, 2, Maker(), with_one_that_dies)
+    again = Maker()
+    chunk = gathered(shelf, 9, 2, again)
+    assert again.asked == [(2, 2), (6, 2)]
     assert chunk.tensors["x"].flatten().tolist() == list(range(9))
 
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from sdegen.data import toy
+from sdegen.files import read_tensors, write_tensors
 from sdegen.guidance import Guided, Judge
-from sdegen.networks import MLP, Trunk
+from sdegen.networks import MLP, Flattened, Trunk
 from sdegen.runs.folder import Run
 from sdegen.runs.guiding import JUDGED, guide_of
-from sdegen.runs.judging import JUDGE, classified, judge_of, times_in
-from tests.cases import normal, refused
+from sdegen.runs.judging import JUDGE, built, classified, judge_of, times_in
+from tests.cases import awake, normal, refused
 from tests.labelled import SDE, labelled
 
 MOONS = {"_target_": "sdegen.data.toy", "name": "moons", "n": 2000}
@@ -92,12 +93,58 @@ def test_it_guides_the_model_without_labels_or_the_one_with(tmp_path: Path) -> N
     assert both.output(normal(3, 2).float(), SDE(0.5)).shape == (3, 2)
 
 
-def test_images_have_a_trunk_and_vectors_an_mlp(tmp_path: Path) -> None:
-    from sdegen.runs.judging import built
-
+def test_small_states_have_an_mlp_and_large_images_a_trunk(tmp_path: Path) -> None:
+    """An MLP of images knows places: of two that are the same but for a shift it says another."""
     assert isinstance(built(finished(tmp_path), None, ()).logits.net, MLP)
     images = finished(tmp_path, shape=[1, 8, 8])
-    assert isinstance(built(images, None, ()).logits.net, Trunk)
+    net = awake(built(images, None, ()).logits.net)
+    assert isinstance(net, Flattened)
+    x, t = normal(4, 1, 8, 8), torch.zeros(4).double()
+    assert net(x, t).shape == (4, 2)
+    assert not torch.allclose(net(x.roll(1, -1), t), net(x, t), atol=1e-3)
+    for shape, kind in (([3, 32, 32], Trunk), ([1, 32, 32], Flattened)):
+        assert isinstance(built(finished(tmp_path, shape=shape), None, ()).logits.net, kind)
+
+
+def test_a_judge_of_another_network_is_fitted_anew(tmp_path: Path) -> None:
+    """One that an earlier version left, whose usual network was another, is not loaded."""
+    run = finished(tmp_path)
+    one = judge_of(run, asked(), ())
+    tensors, header = read_tensors(tmp_path / JUDGE)
+    assert header is not None
+    write_tensors(tmp_path / JUDGE, tensors, {**header, "network": {}})
+    judge_of(run, asked(), ())
+    assert read_tensors(tmp_path / JUDGE)[1] == header
+    assert torch.equal(weights(judge_of(run, asked(), ())), weights(one))
+
+
+def test_settings_of_a_fit_are_checked(tmp_path: Path) -> None:
+    """Before anything is fitted: none, none learned, and none in words."""
+    run = finished(tmp_path)
+    for how, said in (
+        ({"steps": 0}, "guidance.steps must be a whole number >= 1, but it is 0"),
+        ({"steps": -1}, "guidance.steps must be a whole number >= 1, but it is -1"),
+        ({"batch_size": 0}, "guidance.batch_size must be a whole number >= 1, but it is 0"),
+        ({"lr": "abc"}, "guidance.lr must be a number, but it is 'abc'"),
+        ({"lr": -1.0}, "guidance.lr is above 0, but it is -1.0"),
+        ({"seed": "abc"}, "guidance.seed must be a whole number, but it is 'abc'"),
+        ({"net": "mlp"}, "guidance.net is a node, as '{_target_: sdegen.networks.Trunk"),
+        (
+            {"conditional": "maybe"},
+            "guidance.conditional must be true or false, but it is 'maybe'",
+        ),
+    ):
+        with refused(said):
+            guide_of({"_target_": JUDGED, "_partial_": True, **how}, run)
+    assert not (tmp_path / JUDGE).exists()
+
+
+def test_a_network_of_ones_own(tmp_path: Path) -> None:
+    """As the command says it: guidance.net={_target_: ..., width: 8}, of the run's shape."""
+    net = {"_target_": "sdegen.networks.MLP", "width": 8}
+    node = {"_target_": JUDGED, "_partial_": True, "steps": 2, "net": net}
+    guided = guide_of(node, finished(tmp_path))(labelled(SDE).given(y=torch.tensor([0, 1])))
+    assert guided.log_p.logits.net.leave.in_features == 8
 
 
 def test_times_are_the_losss() -> None:

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -191,6 +191,37 @@ def test_a_killed_rank_ends_all_and_costs_nothing(victim: int, plane: Path) -> N
         assert code == 0, err
     one, two = whole(cwd, title), whole(cwd, "undisturbed-nfe4-eta1-seed0")
     assert len(one["x"]) == 900 and all(torch.equal(one[k], two[k]) for k in two)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_of_a_command_costs_nothing(plane: Path) -> None:
+    """Begun with devices=2: the first process does its own part, and says what is left."""
+    cwd = plane.parent.parent
+    title = "worker-nfe4-eta1-seed0"
+    parts = plane / "samples" / title / PARTS
+    with started([script("sample"), *HOW, "name=worker", "devices=2"], cwd) as process:
+        some_are_there(parts, [process])
+        os.kill(worker_of(process.pid), signal.SIGKILL)
+        code, _, err = finish(process)
+    assert code == 1 and "Traceback" not in err, err
+    assert "was ended by SIGKILL before its part was done" in err, err
+    left = 900 - 3 * len(list(parts.glob("[0-9]*")))
+    assert 0 < left <= 450 and f"the same command makes the other {left}." in err, err
+    for each in ("worker", "left_alone"):
+        code, _, err = typed("sample", *HOW, f"name={each}", cwd=cwd)
+        assert code == 0, err
+    one, two = whole(cwd, title), whole(cwd, "left_alone-nfe4-eta1-seed0")
+    assert all(torch.equal(one[k], two[k]) for k in two)
+
+
+def worker_of(parent: int) -> int:
+    """The process that another one has started for its work."""
+    for each in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            known = each.joinpath("stat").read_text().rpartition(")")[2].split()
+            if int(known[1]) == parent and b"spawn_main" in each.joinpath("cmdline").read_bytes():
+                return int(each.name)
+    raise AssertionError("there is none")
 
 
 @pytest.mark.slow

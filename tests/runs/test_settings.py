@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 
 import pytest
+from hydra.errors import HydraException
 
 from sdegen.bench.folder import BenchSettings
+from sdegen.cli.main import explain
 from sdegen.report.page import ReportSettings
 from sdegen.report.run import RunReportSettings
 from sdegen.runs.card import CardSettings
@@ -60,6 +62,12 @@ def test_an_experiment_is_read_and_may_have_keys_of_its_own() -> None:
     ):
         with refused(reason):
             Experiment.of(composed("train", wrong))
+
+
+def test_a_group_without_settings_says_so() -> None:
+    with pytest.raises(HydraException) as caught:
+        composed("sample", "walk.T=3")
+    assert explain(caught.value) == "there is no setting walk.T: there are none here."
 
 
 WRONG = {

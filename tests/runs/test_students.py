@@ -19,7 +19,7 @@ from sdegen.files import read_header, read_tensors, write_tensors
 from sdegen.runs.build import build, build_data
 from sdegen.runs.folder import WEIGHTS, generating, load_run
 from sdegen.runs.network import build_model
-from sdegen.runs.students import PAIRS, as_sampled, in_rounds, teacher
+from sdegen.runs.students import PAIRS, as_sampled, as_student, in_rounds, teacher
 from sdegen.runs.weights import begin, content_of
 from sdegen.training import Objective
 from sdegen.training.checkpoint import CHECKPOINT
@@ -63,6 +63,12 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
+@pytest.mark.parametrize("more", ["task=colorize", "text=words"])
+def test_a_student_is_told_nothing_that_its_teacher_is_not(flow: Path, more: str) -> None:
+    with refused(f"has no {more.partition('=')[0]}: leave {more.partition('=')[0]} out"):
+        as_student(composed("train", "experiment=distill/guided", f"teacher.run={flow}", more))
+
+
 @pytest.mark.parametrize("kind", ["progressive", "consistency", "shortcut", "meanflow", "reflow"])
 def test_a_student_is_its_teachers(flow: Path, kind: str, tmp_path: Path) -> None:
     """Its data, SDE, network and prediction; it begins with those weights and says what samples
@@ -96,6 +102,24 @@ def test_a_student_begins_as_its_teacher(flow: Path, tmp_path: Path) -> None:
     x, y = torch.randn(4, 2), torch.zeros(4, dtype=torch.int64)
     a, b = (load_run(each, [], "cpu").model.given(y=y)(x, 0.5).x0 for each in (folder, flow))
     close(a, b)
+
+
+def test_a_smaller_student_has_a_network_of_its_own(tmp_path: Path) -> None:
+    """A quarter of its teacher's width, with wavelets; everything else is the teacher's, and any
+    solver samples it. It cannot begin with the teacher's weights."""
+    few = ("data.train.size=8", "data.train.stride=64", "data.test.size=8", "data.test.stride=64")
+    base = trained(tmp_path / "base", "experiment=networks/adm", *few, "net.head_width=8")
+    how = ("experiment=distill/slim", f"teacher.run={base}", "teacher.net.width=8")
+    folder = trained(tmp_path / "slim", *how)
+    mine, theirs = (read_header(each / WEIGHTS)["config"] for each in (folder, base))
+    assert mine["net"] == {**theirs["net"], "width": 8, "wavelets": True}
+    assert mine["sde"] == theirs["sde"] and "sampler" not in mine
+    model = load_run(folder, [], "cpu").model
+    assert any("resample" in name for name, _ in model.named_parameters())
+    x = sg.sample(model, (1, 3, 8, 8), solver=sg.UniPC(), nfe=2)
+    assert bool(x.isfinite().all())
+    with refused("cannot begin with its teacher's weights: teacher.start=false"):
+        trained(tmp_path / "x", *how, "teacher.start=true")
 
 
 def test_rounds_teach_each_other(flow: Path, tmp_path: Path) -> None:

@@ -83,3 +83,47 @@ def test_a_mistake_is_told_in_a_sentence(name: str) -> None:
     do, words = MISTAKES[name]
     with refused(words):
         do()
+
+
+SPARSE, NOISY = torch.ones(3, 2).to_sparse(), {"solver": sg.DPMSolverPP()}
+ODD: dict[str, tuple[Callable[[], Any], str]] = {
+    "a shape with true": (lambda: run((True, 2)), r"positive whole numbers, but it is \(True, 2"),
+    "sparse states": (lambda: run(SPARSE), "x_T is a dense tensor, but it is torch.sparse_coo"),
+    "sparse data": (lambda: sg.encode(MODEL, SPARSE), "Data is a dense tensor"),
+    "sparse data to learn": (lambda: sg.dsm_loss(MODEL, SPARSE), "Data is a dense tensor"),
+    "an array to resample": (
+        lambda: sg.sampling.resample(MODEL, np.ones((3, 2)), t=0.5),  # type: ignore[arg-type]
+        "Data is a torch.Tensor .* ndarray",
+    ),
+    "a list of bytes": (
+        lambda: sg.bits_per_dim(MODEL, [[1, 2]]),  # type: ignore[arg-type]
+        "Images is a torch.Tensor",
+    ),
+    "a walk of one argument": (
+        lambda: run(steps=1, walk=lambda sde: [1.0, 0.1]),
+        r"walk\(sde, n\)",
+    ),
+    "an eta of no argument": (lambda: run(eta=lambda: 1.0, **NOISY), "called with lam, a tensor"),
+    "an eta of words": (lambda: run(eta=lambda lam: "0.5", **NOISY), "called with lam, a tensor"),
+    "an eta without a square": (lambda: run(eta=1e308, **NOISY), "up to 1e[+]06"),
+    "a march of times": (
+        lambda: list(
+            sg.march(sg.DDIM(), sg.Reverse(MODEL), torch.ones(1, 2), torch.tensor([1.0, 0.5]))  # type: ignore[arg-type]
+        ),
+        r"walks.levels\(model.sde, times\)",
+    ),
+    "a path to a word": (lambda: sg.Brownian(0, "1"), "T > 0, but T = '1'"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_cannot_be_taken_is_told(name: str) -> None:
+    call, words = ODD[name]
+    with refused(words):
+        call()
+
+
+def test_many_betas_are_said_in_a_line() -> None:
+    assert len(repr(sg.DiscreteVPSDE())) < 80
+    assert "(0.0001, ..., 0.02), 1000 of them" in repr(sg.DiscreteVPSDE())
+    assert repr(sg.DiscreteVPSDE([0.1, 0.2])) == "DiscreteVPSDE(betas=(0.1, 0.2))"

@@ -34,6 +34,10 @@ SDES: dict[str, LinearSDE] = {
     "flow to 1": sg.FlowSDE(T=1.0),
     "flow from 0 to 1": sg.FlowSDE(T=1.0, t_min=0.0),
     "two curves from 0 to 1": MarginalSDE(lambda t: (1 - t, t), t_min=0.0),
+    # As computed alpha ends at 6e-17, and means 0.
+    "quarter circle from 0 to 1": MarginalSDE(
+        lambda t: (torch.cos(torch.pi / 2 * t), torch.sin(torch.pi / 2 * t)), t_min=0.0
+    ),
     "betas that end at 1": no_signal_left(),
 }
 
