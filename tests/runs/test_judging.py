@@ -139,9 +139,10 @@ def test_settings_of_a_fit_are_checked(tmp_path: Path) -> None:
     assert not (tmp_path / JUDGE).exists()
 
 
-def test_a_network_of_ones_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["sdegen.networks.MLP", "sdegen.networks.mlp.MLP"])
+def test_a_network_of_ones_own(name: str, tmp_path: Path) -> None:
     """As the command says it: guidance.net={_target_: ..., width: 8}, of the run's shape."""
-    net = {"_target_": "sdegen.networks.MLP", "width": 8}
+    net = {"_target_": name, "width": 8}
     node = {"_target_": JUDGED, "_partial_": True, "steps": 2, "net": net}
     guided = guide_of(node, finished(tmp_path))(labelled(SDE).given(y=torch.tensor([0, 1])))
     assert guided.log_p.logits.net.leave.in_features == 8
