@@ -139,13 +139,18 @@ def test_settings_of_a_fit_are_checked(tmp_path: Path) -> None:
     assert not (tmp_path / JUDGE).exists()
 
 
-@pytest.mark.parametrize("name", ["sdegen.networks.MLP", "sdegen.networks.mlp.MLP"])
-def test_a_network_of_ones_own(name: str, tmp_path: Path) -> None:
+def test_a_network_of_ones_own(tmp_path: Path) -> None:
     """As the command says it: guidance.net={_target_: ..., width: 8}, of the run's shape."""
-    net = {"_target_": name, "width": 8}
+    net = {"_target_": "sdegen.networks.MLP", "width": 8}
     node = {"_target_": JUDGED, "_partial_": True, "steps": 2, "net": net}
     guided = guide_of(node, finished(tmp_path))(labelled(SDE).given(y=torch.tensor([0, 1])))
     assert guided.log_p.logits.net.leave.in_features == 8
+
+
+@pytest.mark.parametrize("name", ["sdegen.networks.MLP", "sdegen.networks.mlp.MLP"])
+def test_an_mlp_of_images_by_either_name(name: str, tmp_path: Path) -> None:
+    run, net = finished(tmp_path, shape=[1, 8, 8]), {"_target_": name, "width": 8}
+    assert built(run, net, ()).logits.net(torch.zeros(2, 1, 8, 8), torch.zeros(2)).shape == (2, 2)
 
 
 def test_times_are_the_losss() -> None:
