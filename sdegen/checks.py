@@ -84,10 +84,10 @@ def listed(what: str, value: Any) -> Any:
     return value
 
 
-def uncallable(function: Callable[..., Any], *given: Any) -> str:
+def uncallable(function: Callable[..., Any], *given: Any, **named: Any) -> str:
     """Why a function cannot be called with these arguments; nothing where it can."""
     try:
-        inspect.signature(function).bind(*given)
+        inspect.signature(function).bind(*given, **named)
     except TypeError as error:
         return str(error)
     except ValueError:  # a builtin's, which says nothing of its arguments

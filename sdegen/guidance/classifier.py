@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sdegen.checks import uncallable
 from sdegen.guidance.wrapped import (
     Strength,
     Wrapped,
@@ -144,7 +144,7 @@ class Guided(Wrapped):
             y = leaf(x)
             p = self.seen_at_large(y, level)
             value = per_sample(self.log_p(p.x0, level, **at_large_values(self.about)), x)
-            (score,) = torch.autograd.grad(value.sum(), y, create_graph=outer)
+            score = slope(value, y, outer)
         self.count(vjps=1)
         return (p, score) if outer else (replace(p, x=x, F=p.F.detach()), score)
 
@@ -158,15 +158,11 @@ def check_asked(log_p: LogP, given: Mapping[str, Any] | None) -> dict[str, Any]:
         raise ValueError(
             f"given is log_p's arguments by name, as {{'y': y}}, but it is {given!r}."
         )
-    try:
-        signature(getattr(log_p, "forward", log_p)).bind("x", "level", **about)
-    except TypeError as error:
+    if refused := uncallable(getattr(log_p, "forward", log_p), "x", "level", **about):
         said = ", ".join(about) or "nothing"
         raise ValueError(
-            f"log_p is asked log_p(x, level, **given), and was given {said}, but: {error}."
-        ) from None
-    except ValueError:
-        pass  # a function that does not say what it takes
+            f"log_p is asked log_p(x, level, **given), and was given {said}, but: {refused}."
+        )
     return dict(about)
 
 
@@ -184,9 +180,38 @@ def per_sample(value: Tensor, x: Tensor) -> Tensor:
             f"log_p returns one number for each of {len(x)} samples, ({len(x)},), but it returned "
             f"{found}: sum over a sample's own axes alone."
         )
-    if not value.requires_grad:
-        raise ValueError("log_p has no gradient by the state: is it constant, or under no_grad?")
     return value
+
+
+def derivative(value: Tensor, x: Tensor, create_graph: bool = False) -> Tensor | None:
+    """d value.sum() / d x; None where x has no part in it, though its own parameters may."""
+    if not value.requires_grad:
+        return None
+    (found,) = torch.autograd.grad(value.sum(), x, allow_unused=True, create_graph=create_graph)
+    return found  # type: ignore[no-any-return]
+
+
+def seen_through(A: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Any, bool]:
+    """What A makes of a random state like x, and whether a gradient that is not 0 everywhere
+    comes back: of random weights, as those of a sum are 0 for differences around a circle."""
+    draws = torch.Generator().manual_seed(0)
+    with torch.inference_mode(False), torch.enable_grad():
+        state = (torch.randn(x.shape, generator=draws) / 2).to(x).requires_grad_()
+        seen = A(state)
+        if not isinstance(seen, Tensor) or not seen.is_floating_point():
+            return seen, False
+        back = derivative(torch.randn(seen.shape, generator=draws).to(seen) * seen, state)
+    return seen, back is not None and bool((back != 0).any())
+
+
+def slope(value: Tensor, x: Tensor, create_graph: bool) -> Tensor:
+    """The gradient of log_p's values (b,) by the state; ValueError where there is none."""
+    found = derivative(value, x, create_graph)
+    if found is None:
+        raise ValueError(
+            "log_p has no gradient by the state: is it constant, of x.detach(), or under no_grad?"
+        )
+    return found
 
 
 def gradient(log_p: LogP, x: Tensor, level: Instant, given: Mapping[str, Any]) -> Tensor:
@@ -195,8 +220,7 @@ def gradient(log_p: LogP, x: Tensor, level: Instant, given: Mapping[str, Any]) -
     with torch.inference_mode(False), torch.enable_grad():
         y = leaf(x)
         value = per_sample(log_p(y, level, **at_large_values(given)), x)
-        (score,) = torch.autograd.grad(value.sum(), y, create_graph=outer)
-    return score
+        return slope(value, y, outer)
 
 
 def at_large_values(given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -41,9 +41,10 @@ class Known(Wrapped):
             raise ValueError(f"What is known is a floating-point tensor, but y is {y.dtype}.")
         # Without the batch's axis it is for all samples.
         mask = mask.reshape(*[1] * max(0, y.ndim - mask.ndim), *mask.shape)
+        y, mask = y.to(model.device), mask.to(model.device)
         if broadcast(y, mask) and bool((mask & ~y.isfinite()).any()):
             raise ValueError("What is known is finite, but y has NaN or infinity where mask is.")
-        self.y, self.mask = y.to(model.device), mask.to(model.device)
+        self.y, self.mask = y, mask
 
     def output(self, x: Tensor, level: Instant) -> Tensor:
         """F of the model that knows."""

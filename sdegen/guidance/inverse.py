@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sdegen.checks import number, one_of, whole
-from sdegen.guidance.classifier import leaf
+from sdegen.guidance.classifier import leaf, seen_through
 from sdegen.guidance.operators import Operator, conjugate_gradients
 from sdegen.guidance.wrapped import (
     Strength,
@@ -49,6 +49,8 @@ class PriorCovariance:
 
     def __post_init__(self) -> None:
         P = self.P
+        if not isinstance(P, Tensor):
+            raise ValueError(f"P is a tensor, as torch.tensor([1.0, 0.5]), but it is {P!r:.60}.")
         fine = P.is_floating_point() and bool(P.isfinite().all())
         if not fine or not (symmetric(P) or bool((P >= 0).all())):
             raise ValueError(
@@ -138,9 +140,10 @@ class Observed(Wrapped):
     iterations: of conjugate gradients: as many as A has rank are exact, but for rounding. None:
                 as many as y has values, at most 5, with "moments" within, where each is a product
                 with the Jacobian, and "diagonal"; else twice as many as values, at most 100.
-    most:       x0 is moved by at most so many times what Bayes' rule with S_out itself says along
-                the same direction (``along``): with 1 what is exact stays, and where a trained
-                network's Jacobian is huge nothing explodes. Infinite: as published.
+    most:       x0 is moved by at most so many times what Bayes' rule with a symmetric S_out says
+                along the same direction (``along``): with 1 what is exact stays, and A x0 is moved
+                by at most |y - A x0| where <w, A d> >= 0. What A does not see, as an image's hole,
+                is not bounded where a network's Jacobian is huge. Infinite: as published.
 
     dps, pigdm, mmps, tmpd, ddnm, jfps are choices of these. ValueError for a y of another shape
     than A x0, a std that is not positive, and an SDE without marginals, before the network is
@@ -293,9 +296,10 @@ class Observed(Wrapped):
 def along(Ad: Tensor, w: Tensor, r: Tensor, var: float) -> Tensor:
     """How far Bayes' rule goes along d = S A^T w, as a part of it, (b,): the t that is best in
 
-        |r - t A d|^2 / var + t^2 <w, A d>,   where <w, A d> = |d|^2 by S^-1,
+        |r - t A d|^2 / var + t^2 <w, A d>,   where <w, A d> = |d|^2 by S^-1 for S = S^T,
 
-    1 where (var + A S A^T) w = r, and so where the rule itself was solved; 0 without a d.
+    which knows of d no more than A d; 1 where (var + A S A^T) w = r, and so where the rule itself
+    was solved; 0 without a d.
     """
     axes = tuple(range(1, Ad.ndim))
     over, under = (Ad * r).sum(axes), (Ad * Ad + var * w * Ad).sum(axes)
@@ -319,13 +323,11 @@ def check_measured(A: Callable[[Tensor], Tensor], y: Tensor, x: Tensor) -> None:
     if isinstance(A, Operator):
         seen, fine = A(torch.zeros_like(x)), True
     else:
-        with torch.inference_mode(False), torch.enable_grad():
-            seen = A(torch.zeros_like(x).requires_grad_())
-        fine = isinstance(seen, Tensor) and seen.is_floating_point() and seen.requires_grad
+        seen, fine = seen_through(A, x)
     if not fine:
         raise ValueError(
             "A is a differentiable function of x0, but no gradient comes through it: is it "
-            "constant, of whole numbers, detached or under no_grad?"
+            "constant, of whole numbers, rounded, detached or under no_grad?"
         )
     if y.shape[1:] != seen.shape[1:] or len(y) not in (1, len(seen)):
         raise ValueError(

@@ -215,10 +215,11 @@ class Radon(Operator):
     iterations: int = 500
 
     def __post_init__(self) -> None:
-        if isinstance(self.angles, str) or not len(self.angles):
+        many = not isinstance(self.angles, str) and hasattr(self.angles, "__len__")
+        if not many or not len(self.angles):
             raise ValueError(f"Radon takes angles in degrees, one at least, not {self.angles!r}.")
         for each in self.angles:
-            number("Radon's angle", float(each))
+            number("Radon's angle", each.item() if isinstance(each, Tensor) else each)
         whole("Radon's iterations", self.iterations)
 
     def __call__(self, x: Tensor) -> Tensor:

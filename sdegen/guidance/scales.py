@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -31,6 +32,8 @@ class Interval:
 
     def __post_init__(self) -> None:
         number("An interval's scale", self.scale)
+        if self.high != math.inf:
+            number("An interval's high", self.high)
         if not 0 <= number("An interval's low", self.low) < self.high:
             raise ValueError(
                 f"An interval of rho has 0 <= low < high, but they are {self.low}, {self.high}."

@@ -43,11 +43,12 @@ class Thresholded(Wrapped):
                 "Thresholded needs to know where data lies: give data_range=(low, high), here or "
                 "to the ScoreModel."
             )
-        if isinstance(found, str) or len(found) != 2 or not number("low", found[0]) < found[1]:
+        pair = not isinstance(found, str) and hasattr(found, "__len__") and len(found) == 2
+        if not pair or not number("low", found[0]) < number("high", found[1]):
             raise ValueError(f"data_range is (low, high), but it is {found!r}.")
         if quantile is not None and not 0 < number("quantile", quantile) <= 1:
             raise ValueError(f"A quantile lies in (0, 1], but it is {quantile!r}.")
-        if not most >= 1:
+        if most != math.inf and not number("most", most) >= 1:
             raise ValueError(f"most is 1 or more, but it is {most!r}.")
         self.most = most
         self.quantile, self.low, self.high = quantile, float(found[0]), float(found[1])

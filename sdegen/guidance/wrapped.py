@@ -14,11 +14,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from itertools import pairwise
+from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from sdegen.checks import uncallable
 from sdegen.model.denoiser import Around, Denoiser, cost_of
 from sdegen.model.network import changed_values, take_values
 from sdegen.model.prediction import LinearPrediction, Target, predicted, same
@@ -151,9 +153,14 @@ def check_strength(s: Any, model: Denoiser) -> Strength:
     if isinstance(s, Tensor) and s.ndim < 2 and s.is_floating_point():
         return s.to(model.device)
     if callable(s):
+        if refused := uncallable(s, "level"):
+            raise ValueError(
+                f"A scale's function is called with a level, as s(level), but {s!r:.60} cannot "
+                f"be: {refused}."
+            )
         return s  # type: ignore[no-any-return]
-    if isinstance(s, int | float) and not isinstance(s, bool) and math.isfinite(s):
-        return s
+    if isinstance(s, Real) and not isinstance(s, bool) and math.isfinite(s):
+        return s if isinstance(s, int | float) else float(s)
     raise ValueError(
         "A scale is a number, floating-point numbers (b,), or a function of the level, but it is "
         f"{s!r}."
@@ -164,7 +171,12 @@ def strength(s: Strength, x: Tensor, level: Instant) -> float | Tensor:
     """Its value at states x (b, *) and a level: a number, by which a branch can be left out, or a
     tensor; ValueError for one that is not of the batch's length, and a function's that is none."""
     value = s(level) if callable(s) else s
-    fine = isinstance(value, Tensor) or (isinstance(value, int | float) and math.isfinite(value))
+    if isinstance(value, Real) and not isinstance(value, int | float):
+        value = float(value)
+    if isinstance(value, Tensor):
+        fine = not callable(s) or told(value, level)
+    else:
+        fine = isinstance(value, int | float) and math.isfinite(value)
     if not fine:
         raise ValueError(
             "A scale's function gives a number or numbers (b,) at every level, but at t = "
@@ -175,6 +187,16 @@ def strength(s: Strength, x: Tensor, level: Instant) -> float | Tensor:
             f"A scale has {tuple(value.shape)} numbers, but the batch has {len(x)} samples."
         )
     return value
+
+
+def told(value: Tensor, level: Instant) -> bool:
+    """Whether a function's numbers are finite wherever times are, as far as the host knows: a
+    sample whose time is not spoils itself alone."""
+    t = level.t
+    apart = value.ndim > 1 or (value.ndim == t.ndim == 1 and len(value) != len(t))  # refused later
+    if apart or value.device.type != "cpu" or t.device.type != "cpu":
+        return True
+    return bool((value.isfinite() | ~t.isfinite()).all())
 
 
 def strength_of(model: Denoiser) -> float:

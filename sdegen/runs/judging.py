@@ -250,7 +250,8 @@ def judging_network(
     for vectors and the ``usual`` one for others, an MLP of which sees them as vectors."""
     if net is None:
         net = {"_target_": "sdegen.networks.MLP"} if len(run.shape) == 1 else usual
-    flat = len(run.shape) > 1 and net["_target_"] == FLAT["_target_"]
+    names = (FLAT["_target_"], f"{MLP.__module__}.{MLP.__name__}")
+    flat = len(run.shape) > 1 and net["_target_"] in names
     shape = [prod(run.shape)] if flat else run.shape
     made = build_network({**net, "out": out}, packages, shape, 0)
     return Flattened(made) if flat else made

@@ -265,6 +265,21 @@ def test_of_one_number_the_bound_is_bayes_rule(make: Any) -> None:
         make(model, y, lambda x0: x0, 0.05, most=0)
 
 
+def test_a_bound_is_of_what_is_seen() -> None:
+    """Of x0 where A sees nothing it knows nothing, which the docstring says."""
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        return 0.3 * x + 1e-3 * torch.sin(1e6 * x.flip(1)) * torch.tensor([1.0, 0.0])
+
+    model, level, x = sg.ScoreModel(net, sg.VPSDE(), "x0"), sg.VPSDE()(0.3), normal(50, 2)
+    y = torch.full((50, 1), 0.7).double()
+    with torch.no_grad():
+        there = mmps(model, y, lambda x0: x0[:, :1], 0.05, most=1.0)(x, level).x0
+    moved, r = there - net(x, x), y - net(x, x)[:, :1]
+    assert bool((moved[:, :1].abs() <= r.abs() * (1 + 1e-9)).all())
+    assert float(moved[:, 1].abs().max()) > 10
+
+
 def test_a_bound_is_each_samples_own() -> None:
     model = pigdm(exact_model(Gaussian(MEAN, 9 * covariance("full")), sg.VPSDE()), Y, measure, 0.1)
     held, x, level = model.changed(most=1.0), normal(3, D), sg.VPSDE()(0.6)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -23,6 +25,7 @@ from sdegen.guidance import (
     Judge,
     Known,
     Mask,
+    PublishedDPS,
     Radon,
     Stepwise,
     Thresholded,
@@ -34,6 +37,7 @@ from sdegen.guidance import (
 )
 from sdegen.sampling import resample
 from tests.cases import Plain, close, normal, refused
+from tests.elsewhere import THERE, elsewhere
 from tests.labelled import NULL, SDE, labelled, log_class
 
 Y = torch.tensor([2, 0, 1])
@@ -54,6 +58,48 @@ def test_a_scales_function_gives_numbers(value: Any) -> None:
         with refused("A scale's function gives a number or numbers .b,. at every level, but at t"):
             sg.sample(each, X, solver=sg.DDIM(), steps=2)
         assert each.nfe == before
+
+
+def test_a_scales_function_is_called_with_a_level() -> None:
+    with refused("A scale's function is called with a level, as s.level., but .* too many posi"):
+        CFG(model(), lambda: 2.0, {"y": NULL})  # type: ignore[misc, arg-type]
+    want = CFG(model(), 2.0, {"y": NULL}).output(X, SDE(0.4))
+    for s in (np.float32(2), lambda level: np.float32(2)):
+        assert torch.equal(CFG(model(), s, {"y": NULL}).output(X, SDE(0.4)), want)
+
+
+def test_a_scale_that_is_not_finite_where_a_time_is() -> None:
+    """Where the time itself is not, its sample alone is spoilt."""
+    for bad in (lambda level: torch.tensor(NAN), lambda level: torch.tensor([1.0, NAN, 1.0])):
+        with refused("A scale's function gives a number or numbers .b,. at every level, but at t"):
+            CFG(model(), bad, {"y": NULL}).output(X, SDE(0.4))
+    level = replace(SDE(torch.full((3,), 0.4)), t=torch.tensor([0.4, NAN, 0.4]))
+    got = CFG(model(), lambda level: 1 + level.t, {"y": NULL}).output(X, level)
+    assert got.isfinite().all(1).tolist() == [True, False, True]
+
+
+def test_an_intervals_ends_are_numbers() -> None:
+    for high in (None, "a", NAN):
+        with refused("An interval's high must be a number, but it is"):
+            Interval(2.0, 0.0, high)  # type: ignore[arg-type]
+    assert Interval(2.0, 0.0, float("inf"))(SDE(0.4)) == 2.0
+
+
+def test_a_priors_covariance_is_a_tensor() -> None:
+    with refused(r"P is a tensor, as torch.tensor\(\[1.0, 0.5\]\), but it is \[1.0, 1.0\]"):
+        jfps(model(), X, lambda x: x, 0.1, [1.0, 1.0])  # type: ignore[arg-type]
+
+
+def test_what_is_known_is_looked_at_where_the_model_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = torch.tensor([True, False])
+    plain = sg.ScoreModel(lambda x, t: 0.5 * x, SDE, "x0")
+    want = Known(plain, X, mask).output(X, SDE(0.4))
+    monkeypatch.setattr(sg.ScoreModel, "device", THERE)
+    for made in (
+        lambda move: Known(plain, move(X), mask).output(move(X), SDE(0.4)),
+        lambda move: Known(plain, X, move(mask)).output(move(X), SDE(0.4)),
+    ):
+        close(elsewhere(made), want)
 
 
 def test_scales_that_are_no_numbers() -> None:
@@ -156,17 +202,42 @@ BLIND: dict[str, Callable[[Tensor], Any]] = {
     "without gradients": torch.no_grad()(lambda x: 2 * x),
     "whole": lambda x: x.long(),
     "no tensor": lambda x: 1.0,
+    "a shift": lambda x: x.detach() + torch.zeros(2).requires_grad_(),
+    "rounded": lambda x: (x * 127.5).round() / 127.5,
+    "a sign": lambda x: x.sign(),
+    "flat": lambda x: x.clamp(0, 0),
 }
 
 
 @pytest.mark.parametrize("name", BLIND)
 def test_a_measurement_that_nothing_follows_from(name: str) -> None:
     """Its products with the Jacobian would be zero: the samples would know nothing of y."""
-    seen = mmps(model(), torch.zeros(3, 2), BLIND[name], 0.1)
-    before = seen.nfe
+    A, y, walk = BLIND[name], torch.zeros(3, 2), torch.tensor([0.9, 0.4, 0.1])
+    state = torch.get_rng_state()
+    for make in (mmps, pigdm):
+        seen = make(model(), y, A, 0.1)
+        before = seen.nfe
+        with refused("A is a differentiable function of x0, but no gradient comes through it"):
+            sg.sample(seen, X, solver=sg.DDIM(), steps=2)
+        assert seen.nfe == before
     with refused("A is a differentiable function of x0, but no gradient comes through it"):
-        sg.sample(seen, X, solver=sg.DDIM(), steps=2)
-    assert seen.nfe == before
+        PublishedDPS(model(), y, A, walk).output(X, SDE(0.9))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("through", [False, True])
+def test_a_judge_that_detaches_the_state(through: bool) -> None:
+    weight = torch.ones(2).double().requires_grad_()
+    guided = Guided(model(), lambda x, level: (weight * x.detach()).sum(1), through=through)
+    with refused("log_p has no gradient by the state: is it constant, of x.detach.., or under"):
+        guided.output(X, SDE(0.4))
+    flat = Guided(model(), lambda x, level: x.clamp(0, 0).sum(1), through=through)
+    close(flat.output(X, SDE(0.4)), model().output(X, SDE(0.4)))  # a judge may be
+
+
+@pytest.mark.parametrize("A", [lambda x: x.roll(1, 1) - x, lambda x: x.softmax(1)])
+def test_a_measurement_whose_sum_is_always_the_same(A: Any) -> None:
+    assert pigdm(model(), torch.zeros(3, 2), A, 0.5).output(X, SDE(0.4)).isfinite().all()
 
 
 def test_operators_of_other_states() -> None:
@@ -184,15 +255,19 @@ def test_operators_of_other_states() -> None:
         Blur(torch.ones(3))
     with refused(r"Fourier's mask is \(4, 4\), but states are \(1, 1, 4, 2\)"):
         Fourier(torch.ones(4, 4) > 0)(normal(1, 1, 4, 2))
-    for angles in ((), "ab"):
+    for angles in ((), "ab", 3):
         with refused("Radon takes angles in degrees, one at least, not"):
             Radon(angles)  # type: ignore[arg-type]
 
 
 def test_thresholds_and_renoising() -> None:
-    for bad in ("ab", (0, 1, 2), (1, 1)):
+    for bad in ("ab", (0, 1, 2), (1, 1), 3):
         with refused(r"data_range is \(low, high\), but it is"):
             Thresholded(model(), None, bad)  # type: ignore[arg-type]
+    with refused("high must be a number, but it is None"):
+        Thresholded(model(), None, (-1, None))  # type: ignore[arg-type]
+    with refused("most must be a number, but it is 'a'"):
+        Thresholded(model(), 0.9, (-1, 1), most="a")  # type: ignore[arg-type]
     with refused("quantile must be a number, but it is 'a'"):
         Thresholded(model(), "a", (-1, 1))  # type: ignore[arg-type]
     for shape in ((3, 2), torch.tensor(1.0), X.long()):

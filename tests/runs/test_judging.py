@@ -147,6 +147,12 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
     assert guided.log_p.logits.net.leave.in_features == 8
 
 
+@pytest.mark.parametrize("name", ["sdegen.networks.MLP", "sdegen.networks.mlp.MLP"])
+def test_an_mlp_of_images_by_either_name(name: str, tmp_path: Path) -> None:
+    run, net = finished(tmp_path, shape=[1, 8, 8]), {"_target_": name, "width": 8}
+    assert built(run, net, ()).logits.net(torch.zeros(2, 1, 8, 8), torch.zeros(2)).shape == (2, 2)
+
+
 def test_times_are_the_losss() -> None:
     assert times_in(LOSS) == TIMES
     assert times_in({"_target_": "sdegen.dsm_loss"}) is None
