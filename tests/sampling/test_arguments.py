@@ -127,3 +127,6 @@ def test_many_betas_are_said_in_a_line() -> None:
     assert len(repr(sg.DiscreteVPSDE())) < 80
     assert "(0.0001, ..., 0.02), 1000 of them" in repr(sg.DiscreteVPSDE())
     assert repr(sg.DiscreteVPSDE([0.1, 0.2])) == "DiscreteVPSDE(betas=(0.1, 0.2))"
+    betas = [*sg.DiscreteVPSDE().betas]  # type: ignore[misc]
+    betas[500] += 1e-15
+    assert str(sg.DiscreteVPSDE(betas)) != str(sg.DiscreteVPSDE())
