@@ -191,8 +191,8 @@ def opened(path: str, files: list[str]) -> Any:
 
 def content(file: str) -> Iterator[Any]:
     """What a file begins with, or a Parquet file ends with; and then all of it, piece by piece."""
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetFile
+    import pyarrow as pa  # type: ignore[import-untyped]
+    from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
 
     kind = KINDS[Path(file).suffix.lower()]
     with Path(file).open("rb") as stream:

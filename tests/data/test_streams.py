@@ -93,6 +93,7 @@ def test_what_cannot_be_streamed_is_told(tmp_path: Path) -> None:
 def test_a_damaged_shard_is_named_at_the_start_and_a_lost_one_when_it_is_read(
     tmp_path: Path,
 ) -> None:
+    pytest.importorskip("datasets")
     path, second = files(tmp_path), tmp_path / "1.parquet"
     whole = second.read_bytes()
     stream = HubStream(path, 6)
@@ -136,6 +137,7 @@ def test_a_column_that_is_none_of_images_is_told(kind: str, tmp_path: Path) -> N
 
 
 def test_rows_of_a_shuffled_stream_are_said_to_be_its(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
     images = [None, *(Image.fromarray(each) for each in PIXELS[1:])]
     holed = HubStream(files(tmp_path, image=images), 6, shuffle=4)
     with pytest.warns(UserWarning, match="row [0-6] of the shuffled stream"):
