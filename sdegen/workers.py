@@ -34,6 +34,10 @@ def follow() -> None:
     os._exit(1)
 
 
+class Ended(ValueError):
+    """A worker was ended by a signal, not by what it had to do: it can be done again."""
+
+
 class Team:
     """Processes at work, and what they said of their failures."""
 
@@ -43,15 +47,15 @@ class Team:
     def wait(self, look: Callable[[], None]) -> None:
         """Until all have done their part, with a look at how far they are from time to time.
 
-        Raises ValueError, with what it said, as soon as one has failed.
+        Raises ValueError, with what it said, as soon as one has failed; Ended for a signal.
         """
         while True:
             alive = [each for each in self.members if each.is_alive()]
             for k, each in enumerate(self.members, 1):
                 if each.exitcode:
-                    raise ValueError(
-                        ended(k, each.exitcode) if self.said.empty() else self.said.get()
-                    )
+                    if not self.said.empty():
+                        raise ValueError(self.said.get())
+                    raise (Ended if each.exitcode < 0 else ValueError)(ended(k, each.exitcode))
             look()
             if not alive:
                 return

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,13 +21,14 @@ KINDS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".arrow": "ar
 
 
 class Row(NamedTuple):
-    """A row's number in a stream, and what its column of images has."""
+    """A row's number in a stream, what its column of images has, and which stream that is."""
 
     number: int
     found: Any
+    stream: str = ""
 
     def __str__(self) -> str:
-        return f"row {self.number}"
+        return f"row {self.number}{self.stream}"
 
 
 class HubStream(IterableDataset[Any]):
@@ -35,17 +37,21 @@ class HubStream(IterableDataset[Any]):
 
     path: a file or a pattern, as "shards/*.parquet": .parquet, .json or .jsonl, .arrow; all of
     one kind, in the order of their names.
-    image: the column of images; in JSON what it says is a file's name. label: of classes, a
+    image: the column of images; in JSON what it says is a file's name, beside the file that says
+    it. label: of classes, a
     ``ClassLabel``, or whole numbers from 0 on of which there are ``classes``; None: there is none.
     shuffle: so many rows are waiting, of which one is drawn at a time with ``seed``; 0: as they
     come. It is the same order every time that the stream is begun, so that a run which reads again
     what it has seen goes on bit for bit. See ``ImageFiles`` for what is done with an image.
 
-    A row whose image cannot be read is left out, and a warning names it the first time.
+    A row whose image cannot be read is left out, and a warning names it the first time: by its
+    place in the shuffled stream, where that is shuffled.
 
-    Raises ValueError where there is no file, for files of several kinds or none of these, damaged
-    ones, a column that they have not, labels that are none of the classes, as ``ImageFiles`` does,
-    and without the library.
+    Raises ValueError where there is no file, for files of several kinds or none of these, one that
+    does not begin, or a .parquet that does not end, as such a file does, a column that they have
+    not or that is none of images, names beside files of several folders, labels that are none of
+    the classes, as ``ImageFiles`` does, and without the library. What else is damaged or gone is a
+    ValueError when it is read, which names the file.
     """
 
     def __init__(
@@ -60,11 +66,12 @@ class HubStream(IterableDataset[Any]):
         seed: int = 0,
         background: Colour = "white",
     ) -> None:
-        self.pictures, self.path = Pictures(size, channels, background), str(path)
+        self.path, self.files = str(path), found(str(path))
+        self.pictures = Pictures(size, channels, background, self.files)
         self.shape, self.levels = self.pictures.shape, 256
         whole("shuffle", shuffle, 0), whole("seed", seed, 0)
         optional(whole, "classes", classes)
-        table = opened(self.path)
+        table = opened(self.path, self.files)
         missing = [name for name in (image, label) if name and name not in table.features]
         if missing:
             known = ", ".join(table.features)
@@ -78,16 +85,26 @@ class HubStream(IterableDataset[Any]):
         self.names = tuple(names or ())
         self.classes = 0 if label is None else len(self.names) or int(classes or 0)
         self.image, self.label, self.warned = image, label, set[int]()
-        self.table = undecoded(table, image, label, shuffle, seed)
+        table = undecoded(table, image, label, self.path, self.files)
+        self.pictures.refuse_beside(table[1].get(image), self.path)
+        self.table = table[0].shuffle(seed=seed, buffer_size=shuffle) if shuffle else table[0]
+        self.stream = " of the shuffled stream" if shuffle else ""
 
     def __iter__(self) -> Iterator[Any]:
-        for number, row in enumerate(self.table):
+        for number, row in enumerate(self.rows()):
             try:
-                x = self.pictures.read(Row(number, row[self.image]))
+                x = self.pictures.read(Row(number, row[self.image], self.stream))
             except ValueError as error:
                 self.leave_out(number, error)
                 continue
             yield x if self.label is None else (x, self.checked(row[self.label], number))
+
+    def rows(self) -> Iterator[Any]:
+        """The stream's; ValueError where a file cannot be read on."""
+        try:
+            yield from self.table
+        except Exception as error:  # of its readers, whatever they raise
+            raise ValueError(unread(self.path, self.files, error)) from error
 
     def leave_out(self, number: int, error: ValueError) -> None:
         """Say what is wrong with a row, once."""
@@ -99,8 +116,8 @@ class HubStream(IterableDataset[Any]):
         """A row's label; ValueError for one of no class."""
         if type(label) is not int or not 0 <= label < self.classes:
             raise ValueError(
-                f"the label of row {number} in {self.path!r} is {label!r}, but it must be a "
-                f"number from 0 to {self.classes - 1}"
+                f"the label of row {number}{self.stream} in {self.path!r} is {label!r}, but it "
+                f"must be a number from 0 to {self.classes - 1}"
             )
         return torch.tensor(label)
 
@@ -108,23 +125,41 @@ class HubStream(IterableDataset[Any]):
 class Pictures(ImageFiles):
     """How the images of rows are decoded."""
 
+    def __init__(
+        self, size: int, channels: int, background: Colour, beside: Sequence[str]
+    ) -> None:
+        super().__init__(size, channels, background)
+        folders = {Path(file).absolute().parent for file in beside}
+        self.folder = folders.pop() if len(folders) == 1 else None
+
+    def refuse_beside(self, value: Any, path: str) -> None:
+        """ValueError for a name beside a file, of files in several folders."""
+        name = (value or {}).get("path")
+        bare = (value or {}).get("bytes") is None and name and not Path(name).is_absolute()
+        if bare and self.folder is None:
+            raise ValueError(
+                f"{path!r} names images as {name!r}, beside a file, but its files lie in several "
+                "folders: write the images' whole names, or take the files of one folder"
+            )
+
     def read(self, row: Row) -> Tensor:
         """The image of a row; ValueError for one that cannot be read."""
         return self._read(row)
 
     def opened(self, file: Row) -> Any:
-        """The bytes of an image, or the path that the row has."""
-        return picture_in(file.found)
+        """The bytes of an image, or the path that the row has, beside the file that has it."""
+        picture = picture_in(file.found)
+        return (self.folder or Path()) / picture if isinstance(picture, str) else picture
 
     def place(self) -> str:
         """In a stream."""
         return "in the stream"
 
 
-def opened(path: str) -> Any:
-    """The stream of a path or a pattern."""
+def found(path: str) -> list[str]:
+    """The files of a path or a pattern; ValueError without the library, too."""
     try:
-        from datasets import load_dataset
+        import datasets  # noqa: F401
     except ImportError as error:
         raise ValueError("datasets is not installed: pip install 'sdegen[data]'.") from error
     files = [path] if Path(path).is_file() else sorted(glob.glob(path))
@@ -133,21 +168,99 @@ def opened(path: str) -> Any:
     kinds = {KINDS.get(Path(file).suffix.lower()) for file in files}
     if len(kinds) > 1 or None in kinds:
         raise ValueError(f"{path!r} must be files of one kind, of {', '.join(KINDS)}")
+    return files
+
+
+def opened(path: str, files: list[str]) -> Any:
+    """The stream of files; ValueError where one of them is none of its kind."""
+    from datasets import load_dataset
+
+    for file in files:
+        try:
+            next(content(file))
+        except Exception as error:  # of its readers, whatever they raise
+            raise ValueError(damaged(file, error)) from None
+    kind = KINDS[Path(files[0]).suffix.lower()]
     try:
-        table: Any = load_dataset(str(*kinds), data_files=files, split="train", streaming=True)
-        if table.features is None:  # it is found out from the first rows
-            table = table._resolve_features()
-        next(iter(table), None)
-    except Exception as error:  # of its readers, whatever they raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path!r} could not be read (is it damaged?): {reason}") from None
-    return table
+        table: Any = load_dataset(kind, data_files=files, split="train", streaming=True)
+        # Where the files do not say what they have, it is found out from the first rows.
+        return table._resolve_features() if table.features is None else table
+    except Exception as error:
+        raise ValueError(unread(path, files, error)) from None
 
 
-def undecoded(table: Any, image: str, label: str | None, shuffle: int, seed: int) -> Any:
-    """The stream with bytes for images, which are decoded here; shuffled where that is asked."""
+def content(file: str) -> Iterator[Any]:
+    """What a file begins with, or a Parquet file ends with; and then all of it, piece by piece."""
+    import pyarrow as pa  # type: ignore[import-untyped]
+    from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+
+    kind = KINDS[Path(file).suffix.lower()]
+    with Path(file).open("rb") as stream:
+        if kind == "parquet":
+            table = ParquetFile(stream)
+            yield table.schema_arrow
+            yield from table.iter_batches()
+        elif kind == "arrow":
+            try:
+                batches: Any = pa.ipc.open_stream(stream)
+            except (OSError, pa.lib.ArrowInvalid):
+                whole = pa.ipc.open_file(stream)
+                batches = (whole.get_batch(i) for i in range(whole.num_record_batches))
+            yield batches
+            yield from batches
+        else:
+            lines = filter(bytes.strip, stream)
+            first = next(lines, b"")
+            try:
+                yield json.loads(first)
+            except ValueError:  # one list, over several lines
+                if not any(lines):
+                    raise
+                yield json.loads(Path(file).read_bytes())
+            yield from map(json.loads, lines)
+
+
+def damaged(file: str, error: Exception) -> str:
+    """A sentence on a file that cannot be read."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"{file!r} could not be read (is it damaged?): {reason}"
+
+
+def unread(path: str, files: list[str], error: Exception) -> str:
+    """A sentence on what the library raised: of the first file that cannot be read to its end, of
+    all of them where each can."""
+    for file in files:
+        try:
+            for _ in content(file):
+                pass
+        except Exception as reason:
+            return damaged(file, reason)
+    return damaged(path, error)
+
+
+def undecoded(
+    table: Any, image: str, label: str | None, path: str, files: list[str]
+) -> tuple[Any, dict[str, Any]]:
+    """The stream with bytes for images, which are decoded here, and its first row; ValueError
+    where what the column has cannot be taken for images."""
     from datasets import Image
 
-    table = table.select_columns([image, *([label] if label else [])])
-    table = table.cast_column(image, Image(decode=False))
-    return table.shuffle(seed=seed, buffer_size=shuffle) if shuffle else table
+    kind = table.features[image]
+    images = table.select_columns([image, *([label] if label else [])])
+    try:
+        images = images.cast_column(image, Image(decode=False))
+        return images, next(iter(images), {})
+    except Exception as error:
+        next_row(table, path, files)
+        raise ValueError(
+            f"the column {image!r} of {path!r} is of {kind}, but it must be of images, or of "
+            f"their files' names: {damaged(path, error).partition(': ')[2]}"
+        ) from None
+
+
+def next_row(table: Any, path: str, files: list[str]) -> None:
+    """ValueError where not even the first row can be read as it is."""
+    try:
+        next(iter(table), None)
+    except Exception as error:
+        raise ValueError(unread(path, files, error)) from None

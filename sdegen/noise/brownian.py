@@ -51,14 +51,14 @@ class Brownian(Noise):
     def __init__(
         self, seed: int | Sequence[int], T: float, first: int | Sequence[int] = 0
     ) -> None:
-        given: Any = T
+        given: Any = T.item() if isinstance(T, Tensor) and not T.ndim else T
         if (
             not isinstance(given, Real)
             or isinstance(given, bool)
             or not 0 < float(given) < math.inf
         ):
             raise ValueError(f"A Brownian path runs on [0, T] with T > 0, but T = {T!r}.")
-        self.T, self._seeds = float(T), Seeded(seed, first)
+        self.T, self._seeds = float(given), Seeded(seed, first)
         self._index: Tensor | None = None
         self._known: list[tuple[Instant, tuple[object, ...], Value]] = []
 

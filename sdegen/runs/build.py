@@ -8,9 +8,8 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from sdegen.data import ArrayData, hold_out, numbered_as
+from sdegen.data import hold_out, numbered_as
 from sdegen.data.classes import plain
-from sdegen.data.images import ImageFiles
 from sdegen.losses import Degradation
 
 ALLOWED = ("sdegen", "torch.optim")
@@ -175,11 +174,11 @@ def build_data(config: dict[str, Any]) -> tuple[Any, Any]:
     """
     share = share_held_out(config["data"])
     train = build(config["data"]["train"], config["packages"])
-    if config["conditional"] and isinstance(train, ArrayData | ImageFiles) and not train.classes:
+    if config["conditional"] and not getattr(train, "classes", 1):  # without any it is told later
         raise ValueError(
             "conditional=true, but the data have no classes: say conditional=false, or name their "
-            "labels, data.labels of an array file, sub-folders of images, dataset.json of a zip "
-            "or .cls of shards."
+            "labels, data.label of a stream, data.labels of an array file, sub-folders of images, "
+            "dataset.json of a zip or .cls of shards."
         )
     if isinstance(train, IterableDataset) and not config["data"].get("test"):
         return train, None  # nothing can be held out of a stream

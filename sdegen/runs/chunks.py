@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sdegen.files import clear_parts, join_tensors, read_tensors, write_tensors
 from sdegen.training.identity import flatten
-from sdegen.workers import at_work
+from sdegen.workers import Ended, at_work
 
 SAMPLES = "samples.safetensors"
 PARTS = "parts"
@@ -186,7 +186,7 @@ def gathered(
         try:
             share.wait(look)
         except ValueError as error:
-            raise ValueError(f"{error} {left(shelf, todo)}") from error
+            raise ValueError(f"{error} {left(shelf, todo, isinstance(error, Ended))}") from error
     there = shelf.parts(before)
     chain, count = list[Part](), 0
     for first, part in sorted(there.items()):
@@ -207,13 +207,11 @@ def gathered(
     return Chunk({k: v[:n] for k, v in tensors.items()}, about["seconds"] * n / count)
 
 
-def left(shelf: Shelf, todo: list[Job]) -> str:
-    """A sentence: what jobs have left on the shelf, and how to go on."""
+def left(shelf: Shelf, todo: list[Job], again: bool) -> str:
+    """A sentence: what jobs have left on the shelf, and whether the same ones make the others."""
     done, total = shelf.done(todo), sum(m for _, m in todo)
-    return (
-        f"{done} of {total} samples are in {shelf.folder / PARTS}, and the same command makes the "
-        f"other {total - done}."
-    )
+    more = f", and the same command makes the other {total - done}" if again else ""
+    return f"{done} of {total} samples are in {shelf.folder / PARTS}{more}."
 
 
 def refuse_mixture(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -54,7 +54,10 @@ class Ranks:
 
     def wait(self, look: Callable[[], None] = lambda: None) -> None:
         """Until all have come as far; ValueError where one of them has ended before."""
-        goes_on = "what was written stays, and the same command goes on from there"
+        goes_on = (
+            "what was written stays, and if that process says no reason, the same command goes on "
+            "from there"
+        )
         self.hear(self.line.barrier, goes_on)
         look()
 

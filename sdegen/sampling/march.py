@@ -80,9 +80,12 @@ def march(solver: Solver, p: Reverse, x: Tensor, walk: Sequence[Instant]) -> Ite
     ``state.x.clamp_(-1, 1)``: the next step begins where it is then, and a solver that remembers
     earlier ones forgets them, as at the walk's start.
     """
-    if isinstance(walk, Tensor) or not all(isinstance(level, Instant) for level in walk):
+    listed = isinstance(walk, Sequence) and all(isinstance(level, Instant) for level in walk)
+    if not listed or not walk:
+        found = "it has none" if listed else f"it is of {type(walk).__name__}"
         raise ValueError(
-            "march takes a Walk, or levels, not times: give sg.walks.levels(model.sde, times)."
+            f"march takes a Walk, or a list of levels, not times, but {found}: give "
+            "sg.walks.levels(model.sde, times)."
         )
     check(solver, p)
     check_levels(solver, p, walk)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor, exp, expm1, log, sqrt
@@ -16,6 +18,9 @@ from sdegen.checks import number
 from sdegen.sde.inverse import bisect
 from sdegen.sde.level import Level, float64_time
 from sdegen.sde.process import LinearSDE, Prior, check_interval
+
+SMALL = 1e-7
+"""Of a curve's largest value: no more is taken for rounding. sqrt(cos(pi t / 2)) ends at 8e-9."""
 
 
 @dataclass(frozen=True)
@@ -143,11 +148,13 @@ class DiscreteVPSDE(LinearSDE):
             )
 
     def __repr__(self) -> str:
-        """All betas where they fit a line, the first and the last of more."""
+        """All betas where they fit a line; the first and the last of more, and what tells them
+        from others: SDEs are one where they are said in the same words."""
         betas = self.betas or ()
         if len(betas) <= 10:
             return f"DiscreteVPSDE(betas={betas})"
-        return f"DiscreteVPSDE(betas=({betas[0]:g}, ..., {betas[-1]:g}), {len(betas)} of them)"
+        some = f"({betas[0]:g}, ..., {betas[-1]:g}), {len(betas)} of them"
+        return f"DiscreteVPSDE(betas={some}, crc32 {crc32(array('d', betas).tobytes()):08x})"
 
     @property
     def n(self) -> int:
@@ -236,14 +243,25 @@ class MarginalSDE(LinearSDE):
         t = float64_time(t).clone()  # forward mode refuses an expanded tensor
         both = torch.func.jvp(self.curves, (t,), (torch.ones_like(t),))
         (alpha, sigma), (d_alpha, d_sigma) = both[0], both[1]
-        alpha, sigma = self.rounded(alpha, d_alpha), self.rounded(sigma, d_sigma)
+        most_alpha, most_sigma = self.largest
+        alpha = self.rounded(alpha, d_alpha, most_alpha)
+        sigma = self.rounded(sigma, d_sigma, most_sigma)
         return Level(t, alpha, sigma, d_alpha, 2 * sigma * d_sigma, d_sigma)
 
-    def rounded(self, curve: Tensor, slope: Tensor) -> Tensor:
+    @cached_property
+    def largest(self) -> tuple[float, float]:
+        """About the largest values of alpha and sigma on the interval."""
+        alpha, sigma = self.curves(torch.linspace(self.t_min, self.T, 101, dtype=torch.float64))
+        alpha, sigma = (c.detach()[c.isfinite()].abs() for c in (alpha, sigma))
+        return float(alpha.amax()), float(sigma.amax())
+
+    def rounded(self, curve: Tensor, slope: Tensor, largest: float) -> Tensor:
         """A curve that is zero where it is no more than the rounding of t makes of its slope: as
-        cos(pi t / 2) is at t = 1, where it is computed as 6e-17."""
+        cos(pi t / 2) is at t = 1, where it is computed as 6e-17. A slope without end says nothing,
+        nor does a steep one of a curve that is not small: 1 - sqrt(t) is 1 at t = 0."""
         least = 2 * torch.finfo(curve.dtype).eps * self.T * slope.abs()
-        return torch.where(curve.abs() <= least, 0.0, curve)
+        zero = (curve.abs() <= least) & slope.isfinite() & (curve.abs() <= SMALL * largest)
+        return torch.where(zero, 0.0, curve)
 
     def curves(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """alpha and sigma at times t, of its shape: tensors, where ``marginal`` gives numbers too.

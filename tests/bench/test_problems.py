@@ -117,6 +117,15 @@ def test_references_agree_are_kept_and_are_refused(tmp_path: Path) -> None:
         reference(problem, sde, 4, 2, tmp_path, limit=1e-20)
 
 
+def test_references_of_other_betas_are_others(tmp_path: Path) -> None:
+    """Though the first, the last and their number are the same."""
+    problem, betas = problems.gaussian(), torch.linspace(1e-2, 0.3, 12).tolist()
+    first = reference(problem, sg.DiscreteVPSDE(betas), 4, 0, tmp_path, limit=1e-3)
+    betas[6] *= 1.5
+    other = reference(problem, sg.DiscreteVPSDE(betas), 4, 0, tmp_path, limit=1e-3)
+    assert len(list(tmp_path.iterdir())) == 2 and not torch.equal(first.ends, other.ends)
+
+
 @closed_form
 def test_scipys_reference_is_the_gaussians_flow(sde: sg.LinearSDE) -> None:
     problem = problems.gaussian(d=4)

@@ -90,6 +90,60 @@ def test_what_cannot_be_streamed_is_told(tmp_path: Path) -> None:
     assert len(list(holed)) == 6  # and is not said again
 
 
+def test_a_damaged_shard_is_named_at_the_start_and_a_lost_one_when_it_is_read(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("datasets")
+    path, second = files(tmp_path), tmp_path / "1.parquet"
+    whole = second.read_bytes()
+    stream = HubStream(path, 6)
+    second.unlink()
+    with refused_with("1.parquet' could not be read (is it damaged?)"):
+        list(stream)
+    second.write_bytes(whole[: len(whole) // 2])
+    with refused_with("1.parquet' could not be read (is it damaged?)"):
+        HubStream(path, 6)
+    rows = [json.dumps({"image": "a.png"})] * 2
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    (tmp_path / "b.jsonl").write_text(rows[0][:-5])
+    with refused_with("b.jsonl' could not be read (is it damaged?)"):
+        HubStream(tmp_path / "*.jsonl", 6, label=None)
+
+
+def test_names_of_images_are_beside_the_file_that_says_them(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(PIXELS[0]).save(tmp_path / name / "x.png")
+        (tmp_path / name / "a.jsonl").write_text(json.dumps({"image": "x.png"}))
+    (x,) = HubStream(tmp_path / "a" / "*.jsonl", 6, label=None)
+    assert np.array_equal(to_uint8(x).permute(1, 2, 0).numpy(), PIXELS[0])
+    with refused_with("its files lie in several folders"):
+        HubStream(tmp_path / "*" / "a.jsonl", 6, label=None)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "lists of images"])
+def test_a_column_that_is_none_of_images_is_told(kind: str, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    picture = Image.fromarray(PIXELS[0])
+    features = {"image": datasets.List(datasets.Image())} if kind != "numbers" else None
+    table = datasets.Dataset.from_dict(
+        {"image": [[picture, picture] if features else 3]},
+        datasets.Features(features) if features else None,
+    )
+    table.to_parquet(str(tmp_path / "0.parquet"))
+    with refused_with("but it must be of images, or of their files' names"):
+        HubStream(tmp_path / "0.parquet", 6, label=None)
+
+
+def test_rows_of_a_shuffled_stream_are_said_to_be_its(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    images = [None, *(Image.fromarray(each) for each in PIXELS[1:])]
+    holed = HubStream(files(tmp_path, image=images), 6, shuffle=4)
+    with pytest.warns(UserWarning, match="row [0-6] of the shuffled stream"):
+        assert len(list(holed)) == 6
+
+
 def test_without_the_library_its_name_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

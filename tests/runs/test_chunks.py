@@ -20,7 +20,7 @@ from sdegen.data import from_uint8
 from sdegen.files import PART, read_tensors
 from sdegen.runs.chunks import PARTS, SAMPLES, Chunk, Part, Share, Shelf, among, gathered, jobs
 from sdegen.runs.exports import refuse_export, save_npz, save_png
-from sdegen.workers import ended
+from sdegen.workers import Ended, Team, ended
 from tests.cases import refused
 
 
@@ -125,7 +125,7 @@ def with_one_that_dies(todo: list[tuple[int, int]]) -> Iterator[Share]:
     """Among two, of which the other one is killed."""
 
     def wait(look: Any) -> None:
-        raise ValueError(ended(1, -9))
+        raise Ended(ended(1, -9))
 
     yield Share(todo[::2], wait)
 
@@ -141,6 +141,22 @@ def test_who_is_left_says_what_is_missing_and_how_to_go_on(tmp_path: Path) -> No
     chunk = gathered(shelf, 9, 2, again)
     assert again.asked == [(2, 2), (6, 2)]
     assert chunk.tensors["x"].flatten().tolist() == list(range(9))
+
+
+def test_who_fails_again_is_not_begun_again(tmp_path: Path) -> None:
+    """The same command is advised where a signal ended a worker, not where it says a reason."""
+
+    @contextmanager
+    def with_one_that_fails(todo: list[tuple[int, int]]) -> Iterator[Share]:
+        said = SimpleNamespace(empty=lambda: False, get=lambda: "No room.")
+        member = SimpleNamespace(is_alive=lambda: False, exitcode=1)
+        yield Share(todo[::2], Team([member], said).wait)
+
+    with refused(r"No room. 5 of 9 samples are in [^,]*\.$"):
+        gathered(Shelf(tmp_path, {}, {}), 9, 2, Maker(), with_one_that_fails)
+    killed = SimpleNamespace(is_alive=lambda: False, exitcode=-9)
+    with pytest.raises(Ended, match="SIGKILL"):
+        Team([killed], SimpleNamespace(empty=lambda: True)).wait(lambda: None)
 
 
 def test_all_processes_have_as_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from sdegen.data.classes import ENOUGH
+from sdegen.runs.build import build_data
 from sdegen.runs.folder import description, in_memory
 from sdegen.runs.train import refuse_data, two_of
 from sdegen.training import TrainSettings
@@ -133,6 +134,14 @@ def test_classes_are_counted_in_the_beginning() -> None:
 
     with refused("says that it has 2 classes, but an item of it has no label"):
         in_memory(Unlabelled())
+
+
+def test_a_stream_without_classes_teaches_none() -> None:
+    node = {"_target_": f"{__name__}.Stream", "classes": 0}
+    config = {"data": {"train": node}, "packages": ["tests"], "conditional": True}
+    with refused("conditional=true, but the data have no classes: say conditional=false"):
+        build_data(config)
+    assert build_data({**config, "conditional": False})[0].classes == 0
 
 
 def test_a_stream_is_not_read_that_is_not_asked_for_its_classes() -> None:

@@ -86,6 +86,13 @@ def test_a_mistake_is_told_in_a_sentence(name: str) -> None:
 
 
 SPARSE, NOISY = torch.ones(3, 2).to_sparse(), {"solver": sg.DPMSolverPP()}
+LEVELS = sg.walks.levels(MODEL.sde, [1.0, 0.5])
+
+
+def march_along(walk: Any) -> Any:
+    return list(sg.march(sg.DDIM(), sg.Reverse(MODEL), torch.ones(1, 2), walk))
+
+
 ODD: dict[str, tuple[Callable[[], Any], str]] = {
     "a shape with true": (lambda: run((True, 2)), r"positive whole numbers, but it is \(True, 2"),
     "sparse states": (lambda: run(SPARSE), "x_T is a dense tensor, but it is torch.sparse_coo"),
@@ -107,13 +114,20 @@ ODD: dict[str, tuple[Callable[[], Any], str]] = {
     "an eta of words": (lambda: run(eta=lambda lam: "0.5", **NOISY), "called with lam, a tensor"),
     "an eta without a square": (lambda: run(eta=1e308, **NOISY), "up to 1e[+]06"),
     "a march of times": (
-        lambda: list(
-            sg.march(sg.DDIM(), sg.Reverse(MODEL), torch.ones(1, 2), torch.tensor([1.0, 0.5]))  # type: ignore[arg-type]
-        ),
+        lambda: march_along(torch.tensor([1.0, 0.5])),
         r"walks.levels\(model.sde, times\)",
     ),
+    "a march of nothing": (lambda: march_along(None), "it is of NoneType"),
+    "a march of no levels": (lambda: march_along([]), "it has none"),
+    "a march of levels once": (lambda: march_along(iter(LEVELS)), "it is of list_iterator"),
     "a path to a word": (lambda: sg.Brownian(0, "1"), "T > 0, but T = '1'"),  # type: ignore[arg-type]
 }
+
+
+def test_a_path_may_end_at_a_tensor() -> None:
+    x = torch.ones(1, 2)
+    one, other = (sg.Brownian(0, T)(x, *LEVELS) for T in (1.0, torch.tensor(1.0)))  # type: ignore[arg-type]
+    assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -127,3 +141,6 @@ def test_many_betas_are_said_in_a_line() -> None:
     assert len(repr(sg.DiscreteVPSDE())) < 80
     assert "(0.0001, ..., 0.02), 1000 of them" in repr(sg.DiscreteVPSDE())
     assert repr(sg.DiscreteVPSDE([0.1, 0.2])) == "DiscreteVPSDE(betas=(0.1, 0.2))"
+    betas = [*sg.DiscreteVPSDE().betas]  # type: ignore[misc]
+    betas[500] += 1e-15
+    assert str(sg.DiscreteVPSDE(betas)) != str(sg.DiscreteVPSDE())

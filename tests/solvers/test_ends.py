@@ -167,6 +167,19 @@ def test_adaptive_solvers_find_the_end_or_say_why_not(sde: str, predicts: str) -
                 sg.sample(model, x, solver=solver, walk=way)
 
 
+@pytest.mark.parametrize("predicts", ["x0", "eps"])
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_curves_that_begin_with_a_slope_without_end(power: float, predicts: str) -> None:
+    """Diffusion-LM's (Li et al. 2022), alpha^2 = 1 - sqrt(t), and alpha = 1 - sqrt(t)."""
+    sde = MarginalSDE(lambda t: ((1 - t.sqrt()) ** power, t ** (power / 2)), T=0.99, t_min=0.0)
+    assert float(sde(0.0).alpha) == 1.0 and float(sde(0.0).sigma) == 0.0
+    model, x = exact(sde, predicts), normal(3, 2)
+    fine = (0.99 * torch.linspace(1, 0, 61, dtype=torch.float64) ** 4).tolist()
+    y = sg.sample(model, x, solver=sg.DDIM(), walk=fine)
+    close(y, DATA.flow(x, sde(sde.T), sde(0.0)), rtol=0, atol=0.06)
+    assert sg.sample(model, x, solver=sg.DDIM(), steps=9, walk="uniform").isfinite().all()
+
+
 @pytest.mark.parametrize("graph", [True, "checkpoint"])
 def test_a_graph_ends_where_a_program_does(graph: bool) -> None:
     sde = SDES["VP from 0"]
