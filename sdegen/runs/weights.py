@@ -56,6 +56,6 @@ def begin(model: ScoreModel, config: dict[str, Any]) -> None:
     tensors, _ = read_tensors(path)
     if config.get("head_net"):  # the teacher is a part of the network
         tensors = {re.sub(r"^net\.", "net.net.", name): each for name, each in tensors.items()}
-    new = (".told.of_", "net.head.")
+    new = (".told.slow_", "net.head.")
     own = {k: v for k, v in model.state_dict().items() if any(part in k for part in new)}
     load_weights(model, {**own, **tensors}, path)
