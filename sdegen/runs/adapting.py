@@ -19,7 +19,8 @@ from sdegen.networks import with_classes
 from sdegen.runs.begun import as_recorded
 from sdegen.runs.build import build, build_task
 from sdegen.runs.network import build_model, parameters
-from sdegen.runs.weights import WEIGHTS, content_of
+from sdegen.runs.priors import with_kept
+from sdegen.runs.weights import WEIGHTS, base_of, content_of
 
 INHERITED = ("sde", "net", "model", "conditional", "sigma_data", "coder")
 """What a run has of its base, and the data where it names none."""
@@ -39,7 +40,7 @@ def as_adapted(config: dict[str, Any]) -> dict[str, Any]:
     if (config.get("teacher") or {}).get("run") or config.get("coder"):
         raise ValueError("A run with base.run has neither a teacher nor a coder of its own.")
     folder = Path(text("base.run", run))
-    theirs = as_recorded(read_header(folder / WEIGHTS)["config"])
+    theirs = with_kept(as_recorded(read_header(folder / WEIGHTS)["config"]), folder)
     refuse_base(folder, theirs, config)
     inherited = {name: theirs[name] for name in INHERITED if name in theirs}
     data = config.get("data") or theirs["data"]
@@ -96,6 +97,12 @@ def adapted_model(
     model = build_model({**config, "task": None}, shape, known)
     load_weights(model, tensors, path)
     if classes > known:
+        if config.get("adapter"):
+            raise ValueError(
+                f"The data have {classes} classes, and the base {known}: of a class more an "
+                "adapter, which leaves the base's table as it is, learns nothing of its own. "
+                "Train all weights (adapter=none)."
+            )
         model.net = with_classes(model.net, classes - known)  # type: ignore[arg-type]
     model.net = adapter_of(model.net, config, shape)  # type: ignore[arg-type]
     return model
@@ -115,26 +122,6 @@ def adapter_of(net: nn.Module, config: Mapping[str, Any], shape: Sequence[int]) 
         hints = {"hints": {"c": task.beside(shape[0])}}
     made: nn.Module = build(dict(node), packages, _partial_=True)(net, **hints)
     return made
-
-
-def base_of(base: Mapping[str, Any], beside: Path | None) -> Path:
-    """The folder of a base: where it was, or under its name next to the run; ValueError where it
-    is at neither, or has other weights."""
-    was = Path(base["run"])
-    places = [was] + ([] if beside is None else [beside.resolve().parent / was.name])
-    found = next((place for place in places if (place / WEIGHTS).is_file()), None)
-    if found is None:
-        raise ValueError(
-            "This run stands on another that is not at "
-            f"{' nor at '.join(map(str, places))}: bring the one of content {base['content']} "
-            "back."
-        )
-    if (content := content_of(found)) != base["content"]:
-        raise ValueError(
-            f"The base in {found} has other weights ({content}) than the one that this run was "
-            f"begun over ({base['content']}): bring those back, or begin anew (name=...)."
-        )
-    return found
 
 
 def base_by_content(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sdegen.checks import optional, text, texts
 from sdegen.files import read_json, read_tensors, write_json, write_tensors, write_text
 from sdegen.runs.build import ALLOWED, targets
 from sdegen.runs.folder import WEIGHTS, Run, content_of, load_run
+from sdegen.runs.priors import without_place
 
 DIGITS = (
     "scikit-learn's copy of UCI's Optical Recognition of Handwritten Digits, which names the "
@@ -138,7 +139,7 @@ def kind_of(run: Run) -> str:
 def facts_of(run: Run, settings: CardSettings) -> dict[str, Any]:
     """What a card says of a run, for a header in JSON."""
     config = run.config
-    train = config["data"].get("train", config["data"])
+    train = without_place(config["data"].get("train", config["data"]))
     kind = str(train.get("_target_", "")).rpartition(".")[2]
     data_license = settings.data_license or BUNDLED.get(kind)
     if data_license is None:

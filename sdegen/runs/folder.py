@@ -19,6 +19,7 @@ from sdegen.data.classes import ENOUGH
 from sdegen.data.items import collected
 from sdegen.files import load_weights, read_header, read_tensors, write_tensors
 from sdegen.model.score import ScoreModel
+from sdegen.runs.priors import with_kept
 from sdegen.runs.settings import refuse_weights
 from sdegen.runs.telling import Prompts, build_text, kept_captions
 from sdegen.runs.weights import WEIGHTS as WEIGHTS
@@ -119,7 +120,7 @@ def load_run(
         )
     counts = header.get("counts", [1] * classes) if config["conditional"] else []
     model = model.to(device_of(device)).eval().given(config.get("told"))
-    text = build_text(config.get("text"), packages)
+    text, config = build_text(config.get("text"), packages), with_kept(config, folder)
     said = tuple(header.get("names", ())), at, text, tuple(header.get("captions", ()))
     return Run(folder, model, config, shape, counts, *said)
 

@@ -24,6 +24,8 @@ from sdegen.runs.begun import as_recorded
 from sdegen.runs.build import build
 from sdegen.runs.folder import load_run
 from sdegen.runs.heads import with_head
+from sdegen.runs.network import parameters
+from sdegen.runs.priors import with_kept
 from sdegen.runs.weights import WEIGHTS, content_of
 from sdegen.solvers.jump import Student
 from sdegen.solvers.registry import node as node_of
@@ -34,6 +36,9 @@ TAUGHT = "sdegen.runs.students.teacher"
 
 INHERITED = ("sde", "net", "model", "data", "conditional", "sigma_data", "coder")
 """What a student has of its teacher."""
+
+FACTS = ("shape", "dim", "channels", "dims", "classes")
+"""What a network is told of its data."""
 
 PAIRS = "pairs.safetensors"
 
@@ -126,7 +131,7 @@ def as_student(config: dict[str, Any]) -> dict[str, Any]:
     if config.get("head_net") and not teaching.start:
         raise ValueError("A head is of its teacher's own network: leave out teacher.start=false.")
     folder = Path(teaching.run)
-    theirs = as_recorded(read_header(folder / WEIGHTS)["config"])
+    theirs = with_kept(as_recorded(read_header(folder / WEIGHTS)["config"]), folder)
     config = {**config, **{name: theirs[name] for name in INHERITED if name in theirs}}
     if theirs.get("task"):
         raise ValueError(f"{folder} was trained to restore, and teaches nobody.")
@@ -141,6 +146,7 @@ def as_student(config: dict[str, Any]) -> dict[str, Any]:
                 f"leave {name} out."
             )
     refuse_student(folder, theirs, config["loss"])
+    refuse_net(teaching.net, theirs["net"], config["packages"])
     config["net"] = {**config["net"], **teaching.net}
     before = list(config["net"].get("numbers") or [])
     numbers = [*before, *(name for name in teaching.numbers if name not in before)]
@@ -152,6 +158,26 @@ def as_student(config: dict[str, Any]) -> dict[str, Any]:
     config["loss"] = with_content(config["loss"], content)
     taught_by = {name: value for name, value in asdict(teaching).items() if name != "rounds"}
     return {**config, "teacher": {**taught_by, "content": content}}
+
+
+def refuse_net(net: Mapping[str, Any], theirs: dict[str, Any], packages: Sequence[str]) -> None:
+    """ValueError for settings of a student's network that its teacher's does not have, and that
+    are facts of the data."""
+    asked = parameters({**theirs, **net}, packages)
+    kind = str({**theirs, **net}.get("_target_")).rpartition(".")[2]
+    if any(each.kind is each.VAR_KEYWORD for each in asked.values()):
+        asked = {}
+    for name, value in net.items():
+        if name in FACTS:
+            raise ValueError(
+                f"teacher.net.{name}={value} is given by the data, which a student has of its "
+                "teacher: leave it out."
+            )
+        if asked and name not in asked and not name.startswith("_"):
+            raise ValueError(
+                f"teacher.net.{name}={value} is no setting of {kind}, the teacher's network: say "
+                f"~teacher.net.{name}, or take a teacher that has it, as wavelets an ADM has."
+            )
 
 
 def refuse_student(folder: Path, theirs: Mapping[str, Any], loss: Mapping[str, Any]) -> None:

@@ -39,6 +39,7 @@ from sdegen.runs.folder import description, with_length
 from sdegen.runs.guiding import with_null
 from sdegen.runs.heads import compared_with_head
 from sdegen.runs.network import build_model
+from sdegen.runs.priors import with_priors, without_kept, without_place
 from sdegen.runs.progress import Progress
 from sdegen.runs.restoring import seen_of
 from sdegen.runs.scale import warn_of_scale, with_sigma
@@ -72,8 +73,9 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     config = as_adapted(as_latent(config))
     experiment = Experiment.of(config)
     config = as_student({**config, "train": asdict(experiment.train)})
-    config = as_begun(config, folder)
+    config = with_priors(as_begun(config, folder), folder)
     images, test = build_data(config)
+    config = {**config, "data": without_kept(config["data"])}
     refuse_data(images, test, experiment)
     config, data = with_latents(config, images, folder)
     beginning, test = with_length(data), with_length(test)
@@ -285,4 +287,5 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     if isinstance(train["ema"], list) and len(train["ema"]) == 1:
         train["ema"] = train["ema"][0]
     others = {**known_by_content(config), **coder_by_content(config), **base_by_content(config)}
+    others["data"] = without_place(config["data"])
     return {**{name: config[name] for name in names}, "train": train, **others}

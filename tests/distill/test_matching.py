@@ -10,7 +10,7 @@ import torch
 import sdegen as sg
 from sdegen.distill import GuidedOnce, Matching, Progressive
 from sdegen.exact import exact_model, power_law
-from sdegen.losses import EDMWeighting, LogNormalTime, Spectral
+from sdegen.losses import EDMWeighting, LogNormalTime, Spectral, independent, uniform_time
 from sdegen.networks import ADM, UNet
 from tests.cases import MIXTURE, SDES, close, normal, refused
 
@@ -69,6 +69,21 @@ def test_a_spectral_distance_of_power_0_is_the_plain_loss(kind: str) -> None:
     assert not torch.allclose(other, plain, rtol=1e-2)
 
 
+def test_a_distance_is_that_of_what_the_teacher_makes_of_it() -> None:
+    """In eps, by the spectrum of the teacher's x0: written out, on a student of eps."""
+    teacher, other = pair()
+    student = sg.ScoreModel(other.net, VP, "eps").eval()
+    x0, same = torch.randn(6, 2, 8, 8), generator()
+    t, _ = uniform_time(VP, independent(len(x0), x0.device, same))
+    z = torch.randn(x0.shape, generator=same)
+    x = VP.mix(x0, VP(t), z)
+    with torch.no_grad():
+        found = Matching(teacher, "eps", distance=Spectral())(student, x0, generator())
+        want, off = teacher(x, t), student(x, t).eps - teacher(x, t).eps
+    torch.testing.assert_close(found, Spectral()(off, want.x0), rtol=1e-3, atol=0)
+    assert not torch.allclose(found, Spectral()(off, want.eps), rtol=1e-2)
+
+
 def test_of_guidance_too() -> None:
     teacher, _ = pair()
     inner = sg.ScoreModel(lambda x, t, y=None: 0.3 * x, VP, module=teacher.net)
@@ -82,8 +97,7 @@ def test_of_guidance_too() -> None:
 
 
 def test_a_smaller_student_learns_its_teacher() -> None:
-    """Of exact Gaussian images, an eighth of what it was off is left after some steps, and what
-    is faint weighs more by the spectral distance than by the mean square."""
+    """Of exact Gaussian images it is less off, by the spectral distance, after some steps."""
     law = power_law((4, 4), 2.0)
 
     class Images(torch.nn.Module):

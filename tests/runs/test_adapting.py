@@ -24,6 +24,7 @@ from sdegen.runs.priors import samples_of
 from sdegen.runs.samples import Maker
 from sdegen.runs.settings import SampleSettings, read
 from sdegen.runs.students import as_student
+from sdegen.runs.weights import base_of
 from sdegen.training.checkpoint import CHECKPOINT
 from tests.cases import refused
 from tests.configs import composed
@@ -37,6 +38,9 @@ TINY = (
     "device=cpu",
     "evaluate.budgets=[4]",
 )
+
+
+PRIOR = "data.train.sets.1.nfe=1"
 
 
 def trained(folder: Path, *overrides: str, steps: int = 2) -> Path:
@@ -207,6 +211,7 @@ def test_what_does_not_fit_is_refused(home: Path, tmp_path: Path) -> None:
         ("experiment=adapt/lora", base, "data=photo_patches"): "The base is of data",
         ("experiment=adapt/control", base, "task.augment=0.5"): "told no noise",
         ("experiment=adapt/lora", base, "adapter.targets=[nowhere]"): "No layer of the UNet",
+        ("experiment=adapt/dreambooth", base, "adapter=lora", PRIOR): "Train all weights .adapter",
         ("experiment=adapt/lora", base, "adapter.rank=0"): "rank must be a whole number >= 1",
     }.items():
         with refused(said):
@@ -245,6 +250,21 @@ def test_a_card_of_a_control_says_its_task(home: Path, tmp_path: Path) -> None:
     card = (out / "README.md").read_text()
     assert content_of(home / "base") in card and "task=... image=..." in card
     assert sg.sample(moved(out, home), (1, 1, 8, 8), nfe=2, seed=0).isfinite().all()
+
+
+def test_a_base_is_the_first_place_of_its_content(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a bare name next to the card, or around the folder of its run, not where one works."""
+    content, here = content_of(home / "base"), tmp_path / "here"
+    other = shutil.copytree(home / "control", here / "base")  # of other weights
+    monkeypatch.chdir(here)
+    for place in (home / "card", home / "lora" / "card", home / "adapt" / "lora" / "card"):
+        assert base_of({"run": "base", "content": content}, place) == home / "base"
+    near = shutil.copytree(home / "base", tmp_path / "base")
+    assert base_of({"run": "base", "content": content}, here / "card") == near
+    with refused("has other weights"):
+        base_of({"run": str(other), "content": content}, None)
 
 
 def moved(card: Path, home: Path) -> Any:

@@ -109,17 +109,25 @@ def test_a_smaller_student_has_a_network_of_its_own(tmp_path: Path) -> None:
     solver samples it. It cannot begin with the teacher's weights."""
     few = ("data.train.size=8", "data.train.stride=64", "data.test.size=8", "data.test.stride=64")
     base = trained(tmp_path / "base", "experiment=networks/adm", *few, "net.head_width=8")
-    how = ("experiment=distill/slim", f"teacher.run={base}", "teacher.net.width=8")
+    how = ("experiment=distill/slim", f"teacher.run={base}")
     folder = trained(tmp_path / "slim", *how)
     mine, theirs = (read_header(each / WEIGHTS)["config"] for each in (folder, base))
     assert mine["net"] == {**theirs["net"], "width": 8, "wavelets": True}
-    assert mine["sde"] == theirs["sde"] and "sampler" not in mine
+    assert theirs["net"]["width"] == 32 and mine["sde"] == theirs["sde"]
+    assert "sampler" not in mine
     model = load_run(folder, [], "cpu").model
     assert any("resample" in name for name, _ in model.named_parameters())
     x = sg.sample(model, (1, 3, 8, 8), solver=sg.UniPC(), nfe=2)
     assert bool(x.isfinite().all())
     with refused("cannot begin with its teacher's weights: teacher.start=false"):
         trained(tmp_path / "x", *how, "teacher.start=true")
+    with refused("teacher.net.channels=1 is given by the data"):
+        trained(tmp_path / "x", *how, "+teacher.net.channels=1")
+
+
+def test_what_a_teachers_network_has_not_is_refused(flow: Path, tmp_path: Path) -> None:
+    with refused("wavelets=True is no setting of MLP, .*: say ~teacher.net.wavelets"):
+        trained(tmp_path / "x", "experiment=distill/slim", f"teacher.run={flow}")
 
 
 def test_rounds_teach_each_other(flow: Path, tmp_path: Path) -> None:
