@@ -133,9 +133,9 @@ def clip_of(
     *,
     net: Mapping[str, Any] | None = None,
     width: int = 32,
-    steps: int = 1500,
+    steps: int = 3000,
     batch_size: int = 64,
-    lr: float = 2e-3,
+    lr: float = 1e-3,
     seed: int = 0,
 ) -> CLIP:
     """The contrastive pair that a run's folder has, or one that is fitted now and put there,
