@@ -18,8 +18,8 @@ from sdegen.model.score import ScoreModel
 from sdegen.networks import with_classes
 from sdegen.runs.begun import as_recorded
 from sdegen.runs.build import build, build_task
+from sdegen.runs.kept import with_kept
 from sdegen.runs.network import build_model, parameters
-from sdegen.runs.priors import with_kept
 from sdegen.runs.weights import WEIGHTS, base_of, content_of
 
 INHERITED = ("sde", "net", "model", "conditional", "sigma_data", "coder")

@@ -18,7 +18,7 @@ from sdegen.checks import optional, text, texts
 from sdegen.files import read_json, read_tensors, write_json, write_tensors, write_text
 from sdegen.runs.build import ALLOWED, targets
 from sdegen.runs.folder import WEIGHTS, Run, content_of, load_run
-from sdegen.runs.priors import without_place
+from sdegen.runs.kept import without_place
 
 DIGITS = (
     "scikit-learn's copy of UCI's Optical Recognition of Handwritten Digits, which names the "

@@ -19,7 +19,7 @@ from sdegen.data.classes import ENOUGH
 from sdegen.data.items import collected
 from sdegen.files import load_weights, read_header, read_tensors, write_tensors
 from sdegen.model.score import ScoreModel
-from sdegen.runs.priors import with_kept
+from sdegen.runs.kept import with_kept
 from sdegen.runs.settings import refuse_weights
 from sdegen.runs.telling import Prompts, build_text, kept_captions
 from sdegen.runs.weights import WEIGHTS as WEIGHTS

@@ -5,8 +5,6 @@ A run makes them once, into its own folder, and knows who made them by the conte
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,10 @@ from sdegen.checks import text, whole
 from sdegen.data import ArrayData, class_labels
 from sdegen.distill import pairs_of
 from sdegen.files import claim, read_header, read_tensors, write_tensors
+from sdegen.runs.build import build
+from sdegen.runs.folder import generating, load_run, of_data
+from sdegen.runs.kept import changed
 from sdegen.runs.weights import base_of, content_of
-
-PRIOR = "sdegen.runs.priors.samples_of"
-"""The ``_target_`` of a prior in data."""
-
-WHERE = ("run", "kept")
-"""What a prior's node says of places, beside what it is."""
 
 
 def samples_of(
@@ -44,8 +39,6 @@ def samples_of(
     ValueError for a run that does not generate its data by itself, or of texts, for one of other
     weights, and for a file of other samples.
     """
-    from sdegen.runs.folder import generating, load_run, of_data
-
     whole("n", n), whole("nfe", nfe), whole("levels", levels, 0)
     made_by = {"by": content, "how": {"n": n, "nfe": nfe, "seed": seed, "levels": levels}}
     if kept is not None:
@@ -80,9 +73,7 @@ def with_priors(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
 
     def keep(node: dict[str, Any], path: Path) -> dict[str, Any]:
-        from sdegen.runs.build import build
-
-        content = node.get("content") or content_of(Path(text("run", node.get("run"))))
+        content = node.get("content") or content_of(Path(text("run", node.get("run", ""))))
         node = {**node, "content": content}
         if not path.is_file():
             made = build(node)
@@ -95,48 +86,3 @@ def with_priors(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         return {**node, "kept": str(path)}
 
     return {**config, "data": changed(config["data"], folder, keep)}
-
-
-def with_kept(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The configuration of the run in a folder, whose priors are those that lie there."""
-
-    def find(node: dict[str, Any], path: Path) -> dict[str, Any]:
-        return {**node, **({"kept": str(path)} if path.is_file() else {})}
-
-    if "data" not in config:
-        return config
-    return {**config, "data": changed(config["data"], folder, find)}
-
-
-def without_place(data: Any) -> Any:
-    """Data whose priors do not say where they and their runs lie, for checkpoints and cards."""
-
-    def forget(node: dict[str, Any], path: Path) -> dict[str, Any]:
-        return {name: each for name, each in node.items() if name not in WHERE}
-
-    return changed(data, Path(), forget)
-
-
-def without_kept(data: Any) -> Any:
-    """Data whose priors do not say where they lie, which their run's folder does."""
-
-    def forget(node: dict[str, Any], path: Path) -> dict[str, Any]:
-        return {name: each for name, each in node.items() if name != "kept"}
-
-    return changed(data, Path(), forget)
-
-
-def changed(data: Any, folder: Path, change: Callable[[dict[str, Any], Path], Any]) -> Any:
-    """Data with their priors' nodes changed, each by its file in a folder, in their order."""
-    number = count()
-
-    def visit(node: Any) -> Any:
-        if isinstance(node, list):
-            return [visit(each) for each in node]
-        if not isinstance(node, dict):
-            return node
-        if node.get("_target_") == PRIOR:
-            return change(node, folder / f"prior-{next(number)}.safetensors")
-        return {name: visit(each) for name, each in node.items()}
-
-    return visit(data)

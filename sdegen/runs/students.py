@@ -24,8 +24,8 @@ from sdegen.runs.begun import as_recorded
 from sdegen.runs.build import build
 from sdegen.runs.folder import load_run
 from sdegen.runs.heads import with_head
+from sdegen.runs.kept import with_kept
 from sdegen.runs.network import parameters
-from sdegen.runs.priors import with_kept
 from sdegen.runs.weights import WEIGHTS, content_of
 from sdegen.solvers.jump import Student
 from sdegen.solvers.registry import node as node_of

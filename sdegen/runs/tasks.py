@@ -150,8 +150,8 @@ def job_of(settings: SampleSettings, run: Run, chosen: Sequence[int]) -> Job | R
             f"The run was trained for task={task_name(trained)}, not for task={ours}: give "
             "its own task, or a run that was trained for none."
         )
-    seen = None if trained is None else build_task(trained, settings.packages)
-    free = () if seen is None else seen.free
+    learned = None if trained is None else build_task(trained, settings.packages)
+    free = () if learned is None else learned.free
     if trained is not None and (others := differing(trained, settings.task, free)):
         raise ValueError(
             f"The run was trained for another task={ours}: give {' '.join(others)}, as it was, or "

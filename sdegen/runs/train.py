@@ -38,8 +38,9 @@ from sdegen.runs.finish import SAMPLES, finish
 from sdegen.runs.folder import description, with_length
 from sdegen.runs.guiding import with_null
 from sdegen.runs.heads import compared_with_head
+from sdegen.runs.kept import without_kept, without_place
 from sdegen.runs.network import build_model
-from sdegen.runs.priors import with_priors, without_kept, without_place
+from sdegen.runs.priors import with_priors
 from sdegen.runs.progress import Progress
 from sdegen.runs.restoring import seen_of
 from sdegen.runs.scale import warn_of_scale, with_sigma
