@@ -38,8 +38,8 @@ def learned(
 ) -> sg.ScoreModel:
     """A model of x (n, *) that is told embeddings (n, d), and now and then none.
 
-    mean: of ln(sigma / alpha), where it is trained most: what a text decides of 32 coordinates is
-    seen at more noise than what an embedding decides of a picture.
+    mean: of ln(sigma / alpha), where it is trained most: what a text decides of 32 coordinates,
+    and an embedding of a digit of eight pixels, is seen at more noise than what photographs are.
     """
     weighting, times = EDMWeighting(float(x.std())), LogNormalTime(mean)
     dsm = partial(sg.dsm_loss, weighting=weighting, times=times, draw=low_discrepancy)
@@ -71,7 +71,7 @@ class UnCLIP:
         self.prior = learned(prior, z[..., None], z_t, 0.3, steps, 64)
         unet = UNet(3, 24, mults=(1, 2, 2), attention=(1, 2), token_width=d, length=1)
         decoder = sg.ScoreModel(unet, sde, "edm", sigma_data=s)
-        self.decoder = learned(decoder, data.x, z, -1.2, steps, 32)
+        self.decoder = learned(decoder, data.x, z, 0.2, steps, 32)
 
     @torch.no_grad()
     def of_texts(self, captions: list[str]) -> Tensor:
@@ -111,7 +111,7 @@ def main(folder: str, run: str, steps: int = 1500, n: int = 160) -> dict[str, fl
     torch.manual_seed(0)
     found = load_run(Path(run), [], "cpu")
     assert found.text is not None
-    un, judge = UnCLIP(clip_of(found, steps=steps), found.text, steps), DigitJudge()
+    un, judge = UnCLIP(clip_of(found, steps=2 * steps), found.text, steps), DigitJudge()
     torch.manual_seed(0)
     test, novel = captioned_digits("test"), captioned_digits("novel")
     every = sorted({*test.captions, *novel.captions})
