@@ -52,6 +52,7 @@ def test_every_group_is_tried_here() -> None:
         "cifar10",
         "emoji",
         "hf_folder",
+        "hf_stream",  # in test_streams.py
         "image_shards",
         "image_zip",
         "mnist",
