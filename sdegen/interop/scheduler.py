@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sdegen.checks import number, whole
 from sdegen.interop.draws import Drawn, Recorded
-from sdegen.interop.schedules import KNOWN, Said, defaults, read, taken
+from sdegen.interop.schedules import KNOWN, Said, defaults, library, read, taken
 from sdegen.model.prediction import predicted
 from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Noise
@@ -71,7 +71,7 @@ class SdegenScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     where ``sg.sample`` does. Where it writes into its images between steps, as for inpainting, the
     solver's memory ends there. A copy or a pickle goes on from its timestep without memory.
 
-    ValueError for solvers that choose their own steps and those whose steps are no program, and
+    ValueError for a step after the last, for solvers that choose their own steps and those whose steps are no program, and
     for a network that predicts eps on betas of zero terminal SNR, where eps is the state itself.
     """
 
@@ -124,18 +124,17 @@ class SdegenScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """
         if isinstance(config, Mapping):
             own, name = defaults(cls), config.get("_class_name")
-            if name in KNOWN:
-                # What it does not say is as its own class has it, not as this one.
-                names = taken(config, (name,))
-                config = {**defaults(name), **{key: config[key] for key in names}}
-            else:
-                config = {key: config[key] for key in taken(config, KNOWN, own)}
+            other = name not in (None, cls.__name__)
+            if other and hasattr(library(), str(name)):
+                config = {**defaults(name), **config}  # as its own class has it, not as this one
+            keys = taken(config, (name,)) if name in KNOWN else taken(config, KNOWN, own)
+            wanted = keys.intersection(MODELS) if other else keys
+            config = {key: config[key] for key in wanted}
             if "beta_schedule" not in config:
                 raise ValueError(
                     "SdegenScheduler steps models of DDPM's betas, but this configuration has no "
                     f"beta_schedule: {', '.join(config) or 'nothing'}."
                 )
-            config = {key: value for key, value in config.items() if key in own}
         return super().from_config(config, **more)
 
     # ------------------------------------------------------------------------- what pipelines ask
@@ -203,6 +202,10 @@ class SdegenScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if self.plan is None:
             raise ValueError("Call set_timesteps(n) first: a scheduler has no walk before.")
         self.check(**told)
+        if self.index == len(self.calls) and self.untouched(sample):
+            raise ValueError(
+                f"All {len(self.calls)} timesteps are done: set_timesteps(n) begins anew."
+            )
         if not self.untouched(sample):
             self.start(sample, timestep, Drawn(generator))
         elif self.talk is None and self.index < self.last:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdegen.checks import one_of
+from sdegen.checks import flag, number, one_of, whole
 from sdegen.guidance.threshold import Thresholded
 from sdegen.model.labels import Label, Steps, label_c_noise
 from sdegen.sde.process import LinearSDE
@@ -43,6 +43,11 @@ KNOWN = (
 )
 """Schedulers that are understood."""
 
+OURS = "SdegenScheduler"
+"""Ours, of which a configuration says the model, but no steps."""
+STEPPED = ("solver", "walk", "eta", "guidance_scale", "denoise")
+"""What it says beside the model."""
+
 SPACED = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
 """What says that times are spaced by sigma."""
 
@@ -57,7 +62,7 @@ UNDERSTOOD = {
     # The times, which their scheduler is asked for.
     *("timestep_spacing", "steps_offset", "set_alpha_to_one", "final_sigmas_type", *SPACED),
     *("sigma_schedule", "rho", "shift", "base_shift", "max_shift", "base_image_seq_len"),
-    *("max_image_seq_len", "interpolation_type", "skip_prk_steps"),
+    *("max_image_seq_len", "skip_prk_steps"),
     # How a solver steps, which the caller says.
     *("solver_order", "solver_type", "algorithm_type", "lower_order_final", "euler_at_final"),
     *("predict_x0", "disable_corrector", "stochastic_sampling"),
@@ -161,20 +166,24 @@ class Said:
 
         A scheduler that asks the network more often than once a step, as Heun's, asks at some of
         them twice: they are told once. ValueError for steps that no walk is, which do not fall, as
-        PNDM's first ones, or leave [t_min, T].
+        PNDM's first ones, or leave [t_min, T], and for those that the scheduler itself refuses.
         """
+        if self.name == OURS:
+            raise ValueError(
+                f"{OURS} takes the steps of its solver: leave how() out, and give sg.sample "
+                "solver=, walk= and nfe=."
+            )
         if not self.config.get("skip_prk_steps", True):
             raise ValueError(
                 f"{self.name} with skip_prk_steps = False begins with Runge-Kutta steps, which "
                 "are no walk: set it to True, or take a walk of sdegen's, as walk='trailing'."
             )
-        made = getattr(library(), self.name).from_config(self.config)
-        made.set_timesteps(steps)
+        made = self.made(whole("steps", steps))
         asked, sde = made.timesteps.double(), self.sde
         if isinstance(sde, DiscreteVPSDE):
-            whole = bool((asked == asked.round()).all())
+            counted = bool((asked == asked.round()).all())
             t = (asked + 1) / sde.n
-            if not whole or any(self.config.get(name) for name in SPACED):
+            if not counted or any(self.config.get(name) for name in SPACED):
                 # Between steps the level counts; labels, which may be rounded, follow it.
                 t = sde.time(-made.sigmas[: len(asked)].double().log())
         else:
@@ -193,21 +202,40 @@ class Said:
             )
         return t.clamp(sde.t_min, sde.T)
 
+    def made(self, steps: int) -> Any:
+        """Their scheduler, told how many steps; ValueError for what it refuses."""
+        try:
+            made = getattr(library(), self.name).from_config(self.config)
+            made.set_timesteps(steps)
+        except Exception as error:  # whatever their classes raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"diffusers' own {self.name} does not take this configuration for {steps} steps: "
+                f"{reason}"
+            ) from error
+        return made
+
 
 def read(config: Config) -> Said:
     """A scheduler's configuration, as its scheduler_config.json has it.
 
     What it does not say is as its class has it, and keys that its class does not take are ignored.
-    ValueError for another scheduler, for a key that none of them takes, and for one that says what
-    we do not reproduce.
+    ValueError for another scheduler, for a key that none of them takes, for one that says what we
+    do not reproduce, and for a value of another kind than its class's own.
     """
     name = str(config.get("_class_name"))
+    if name == OURS:
+        taken(config, ("DDIMScheduler",), STEPPED)
+        usual = {"clip_sample": False, **config, "_class_name": "DDIMScheduler"}
+        said = read({key: value for key, value in usual.items() if key not in STEPPED})
+        return replace(said, config={**said.config, "_class_name": OURS})
     if name not in KNOWN:
         raise ValueError(
             f"The scheduler {name} is not understood; those that are: {', '.join(KNOWN)}."
         )
     own = taken(config, (name,))
     c = {**defaults(name), **{key: config[key] for key in own}, "_class_name": name}
+    refuse_kinds(c, defaults(name))
     if name.startswith("FlowMatch"):
         n = int(c["num_train_timesteps"])
         return Said(FlowSDE(T=1.0, t_min=1 / n), "velocity", Steps(n), c)
@@ -227,6 +255,17 @@ def read(config: Config) -> Said:
         )
     sde = DiscreteVPSDE(tuple(betas(c).tolist()))
     return Said(sde, predicts, Steps(sde.n, -1.0), c)
+
+
+def refuse_kinds(config: Config, usual: Mapping[str, Any]) -> None:
+    """ValueError for a number, a yes or a no, or a count of steps that is none."""
+    for key in UNDERSTOOD.intersection(usual):
+        if key == "num_train_timesteps":
+            whole(key, config[key])
+        elif isinstance(usual[key], bool):
+            flag(key, config[key])
+        elif isinstance(usual[key], (int, float)):
+            number(key, config[key])
 
 
 def betas(config: Config) -> Tensor:

@@ -151,3 +151,78 @@ def test_steps_are_told_once_and_only_walks_are() -> None:
     shifted = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 0.5}
     with refused("6 steps of FlowMatchEulerDiscreteScheduler are no walk of this model"):
         read(shifted).times(6)
+
+
+def test_a_kind_or_a_way_that_is_none_is_refused_by_its_name() -> None:
+    """Sigmas between those of the betas while the network is told other times; what diffusers'
+    own class refuses; and values that are no numbers, no counts, no yes or no."""
+    euler = {"_class_name": "EulerDiscreteScheduler"}
+    assert read({**euler, "interpolation_type": "linear"}).denoises
+    with refused("says interpolation_type = 'log_linear', which is not understood"):
+        read({**euler, "interpolation_type": "log_linear"})
+    ddim = {"_class_name": "DDIMScheduler"}
+    for schedule in ("sigmoid", "linear"):
+        found = read({**ddim, "beta_schedule": schedule, "timestep_spacing": "trailing"})
+        if schedule == "linear":
+            assert len(found.times(4)) == 4
+            with refused("steps must be a whole number >= 1, but it is 0"):
+                found.times(0)
+            continue
+        with refused("diffusers' own DDIMScheduler does not take this .* for 4 steps: sigmoid"):
+            found.times(4)
+    for key, value, said in (
+        ("num_train_timesteps", -3, "num_train_timesteps must be a whole number >= 1, but it is"),
+        ("beta_start", "x", "beta_start must be a number, but it is 'x'"),
+        ("clip_sample", "no", "clip_sample must be true or false, but it is 'no'"),
+        ("thresholding", 1, "thresholding must be true or false, but it is 1"),
+        ("clip_sample_range", math.nan, "clip_sample_range must be a number, but it is nan"),
+    ):
+        with refused(said):
+            read({**ddim, key: value})
+
+
+def test_what_another_class_does_not_say_is_as_that_class_has_it() -> None:
+    """Of every scheduler of diffusers that has betas: a bare configuration is its default one, and
+    only what it says of the model is taken."""
+    tried = 0
+    for name in dir(diffusers):
+        kind = getattr(diffusers, name)
+        if not name.endswith("Scheduler") or "beta_schedule" not in defaults(kind):
+            continue
+        theirs, bare = kind(), {"_class_name": name}
+        try:
+            whole = SdegenScheduler.from_config(dict(theirs.config) | bare)
+        except ValueError:  # what it says by default is not understood
+            with refused("not understood"):
+                SdegenScheduler.from_config(bare)
+            continue
+        made = SdegenScheduler.from_config(bare)
+        assert made.said.sde == whole.said.sde, name
+        if hasattr(theirs, "betas"):
+            close(betas(made.config), theirs.betas, rtol=1e-5)
+        assert made.config.eta is None and made.config.clip_sample == whole.config.clip_sample
+        tried += 1
+    assert tried >= 15
+
+
+def test_a_configuration_of_ours_is_read_back() -> None:
+    """The model's part of it; its steps are its solver's, and are refused."""
+    how = {"prediction_type": "v_prediction", "beta_end": 0.012, "solver": "unipc"}
+    ours = SdegenScheduler(thresholding=True, **how)
+    found = read({**ours.config, "_class_name": "SdegenScheduler"})
+    assert found.sde == ours.said.sde and found.predicts == "v"
+    assert isinstance(found.thresholded(MODEL), Thresholded)
+    assert read({"_class_name": "SdegenScheduler"}).thresholded(MODEL) is MODEL
+    with refused(r"SdegenScheduler takes the steps of its solver: leave how\(\) out"):
+        found.times(5)
+    with refused("says brand_new = 3, which is not understood"):
+        read({"_class_name": "SdegenScheduler", "brand_new": 3})
+
+
+def test_a_step_after_the_last_is_refused() -> None:
+    ours, x = SdegenScheduler(walk="trailing"), torch.randn(1, 1, 4, 4)
+    ours.set_timesteps(2)
+    for t in ours.timesteps:
+        x = ours.step(x, t, x).prev_sample
+    with refused("All 2 timesteps are done"):
+        ours.step(x, ours.timesteps[-1], x)
