@@ -109,10 +109,10 @@ def labels_in(listing: bytes, files: Sequence[str], path: str) -> list[int] | No
     if missing is not None:
         raise ValueError(f"the {LISTING} in {path!r} has no label of {missing!r}")
     labels = [by_name[name] for name in files]
-    wrong = next((label for label in labels if type(label) is not int or label < 0), None)
-    if wrong is not None:
+    wrong = [label for label in labels if type(label) is not int or label < 0]
+    if wrong:
         raise ValueError(
-            f"the {LISTING} in {path!r} has the label {wrong!r}, which is no whole number"
+            f"the {LISTING} in {path!r} has the label {wrong[0]!r}, which is no whole number"
         )
     return labels
 
@@ -162,8 +162,8 @@ class ImageShards(ImageFiles):
     there must be a shard of each number.
 
     Raises ValueError where there is no such shard, for a damaged or compressed one, several in one
-    file, one without images, a sample with two files of a kind, without what others have or with a
-    label that is no whole number, and as ``ImageFiles`` does.
+    file, one without images, a sample with two files of a kind, without what others have, with a
+    label that is no whole number or a caption that is no text, and as ``ImageFiles`` does.
     """
 
     def __init__(
@@ -296,23 +296,29 @@ def sample_of(group: Group) -> Sample | None:
     image = next((at for kind, (at, _) in group.items() if f".{kind}" in SUFFIXES), None)
     if image is None:
         return None
-    about: dict[str, Any] = {}
+    about: Any = {}
     if "json" in group and not ("cls" in group and "txt" in group):
         at, read = group["json"]
         try:
-            about = dict(json.loads(read))
-        except (ValueError, TypeError):
-            raise ValueError(f"{at} is no JSON object") from None
+            about = json.loads(read)
+        except ValueError:
+            about = None
+        if not isinstance(about, dict):
+            raise ValueError(f"{at} is no JSON object")
     label: Any = about.get("label", about.get("cls"))
     caption = about.get("caption", about.get("text"))
     if "cls" in group:
         label = group["cls"][1].decode(errors="replace").strip()
-        label = int(label) if label.isdecimal() else label
+        label = int(label) if label.isascii() and label.isdecimal() else label
     if "txt" in group:
-        caption = group["txt"][1].decode(errors="replace").strip()
+        at, read = group["txt"]
+        with reading(Path(str(at)), "is it UTF-8?"):
+            caption = read.decode("utf-8-sig").strip()
     if label is not None and (type(label) is not int or label < 0):
         raise ValueError(f"the label of {image} is {label!r}, but it must be a number from 0 on")
-    return Sample(image, label, caption if isinstance(caption, str) else None)
+    if not isinstance(caption, str | None):
+        raise ValueError(f"the caption of {image} is {caption!r}, which is no text")
+    return Sample(image, label, caption)
 
 
 def complete(what: str, values: Iterable[tuple[Any, Member]]) -> list[Any]:

@@ -124,9 +124,9 @@ def undecoded(table: Any, name: str, path: str) -> Any:
 
 def labelled(table: Any, values: Any, name: str) -> tuple[torch.Tensor, tuple[str, ...]]:
     """Classes (n,) of a column, and their names."""
-    wrong = next((each for each in values if type(each) is not int or each < 0), None)
-    if wrong is not None:
-        raise ValueError(f"the label {name!r} of an item is {wrong!r}, but it must be a number")
+    wrong = [each for each in values if type(each) is not int or each < 0]
+    if wrong:
+        raise ValueError(f"the label {name!r} of an item is {wrong[0]!r}, but it must be a number")
     y = torch.tensor(values)
     names = getattr(table.features[name], "names", None)
     if names is None:

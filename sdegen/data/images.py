@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sdegen.checks import flag, one_of, warn
+from sdegen.checks import flag, one_of, warn, whole
 from sdegen.data.arrays import from_uint8
 from sdegen.data.files import reading
 
@@ -69,8 +69,7 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]], ABC):
     ) -> None:
         if channels not in (1, 3):
             raise ValueError(f"channels = {channels}, but it must be 1 (grey) or 3 (RGB)")
-        if size < 1:
-            raise ValueError(f"size = {size}, but it must be at least 1 pixel")
+        whole("size", size)
         self.shape: tuple[int, ...] = (channels, size, size)
         self.background = None if background is None else _colour(background)
         self.flip, self.crop = flag("flip", flip), one_of(crop, "crop", CROPS)

@@ -69,8 +69,21 @@ def members(path: Path, names: list[str]) -> Iterator[tuple[str, bytes]]:
             for name in names:
                 file: Any = tar.extractfile(found[name])
                 yield name, file.read()
+        ends_well(path)
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{str(path)!r} could not be read (is it damaged?): {error}") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{str(path)!r} could not be read (is it damaged?): {reason}") from error
+
+
+def ends_well(path: Path) -> None:
+    """EOFError or OSError for a .gz whose sum is another one than its end says: tarfile stops
+    before it."""
+    with path.open("rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            return
+    with gzip.open(path) as stream:
+        while stream.read(1 << 20):
+            pass
 
 
 MNIST = {"train": "train", "test": "t10k"}

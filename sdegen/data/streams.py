@@ -5,6 +5,8 @@ from __future__ import annotations
 import glob
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,9 +51,9 @@ class HubStream(IterableDataset[Any]):
 
     Raises ValueError where there is no file, for files of several kinds or none of these, one that
     does not begin, or a .parquet that does not end, as such a file does, a column that they have
-    not or that is none of images, names beside files of several folders, labels that are none of
-    the classes, as ``ImageFiles`` does, and without the library. What else is damaged or gone is a
-    ValueError when it is read, which names the file.
+    not or that is none of images, labels that are none of the classes, as ``ImageFiles`` does, and
+    without the library. What else is damaged or gone is a ValueError when it is read, which names
+    the file.
     """
 
     def __init__(
@@ -85,9 +87,10 @@ class HubStream(IterableDataset[Any]):
         self.names = tuple(names or ())
         self.classes = 0 if label is None else len(self.names) or int(classes or 0)
         self.image, self.label, self.warned = image, label, set[int]()
-        table = undecoded(table, image, label, self.path, self.files)
-        self.pictures.refuse_beside(table[1].get(image), self.path)
-        self.table = table[0].shuffle(seed=seed, buffer_size=shuffle) if shuffle else table[0]
+        stream, row = undecoded(table, image, label, self.path, self.files)
+        if self.pictures.folder is None and beside(row.get(image)):
+            stream = joined(self.path, self.files, image, label)
+        self.table = stream.shuffle(seed=seed, buffer_size=shuffle) if shuffle else stream
         self.stream = " of the shuffled stream" if shuffle else ""
 
     def __iter__(self) -> Iterator[Any]:
@@ -131,16 +134,6 @@ class Pictures(ImageFiles):
         super().__init__(size, channels, background)
         folders = {Path(file).absolute().parent for file in beside}
         self.folder = folders.pop() if len(folders) == 1 else None
-
-    def refuse_beside(self, value: Any, path: str) -> None:
-        """ValueError for a name beside a file, of files in several folders."""
-        name = (value or {}).get("path")
-        bare = (value or {}).get("bytes") is None and name and not Path(name).is_absolute()
-        if bare and self.folder is None:
-            raise ValueError(
-                f"{path!r} names images as {name!r}, beside a file, but its files lie in several "
-                "folders: write the images' whole names, or take the files of one folder"
-            )
 
     def read(self, row: Row) -> Tensor:
         """The image of a row; ValueError for one that cannot be read."""
@@ -236,6 +229,35 @@ def unread(path: str, files: list[str], error: Exception) -> str:
         except Exception as reason:
             return damaged(file, reason)
     return damaged(path, error)
+
+
+def beside(value: Any) -> bool:
+    """Whether what a column of images has is a name beside the file that says it."""
+    name = (value or {}).get("path")
+    return bool((value or {}).get("bytes") is None and name and not Path(name).is_absolute())
+
+
+def joined(path: str, files: Sequence[str], image: str, label: str | None) -> Any:
+    """The streams of files in several folders, one after another, their images' names whole."""
+    from datasets import concatenate_datasets
+
+    streams = []
+    for folder, some in groupby(files, lambda file: Path(file).absolute().parent):
+        there = list(some)
+        stream, _ = undecoded(opened(path, there), image, label, path, there)
+        whole_names = partial(placed, image=image, folder=folder)
+        streams.append(stream.map(whole_names, features=stream.features))
+    try:
+        return concatenate_datasets(streams)
+    except Exception as error:
+        raise ValueError(f"the files {path!r} cannot be one stream: {error}") from error
+
+
+def placed(row: dict[str, Any], image: str, folder: Path) -> dict[str, Any]:
+    """A row whose image's name is one in a folder."""
+    if not beside(row[image]):
+        return row
+    return {**row, image: {**row[image], "path": str(folder / row[image]["path"])}}
 
 
 def undecoded(

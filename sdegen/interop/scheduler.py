@@ -71,8 +71,9 @@ class SdegenScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     where ``sg.sample`` does. Where it writes into its images between steps, as for inpainting, the
     solver's memory ends there. A copy or a pickle goes on from its timestep without memory.
 
-    ValueError for a step after the last, for solvers that choose their own steps and those whose steps are no program, and
-    for a network that predicts eps on betas of zero terminal SNR, where eps is the state itself.
+    ValueError for solvers that choose their own steps and those whose steps are no program, for a
+    step after the last, and for a network that predicts eps on betas of zero terminal SNR, where
+    eps is the state itself.
     """
 
     order = 1

@@ -24,10 +24,14 @@ def energy_distance(a: Tensor, b: Tensor) -> float:
 def mmd(a: Tensor, b: Tensor) -> float:
     """The kernel distance, its root, Gaussian kernel as wide as b's median distance, unbiased.
 
-    Gretton et al. (2012).
+    Gretton et al. (2012). ValueError where that distance is 0, as of data that are all the same.
     """
     a, b = matrices(a, b, least=2)
     width = torch.cdist(b, b).median()
+    if not width:
+        raise ValueError(
+            "the median distance of the data is 0, and so would be the kernel's width."
+        )
 
     def kernel(d: Tensor) -> Tensor:
         return torch.exp(-((d / width) ** 2) / 2)

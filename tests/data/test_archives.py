@@ -78,6 +78,7 @@ def test_what_is_no_such_zip_is_refused(tmp_path: Path) -> None:
         ([*some[:4], [NAMES[4], "cat"]], "has the label 'cat', which is no whole number"),
         ([*some[:4], [NAMES[4], -1]], "has the label -1"),
         ([*some[:4], [NAMES[4], [0.5]]], "has the label [0.5]"),
+        ([*some[:4], [NAMES[4], None]], "has the label None"),
         (7, "must be an object whose labels are null or a list"),
         ([1, 2], "must be an object whose labels are null or a list"),
     ):
@@ -89,8 +90,9 @@ def test_what_is_no_such_zip_is_refused(tmp_path: Path) -> None:
         "'a.png' could not be read (is it damaged?): it is no image that Pillow knows"
     ):
         ImageZip(zipped(path, files={"a.png": b"x"}))
-    with refused_with("size = 0, but it must be at least 1 pixel"):
-        ImageZip(zipped(path), size=0)
+    for size in (0, 7.5):
+        with refused_with(f"size must be a whole number >= 1, but it is {size}"):
+            ImageZip(zipped(path), size=size)  # type: ignore[arg-type]
     # One that is damaged is left out, as of a folder.
     data = ImageZip(zipped(path, files={"a.png": png(0), "b.png": png(1)[:60]}))
     with pytest.warns(UserWarning, match="b.png.* is left out"):
@@ -216,6 +218,10 @@ def test_what_is_no_shard_is_refused(tmp_path: Path) -> None:
         ({**one, "0.cls": b"cat"}, f"label of 0.png in {path} is 'cat', but it must be a number"),
         ({**one, "0.cls": b"-1"}, "is '-1', but it must be a number from 0 on"),
         ({"0.png": png(0), "0.json": b"{"}, f"0.json in {path} is no JSON object"),
+        ({"0.png": png(0), "0.json": b'[["label", 1]]'}, "is no JSON object"),
+        ({"0.png": png(0), "0.json": b'{"caption": 3}'}, "is 3, which is no text"),
+        ({"0.png": png(0), "0.txt": b"\xff\xfe"}, "could not be read (is it UTF-8?)"),
+        ({"0.png": png(0), "0.cls": "\u0663".encode()}, "must be a number from 0 on"),
         ({"0.png": png(0), "0.json": b"[1]"}, "is no JSON object"),
         ({"0.png": png(0), "0.txt": b"a", "1.png": png(1)}, "has no caption, but others have one"),
     ):

@@ -74,6 +74,9 @@ def test_a_saved_folder_is_read(tmp_path: Path) -> None:
         HubFolder(tmp_path / "a", 6, label="kind")
     with refused_with("the label 'text' of an item is 'picture 0', but it must be a number"):
         HubFolder(tmp_path / "a", 6, label="text")
+    missing = saved(tmp_path / "m", label=[0, None, 1, 2, 0])
+    with refused_with("the label 'label' of an item is None, but it must be a number"):
+        HubFolder(missing, 6)
     holes = saved(tmp_path / "g", text=["a", None, "b", "c", "d"])
     with refused_with("the caption 'text' of row 1 is None, which is no text"):
         HubFolder(holes, 6, caption="text")

@@ -112,14 +112,26 @@ def test_a_damaged_shard_is_named_at_the_start_and_a_lost_one_when_it_is_read(
 
 def test_names_of_images_are_beside_the_file_that_says_them(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        Image.fromarray(PIXELS[0]).save(tmp_path / name / "x.png")
-        (tmp_path / name / "a.jsonl").write_text(json.dumps({"image": "x.png"}))
-    (x,) = HubStream(tmp_path / "a" / "*.jsonl", 6, label=None)
-    assert np.array_equal(to_uint8(x).permute(1, 2, 0).numpy(), PIXELS[0])
-    with refused_with("its files lie in several folders"):
-        HubStream(tmp_path / "*" / "a.jsonl", 6, label=None)
+    # The same name in two folders, of different pictures; in one of them a second file, and in the
+    # other the whole name of a picture that lies in the first.
+    names = {"a/a": "x.png", "a/z": "z.png", "b/a": "x.png", "b/b": str(tmp_path / "a" / "z.png")}
+    for k, (file, name) in enumerate(names.items()):
+        path = tmp_path / f"{file}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"image": name, "label": k}))
+        if k < 3:
+            Image.fromarray(PIXELS[k]).save(path.parent / name)
+
+    def seen(path: str, **how: int) -> list[tuple[list[Any], int]]:
+        stream = HubStream(tmp_path / path, 6, classes=4, **how)  # type: ignore[arg-type]
+        return [(to_uint8(x).permute(1, 2, 0).tolist(), int(y)) for x, y in stream]
+
+    want = [(PIXELS[k].tolist(), y) for y, k in enumerate((0, 1, 2, 1))]
+    assert seen("a/*.jsonl") == want[:2]
+    assert seen("*/*.jsonl") == want
+    mixed = [seen("*/*.jsonl", shuffle=4, seed=seed) for seed in (1, 1, 2, 3, 4)]
+    assert mixed[0] == mixed[1] and all(sorted(each) == sorted(want) for each in mixed)
+    assert any(each != mixed[0] for each in mixed[2:])
 
 
 @pytest.mark.parametrize("kind", ["numbers", "lists of images"])

@@ -158,6 +158,8 @@ def test_sets_that_are_too_small_are_refused() -> None:
         frechet_distance(normal(5, 3), normal(1, 3))
     with pytest.raises(ValueError, match=r"0 and 5 samples, expected 1 or more"):
         sliced_wasserstein(normal(0, 3), normal(5, 3))
+    with pytest.raises(ValueError, match="median distance of the data is 0"):
+        mmd(normal(5, 3), torch.ones(5, 3))
     with pytest.raises(ValueError, match="projections = 0"):
         sliced_wasserstein(normal(5, 3), normal(5, 3), projections=0)
     with pytest.raises(ValueError, match="flatten them first"):
