@@ -29,9 +29,7 @@ def mmd(a: Tensor, b: Tensor) -> float:
     a, b = matrices(a, b, least=2)
     width = torch.cdist(b, b).median()
     if not width:
-        raise ValueError(
-            "the median distance of the data is 0, and so would be the kernel's width."
-        )
+        raise ValueError("the median distance of the data is 0, which can be no kernel's width.")
 
     def kernel(d: Tensor) -> Tensor:
         return torch.exp(-((d / width) ** 2) / 2)

@@ -273,7 +273,7 @@ def test_image_folders_refuse_bad_arguments(tmp_path: Path) -> None:
     shades(tmp_path, ["a.png"])
     with refused_with("channels = 4"):
         ImageFolder(tmp_path, 4, channels=4)
-    with refused_with("size = 0"):
+    with refused_with("size must be a whole number >= 1, but it is 0"):
         ImageFolder(tmp_path, 0)
 
 

@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sdegen.metrics import ImageClassifier, fit_classifier, frechet_distance, sliced_wasserstein
+from sdegen.metrics import (
+    ImageClassifier,
+    fit_classifier,
+    frechet_distance,
+    mmd,
+    sliced_wasserstein,
+)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
