@@ -101,3 +101,57 @@ def test_image_to_image_and_inpainting_run() -> None:
         made = pipeline("Inpaint", ours(solver="dpmpp"), channels)
         done = made(mask_image=mask, num_inference_steps=6, height=8, width=8, **how).images
         assert done.shape == (1, 8, 8, 3)
+
+
+def hinted(kind: str, scheduler: Any) -> Any:
+    """A pipeline with a ControlNet that says something."""
+    net = told()
+    control = diffusers.ControlNetModel.from_unet(net, conditioning_embedding_out_channels=(4, 8))
+    for k, weights in enumerate(control.parameters()):
+        weights.data += 0.02 * drawn(*weights.shape, seed=k)
+    made = pipeline("", scheduler)
+    parts = {**made.components, "unet": net, "controlnet": control}
+    parts.pop("image_encoder", None)
+    hints = getattr(diffusers, f"StableDiffusionControlNet{kind}Pipeline")
+    new = hints(**parts, requires_safety_checker=False)
+    new.set_progress_bar_config(disable=True)
+    return new
+
+
+IMAGE, MASK = drawn(1, 3, 8, 8, seed=4).sigmoid(), (drawn(1, 1, 8, 8, seed=5) > 0).float()
+SIDES = {"height": 8, "width": 8}
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        ("", {**SIDES, "num_images_per_prompt": 2}),
+        ("", {**SIDES, "eta": 1.0}),
+        ("Img2Img", {"image": IMAGE, "strength": 0.3}),
+        ("Img2Img", {"image": IMAGE, "strength": 1.0}),
+        ("Inpaint", {"image": IMAGE, "mask_image": MASK, **SIDES}),
+        ("Inpaint", {"image": IMAGE, "mask_image": MASK, "strength": 0.6, **SIDES}),
+        ("InstructPix2Pix", {"image": IMAGE}),
+        ("ControlNet", {"image": IMAGE, **SIDES}),
+        ("ControlNetImg2Img", {"image": IMAGE, "control_image": IMAGE, "strength": 0.7}),
+    ],
+)
+def test_pipelines_end_where_ddim_does(kind: str, how: dict[str, Any]) -> None:
+    """On its trailing steps, whose number divides that of the betas: noise, masks, hints and
+    strengths come in at the same places, and are drawn from the same generators."""
+    theirs = diffusers.DDIMScheduler.from_config(
+        BASE.config, timestep_spacing="trailing", set_alpha_to_one=True
+    )
+    mine = ours(solver="ddpm" if "eta" in how else "ddim", walk="trailing")
+    images = []
+    for scheduler in (theirs, mine):
+        if kind.startswith("ControlNet"):
+            made = hinted(kind.removeprefix("ControlNet"), scheduler)
+        else:
+            made = pipeline(kind, scheduler, 8 if kind == "InstructPix2Pix" else 4)
+        many = "num_images_per_prompt" in how
+        generators = [torch.Generator().manual_seed(k) for k in range(2 if many else 1)]
+        generator = generators if many else generators[0]
+        asked = {"num_inference_steps": 10, "output_type": "np", "generator": generator}
+        images.append(made(**asked, **how, **EMBEDS).images)
+    close(images[1], images[0], rtol=0, atol=2e-5)
