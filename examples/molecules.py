@@ -59,7 +59,7 @@ def main(folder: str, quick: bool = False, seed: int = 0) -> dict[str, Any]:
     std = float(train.x.movedim(1, 2)[train.there].std())
     net = EGNN(len(ATOMS), numbers=["energy"])
     model = sg.ScoreModel(net, sg.EDMSDE(T=20.0), "edm", sigma_data=std)
-    dsm = partial(sg.dsm_loss, weighting=EDMWeighting(std), times=LogNormalTime(-0.6),
+    dsm = partial(sg.dsm_loss, weighting=EDMWeighting(std), times=LogNormalTime(-0.3, 1.4),
                   draw=low_discrepancy)  # fmt: skip
     loss = partial(dropped, loss=partial(of_points, loss=dsm), p=0.1, without=UNKNOWN)
     settings = TrainSettings(steps, 64, schedule="cosine", ema=0.995, device="cpu")
