@@ -68,13 +68,15 @@ def theirs(name: str, config: dict[str, Any], n: int) -> Tensor:
 
 @pytest.mark.parametrize("name", HOW)
 def test_what_is_drawn_is_theirs_or_refused(name: str) -> None:
-    """DDIMScheduler's linspace is left out, which steps by another distance than it visits."""
+    """DDIMScheduler's linspace, and steps whose number does not divide that of the betas, are left
+    out: there it steps by another distance than it visits; so is what theirs cannot step."""
     rng, equal = random.Random(0), 0
     for _ in range(40):
         config = {key: rng.choice(SAID[key]) for key in defaults(name) if key in SAID}
         config = {key: v for key, v in config.items() if rng.random() < 0.5} | HOW[name][0]
         n = rng.choice([2, 5, 10])
-        if name == "DDIMScheduler" and config.get("timestep_spacing") == "linspace":
+        betas = len(config.get("trained_betas") or ()) or config.get("num_train_timesteps", 1000)
+        if name == "DDIMScheduler" and (config.get("timestep_spacing") == "linspace" or betas % n):
             continue
         try:
             said = read({**config, "_class_name": name})
@@ -98,7 +100,10 @@ def test_what_is_drawn_is_theirs_or_refused(name: str) -> None:
             )
         except ValueError:  # eps where there is no signal
             continue
-        want = theirs(name, config, n)
+        try:
+            want = theirs(name, config, n)
+        except IndexError:  # two of its first times are one after rounding
+            continue
         # Times between steps are told rounded, by theirs.
         torch.testing.assert_close(got, want, rtol=0, atol=5e-3 * float(want.abs().max()))
         equal += 1
