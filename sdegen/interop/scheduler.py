@@ -127,7 +127,8 @@ class SdegenScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             own, name = defaults(cls), config.get("_class_name")
             other = name not in (None, cls.__name__)
             if other and hasattr(library(), str(name)):
-                config = {**defaults(name), **config}  # as its own class has it, not as this one
+                # What it does not say is as its own class has it, not as this one.
+                config = {**defaults(str(name)), **config}
             keys = taken(config, (name,)) if name in KNOWN else taken(config, KNOWN, own)
             wanted = keys.intersection(MODELS) if other else keys
             config = {key: config[key] for key in wanted}
