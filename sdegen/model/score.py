@@ -355,7 +355,7 @@ class ScoreModel(nn.Module):
 
 def check_read(model: ScoreModel, sde: SDE) -> None:
     """Refuse a time label and a prediction that are not made of a level as they are read."""
-    level = (sde.reference if isinstance(sde, LinearSDE) else sde)(sde.T)
+    level: Any = (sde.reference if isinstance(sde, LinearSDE) else sde)(sde.T)
     try:
         label = model.label(level)
     except ValueError as error:
