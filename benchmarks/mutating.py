@@ -22,7 +22,7 @@ import tokenize
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,7 +95,7 @@ def named(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
     yield from inside(tree.body, "")
 
 
-@lru_cache(maxsize=None)
+@cache
 def read(source: str) -> tuple[list[Token], list[int], list[tuple[str, ast.stmt]]]:
     """A source's tokens, where its lines begin, and its definitions: made once for all mutants."""
     return tokens(source), starts(source), list(named(ast.parse(source)))
