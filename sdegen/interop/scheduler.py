@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sdegen.checks import number, whole
 from sdegen.interop.draws import Drawn, Recorded
-from sdegen.interop.schedules import KNOWN, Said, defaults, read, taken
+from sdegen.interop.schedules import KNOWN, Said, defaults, known_keys, read
 from sdegen.model.prediction import predicted
 from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Noise
@@ -126,10 +126,10 @@ class SdegenScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             own, name = defaults(cls), config.get("_class_name")
             if name in KNOWN:
                 # What it does not say is as its own class has it, not as this one.
-                names = taken(config, (name,))
+                names = known_keys(config, (name,))
                 config = {**defaults(name), **{key: config[key] for key in names}}
             else:
-                config = {key: config[key] for key in taken(config, KNOWN, own)}
+                config = {key: config[key] for key in known_keys(config, KNOWN, own)}
             if "beta_schedule" not in config:
                 raise ValueError(
                     "SdegenScheduler steps models of DDPM's betas, but this configuration has no "
