@@ -109,9 +109,15 @@ class ScoreModel(nn.Module):
         self._spent = [0, 0]
         self._prepared: Prepared | None = None
         try:
-            self.label((sde.reference if isinstance(sde, LinearSDE) else sde)(sde.T))
+            top = self.label((sde.reference if isinstance(sde, LinearSDE) else sde)(sde.T))
         except ValueError as error:
             raise ValueError(f"The time label {time!r} cannot be made: {error}") from None
+        if self._named is not None and not bool(top.isfinite().all()):
+            raise ValueError(
+                f"The time label {time!r} is infinite at t = {sde.T:g}, where {sde} has no signal "
+                "left, and no network can be told it there: take time='tau', or end the SDE "
+                "earlier, as FlowSDE(T=0.999) does."
+            )
         if module is None and any(id(each) != id(sde) for each in hidden_modules(net)):
             warn(
                 f"{name_of(net)} is a function that holds a module, whose parameters, device and "
