@@ -39,7 +39,7 @@ from sdegen.tuning.probes import errors, reference, starts
 from sdegen.walks import karras, log_snr
 
 SDES = {"VP": sg.VPSDE(), "flow": sg.FlowSDE()}
-BUDGETS = (4, 6, 8)
+BUDGETS = (4, 8)
 TURNS = 4
 INSIDE = 2
 Run = Callable[[Tensor], Tensor]
@@ -146,7 +146,7 @@ def main() -> None:
     parse.add_argument("--quick", action="store_true")
     parse.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     args = parse.parse_args()
-    seeds, iterations = (140, 20) if args.quick else (456, 160)
+    seeds, iterations = (140, 20) if args.quick else (456, 80)
     record: dict[str, Any] = {
         "what": f"median error of {seeds} fresh starts; {2 * iterations} iterations of each",
         "on": "one thread of a 2-core x86-64 virtual machine",

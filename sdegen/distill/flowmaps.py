@@ -99,6 +99,9 @@ class Consistency:
     steps:    a number, or ``Growing(...)`` of the training's step.
     grid:     of the levels, (sde, n) -> times: by default equal in tau.
     distance: of the ends.
+    share:    of the batch with s = t, which learn the flow, as the loss of Kim et al. (2024) has:
+              without it nothing but the end itself holds what a network says of short ways, and
+              its errors there are handed up to all longer ones.
 
     On linear networks and Gaussian data the minimum is the ``steps``-step DDIM sample of the grid,
     or the stepper's with a teacher: an error of first order in 1 / steps, or of the stepper's.
@@ -109,7 +112,12 @@ class Consistency:
     steps: int | Growing = field(default_factory=Growing)
     grid: walks.Grid = walks.straight
     distance: Distance = field(default_factory=PseudoHuber)
+    share: float = 0.0
     step: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= number("share", self.share) <= 1:
+            raise ValueError(f"share lies in [0, 1], but it is {self.share!r}.")
 
     def at(self, step: int) -> Consistency:
         """The loss of the training's step, counted from 0."""
@@ -123,6 +131,18 @@ class Consistency:
     def __call__(self, model: Any, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The loss (b,) of data x0 (b, *)."""
         check_data(x0)
+        if not self.share:
+            return self.apart(model, x0, generator)
+        still = torch.rand(len(x0), device=x0.device, generator=generator) < self.share
+        loss = x0.new_zeros(len(x0))
+        for of, part in ((at_rest, still), (self.apart, ~still)):
+            if len(rows := part.nonzero()[:, 0]):
+                found = of(model.take(rows), x0[rows], generator)
+                loss = loss.index_add(0, rows, found.to(loss))
+        return loss
+
+    def apart(self, model: Any, x0: Tensor, generator: torch.Generator | None) -> Tensor:
+        """How far the ends of two neighbours are apart, (b,)."""
         sde = straightened(model.sde, "Consistency")
         n = (
             self.steps(self.step)
@@ -147,6 +167,16 @@ class Consistency:
             target = jumped(model, x_u, u, end)
         off = (jumped(model, x_t, t, end) - target).reshape(len(x0), -1)
         return self.distance(off) / (t.tau - u.tau).to(off)
+
+
+def at_rest(model: Any, x0: Tensor, generator: torch.Generator | None) -> Tensor:
+    """The loss (b,) of a map that goes nowhere: that of the flow, at times equal in tau."""
+    sde = straightened(model.sde, "A flow map")
+    first, last = ends(sde)
+    u = torch.rand(len(x0), device=x0.device, generator=generator, dtype=torch.float64)
+    z = torch.randn(x0.shape, device=x0.device, generator=generator, dtype=x0.dtype)
+    t = sde(times_at(sde, last + (first - last) * u))
+    return regression(going(model, t, t), sde.mix(x0, t, z), t, x0, z, straight)
 
 
 def jumped(model: Any, x: Tensor, t: Level, s: Level) -> Tensor:

@@ -212,6 +212,8 @@ def test_a_student_teaches_its_halves_alone(flow: Path, tmp_path: Path) -> None:
         as_sampled(config, ["walk=karras"])
     with refused("leave out solver"):
         as_sampled(config, ["solver.order=2"])
+    with refused("never trained where its walk ends"):
+        as_sampled({**config, "denoise": True}, ["denoise=true"])
     own = as_sampled(config, [])
     assert own["name"] == "own-karras-seed0" and own["nfe"] == 4
 
@@ -237,7 +239,9 @@ def test_samples_of_a_student_are_by_what_samples_it(flow: Path, tmp_path: Path)
     assert own["solver"]["_target_"].endswith("Student") and len(own["solver"]["times"]) == 4
     with refused("is a student, which Student samples and nothing else: leave out solver"):
         as_sampled(config, ["solver=dpmpp"])
-    plain = composed("sample", f"run={flow}")
+    with refused("never trained where its walk ends, which denoise=true would ask it at"):
+        as_sampled({**config, "denoise": True}, ["denoise=true"])
+    plain = composed("sample", f"run={flow}", "denoise=true")
     assert as_sampled(plain, []) == plain
 
 
