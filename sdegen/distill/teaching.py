@@ -104,8 +104,7 @@ class Progressive:
         fine = self.grid(self.teacher.sde, self.steps * self.inner)
         if torch.allclose(fine[:: self.inner], self.walk.times, rtol=1e-9, atol=1e-12):
             rows = [
-                fine[j : len(fine) - self.inner + j + 1 : self.inner]
-                for j in range(self.inner + 1)
+                fine[j : len(fine) - self.inner + j : self.inner] for j in range(self.inner + 1)
             ]
             return torch.stack(rows, dim=1)
         sde = self.walk.sde.reference  # type: ignore[attr-defined]

@@ -133,6 +133,11 @@ def as_student(config: dict[str, Any]) -> dict[str, Any]:
     folder = Path(teaching.run)
     theirs = with_kept(as_recorded(read_header(folder / WEIGHTS)["config"]), folder)
     config = {**config, **{name: theirs[name] for name in INHERITED if name in theirs}}
+    if "model" not in theirs:
+        raise ValueError(
+            f"{folder} is a run of an autoencoder, which says nothing at any level: take one of a "
+            "score model, in its latents for one."
+        )
     if theirs.get("task"):
         raise ValueError(f"{folder} was trained to restore, and teaches nobody.")
     if theirs.get("adapter"):
