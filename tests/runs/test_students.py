@@ -212,8 +212,6 @@ def test_a_student_teaches_its_halves_alone(flow: Path, tmp_path: Path) -> None:
         as_sampled(config, ["walk=karras"])
     with refused("leave out solver"):
         as_sampled(config, ["solver.order=2"])
-    with refused("never trained where its walk ends"):
-        as_sampled({**config, "denoise": True}, ["denoise=true"])
     own = as_sampled(config, [])
     assert own["name"] == "own-karras-seed0" and own["nfe"] == 4
 
