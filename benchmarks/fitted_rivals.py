@@ -38,7 +38,7 @@ from sdegen.tuning.fitting import Learner
 from sdegen.tuning.probes import errors, reference, starts
 from sdegen.walks import karras, log_snr
 
-SDES = {"VP": sg.VPSDE(), "flow": sg.FlowSDE()}
+SDES = {"VP": sg.VPSDE()}
 BUDGETS = (4, 8)
 TURNS = 4
 INSIDE = 2
@@ -154,7 +154,7 @@ def main() -> None:
         "python": platform.python_version(),
         "rows": [],
     }
-    for name, sde in list(SDES.items())[: 1 if args.quick else None]:
+    for name, sde in SDES.items():
         for nfe in BUDGETS[: 1 if args.quick else None]:
             begun = time.process_time()
             found = {"sde": name, "rounds": nfe, **beside(sde, nfe, seeds, iterations)}
