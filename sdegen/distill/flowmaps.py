@@ -131,52 +131,41 @@ class Consistency:
     def __call__(self, model: Any, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The loss (b,) of data x0 (b, *)."""
         check_data(x0)
-        if not self.share:
-            return self.apart(model, x0, generator)
-        still = torch.rand(len(x0), device=x0.device, generator=generator) < self.share
-        loss = x0.new_zeros(len(x0))
-        for of, part in ((at_rest, still), (self.apart, ~still)):
-            if len(rows := part.nonzero()[:, 0]):
-                found = of(model.take(rows), x0[rows], generator)
-                loss = loss.index_add(0, rows, found.to(loss))
-        return loss
-
-    def apart(self, model: Any, x0: Tensor, generator: torch.Generator | None) -> Tensor:
-        """How far the ends of two neighbours are apart, (b,)."""
-        sde = straightened(model.sde, "Consistency")
+        sde, b, device = straightened(model.sde, "Consistency"), len(x0), x0.device
         n = (
             self.steps(self.step)
             if isinstance(self.steps, Growing)
             else whole("steps", self.steps)
         )
-        times = self.grid(sde, n).to(x0.device)
-        i = torch.randint(n, (len(x0),), device=x0.device, generator=generator)
-        z = torch.randn(x0.shape, device=x0.device, generator=generator, dtype=x0.dtype)
-        t, u, end = sde(times[i]), sde(times[i + 1]), sde(times[-1].expand(len(x0)))
+        times = self.grid(sde, n).to(device)
+        i = torch.randint(n, (b,), device=device, generator=generator)
+        z = torch.randn(x0.shape, device=device, generator=generator, dtype=x0.dtype)
+        t, u, end = sde(times[i]), sde(times[i + 1]), sde(times[-1].expand(b))
         x_t = sde.mix(x0, t, z)
         with torch.no_grad(), same_draws(x0):
             x_u = sde.mix(x0, u, z)
             if self.teacher is not None:
                 refuse_teacher(self.teacher, model)
-                teacher = as_given(self.teacher, model, x0.device)
+                teacher = as_given(self.teacher, model, device)
                 x_u = (
                     heun(teacher, x_t, t, u)
                     if self.stepper is None
                     else self.stepper.step(Reverse(teacher, 0.0), x_t, t, u).x
                 )
             target = jumped(model, x_u, u, end)
-        off = (jumped(model, x_t, t, end) - target).reshape(len(x0), -1)
-        return self.distance(off) / (t.tau - u.tau).to(off)
-
-
-def at_rest(model: Any, x0: Tensor, generator: torch.Generator | None) -> Tensor:
-    """The loss (b,) of a map that goes nowhere: that of the flow, at times equal in tau."""
-    sde = straightened(model.sde, "A flow map")
-    first, last = ends(sde)
-    u = torch.rand(len(x0), device=x0.device, generator=generator, dtype=torch.float64)
-    z = torch.randn(x0.shape, device=x0.device, generator=generator, dtype=x0.dtype)
-    t = sde(times_at(sde, last + (first - last) * u))
-    return regression(going(model, t, t), sde.mix(x0, t, z), t, x0, z, straight)
+        far = (t.tau - u.tau).to(x0)
+        if not self.share:
+            return self.distance((jumped(model, x_t, t, end) - target).reshape(b, -1)) / far
+        still = torch.rand(b, device=device, generator=generator) < self.share
+        first, last = ends(sde)
+        part = torch.rand(b, device=device, generator=generator, dtype=torch.float64)
+        own = times_at(sde, last + (first - last) * part)
+        t = sde(torch.where(still, own, times[i]))
+        end = sde(torch.where(still, own, times[-1]))
+        x_t = sde.mix(x0, t, z)
+        said = velocity(going(model, t, end), x_t, t)
+        apart = self.distance((moved(x_t, t, end, said) - target).reshape(b, -1)) / far
+        return torch.where(still, squared((said - (z - x0)).reshape(b, -1)), apart)
 
 
 def jumped(model: Any, x: Tensor, t: Level, s: Level) -> Tensor:
