@@ -365,6 +365,12 @@ def check_read(model: ScoreModel, sde: SDE) -> None:
             f"A time label is a tensor of real numbers, () or (b,), but of {model.time!r} it is "
             f"{label!r}: make it of the level, as lambda level: 999 * level.t."
         )
+    if isinstance(model.time, str) and not bool(label.isfinite().all()):
+        raise ValueError(
+            f"The time label {model.time!r} is infinite at t = {sde.T:g}, where {sde} has no "
+            "signal left, and no network can be told it there: take time='tau', or end the SDE "
+            "earlier, as FlowSDE(T=0.999) does."
+        )
     if isinstance(model.predicts, str):
         return
     read: Any = model.target(level)
