@@ -1,6 +1,7 @@
 """What networks cost: forward and backward beside diffusers', a training step beside its parts.
 
-    python benchmarks/network_cost.py         writes benchmarks/network_cost.json and prints it
+    python benchmarks/network_cost.py              writes benchmarks/network_cost.json, prints it
+    python benchmarks/network_cost.py --compiled   adds what torch.compile makes of both to it
 
 One CPU thread, float32, both sides of a ratio in turns; medians and quartiles of the ratios of
 pairs. DiT and ADM have the weights of DiTTransformer2DModel and UNet2DModel. A step of the
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -86,7 +88,7 @@ def milliseconds(run: Callable[[], Any], n: int = 30) -> float:
     return round(1e3 * statistics.median(seconds), 2)
 
 
-def beside_theirs(net: Any, backward: bool, last: bool = False) -> Any:
+def beside_theirs(net: Any, backward: bool, last: bool = False, compiled: bool = False) -> Any:
     """Ours with their weights, beside theirs; ``last``: channels last."""
     mine = ours(net.train())
     layout = torch.channels_last if last else torch.contiguous_format
@@ -94,6 +96,7 @@ def beside_theirs(net: Any, backward: bool, last: bool = False) -> Any:
         each.to(memory_format=layout)
     x = torch.randn(8, 3, 16, 16).to(memory_format=layout)
     t, y = torch.randint(1000, (8,)), torch.randint(10, (8,))
+    one, two = (torch.compile(each) if compiled else each for each in (mine, net))
 
     def run(call: Callable[[], Tensor]) -> None:
         if not backward:
@@ -105,8 +108,8 @@ def beside_theirs(net: Any, backward: bool, last: bool = False) -> Any:
             each.zero_grad(set_to_none=True)
 
     return in_turns(
-        partial(run, lambda: mine(x, t, y)),
-        partial(run, lambda: net(x, t, y, return_dict=False)[0]),
+        partial(run, lambda: one(x, t, y)),
+        partial(run, lambda: two(x, t, y, return_dict=False)[0]),
     )
 
 
@@ -148,8 +151,9 @@ def whole_step(make: Callable[[], torch.nn.Module]) -> Any:
     return found
 
 
-def main() -> None:
+def main(compiled: bool) -> None:
     """Measure, write and print."""
+    path = Path(__file__).with_suffix(".json")
     torch.set_num_threads(1)
     torch.manual_seed(0)
     dit, unet = diffusers.DiTTransformer2DModel(**DIT), diffusers.UNet2DModel(**UNET)
@@ -165,10 +169,16 @@ def main() -> None:
         "pairs": PAIRS,
         "shapes": "batches of 8, 3 x 16 x 16; DiT 384 wide, 4 deep; U-Nets 64 and 128 wide",
     }
+    if compiled:
+        record = json.loads(path.read_text())
     for name, net in (("DiT", dit), ("ADM", unet)):
         for way, backward in (("forward", False), ("forward and backward", True)):
-            found = record[f"{name}, {way}: ours / diffusers'"] = beside_theirs(net, backward)
-            print(name, way, found["ratio"], flush=True)
+            key = f"{name}, {way}{', compiled' * compiled}: ours / diffusers'"
+            found = record[key] = beside_theirs(net, backward, compiled=compiled)
+            print(key, found["ratio"], flush=True)
+    if compiled:
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        return
     record["ADM, forward and backward, channels last: ours / diffusers'"] = beside_theirs(
         unet, True, True
     )
@@ -177,10 +187,9 @@ def main() -> None:
         ("DiT", lambda: DiT(1, 80, 4, 4)),
     ):
         record[f"{name}: Trainer's step / its parts"] = whole_step(make)
-    path = Path(__file__).with_suffix(".json")
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(path.read_text())
 
 
 if __name__ == "__main__":
-    main()
+    main("--compiled" in sys.argv)

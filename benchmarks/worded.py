@@ -163,7 +163,7 @@ WORDED = [
         train="experiment=text/upsample",
         samples={
             "twice": f"task=superresolve task.augment=0.5 task.level=0.1 draws=1 n=10 {ASKED} "
-            "image=outputs/small/samples/five-seed0/samples.safetensors nfe=20 quality=false"
+            "image=outputs/small/samples/five-nfe40-seed0/samples.safetensors nfe=20 quality=false"
         },
         picture="samples/twice-*/images.png",
         needs=["cascade-small"],

@@ -3,9 +3,9 @@
     python examples/chorales.py outputs/chorales [--quick]
 
 Four voices for four bars, as a roll: a row for each pitch of each voice. A transformer of quarters
-learns them; what is known of a window (three voices, or its first and last bar) is held, the rest
-drawn; and the flow's encodings of two windows are mixed. (The paper's model is of the latents of a
-MusicVAE; here there is none.)
+learns them, told what is known of a window: some voices, some bars, or nothing. That is held, and
+the rest is drawn; and the flow's encodings of two windows are mixed. (The paper's model is of the
+latents of a MusicVAE; here there is none.)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.data import ArrayData, chorales, notes
-from sdegen.data.bach import VOICES, voice_rows
+from sdegen.data.bach import VOICES
 from sdegen.files import write_json
 from sdegen.guidance import Known
 from sdegen.likelihood import slerp
@@ -44,11 +44,28 @@ def trained(model: Any, data: ArrayData, loss: Any, folder: Path, steps: int) ->
     return trainer.averaged
 
 
-def filled(model: Any, x: Tensor, known: Tensor, seed: int = 0) -> Tensor:
-    """Rolls (n, 117, 64) drawn anew where they are not known."""
-    walk = sg.walks.repaint(model.sde, sg.walks.karras(model.sde, 40, stop=0.01), 4, 4)
-    solver, held = sg.DDIM(), Known(model, x, known)
-    return sg.sample(held, x.shape, solver=solver, walk=walk, seed=seed, denoise=True)
+def seen(x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """What is told of rolls (n, 117, k) that are known where (n, 4, k) says so, and those rows."""
+    sizes = torch.tensor([high - low for low, high in VOICES.values()])
+    rows = known.repeat_interleave(sizes, 1)
+    return torch.where(rows, x, 0), rows
+
+
+def of_the_rest(model: Any, x: Tensor, loss: Any) -> Tensor:
+    """A loss (b,) of rolls of which some voices, some bars, or nothing is told, a third each."""
+    n, k = len(x), x.shape[2] // 16
+    voices, bars = torch.rand(n, 4, 1), torch.rand(n, 1, k).repeat_interleave(16, 2)
+    each, share = torch.rand(n, 1, 1), torch.rand(n, 1, 1)
+    some = torch.where(each < 1 / 3, voices, torch.where(each < 2 / 3, bars, 1.0)) < share
+    return loss(model.given(c=seen(x, some.expand(n, 4, 16 * k))[0]), x)
+
+
+def filled(model: Any, x: Tensor, known: Tensor, draws: int) -> list[Tensor]:
+    """Draws of rolls (n, 117, 64) where they are not known, (4, 64)."""
+    c, rows = seen(x, known.expand(len(x), -1, -1))
+    held, walk = Known(model.given(c=c), x, rows), sg.walks.karras(model.sde, 40, stop=0.01)
+    how = {"solver": sg.DDIM(), "walk": walk, "denoise": True}
+    return [sg.sample(held, x.shape, seed=seed, **how) for seed in range(draws)]
 
 
 def in_key(pitches: Tensor) -> float:
@@ -75,13 +92,14 @@ def usual_alto(train: Tensor, seen: Tensor) -> Tensor:
 def main(folder: str, quick: bool = False, seed: int = 0) -> dict[str, Any]:
     """Train, draw, fill in, mix."""
     torch.manual_seed(seed)
-    steps, count = (6, 4) if quick else (1500, 64)
+    steps, count, draws = (6, 4, 2) if quick else (1200, 64, 4)
     train, test = chorales("train"), chorales("test")
     std = float(train.x.std())
-    net = Transformer(train.shape[0], 192, 3, 6, patch=4, dims=1)
+    net = Transformer(train.shape[0], 192, 3, 6, patch=4, dims=1, beside=train.shape[0])
     model = sg.ScoreModel(net, sg.EDMSDE(T=20.0), "edm", sigma_data=std)
-    loss = partial(sg.dsm_loss, weighting=EDMWeighting(std), times=LogNormalTime(-0.6),
-                   draw=low_discrepancy)  # fmt: skip
+    dsm = partial(sg.dsm_loss, weighting=EDMWeighting(std), times=LogNormalTime(-0.3, 1.4),
+                  draw=low_discrepancy)  # fmt: skip
+    loss = partial(of_the_rest, loss=dsm)
     model = trained(model, train, loss, Path(folder), steps)
     figures: list[dict[str, Any]] = []
 
@@ -90,35 +108,33 @@ def main(folder: str, quick: bool = False, seed: int = 0) -> dict[str, Any]:
         figures.append(row)
         print(row)
 
+    free = lambda x: model.given(c=torch.zeros_like(x))  # noqa: E731
     with torch.no_grad():
-        off = [float(loss(model, x, generator=torch.Generator().manual_seed(0)).mean())
+        off = [float(dsm(free(x), x, generator=torch.Generator().manual_seed(0)).mean())
                for x in (test.x, train.x[: len(test)])]  # fmt: skip
     figure("loss on pieces held out", off[0], off[1], "on pieces of the training")
-    drawn = notes(sg.sample(model, (count, *train.shape), nfe=40, seed=seed))
-    figure("drawn: pitches in key", in_key(drawn), in_key(notes(test.x)), "Bach's, held out")
     x = test.x[torch.randperm(len(test))[:count]]
+    drawn = notes(sg.sample(free(x), x.shape, nfe=40, seed=seed))
+    figure("drawn: pitches in key", in_key(drawn), in_key(notes(test.x)), "Bach's, held out")
     y, every = notes(x), notes(train.x)
-    known = torch.ones(train.shape, dtype=torch.bool)
-    known[voice_rows("alto")] = False
-    alto = torch.zeros(len(VOICES), 64, dtype=torch.bool)
-    alto[1] = True
-    made = notes(filled(model, x, known))
+    alto, inside = torch.zeros(2, len(VOICES), 64, dtype=torch.bool)
+    alto[1], inside[:, 16:48] = True, True
     usual = y.clone()
     usual[:, 1] = usual_alto(every, y)
-    figure("alto of three voices: pitches right", alike(made, y, alto), alike(usual, y, alto),
-           "the commonest between such a soprano and bass")  # fmt: skip
-    bars = torch.zeros(64, dtype=torch.bool)
-    bars[16:48] = True
-    made = notes(filled(model, x, ~bars.expand(train.shape)))
-    inside = bars.expand(len(VOICES), 64)
-    held = torch.where(bars, y[..., 15:16], y)
-    figure("two bars of four: pitches right", alike(made, y, inside), alike(held, y, inside),
-           "the pitch before, held")  # fmt: skip
-    figure("two bars of four: pitches in key", in_key(made[:, inside]), in_key(y[:, inside]),
-           "Bach's")  # fmt: skip
-    ends = x[:2], x[2:4]
-    z = [sg.encode(model, each, steps=40) for each in ends]
-    between = [notes(sg.decode(model, slerp(*z, w), steps=40)) for w in (0.0, 0.25, 0.5, 0.75)]
+    held = torch.where(inside, y[..., 15:16], y)
+    for what, hole, plain, of in (
+        ("alto of three voices", alto, usual, "the commonest between such a soprano and bass"),
+        ("two bars of four", inside, held, "the pitch before, held"),
+    ):
+        each = filled(model, x, ~hole, draws)
+        made, beside = notes(each[0]), alike(plain, y, hole)
+        likeliest = notes(torch.stack(each).mean(0))
+        figure(f"{what}: pitches right of a draw", alike(made, y, hole), beside, of)
+        figure(f"{what}: of the mean of {draws} draws", alike(likeliest, y, hole), beside, of)
+        figure(f"{what}: pitches in key", in_key(made[:, hole]), in_key(y[:, hole]), "Bach's")
+    part = free(x[:2])
+    z = [sg.encode(part, each, steps=40) for each in (x[:2], x[2:4])]
+    between = [notes(sg.decode(part, slerp(*z, w), steps=40)) for w in (0.0, 0.25, 0.5, 0.75)]
     whole = torch.ones_like(alto)
     figure("there and back: pitches right", alike(between[0], y[:2], whole), 1.0, "exact")
     figure("between two: pitches in key", in_key(torch.cat(between[1:])), in_key(y[:4]), "theirs")

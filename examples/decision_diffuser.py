@@ -96,7 +96,7 @@ def pairs_of(x: Tensor) -> Tensor:
 
 def main(folder: str, quick: bool = False, seed: int = 0) -> dict[str, Any]:
     """Train both networks, draw plans, walk them."""
-    n, steps, count = (400, 20, 8) if quick else (4000, 1500, 200)
+    n, steps, count = (400, 20, 8) if quick else (4000, 750, 200)
     torch.manual_seed(seed)
     data, cut = maze_plans(n), n // 10
     x, known = states(data.x), torch.zeros(4, data.x.shape[2], dtype=torch.bool)

@@ -3,19 +3,20 @@
     python examples/molecules.py outputs/molecules [--quick]
 
 FreeSolv's molecules with the energies of hydration that were measured. A cloud has no order and no
-orientation: the network is a transformer that knows no places, and clouds are turned at random as
-they are learned. It is told how many atoms there are, and the energy.
+orientation, and neither has what the network makes of it. It is told how many atoms there are, and
+the energy.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import sdegen as sg
 from sdegen.data import molecules
@@ -23,39 +24,15 @@ from sdegen.data.freesolv import ATOMS, SCALE
 from sdegen.files import write_json
 from sdegen.guidance import CFG
 from sdegen.losses import EDMWeighting, LogNormalTime, dropped, low_discrepancy
-from sdegen.networks import Conditioning
+from sdegen.networks import EGNN
 from sdegen.training import Trainer, TrainSettings
 
-UNKNOWN = {"energy": 30.0}  # stands for none
+UNKNOWN, UNIT = {"energy": 3.0}, 10.0  # what stands for none; kcal/mol in 1 as it is told
 TOLD = {"much": -9.0, "a little": -4.0, "not at all": 2.0}
 
 
-class Cloud(nn.Module):
-    """A network of clouds (b, channels, n), some of whose points are there (b, n): what becomes of
-    a point depends on the others, and not on their order."""
-
-    def __init__(self, channels: int, width: int = 96, depth: int = 4) -> None:
-        super().__init__()
-        self.told = Conditioning(width, numbers=["energy"])
-        self.enter, self.leave = nn.Linear(channels, width), nn.Linear(width, channels)
-        self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(width, 4, 2 * width, 0.0, "gelu", 1e-5, True, True)
-            for _ in range(depth)
-        )
-
-    def forward(self, x: Tensor, t: Tensor, there: Tensor, energy: Tensor) -> Tensor:
-        c = self.told(t, None, len(x), {"energy": energy / 10})
-        h = self.enter(x.movedim(1, 2))
-        for block in self.blocks:
-            h = block(h + c[:, None], src_key_padding_mask=~there)
-        return self.leave(h).movedim(2, 1) * there[:, None]
-
-
-def turned(model: Any, x: Tensor, loss: Any) -> Tensor:
-    """A loss (b,) of clouds that are turned, and mirrored, each at random; of the points that are
-    there."""
-    turn = torch.linalg.qr(torch.randn(len(x), 3, 3, dtype=x.dtype))[0]
-    x = torch.cat([turn @ x[:, :3], x[:, 3:]], 1)
+def of_points(model: Any, x: Tensor, loss: Any) -> Tensor:
+    """A loss (b,) of clouds by the points that are there."""
     return loss(model, x, where=model.conditions["there"][:, None])
 
 
@@ -80,14 +57,16 @@ def main(folder: str, quick: bool = False, seed: int = 0) -> dict[str, Any]:
     steps, count = (6, 8) if quick else (1500, 200)
     train, test = molecules("train"), molecules("test")
     std = float(train.x.movedim(1, 2)[train.there].std())
-    model = sg.ScoreModel(Cloud(train.x.shape[1]), sg.EDMSDE(T=20.0), "edm", sigma_data=std)
-    dsm = partial(sg.dsm_loss, weighting=EDMWeighting(std), times=LogNormalTime(-0.6),
+    net = EGNN(len(ATOMS), numbers=["energy"])
+    model = sg.ScoreModel(net, sg.EDMSDE(T=20.0), "edm", sigma_data=std)
+    dsm = partial(sg.dsm_loss, weighting=EDMWeighting(std), times=LogNormalTime(-0.3, 1.4),
                   draw=low_discrepancy)  # fmt: skip
-    loss = partial(dropped, loss=partial(turned, loss=dsm), p=0.1, without=UNKNOWN)
+    loss = partial(dropped, loss=partial(of_points, loss=dsm), p=0.1, without=UNKNOWN)
     settings = TrainSettings(steps, 64, schedule="cosine", ema=0.995, device="cpu")
-    rate = partial(torch.optim.AdamW, lr=1e-3)
+    rate = partial(torch.optim.AdamW, lr=2e-3)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(model, train, loss, rate, settings, Path(folder), conditional=True)
+    scaled = replace(train, energy=train.energy / UNIT)
+    trainer = Trainer(model, scaled, loss, rate, settings, Path(folder), conditional=True)
     print([record.loss for record in trainer.steps()][-1:])
     judge = torch.linalg.lstsq(counts(train.x, train.there), train.energy[:, None]).solution
     said = (counts(test.x, test.there) @ judge)[:, 0]
@@ -97,7 +76,7 @@ def main(folder: str, quick: bool = False, seed: int = 0) -> dict[str, Any]:
                 "value": r, "beside": None, "of": of, "wished": ""}]  # fmt: skip
     shown, there = {}, train.there[torch.randint(len(train), (count,))]
     for name, energy in TOLD.items():
-        told = trainer.averaged.given(there=there, energy=torch.full((count,), energy))
+        told = trainer.averaged.given(there=there, energy=torch.full((count,), energy / UNIT))
         with torch.no_grad():
             x = sg.sample(CFG(told, 1.5, without=UNKNOWN), (count, *train.x.shape[1:]), nfe=60,
                           seed=0) * there[:, None]  # fmt: skip

@@ -15,6 +15,7 @@ from sdegen.networks.conditioned import Conditioned
 from sdegen.networks.control import Controlled, together
 from sdegen.networks.dit import DiT
 from sdegen.networks.edm2 import EDM2
+from sdegen.networks.egnn import EGNN
 from sdegen.networks.embedding import Conditioning, TimeEmbedding
 from sdegen.networks.joined import Joined
 from sdegen.networks.mlp import MLP, Flattened
@@ -28,6 +29,7 @@ from sdegen.networks.widening import widened, with_classes
 __all__ = [
     "ADM",
     "EDM2",
+    "EGNN",
     "MLP",
     "Autoencoder",
     "Codebook",

@@ -16,18 +16,10 @@ from sdegen.training.profiles import power, profile_part
 from sdegen.training.shards import here, shard, whole
 
 
-def average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """The moving average's update, its decay min(decay, (1 + n)/(10 + n)) at update n."""
-
-    @torch.no_grad()
-    def update(averages: list[Tensor], weights: list[Tensor], n: Tensor) -> None:
-        rate = 1 - ((1 + n) / (10 + n)).clamp(max=decay)
-        averages, weights = [here(each) for each in averages], [here(each) for each in weights]
-        gaps = torch._foreach_sub(weights, averages)
-        torch._foreach_mul_(gaps, rate)
-        torch._foreach_add_(averages, gaps)
-
-    return update
+def average(decay: float) -> Callable[[int], float]:
+    """How far a moving average goes towards the weights, 1 - min(decay, (1 + n)/(10 + n)) at
+    update n."""
+    return lambda n: 1 - min(decay, (1 + n) / (10 + n))
 
 
 class Average(nn.Module):
@@ -36,25 +28,31 @@ class Average(nn.Module):
 
     n_averaged: Tensor
 
-    def __init__(self, module: nn.Module, rule: Callable[[Any, Any, Any], None]) -> None:
+    def __init__(self, module: nn.Module, rate: Callable[[int], float]) -> None:
         super().__init__()
-        self.module, self.rule = module, rule
+        self.module, self.rate = module, rate
         self.register_buffer("n_averaged", torch.tensor(0))
+        self.count: int | None = None  # n_averaged, which is not read from the device each step
+        self.register_load_state_dict_post_hook(uncounted)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the weights of the model after a step."""
+        """Take in the weights of the model after a step: a <- a + rate(n) (w - a)."""
+        n = int(self.n_averaged) if self.count is None else self.count
         pairs = zip(self.module.parameters(), model.parameters(), strict=True)
-        learned = [(a.detach(), w.detach()) for a, w in pairs if a.requires_grad]
-        if not self.n_averaged:
-            for a, w in learned:
-                a.copy_(w)
-        elif learned:
+        learned = [(here(a.detach()), here(w.detach())) for a, w in pairs if a.requires_grad]
+        if learned:
             mine, theirs = map(list, zip(*learned, strict=True))
-            self.rule(mine, theirs, self.n_averaged)
+            torch._foreach_lerp_(mine, theirs, self.rate(n) if n else 1.0)
         for a, w in zip(self.module.buffers(), model.buffers(), strict=True):
             a.copy_(w)
         self.n_averaged += 1
+        self.count = n + 1
+
+
+def uncounted(each: nn.Module, keys: Any) -> None:
+    """Another state was loaded."""
+    each.count = None  # type: ignore[assignment]
 
 
 class Averages:

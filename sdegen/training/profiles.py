@@ -16,7 +16,6 @@ from torch import Tensor
 
 from sdegen.checks import number, warn
 from sdegen.files import read_header, read_tensors
-from sdegen.training.shards import here
 
 SNAPSHOTS = "snapshots"
 """The folder of a run's snapshots."""
@@ -54,24 +53,16 @@ def power_std(gamma: float) -> float:
     return math.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)))
 
 
-def power(std: float) -> Callable[[Any, Any, Any], None]:
-    """The update of an average with a power profile, by n averaged so far; k = n + 1 the step:
+def power(std: float) -> Callable[[int], float]:
+    """How far an average with a power profile goes towards the weights, by n averaged so far;
+    k = n + 1 the step:
 
         a <- beta a + (1 - beta) w,      beta = (1 - 1 / k)^(gamma + 1)
 
     Karras et al. (2024b), sec. 3.1.  Step j has (j^(gamma+1) - (j-1)^(gamma+1)) / k^(gamma+1).
     """
     exponent = power_gamma(std) + 1
-
-    @torch.no_grad()
-    def update(averages: list[Tensor], weights: list[Tensor], n: Tensor) -> None:
-        rate = -torch.expm1(exponent * torch.log1p(-1 / (n.double() + 1)))
-        averages, weights = [here(each) for each in averages], [here(each) for each in weights]
-        gaps = torch._foreach_sub(weights, averages)
-        torch._foreach_mul_(gaps, rate)
-        torch._foreach_add_(averages, gaps)
-
-    return update
+    return lambda n: -math.expm1(exponent * math.log1p(-1 / (n + 1))) if n else 1.0
 
 
 def products(steps: Tensor, gammas: Tensor, others: Tensor, exponents: Tensor) -> Tensor:

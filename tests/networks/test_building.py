@@ -15,6 +15,7 @@ from sdegen import networks
 from sdegen.networks import (
     ADM,
     EDM2,
+    EGNN,
     MLP,
     Codebook,
     Conditioning,
@@ -40,6 +41,7 @@ from tests.cases import normal, refused
 T, Y = torch.tensor([0.1, 0.7]), torch.tensor([0, 2])
 X, V = normal(2, 1, 4, 4, dtype=torch.float32), normal(2, 3, dtype=torch.float32)
 CLIPS, IMAGES = normal(2, 1, 3, 4, 4, dtype=torch.float32), torch.eye(3)[:2] > 0
+CLOUDS = normal(2, 3, 3, dtype=torch.float32)
 TOLD: dict[str, Any] = {"classes": 2, "numbers": ["w"]}
 MORE: dict[str, Any] = {**TOLD, "beside": 1, "token_width": 6, "words": 4}
 GIVEN: dict[str, Any] = {"t": T, "y": Y, "w": 0.5}
@@ -61,6 +63,7 @@ EVERY: dict[type[nn.Module], tuple[Callable[[], nn.Module], dict[str, Any]]] = {
         {"x": X, **GIVEN, "hint": X, "strength": 0.5},
     ),
     Trunk: (lambda: Trunk(1, 5, 8, heads=2), {"x": X, "t": T}),
+    EGNN: (lambda: EGNN(2, 8, 1, dims=1, **TOLD), {"x": CLOUDS, **GIVEN, "there": IMAGES}),
     Flattened: (lambda: Flattened(MLP(16, 8, 1)), {"x": X, "t": T}),
     Joined: (lambda: Joined(MLP(3, 16, 1), MLP(3, 8, 1)), {"x": V, "t": T}),
     KLAutoencoder: (lambda: KLAutoencoder(1, 2, 8), {"x": X}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 import sdegen as sg
 from sdegen.files import read_tensors, write_tensors
 from sdegen.training import TrainSettings
-from sdegen.training.averages import Averages
+from sdegen.training.averages import Average, Averages
 from sdegen.training.checkpoint import CHECKPOINT, weights_in
 from sdegen.training.profiles import (
     SNAPSHOTS,
@@ -48,11 +49,14 @@ class Scale(nn.Module):
 
 def recursion(weights: Tensor, std: float) -> Tensor:
     """The averages of the weights (n,) after each step."""
-    update, average, found = power(std), weights[:1].clone(), [weights[:1]]
-    for n in range(1, len(weights)):
-        update([average], [weights[n : n + 1]], torch.tensor(n))
-        found.append(average.clone())
-    return torch.cat(found)
+    model, found = Scale(), list[Tensor]()
+    kept = Average(deepcopy(model), power(std))
+    for w in weights:
+        with torch.no_grad():
+            model.scale.copy_(w)
+        kept.update(model)
+        found.append(kept.module.scale.detach().clone())
+    return torch.stack(found)
 
 
 def direct(weights: Tensor, std: float) -> Tensor:
@@ -87,12 +91,10 @@ def test_the_recursion_is_the_direct_sum(std: float) -> None:
 def test_the_width_is_that_of_the_weights(std: float) -> None:
     """Measured by what each step has in the average: of the recursion on unit vectors."""
     n = 1000
-    update, average = power(std), torch.zeros(n, dtype=torch.float64)
-    average[0] = 1
-    for k in range(1, n):
-        new = torch.zeros(n, dtype=torch.float64)
-        new[k] = 1
-        update([average], [new], torch.tensor(k))
+    rate, average = power(std), torch.zeros(n, dtype=torch.float64)
+    for k in range(n):
+        average *= 1 - rate(k)
+        average[k] += rate(k)
     at = (torch.arange(n, dtype=torch.float64) + 0.5) / n
     mean = (average * at).sum()
     close(average.sum(), 1.0)

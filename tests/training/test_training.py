@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from sdegen.exact.distributions import Gaussian, exact_model
 from sdegen.files import read_tensors, write_tensors
 from sdegen.networks import MLP
 from sdegen.training import Trainer, TrainSettings
-from sdegen.training.averages import average
+from sdegen.training.averages import Average, average
 from sdegen.training.checkpoint import CHECKPOINT
 from sdegen.training.signals import stopping
 from sdegen.training.trainer import RECORDS, step_seed
@@ -103,12 +104,24 @@ def test_training_finds_a_known_score(tmp_path: Path) -> None:
 
 
 def test_average_is_the_textbook_one() -> None:
-    update, weights = average(0.9), [torch.tensor([1.0, 2.0]), torch.tensor(3.0)]
-    kept = [torch.zeros(2), torch.zeros(())]
-    update(kept, weights, torch.tensor(3))  # decay (1 + 3)/(10 + 3)
-    assert torch.allclose(kept[0], (1 - 4 / 13) * weights[0])
-    update(kept, weights, torch.tensor(10_000))
-    assert torch.allclose(kept[1], 0.9 * (1 - 4 / 13) * weights[1] + 0.1 * weights[1])
+    """Of decay (1 + n)/(10 + n), at most 0.9; the first weights are taken as they are, and one
+    whose state was loaded goes on from there."""
+    net = nn.Linear(3, 2)
+    kept, weights = Average(copy.deepcopy(net), average(0.9)), net.weight.detach().clone()
+    for n in range(6):
+        with torch.no_grad():
+            net.weight.copy_(torch.randn(2, 3))
+        kept.update(net)
+        decay = (1 + n) / (10 + n) if n else 0.0
+        weights = decay * weights + (1 - decay) * net.weight.detach()
+        torch.testing.assert_close(kept.module.weight.detach(), weights)
+    other = Average(copy.deepcopy(net), average(0.9))
+    other.update(net)
+    other.load_state_dict({**kept.state_dict(), "n_averaged": torch.tensor(10_000)})
+    other.update(net)
+    wanted = 0.9 * weights + 0.1 * net.weight.detach()
+    torch.testing.assert_close(other.module.weight.detach(), wanted)
+    assert int(other.n_averaged) == 10_001
 
 
 def test_learning_rate_rises_and_gradients_are_clipped(tmp_path: Path) -> None:
