@@ -164,18 +164,19 @@ def density(
 def trace_of(kind: Kind | None, probes: int | None, chunk: int | None, n: int) -> Divergence:
     """How the divergence of n dimensions is found, of what was said of it; ValueError for what
     would go unheard."""
-    chosen = replace(Divergence(), **({} if kind is None else {"kind": kind}))
-    if kind is not None:
-        exact = chosen.kind == "exact"
-        name, value = ("probes", probes) if exact else ("chunk", chunk)
-        if value is not None:
-            why = "has no probes" if exact else "is not made of rows"
-            raise ValueError(
-                f"{name} = {value!r} says nothing of divergence={kind!r}, which {why}: leave out "
-                "one of them."
-            )
-    given = {"probes": probes, "chunk": chunk}
-    chosen = replace(chosen, **{name: v for name, v in given.items() if v is not None})
+    usual = Divergence()
+    chosen = Divergence(
+        usual.kind if kind is None else kind,
+        usual.probes if probes is None else probes,
+        usual.chunk if chunk is None else chunk,
+    )
+    name, value = ("probes", probes) if chosen.kind == "exact" else ("chunk", chunk)
+    if kind is not None and value is not None:
+        why = "has no probes" if chosen.kind == "exact" else "is not made of rows"
+        raise ValueError(
+            f"{name} = {value!r} says nothing of divergence={kind!r}, which {why}: leave out one "
+            "of them."
+        )
     return replace(chosen, kind="exact") if kind is None and n <= FEW * chosen.probes else chosen
 
 
