@@ -362,6 +362,7 @@ def counted(log: Path) -> Found:
     """The lines of a log, each by what became of it last."""
     entries = [json.loads(each) for each in log.read_text().splitlines()]
     found = Found()
+    found.mended = sorted({each["number"] for each in entries if not each["fine"]})
     for told in {each["number"]: each for each in entries}.values():
         last = (sentences(told["said"]) or [""])[-1]
         argv = " ".join(told["argv"])
