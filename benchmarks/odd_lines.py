@@ -362,8 +362,10 @@ def counted(log: Path) -> Found:
     """The lines of a log, each by what became of it last."""
     entries = [json.loads(each) for each in log.read_text().splitlines()]
     found = Found()
-    found.mended = sorted({each["number"] for each in entries if not each["fine"]})
-    for told in {each["number"]: each for each in entries}.values():
+    latest = {each["number"]: each for each in entries}
+    wrong = {each["number"] for each in entries if not each["fine"]}
+    found.mended = sorted(number for number in wrong if latest[number]["fine"])
+    for told in latest.values():
         last = (sentences(told["said"]) or [""])[-1]
         argv = " ".join(told["argv"])
         found.add(
