@@ -2,6 +2,9 @@
 
     python benchmarks/faults.py                  writes benchmarks/faults.json and prints it
     python benchmarks/faults.py --quick --out d  a look, in seconds, into the folder d
+    python benchmarks/faults.py --only 'odd commands' --lines log.jsonl    of a record, this alone
+
+``--lines``: what odd_lines.py has noted of command lines, in place of a run of them here.
 
 A child is forked for whatever may die. ``survived`` is what there is to be: a killed run that goes
 on and ends as an undisturbed one, bit for bit; a failed write or a damaged file that is told in a
@@ -34,7 +37,8 @@ from unittest import mock
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a pool of threads does not survive a fork
 
 import torch
-from oddities import GONE, SENTENCE, Found, calls, commands, forked
+from odd_lines import commands, counted
+from oddities import GONE, SENTENCE, Found, calls, forked
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
@@ -289,6 +293,8 @@ def main() -> None:
     """Try, write and print."""
     parse = argparse.ArgumentParser(description=__doc__)
     parse.add_argument("--quick", action="store_true")
+    parse.add_argument("--only", nargs="*", help="kinds of the record that are made anew")
+    parse.add_argument("--lines", type=Path, help="the log of odd_lines.py")
     parse.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parse.parse_args()
     few = args.quick
@@ -301,6 +307,9 @@ def main() -> None:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+
+    if args.only is not None:
+        record = read_json(args.out / "faults.json")
 
     with tempfile.TemporaryDirectory() as name:
 
@@ -319,16 +328,23 @@ def main() -> None:
             "writes that fail": lambda: writes(4 if few else 100, home("writes"), dice),
             "damaged files": lambda: damages(40 if few else 500, home("damages"), dice),
             "odd calls": lambda: calls(60 if few else 1000, dice),
-            "odd commands": lambda: commands(3 if few else 1000, home("commands"), dice),
+            "odd commands": lambda: (
+                counted(args.lines)
+                if args.lines
+                else commands(3 if few else 1000, home("commands"))
+            ),
             "two in a folder": lambda: crowded(2 if few else 20, home("crowd")),
         }
         for kind, run in tries.items():
+            if args.only is not None and kind not in args.only:
+                continue
             record[kind] = found = run().summary
             print(f"{kind:26s}{found['survived']:5d} of {found['tried']:5d}  {found['ends']}")
             for each in found["wrong"]:
                 print(f"    {each}")
             sys.stdout.flush()
-        record["growth"] = growth(100 if few else 10_000, home("growth"))
+        if args.only is None or "growth" in args.only:
+            record["growth"] = growth(100 if few else 10_000, home("growth"))
         print(f"growth: {record['growth']}")
     args.out.mkdir(parents=True, exist_ok=True)
     write_json(args.out / "faults.json", record)

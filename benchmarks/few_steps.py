@@ -41,6 +41,7 @@ from sdegen.distill import (
     Progressive,
     Shortcut,
     pairs_of,
+    squared,
     straightness,
 )
 from sdegen.exact import exact_model
@@ -159,10 +160,14 @@ def moons(
     twice = partial(zigzag, grid=straight, by=multistep)
     maps: dict[str, tuple[Any, dict[str, Any]]] = {
         "consistency distillation": (
-            Consistency(flow, steps=Growing(8, 64, steps)),
+            Consistency(flow, steps=Growing(8, 64, steps), distance=squared, share=0.5),
             {"walk": twice, "calls": (1, 2)},
         ),
         "consistency training": (
+            Consistency(steps=Growing(8, 256, steps), distance=squared, share=0.5),
+            {"walk": twice, "calls": (1, 2)},
+        ),
+        "consistency training, no share": (
             Consistency(steps=Growing(8, 256, steps)),
             {"walk": twice, "calls": (1, 2)},
         ),

@@ -22,6 +22,7 @@ import tokenize
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,6 +95,12 @@ def named(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
     yield from inside(tree.body, "")
 
 
+@cache
+def read(source: str) -> tuple[list[Token], list[int], list[tuple[str, ast.stmt]]]:
+    """A source's tokens, where its lines begin, and its definitions: made once for all mutants."""
+    return tokens(source), starts(source), list(named(ast.parse(source)))
+
+
 def places(mutant: Mutant, package: Path) -> Iterator[tuple[Path, int, int]]:
     """Where the mutant's text stands: file, and offsets."""
     wanted = [token.text for token in tokens(mutant.old)]
@@ -101,8 +108,8 @@ def places(mutant: Mutant, package: Path) -> Iterator[tuple[Path, int, int]]:
         source = path.read_text()
         if mutant.function.rsplit(".", maxsplit=1)[-1] not in source:
             continue
-        every, begins = tokens(source), starts(source)
-        for name, node in named(ast.parse(source)):
+        every, begins, definitions = read(source)
+        for name, node in definitions:
             if name != mutant.function or node.end_lineno is None:
                 continue
             first, last = begins[node.lineno - 1], begins[node.end_lineno]

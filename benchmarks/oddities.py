@@ -1,9 +1,8 @@
-"""What faults.py tries on calls and command lines, and how it counts: all that may die, forked."""
+"""What faults.py tries on calls, and how it counts: all that may die, forked."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import random
 import signal
@@ -12,8 +11,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +28,7 @@ class Found:
 
     def __init__(self) -> None:
         self.ends, self.wrong = Counter[str](), list[str]()
+        self.mended = list[int]()  # what was wrong when it was tried first
 
     def add(self, end: str, fine: bool, what: str = "") -> None:
         """One more."""
@@ -47,6 +45,7 @@ class Found:
             "survived": tried - len(self.wrong),
             "ends": dict(self.ends),
             "wrong": self.wrong[:20],
+            **({"wrong before a mend, and tried again": self.mended} if self.mended else {}),
         }
 
 
@@ -123,82 +122,4 @@ def calls(n: int, dice: random.Random) -> Found:
             found.add("a crash", False, f"{how}: {type(error).__name__}: {error}")
         finally:
             signal.alarm(0)
-    return found
-
-
-VALUES = (
-    "",
-    "0",
-    "-1",
-    "1",
-    "2",
-    "3",
-    "2.5",
-    "abc",
-    "heun",
-    "auto",
-    "cpu",
-    "null",
-    "true",
-    "{}",
-    "[1,2]",
-    "../x",
-    "nan",
-    "1e999",
-    "'",
-)
-KEYS = {
-    "train": "train.steps train.batch_size train.device train.ema train.schedule net net.width "
-    "sde loss data model walk name conditional experiment sigma_data evaluate.budgets seed +x",
-    "sample": "run solver nfe steps n batch_size devices classes weights quality formats seed eta "
-    "denoise walk device name solver.order objective +x",
-    "evaluate": "run split n batch solver steps nfe divergence probes repeats importance protocol "
-    "elbo_draws ddpm_steps bounds_on objective seed device walk data +x",
-    "tune": "run nfe coefficients name seeds iterations fine batch seed device +x",
-    "bench": "problem sde solver walk folder nfe steps tol n draws seed dtype device repeats +x",
-}
-USUAL = {
-    "train": "experiment=toy2d train.steps=1 evaluate.budgets=[2] net.width=8",
-    "sample": "run=outputs/toy2d n=4 nfe=2 quality=false",
-    "evaluate": "run=outputs/toy2d n=2 solver=heun nfe=4",
-    "tune": "run=outputs/toy2d nfe=3 seeds=16 iterations=1 fine=10",
-    "bench": "problem=gaussian nfe=[2] n=4",
-}
-"""What makes each of them a matter of a second; those that need a run have one to try."""
-LONGEST = 120
-"""Seconds, of a command's child, which is ended then: it hangs."""
-
-
-def command(home: Path, said: Path, argv: list[str]) -> None:
-    """A command in this process, which ends with it; what it says goes into a file."""
-    os.chdir(home)
-    with said.open("w") as file:
-        os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
-    signal.alarm(LONGEST)
-    sys.argv = argv
-    try:
-        importlib.import_module(f"sdegen.cli.{argv[0].removeprefix('sdegen-')}").main()
-    except SystemExit as end:
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr, flush=True)
-        os._exit(int(end.code not in (None, 0)))
-
-
-def commands(n: int, home: Path, dice: random.Random) -> Found:
-    """Odd command lines: exit 0, or one that says why in a sentence; no traceback."""
-    found, said = Found(), home / "said.txt"
-    forked(partial(command, home, said, ["sdegen-train", *USUAL["train"].split()]))
-    for _ in range(n):
-        name = dice.choice([*KEYS])
-        keys = dice.sample(KEYS[name].split(), dice.randrange(1, 3))
-        line = [f"{key}={dice.choice(VALUES)}" for key in keys]
-        if dice.random() < 0.1:
-            line.append(dice.choice(["--no-such", "~net", "=", "+", "net.width", "a.b.c=1"]))
-        usual = [each for each in USUAL[name].split() if each.split("=")[0] not in keys]
-        status = forked(partial(command, home, said, [f"sdegen-{name}", *usual, *line]))
-        text = said.read_text(errors="replace")
-        fine = status in (0, 1) and "Traceback" not in text and (status == 0 or text.strip() != "")
-        end = {0: "done", 1: "a sentence"}.get(status, "a crash")
-        last = (text.strip().splitlines() or [""])[-1]
-        found.add(end if fine else "a crash", fine, f"{name} {' '.join(line)}: {last}")
     return found

@@ -129,7 +129,8 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known names that a misspelt one may have meant: "did you mean a, b?", or nothing."""
-    near = get_close_matches(name, list(known), 3, 0.5)
+    small = {each.lower(): each for each in known}
+    near = [small[each] for each in get_close_matches(name.lower(), small, 3, 0.5)]
     return f"did you mean {', '.join(near)}?" if near else ""
 
 

@@ -65,7 +65,7 @@ def save_samples(
             names = list(classes[:SAMPLES])
         cells = list(zip(shown, names, strict=True))
         rows = [cells[k : k + 3] for k in range(0, len(cells), 3)]
-        reach = _reach(shown, 1.0) if kind == "series" else None
+        reach = _extent(shown, 1.0) if kind == "series" else None
         return _write(_small_panels(rows, title, WIDE, reach), path)
     columns = math.ceil(math.sqrt(len(x))) if columns is None else columns
     if columns < 1:
@@ -107,7 +107,7 @@ def save_trajectory(
         return _write(_small_panels(rows, title, NARROW), path)
     import numpy as np
 
-    cells = np.stack([pixels(x / max(1.0, _reach(x, 0.99))) for x in states], axis=1)
+    cells = np.stack([pixels(x / max(1.0, _extent(x, 0.99))) for x in states], axis=1)
     return _write(_mosaic(cells, title, labels), path)
 
 
@@ -215,7 +215,7 @@ def _kind(x: Tensor) -> str:
     )
 
 
-def _reach(x: Tensor, quantile: float) -> float:
+def _extent(x: Tensor, quantile: float) -> float:
     """The quantile of |x| among its finite values; 1 if there are none."""
     import numpy as np
 
@@ -229,7 +229,7 @@ def _scatter(axes: Axes, x: Tensor, ticks: bool, classes: Sequence[str] = ()) ->
     each class in a colour of its own."""
     import numpy as np
 
-    half = 1.08 * _reach(x, 1.0) or 1.0
+    half = 1.08 * _extent(x, 1.0) or 1.0
     points = x.detach().double().cpu().numpy()
     size = min(12.0, max(1.0, 6000 / len(points))) * (1.0 if ticks else 0.3)
     of = np.asarray(classes or [""] * len(points))
@@ -291,7 +291,7 @@ def _small_panels(
             _frame(axes, ("left", "bottom"))
             axes.set_title(name, size=LABEL, **PLAIN, pad=4)
             if values.ndim == 2:
-                _lines(axes, values, reach or _reach(values, 1.0))
+                _lines(axes, values, reach or _extent(values, 1.0))
             else:
                 _bars(axes, values)
     figure.text(0.5, 1 - 19 / height, title, size=TITLE, **PLAIN, ha="center", va="center")

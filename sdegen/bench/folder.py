@@ -48,7 +48,10 @@ class BenchSettings(Settings):
 
     def named(self, group: str) -> str:
         """The name by which a group was chosen."""
-        return (self.choices or {})[group]
+        name: str | None = (self.choices or {}).get(group)
+        if name is None:
+            raise ValueError(f"There is no {group}: give {group}=NAME, one of its group.")
+        return name
 
     def budgets(self, adaptive: bool) -> Iterator[dict[str, Any]]:
         """One after the other: nfe, steps or tol.  ValueError for one that nothing can meet."""
@@ -67,6 +70,8 @@ class BenchSettings(Settings):
 def measured(settings: BenchSettings) -> Iterator[dict[str, Any]]:
     """All budgets of one problem, SDE, solver and walk, a point each that is not there already."""
     folder, packages = Path(settings.folder), settings.packages or []
+    for group in ("problem", "sde", "solver"):
+        settings.named(group)
     claim_version(folder, VERSION)
     problem = build(settings.problem, packages)
     sde = linear(build(settings.sde, packages), "sdegen-bench", "choose a linear SDE")

@@ -99,6 +99,9 @@ class Consistency:
     steps:    a number, or ``Growing(...)`` of the training's step.
     grid:     of the levels, (sde, n) -> times: by default equal in tau.
     distance: of the ends.
+    share:    of the batch with s = t, which learn the flow, as the loss of Kim et al. (2024) has:
+              without it nothing but the end itself holds what a network says of short ways, and
+              its errors there are handed up to all longer ones.
 
     On linear networks and Gaussian data the minimum is the ``steps``-step DDIM sample of the grid,
     or the stepper's with a teacher: an error of first order in 1 / steps, or of the stepper's.
@@ -109,7 +112,12 @@ class Consistency:
     steps: int | Growing = field(default_factory=Growing)
     grid: walks.Grid = walks.straight
     distance: Distance = field(default_factory=PseudoHuber)
+    share: float = 0.0
     step: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= number("share", self.share) <= 1:
+            raise ValueError(f"share lies in [0, 1], but it is {self.share!r}.")
 
     def at(self, step: int) -> Consistency:
         """The loss of the training's step, counted from 0."""
@@ -123,30 +131,41 @@ class Consistency:
     def __call__(self, model: Any, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The loss (b,) of data x0 (b, *)."""
         check_data(x0)
-        sde = straightened(model.sde, "Consistency")
+        sde, b, device = straightened(model.sde, "Consistency"), len(x0), x0.device
         n = (
             self.steps(self.step)
             if isinstance(self.steps, Growing)
             else whole("steps", self.steps)
         )
-        times = self.grid(sde, n).to(x0.device)
-        i = torch.randint(n, (len(x0),), device=x0.device, generator=generator)
-        z = torch.randn(x0.shape, device=x0.device, generator=generator, dtype=x0.dtype)
-        t, u, end = sde(times[i]), sde(times[i + 1]), sde(times[-1].expand(len(x0)))
+        times = self.grid(sde, n).to(device)
+        i = torch.randint(n, (b,), device=device, generator=generator)
+        z = torch.randn(x0.shape, device=device, generator=generator, dtype=x0.dtype)
+        t, u, end = sde(times[i]), sde(times[i + 1]), sde(times[-1].expand(b))
         x_t = sde.mix(x0, t, z)
         with torch.no_grad(), same_draws(x0):
             x_u = sde.mix(x0, u, z)
             if self.teacher is not None:
                 refuse_teacher(self.teacher, model)
-                teacher = as_given(self.teacher, model, x0.device)
+                teacher = as_given(self.teacher, model, device)
                 x_u = (
                     heun(teacher, x_t, t, u)
                     if self.stepper is None
                     else self.stepper.step(Reverse(teacher, 0.0), x_t, t, u).x
                 )
             target = jumped(model, x_u, u, end)
-        off = (jumped(model, x_t, t, end) - target).reshape(len(x0), -1)
-        return self.distance(off) / (t.tau - u.tau).to(off)
+        far = (t.tau - u.tau).to(x0)
+        if not self.share:
+            return self.distance((jumped(model, x_t, t, end) - target).reshape(b, -1)) / far
+        still = torch.rand(b, device=device, generator=generator) < self.share
+        first, last = ends(sde)
+        part = torch.rand(b, device=device, generator=generator, dtype=torch.float64)
+        own = times_at(sde, last + (first - last) * part)
+        t = sde(torch.where(still, own, times[i]))
+        end = sde(torch.where(still, own, times[-1]))
+        x_t = sde.mix(x0, t, z)
+        said = velocity(going(model, t, end), x_t, t)
+        apart = self.distance((moved(x_t, t, end, said) - target).reshape(b, -1)) / far
+        return torch.where(still, squared((said - (z - x0)).reshape(b, -1)), apart)
 
 
 def jumped(model: Any, x: Tensor, t: Level, s: Level) -> Tensor:

@@ -26,7 +26,13 @@ from sdegen.walks.walk import Walk
 
 
 def refuse_teacher(teacher: Any, model: Any) -> None:
-    """ValueError for a teacher of another SDE, and for one that is not at rest."""
+    """ValueError for a teacher of another SDE or of one that is learned, and for one that is not
+    at rest."""
+    if isinstance(model.sde, nn.Module) and teacher.sde is not model.sde:
+        raise ValueError(
+            f"{model.sde} is learned with its model, so that a student's states are not its "
+            "teacher's: distil a model of an SDE that is fixed."
+        )
     if teacher.sde != model.sde:
         raise ValueError(
             f"The teacher's states are those of {teacher.sde}, but the student's are of "
@@ -80,7 +86,12 @@ class Progressive:
     @cached_property
     def walk(self) -> Walk:
         """The student's."""
-        return Walk(self.teacher.sde, self.grid(self.teacher.sde, self.steps))
+        try:
+            return Walk(self.teacher.sde, self.grid(self.teacher.sde, self.steps))
+        except ValueError as error:
+            raise ValueError(
+                f"The student's grid: {error} Its walk is grid=...: walks.straight has no lam."
+            ) from None
 
     @property
     def solver(self) -> Student:
@@ -93,8 +104,7 @@ class Progressive:
         fine = self.grid(self.teacher.sde, self.steps * self.inner)
         if torch.allclose(fine[:: self.inner], self.walk.times, rtol=1e-9, atol=1e-12):
             rows = [
-                fine[j : len(fine) - self.inner + j + 1 : self.inner]
-                for j in range(self.inner + 1)
+                fine[j : len(fine) - self.inner + j : self.inner] for j in range(self.inner + 1)
             ]
             return torch.stack(rows, dim=1)
         sde = self.walk.sde.reference  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ from sdegen.editing.prompt import (
     with_edit,
 )
 from sdegen.guidance.free import counted
-from sdegen.guidance.wrapped import Wrapped, fits, refuse_where_eps_is_lost, rows
+from sdegen.guidance.wrapped import Wrapped, fits, refuse_where_eps_is_lost, take_own
 from sdegen.model.denoiser import Denoiser, cost_of
 from sdegen.model.prediction import same
 from sdegen.networks.attention import Edit, Place
@@ -105,7 +105,7 @@ class Paired(Wrapped):
     def take(self, index: Tensor) -> Paired:
         """The pairs of some samples of the batch."""
         mask, maps = self.mask, None if self.maps is None else self.maps.take(index)
-        mask = mask.take(index) if isinstance(mask, LocalBlend) else rows(mask, index)
+        mask = mask.take(index) if isinstance(mask, LocalBlend) else take_own(mask, index)
         return super().take(index).changed(mask=mask, maps=maps)  # type: ignore[no-any-return]
 
     def with_values(self, change: Callable[[Tensor], Tensor]) -> Paired:

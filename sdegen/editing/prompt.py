@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sdegen.checks import number, optional, whole
-from sdegen.guidance.wrapped import Wrapped, noise_of, rows
+from sdegen.guidance.wrapped import Wrapped, noise_of, take_own
 from sdegen.model.denoiser import Denoiser
 from sdegen.networks.attention import Edit, Place
 from sdegen.sde.level import Instant
@@ -116,7 +116,9 @@ class PromptToPrompt:
 
     def take(self, index: Tensor) -> PromptToPrompt:
         """Of some samples of the batch."""
-        return replace(self, words=rows(self.words, index), weights=rows(self.weights, index))
+        return replace(
+            self, words=take_own(self.words, index), weights=take_own(self.weights, index)
+        )
 
     def with_values(self, change: Callable[[Tensor], Tensor]) -> PromptToPrompt:
         """With other tensors."""
@@ -182,7 +184,9 @@ class LocalBlend:
 
     def take(self, index: Tensor) -> LocalBlend:
         """Of some samples of the batch."""
-        return replace(self, words=rows(self.words, index), edited=rows(self.edited, index))
+        return replace(
+            self, words=take_own(self.words, index), edited=take_own(self.edited, index)
+        )
 
     def with_values(self, change: Callable[[Tensor], Tensor]) -> LocalBlend:
         """With other tensors."""

@@ -18,8 +18,8 @@ from sdegen.guidance.wrapped import (
     extremes,
     jumps,
     refuse_end,
-    rows,
     strength,
+    take_own,
     with_x0,
 )
 from sdegen.model.denoiser import Denoiser, refuse_flow_only
@@ -76,7 +76,7 @@ class Guided(Wrapped):
     def take(self, index: Tensor) -> Guided:
         """The wrapper of some samples of the batch."""
         other: Guided = super().take(index)
-        about = {name: rows(value, index) for name, value in self.about.items()}
+        about = {name: take_own(value, index) for name, value in self.about.items()}
         return other.changed(about=about)  # type: ignore[no-any-return]
 
     def with_values(self, change: Callable[[Tensor], Tensor]) -> Guided:

@@ -19,9 +19,9 @@ from sdegen.guidance.wrapped import (
     extremes,
     jumps,
     repeated,
-    rows,
     strength,
     strength_of,
+    take_own,
     with_x0,
 )
 from sdegen.model.denoiser import Denoiser, cost_of
@@ -100,7 +100,7 @@ class CFG(Wrapped):
         """The guidance of some samples of the batch."""
         without = {n: of_some(v, self.conditions[n], index) for n, v in self.without.items()}
         how = {"rescale": self.rescale, "together": self.together}
-        return CFG(self.model.take(index), rows(self.scale, index), without, **how)  # type: ignore[arg-type]
+        return CFG(self.model.take(index), take_own(self.scale, index), without, **how)  # type: ignore[arg-type]
 
     def with_values(self, change: Callable[[Tensor], Tensor]) -> CFG:
         """The guidance with other tensors as its conditions, the doubled ones among them."""
@@ -176,7 +176,7 @@ def of_some(value: Any, old: Any, index: Tensor) -> Any:
     """What stands in a condition's place, for some samples: cut where it has one for each."""
     each = isinstance(value, Tensor) and isinstance(old, Tensor) and value.ndim == old.ndim
     if each or isinstance(value, list):
-        return rows(value, index) if each else take_values(value, index)
+        return take_own(value, index) if each else take_values(value, index)
     return value
 
 
@@ -282,7 +282,9 @@ class Contrast(Wrapped):
 
     def take(self, index: Tensor) -> Contrast:
         """The contrast of some samples of the batch."""
-        return self.of([m.take(index) for m in self.ladder], [rows(s, index) for s in self.scales])
+        return self.of(
+            [m.take(index) for m in self.ladder], [take_own(s, index) for s in self.scales]
+        )
 
     def with_values(self, change: Callable[[Tensor], Tensor]) -> Contrast:
         """The contrast with other tensors."""

@@ -59,7 +59,7 @@ class PublishedDPS(Wrapped):
         refuse_flow_only(model, "PublishedDPS")
         check_seen(y)
         self.y, self.A, self.zeta = y.to(model.device), A, number("zeta", zeta, 0)
-        self.times, self.gains = reach(model.sde, times)  # type: ignore[arg-type]
+        self.times, self.gains = step_gains(model.sde, times)  # type: ignore[arg-type]
         self.fine: tuple[int, ...] = ()
 
     def take(self, index: Tensor) -> PublishedDPS:
@@ -111,7 +111,7 @@ class PublishedDPS(Wrapped):
         return p.pushed(self.zeta * gain * push)
 
 
-def reach(sde: LinearSDE, times: Tensor) -> tuple[Tensor, Tensor]:
+def step_gains(sde: LinearSDE, times: Tensor) -> tuple[Tensor, Tensor]:
     """Times (n + 1,) and 1 / (alpha_s (1 - e^(-2h))) of the step from each: what x0 is moved by
     where DDPM's x_s is moved by one. Of the step to sigma = 0, from the last, it is 1."""
     if not isinstance(times, Tensor) or times.ndim != 1 or len(times) < 2:

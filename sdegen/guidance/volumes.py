@@ -13,7 +13,7 @@ from torch import Tensor
 from sdegen.checks import number, whole
 from sdegen.guidance.inverse import check_measured
 from sdegen.guidance.operators import Operator, conjugate_gradients
-from sdegen.guidance.wrapped import Wrapped, refuse_where_eps_is_lost, rows, with_x0
+from sdegen.guidance.wrapped import Wrapped, refuse_where_eps_is_lost, take_own, with_x0
 from sdegen.model.denoiser import Denoiser, cost_of
 from sdegen.model.network import changed_values, lengths, take_values
 from sdegen.sde.level import Instant
@@ -208,7 +208,7 @@ class TV(Proximal):
     def take(self, index: Tensor) -> TV:
         """Of some samples."""
         A = None if self.A is None else self.A.take(index)
-        return replace(self, A=A, y=rows(self.y, index))
+        return replace(self, A=A, y=take_own(self.y, index))
 
     def with_values(self, change: Callable[[Tensor], Tensor]) -> TV:
         """With another y."""

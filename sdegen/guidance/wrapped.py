@@ -115,7 +115,7 @@ class Wrapped(Around, ABC):
     def take(self, index: Tensor) -> Any:
         """The wrapper of some samples of the batch, by their places (k,)."""
         cut: dict[str, Any] = {name: getattr(self, name).take(index) for name in self.models}
-        cut |= {name: rows(getattr(self, name), index) for name in self.own}
+        cut |= {name: take_own(getattr(self, name), index) for name in self.own}
         return self.changed(**cut)
 
     def with_values(self, change: Callable[[Tensor], Tensor]) -> Any:
@@ -141,7 +141,7 @@ class Wrapped(Around, ABC):
         return p
 
 
-def rows(value: Any, index: Tensor) -> Any:
+def take_own(value: Any, index: Tensor) -> Any:
     """A wrapper's own value for some samples; one of a single row is for all of them."""
     if not isinstance(value, Tensor) or not value.ndim or len(value) == 1:
         return value

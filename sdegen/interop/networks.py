@@ -135,7 +135,7 @@ def adm(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ADM:
     move(old, new, "conv_in.", "enter.")
     move(old, new, "conv_norm_out.", "norm.")
     move(old, new, "conv_out.", "leave.")
-    told = taken(old, "time_embedding.linear_")
+    told = split_off(old, "time_embedding.linear_")
     new |= time_weights(told, bool(config["flip_sin_to_cos"]))
     if classes:
         table = old.pop("class_embedding.weight")
@@ -181,7 +181,7 @@ def frequencies(n: int, shift: float) -> Tensor:
     return torch.exp(-math.log(10_000) * i / (n // 2 - shift))
 
 
-def taken(old: Weights, start: str) -> Weights:
+def split_off(old: Weights, start: str) -> Weights:
     """The weights whose names begin so, taken out, by the rest of their names."""
     names = [name for name in old if name.startswith(start)]
     return {name.removeprefix(start): old.pop(name) for name in names}
@@ -189,7 +189,7 @@ def taken(old: Weights, start: str) -> Weights:
 
 def move(old: Weights, new: Weights, theirs: str, mine: str) -> None:
     """Weights under a name of theirs, to a name of ours."""
-    new |= {mine + rest: weight for rest, weight in taken(old, theirs).items()}
+    new |= {mine + rest: weight for rest, weight in split_off(old, theirs).items()}
 
 
 def time_weights(given: Weights, cosines_first: bool) -> Weights:
@@ -203,7 +203,7 @@ def time_weights(given: Weights, cosines_first: bool) -> Weights:
 
 def one_embedding(old: Weights, depth: int) -> Weights:
     """The embedding of time and class, of which every block of theirs has a copy."""
-    copies = [taken(old, f"transformer_blocks.{i}.norm1.emb.") for i in range(depth)]
+    copies = [split_off(old, f"transformer_blocks.{i}.norm1.emb.") for i in range(depth)]
     for i, copy in enumerate(copies):
         if any(not torch.equal(weight, copies[0][name]) for name, weight in copy.items()):
             raise ValueError(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sdegen.checks import number, whole
 from sdegen.interop.draws import Drawn, Recorded
-from sdegen.interop.schedules import KNOWN, Said, defaults, library, read, taken
+from sdegen.interop.schedules import KNOWN, Said, defaults, known_keys, library, read
 from sdegen.model.prediction import predicted
 from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Noise
@@ -129,7 +129,8 @@ class SdegenScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             if other and hasattr(library(), str(name)):
                 # What it does not say is as its own class has it, not as this one.
                 config = {**defaults(str(name)), **config}
-            keys = taken(config, (name,)) if name in KNOWN else taken(config, KNOWN, own)
+            known = name in KNOWN
+            keys = known_keys(config, (str(name),) if known else KNOWN, () if known else own)
             wanted = keys.intersection(MODELS) if other else keys
             config = {key: config[key] for key in wanted}
             if "beta_schedule" not in config:

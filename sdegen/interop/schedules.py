@@ -86,7 +86,7 @@ def defaults(scheduler: str | type) -> dict[str, Any]:
     return {each.name: each.default for each in known if each.default is not each.empty}
 
 
-def taken(config: Config, names: Sequence[str], more: Collection[str] = ()) -> set[str]:
+def known_keys(config: Config, names: Sequence[str], more: Collection[str] = ()) -> set[str]:
     """The keys of a configuration that one of these classes takes.
 
     Those of others alone are ignored, as their classes ignore them: a configuration that was made
@@ -225,7 +225,7 @@ def read(config: Config) -> Said:
     """
     name = str(config.get("_class_name"))
     if name == OURS:
-        taken(config, ("DDIMScheduler",), STEPPED)
+        known_keys(config, ("DDIMScheduler",), STEPPED)
         usual = {"clip_sample": False, **config, "_class_name": "DDIMScheduler"}
         said = read({key: value for key, value in usual.items() if key not in STEPPED})
         return replace(said, config={**said.config, "_class_name": OURS})
@@ -233,7 +233,7 @@ def read(config: Config) -> Said:
         raise ValueError(
             f"The scheduler {name} is not understood; those that are: {', '.join(KNOWN)}."
         )
-    own = taken(config, (name,))
+    own = known_keys(config, (name,))
     c = {**defaults(name), **{key: config[key] for key in own}, "_class_name": name}
     refuse_kinds(c, defaults(name))
     if name.startswith("FlowMatch"):

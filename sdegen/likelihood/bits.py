@@ -105,6 +105,8 @@ def bits_per_dim(
     given = {"repeats": 1, "centred": True, **preset}
     t_min = given.pop("t_min", model.sde.t_min)
     given |= {name: value for name, value in chosen.items() if value is not None}
+    if given.get("divergence") == "exact" and how.get("probes") is None:
+        given.pop("probes", None)  # the protocol's
     repeats, centred = given.pop("repeats"), given.pop("centred")
     check_images(x, levels)
     for name, value in (("repeats", repeats), ("importance", importance)):

@@ -83,8 +83,8 @@ def log_prob(
     x: Tensor,
     *,
     divergence: Kind | None = None,
-    probes: int = 2,
-    chunk: int = 64,
+    probes: int | None = None,
+    chunk: int | None = None,
     seed: int | Sequence[int] | None = None,
     noise: Noise | None = None,
     scaled: bool = True,
@@ -95,9 +95,9 @@ def log_prob(
     solver: any that follows the flow; default ``AdaptiveMultistep`` to 1e-5, 1e-6 with an exact
             divergence, or, where the SDE has no marginals, ``AdaptiveRK`` in t. Fixed solvers take
             steps, nfe or walk as ``solve`` does, here from t_min up to T.
-    divergence, probes, chunk: see ``Divergence``. By default exact in up to twice as many
-            dimensions as probes, where it costs about as much, and of random signs beyond. Probes
-            stay the same along a solve.
+    divergence, probes, chunk: see ``Divergence``, default 2 probes and 64 rows. By default exact
+            in up to twice as many dimensions as probes, where it costs about as much, and of
+            random signs beyond. Probes stay the same along a solve.
     seed:   of the probes, default 0: an int (sample i has stream (seed, i)) or one int per sample,
             whose value then does not depend on the batch around it (nor do its steps); or
             ``noise``, a source.
@@ -109,8 +109,9 @@ def log_prob(
     Where x requires gradients the values have them, through every step of the solver. float64
     throughout, but for the network. One network call per evaluation, and a backward pass a probe.
     ValueError for integer data, data outside the model's ``data_range``, a stochastic solver,
-    probes < 1, and a network whose output does not depend on its input, as far as autograd sees.
-    A sample whose solve fails is NaN, and a warning names it; the others are not affected.
+    probes < 1 or of an exact divergence, chunks of one that is estimated, and a network whose
+    output does not depend on its input, as far as autograd sees. A sample whose solve fails is
+    NaN, and a warning names it; the others are not affected.
     """
     accepted("log_prob", how, WAY | OWN)
     found = density(
@@ -133,15 +134,13 @@ def density(
     noise: Noise,
     *,
     divergence: Kind | None = None,
-    probes: int = 2,
-    chunk: int = 64,
+    probes: int | None = None,
+    chunk: int | None = None,
     scaled: bool = True,
     **how: Unpack[Way],
 ) -> LogProb:
     """``log_prob`` of data wherever it lies, without a warning: ``status`` says what failed."""
-    sde, trace = model.sde, Divergence(divergence or "rademacher", probes, chunk)
-    if divergence is None and x[0].numel() <= FEW * probes:
-        trace = replace(trace, kind="exact")
+    sde, trace = model.sde, trace_of(divergence, probes, chunk, x[0].numel())
     y, at = states_at_t_min(model, x, scaled), level_at_t_min(sde)
     if isinstance(sde, LinearSDE):
         level_at_T(sde)
@@ -160,6 +159,25 @@ def density(
     value = value.masked_fill((status != 0)[:, None], math.nan)
     error = standard_error(value, trace)
     return LogProb(value.mean(1), error, z, calls, status, model.vjps - products)
+
+
+def trace_of(kind: Kind | None, probes: int | None, chunk: int | None, n: int) -> Divergence:
+    """How the divergence of n dimensions is found, of what was said of it; ValueError for what
+    would go unheard."""
+    usual = Divergence()
+    chosen = Divergence(
+        usual.kind if kind is None else kind,
+        usual.probes if probes is None else probes,
+        usual.chunk if chunk is None else chunk,
+    )
+    name, value = ("probes", probes) if chosen.kind == "exact" else ("chunk", chunk)
+    if kind is not None and value is not None:
+        why = "has no probes" if chosen.kind == "exact" else "is not made of rows"
+        raise ValueError(
+            f"{name} = {value!r} says nothing of divergence={kind!r}, which {why}: leave out one "
+            "of them."
+        )
+    return replace(chosen, kind="exact") if kind is None and n <= FEW * chosen.probes else chosen
 
 
 def default_solver(sde: SDE, trace: Divergence) -> Solver:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -42,33 +43,73 @@ def tensor_of(out: Any) -> Tensor:
     )
 
 
+HOPS = 4
+"""How far a function is followed into what it holds: an object, what that holds, and so on."""
+
+
 def hidden_modules(net: Callable[..., Any]) -> list[nn.Module]:
-    """Modules with parameters that a function holds where nobody who looks for parameters sees
-    them: in its closure, as arguments of a partial, as the owner of a method."""
-    held: list[Any] = []
+    """Modules with parameters that a network holds where nobody who looks for parameters sees
+    them: a function in its closure, its defaults or a name of its file, a partial among its
+    arguments, a method by its owner, an object in its attributes, each of these perhaps behind
+    another; a module in a list or a dictionary, where they are to be trained."""
     if isinstance(net, nn.Module):
-        return []
-    if isinstance(net, functools.partial):
-        held += [net.func, *net.args, *net.keywords.values()]
-    elif inspect.ismethod(net):
-        held += [net.__self__, *getattr(net.__self__, "__dict__", {}).values()]
-    elif inspect.isfunction(net):
-        known = net.__globals__
-        held += [known[name] for name in net.__code__.co_names if name in known]
-        for cell in net.__closure__ or ():
-            with contextlib.suppress(
-                ValueError
-            ):  # of a name that is not assigned yet, as the model's own
-                held.append(cell.cell_contents)
-    else:
-        held += getattr(net, "__dict__", {}).values()
-    for group in [each for each in held if isinstance(each, list | tuple | dict)]:
-        held += group.values() if isinstance(group, dict) else group
+        return unregistered(net)
+    seen: dict[int, Any] = {}
+    held: list[Any] = [net]
+    for _ in range(HOPS):
+        new = {id(each): each for part in held for each in parts_of(part)}
+        held = [each for key, each in new.items() if key not in seen]
+        seen |= new
+    modules = (each for each in seen.values() if isinstance(each, nn.Module))
+    return [each for each in modules if any(True for _ in each.parameters())]
+
+
+def unregistered(net: nn.Module) -> list[nn.Module]:
+    """Modules to be trained that a network keeps in plain lists or dictionaries, where PyTorch
+    does not find them."""
+    known = {id(p) for p in net.parameters()}
+    groups = [
+        group.values() if isinstance(group, dict) else group
+        for each in net.modules()
+        for name, group in vars(each).items()
+        if isinstance(group, list | tuple | dict) and not name.startswith("_")
+    ]
     return [
         each
-        for each in held
-        if isinstance(each, nn.Module) and any(True for _ in each.parameters())
+        for group in groups
+        for each in group
+        if isinstance(each, nn.Module)
+        and any(p.requires_grad and id(p) not in known for p in each.parameters())
     ]
+
+
+def parts_of(held: Any) -> list[Any]:
+    """What a function, a partial, a method, a group or an object that is no module holds."""
+    if isinstance(held, nn.Module | type | ModuleType | Tensor):
+        return []
+    if isinstance(held, dict):
+        return list(held.values())
+    if isinstance(held, list | tuple):
+        return list(held)
+    if isinstance(held, functools.partial):
+        return [held.func, *held.args, *held.keywords.values()]
+    if inspect.ismethod(held):
+        return [held.__self__, held.__func__]
+    if not inspect.isfunction(held):
+        return list(getattr(held, "__dict__", {}).values())
+    named = [held.__globals__.get(name) for name in held.__code__.co_names]
+    # Of other files' functions what they are made of is not looked at, only what they are given.
+    parts = [
+        each
+        for each in named
+        if not inspect.isfunction(each) or each.__globals__ is held.__globals__
+    ]
+    parts += [*(held.__defaults__ or ()), *(held.__kwdefaults__ or {}).values()]
+    for cell in held.__closure__ or ():
+        # It may be of a name that is not assigned yet, as the model's own.
+        with contextlib.suppress(ValueError):
+            parts.append(cell.cell_contents)
+    return parts
 
 
 def name_of(net: Callable[..., Any]) -> str:

@@ -23,6 +23,15 @@ from sdegen.model.prediction import PREDICTIONS, PredictEDM, Target, predicted
 from sdegen.sde.level import Instant, expand, with_marginals
 from sdegen.sde.process import SDE, LinearSDE
 
+HIDDEN = (
+    "is a function that holds a module, whose parameters, device and dtype nobody sees: hand the "
+    "module over too, as ScoreModel(..., module=net)."
+)
+UNREGISTERED = (
+    "keeps a module in a list or a dictionary, where nobody who trains, moves or saves it finds "
+    "its parameters: use torch.nn.ModuleList or torch.nn.ModuleDict."
+)
+
 
 class ScoreModel(nn.Module):
     """A network ``net(x, label, **conditions)`` read as a score model of an SDE: a ``Denoiser``.
@@ -71,8 +80,14 @@ class ScoreModel(nn.Module):
         super().__init__()
         if not isinstance(sde, SDE):
             raise ValueError(f"ScoreModel's second argument is an SDE, but it is {sde!r}.")
-        if not callable(net):
-            raise ValueError(f"A network is called as net(x, label), but this is {net!r}.")
+        if not callable(net) or isinstance(net, type):
+            meant = f" (did you mean {net.__name__}()?)" if isinstance(net, type) else ""
+            raise ValueError(f"A network is called as net(x, label), but this is {net!r}{meant}.")
+        if module is not None and not isinstance(module, nn.Module):
+            raise ValueError(
+                f"module is the network itself, a torch.nn.Module, but it is {module!r:.60}: of "
+                "several make one, as torch.nn.ModuleList does."
+            )
         if not isinstance(sde, LinearSDE) and (predicts != "score" or scale_input):
             raise ValueError(
                 f"{type(sde).__name__} has no marginals, so its model can only predict the score "
@@ -108,15 +123,9 @@ class ScoreModel(nn.Module):
         self.shared: frozenset[str] = frozenset()
         self._spent = [0, 0]
         self._prepared: Prepared | None = None
-        try:
-            self.label((sde.reference if isinstance(sde, LinearSDE) else sde)(sde.T))
-        except ValueError as error:
-            raise ValueError(f"The time label {time!r} cannot be made: {error}") from None
+        check_read(self, sde)
         if module is None and any(id(each) != id(sde) for each in hidden_modules(net)):
-            warn(
-                f"{name_of(net)} is a function that holds a module, whose parameters, device and "
-                "dtype nobody sees: hand the module over too, as ScoreModel(..., module=net)."
-            )
+            warn(f"{name_of(net)} {UNREGISTERED if isinstance(net, nn.Module) else HIDDEN}")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -260,7 +269,13 @@ class ScoreModel(nn.Module):
             F = tensor_of(F)
         if self.heads == 2 or F.shape != x.shape:
             self.check_output(F, x)
-        return F if F.dtype is x.dtype else F.to(x.dtype)
+        if F.dtype is x.dtype:
+            return F
+        if not F.is_floating_point():
+            raise ValueError(
+                f"The network must return floating-point numbers, but it returned {F.dtype}."
+            )
+        return F.to(x.dtype)
 
     def prepared(self, levels: Instant, x: Tensor) -> Prepared:
         """What is prepared for states x (b, *) at levels (n,), made once for all of them.
@@ -335,4 +350,32 @@ class ScoreModel(nn.Module):
         raise ValueError(
             f"The network must return its input's shape {tuple(x.shape)}, "
             f"but it returned {tuple(F.shape)}.{remedy if doubled else ''}"
+        )
+
+
+def check_read(model: ScoreModel, sde: SDE) -> None:
+    """Refuse a time label and a prediction that are not made of a level as they are read."""
+    level: Any = (sde.reference if isinstance(sde, LinearSDE) else sde)(sde.T)
+    try:
+        label = model.label(level)
+    except ValueError as error:
+        raise ValueError(f"The time label {model.time!r} cannot be made: {error}") from None
+    if not isinstance(label, Tensor) or label.is_complex():
+        raise ValueError(
+            f"A time label is a tensor of real numbers, () or (b,), but of {model.time!r} it is "
+            f"{label!r}: make it of the level, as lambda level: 999 * level.t."
+        )
+    if isinstance(model.time, str) and not bool(label.isfinite().all()):
+        raise ValueError(
+            f"The time label {model.time!r} is infinite at t = {sde.T:g}, where {sde} has no "
+            "signal left, and no network can be told it there: take time='tau', or end the SDE "
+            "earlier, as FlowSDE(T=0.999) does."
+        )
+    if isinstance(model.predicts, str):
+        return
+    read: Any = model.target(level)
+    if not isinstance(read, tuple | list) or len(read) != 2:
+        raise ValueError(
+            f"A prediction is (a, b) at a level, output = a x0 + b eps, but {model.predicts!r} "
+            f"gave {read!r}."
         )

@@ -97,7 +97,7 @@ class Brownian(Noise):
         w_s, A_s, u_s = self._value(x, s)
         h = (u_t - u_s).abs()
         part, sign = torch.where(h > 0, 1 / h, 0).sqrt(), (u_t - u_s).sign()
-        h, part, sign = (there(c, x) for c in (h, part, sign))
+        h, part, sign = (where_state_is(c, x) for c in (h, part, sign))
         z = (w_t - w_s) * part * sign
         # Along the step the motion is w(t) - w(t - theta), and its integral h w(t) - INT w.
         J = (h * w_t - (A_t - A_s)) * part**3
@@ -123,7 +123,7 @@ class Brownian(Noise):
         place = (level.t / self.T * 2**DEPTH).round().long()
         place = place.unsqueeze(-1) if place.ndim else place
         u = place.double() * (self.T / 2**DEPTH)
-        place, keys = there(place, x), self._keys(b, x.device)
+        place, keys = where_state_is(place, x), self._keys(b, x.device)
         k = torch.arange(DEPTH + 2, device=x.device)[:, None, None]
         # Draw 0 is the root's own; the others belong to the intervals that are halved.
         nodes = ((place >> (DEPTH + 2 - k)) + ((1 << k) >> 1)) * signed(GOLDEN)
@@ -149,7 +149,7 @@ class Brownian(Noise):
         return path.keys(whole, device)[self._index]
 
 
-def there(c: Tensor, x: Tensor) -> Tensor:
+def where_state_is(c: Tensor, x: Tensor) -> Tensor:
     """A coefficient where the state is; one of no dimension may stay, and synchronises nothing."""
     return c if c.ndim == 0 else c.to(x.device)
 

@@ -112,8 +112,15 @@ def path_of(model: Denoiser, x: Tensor, solver: Solver, walk: Any, steps: int) -
 def digit_grids(
     methods: Methods, budgets: Sequence[int], run: Path | None, n: int = 6
 ) -> list[str]:
-    """Of every method the same n starts, a row for each number of network calls."""
+    """Of every method the same n starts, a row for each number of network calls.
+
+    ValueError for a run whose samples are no grey images."""
     problem = problems.digits() if run is None else problems.run(str(run))
+    if len(problem.shape) != 3 or problem.shape[0] != 1:
+        raise ValueError(
+            f"The page shows grey images, as the digits are, but samples of run={run} are "
+            f"{problem.shape}: give a run of images of one channel, or leave run out."
+        )
     sde: Any = VPSDE() if problem.network is None else problem.network.sde
     model = problem.model(sde)
     start = problem.noised(sde(torch.tensor(sde.T, dtype=torch.float64)), n, 0)

@@ -221,7 +221,7 @@ def grids(run: Run, settings: RunReportSettings, kind: str) -> str:
         told = f"{int(solution.nfe.max())} calls" + (f", {lost} failed" if lost else "")
         ends.append((name, told, solution.x.float().cpu().nan_to_num(0.0, 0.0, 0.0)))
     # By most of them: one that diverged would make dots of all others.
-    half = statistics.median_low([states.reach(x) for _, _, x in ends] or [1.0])
+    half = statistics.median_low([states.extent(x) for _, _, x in ends] or [1.0])
     story = ""
     for name in solvers:
         cells = [cell(x, kind, half, f"{name}, {told}") for key, told, x in ends if key == name]

@@ -62,7 +62,7 @@ def ways(
     times = sorted({t for each in made.values() for t in times_of(each)}, reverse=True)
     kind = viewable(shape[1:])
     scaled = {name: unit(given.sde, each) for name, each in made.items()}
-    half = max(reach(x) for x in scaled.values())
+    half = max(extent(x) for x in scaled.values())
     shown = [
         {
             "name": name,
@@ -112,7 +112,7 @@ def unit(sde: SDE, solution: Solution) -> Tensor:
     return x.float().cpu().nan_to_num(0.0, 0.0, 0.0)
 
 
-def reach(x: Tensor) -> float:
+def extent(x: Tensor) -> float:
     """How far samples lie from zero, but for a few."""
     flat = x.abs().flatten()
     k = max(1, math.ceil(0.999 * len(flat)))

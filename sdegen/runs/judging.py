@@ -67,7 +67,7 @@ def classified(
             "with conditional=true and loss=dropped."
         )
     of_data(run, "guidance=classifier")
-    asked = settled(net, steps, batch_size, lr, seed)
+    asked = fit_settings(net, steps, batch_size, lr, seed)
     judge = judge_of(run, asked, packages)
 
     def guide(model: Any) -> Guided:
@@ -153,7 +153,7 @@ def clip_of(
             "A contrastive pair needs a run that takes texts, but this one takes none: train one "
             "with text=words and data that have captions."
         )
-    asked = {**settled(net, steps, batch_size, lr, seed, 2), "width": whole("width", width)}
+    asked = {**fit_settings(net, steps, batch_size, lr, seed, 2), "width": whole("width", width)}
     encoder, scaled = run.text, sigma_data_of(run)
 
     def make() -> CLIP:
@@ -184,7 +184,7 @@ def clip_of(
     return kept(run, PAIR, asked, make, train)
 
 
-def settled(
+def fit_settings(
     net: Any, steps: int, batch_size: int, lr: float, seed: int, least: int = 1
 ) -> dict[str, Any]:
     """The settings of a fit, checked: ValueError for what is none."""

@@ -211,6 +211,8 @@ class SampleSettings:
         said = self.prompts and f"-{Path(self.prompts).stem}"
         which = {"at": self.step, "ema": self.ema, "ema_std": self.ema_std}
         parts: dict[str, Any] = {**which, "image": image, "prompts": said, **how}
+        for key, value in parts.items():  # several numbers, without what a shell would read
+            parts[key] = "_".join(map(str, value)) if isinstance(value, list) else value
         given = [f"{key}{value}" for key, value in parts.items() if value is not None]
         return short("-".join([self.name, *given, *(["denoise"] if self.denoise else [])]))
 

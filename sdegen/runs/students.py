@@ -133,6 +133,11 @@ def as_student(config: dict[str, Any]) -> dict[str, Any]:
     folder = Path(teaching.run)
     theirs = with_kept(as_recorded(read_header(folder / WEIGHTS)["config"]), folder)
     config = {**config, **{name: theirs[name] for name in INHERITED if name in theirs}}
+    if "model" not in theirs:
+        raise ValueError(
+            f"{folder} is a run of an autoencoder, which says nothing at any level: take one of a "
+            "score model, in its latents for one."
+        )
     if theirs.get("task"):
         raise ValueError(f"{folder} was trained to restore, and teaches nobody.")
     if theirs.get("adapter"):
@@ -336,8 +341,8 @@ def as_sampled(config: dict[str, Any], said: Sequence[str]) -> dict[str, Any]:
     where the command does not choose; for another run itself, with the head of its own where a
     learned variance is chosen (``with_head``).
 
-    said: the command's choices, as "solver=heun".  ValueError for a solver or a walk that the
-    run's network was not trained for, and for a folder of rounds.
+    said: the command's choices, as "solver=heun".  ValueError for a solver, a walk or a last call
+    that the run's network was not trained for, and for a folder of rounds.
     """
     folder = Path(str(config.get("run")))
     if not (folder / WEIGHTS).is_file() and (parts := sorted(folder.glob(f"*-steps/{WEIGHTS}"))):
@@ -366,6 +371,11 @@ def as_sampled(config: dict[str, Any], said: Sequence[str]) -> dict[str, Any]:
                 f"The run in {folder} is a consistency model, which knows the way to the end "
                 "alone: leave out walk."
             )
+    if config.get("denoise") and (consistent or "times" in own):
+        raise ValueError(
+            f"The run in {folder} is a student, whose network was never trained where its walk "
+            "ends, which denoise=true would ask it at: leave it out."
+        )
     name = str(config["name"])
     if "solver" not in chosen and name.startswith(USUAL):
         name = f"own-{name.removeprefix(USUAL)}".replace("own-default", "own", 1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sdegen.checks import accepted, warn
+from sdegen.checks import accepted, uncallable, warn
 from sdegen.model.denoiser import Denoiser
 from sdegen.sampling.gradients import Checkpointed, allowed, with_graph
 from sdegen.sampling.plan import HOW, How, Plan, begin, calls_and_status
@@ -203,8 +203,7 @@ def trajectory(
     Each is overwritten on the way to the next where the solver runs as a program. For a caller who
     has switched gradients off or on: a generator that does so itself pays for it at every step.
     """
-    if watch is not None and not callable(watch):
-        raise ValueError(f"watch is called as watch(step, of, states), but it is {watch!r}.")
+    check_watch(watch)
     model, levels = plan.equation.model, plan.levels
     x = begin(plan.equation, start, levels[0])
     yield State(levels[0], x)
@@ -218,6 +217,18 @@ def trajectory(
         if watch is not None:
             look(watch, plan.steps, plan.steps, x)
         yield State(levels[-1], x)
+
+
+def check_watch(watch: Watch | None) -> None:
+    """ValueError for what cannot be called as a watch is."""
+    if watch is None:
+        return
+    refused = f": {uncallable(watch, 1, 1, None)}" if callable(watch) else "."
+    if refused != ": ":
+        raise ValueError(
+            "watch is called as watch(step, of, states), as sg.progress() is, but it is "
+            f"{watch!r:.60}{refused}"
+        )
 
 
 def look(watch: Watch, step: int, of: int, x: Tensor) -> None:

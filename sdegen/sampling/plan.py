@@ -122,11 +122,8 @@ class Plan:
         steps, nfe, spare = how.get("steps"), calls_of(model, how.get("nfe")), int(denoise)
         given, t, asked = as_times(how.get("walk")), plain(how.get("t")), how.get("solver")
         solver, walk, choice = chosen(model, shape_of(start), asked, steps, nfe, given, spare, t)
-        if (
-            choice is not None
-            and isinstance(walk, Tensor | Sequence)
-            and not isinstance(walk, str)
-        ):
+        answered = walk is not given and not isinstance(walk, str)
+        if choice is not None and answered and isinstance(walk, Tensor | Sequence):
             steps = nfe = None  # a chooser's times are its answer to the budget
         eta, noise = how.get("eta"), source(how.get("seed"), how.get("noise"), solver, sde)
         equation = Reverse(model, solver.eta if eta is None else eta, noise)

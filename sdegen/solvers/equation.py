@@ -97,7 +97,11 @@ class Reverse:
     def take(self, index: Tensor) -> Reverse:
         """The equation of some samples of the batch alone, by their places (k,)."""
         noise = self.noise.take(index) if self.noisy else self.noise
-        return replace(self, model=self.model.take(index), noise=noise)
+        if not torch.is_inference_mode_enabled():
+            return replace(self, model=self.model.take(index), noise=noise)
+        # What a model cuts of its own is no tensor of inference mode, which no gradient takes.
+        with torch.inference_mode(False), torch.no_grad():
+            return replace(self, model=self.model.take(index.clone()), noise=noise)
 
     def eta_at(self, t: Instant) -> Tensor | float:
         """eta at a level."""

@@ -199,10 +199,19 @@ class StraightForm(Form):
 FormName = Literal["x0", "eps", "F", "straight"]
 
 
-def form_of(name: str, sigma_data: float = 0.5) -> Form:
+USUAL_STD = 0.5
+"""EDM's sigma_data, where none is said."""
+
+
+def form_of(name: str, sigma_data: float = USUAL_STD) -> Form:
     """The form of that name; ValueError for another."""
     if not number("sigma_data", sigma_data) > 0:
         raise ValueError(f"sigma_data must be positive, but it is {sigma_data!r}.")
+    if sigma_data != USUAL_STD and name != "F":
+        raise ValueError(
+            f"sigma_data = {sigma_data:g} is of prediction='F', EDM's, and says nothing of "
+            f"{name!r}: leave one of them out."
+        )
     made: Form = one_of(
         name,
         "form",

@@ -72,7 +72,7 @@ class LinearMultistep(Solver):
         if memory is not None:
             r, x_r, past, z_r = memory
             if self.corrector:
-                known = [past[0], (t, value), *past[1:]][: self.corrector - self.lower(p, 1)]
+                known = [past[0], (t, value), *past[1:]][: self.corrects(self.lower(p, 1))]
                 x = self.leap(p, form, x_r, r, t, known, z_r)
         past = [(t, value), *past][: max(self.order, self.corrector - 1)]
         z = p.noise(x, t, s) if p.noisy else None
@@ -85,6 +85,11 @@ class LinearMultistep(Solver):
         if not self.lower_order_final or p.left is None:
             return 0
         return max(0, self.order - self.lower_order_final - p.left - before)
+
+    def corrects(self, lower: int) -> int:
+        """Values of the corrector of a step whose predictor has so many less: one more than it at
+        most, as ever after."""
+        return min(self.corrector, self.order - lower + 1) if lower else self.corrector
 
     def leap(
         self,

@@ -103,9 +103,12 @@ class STORK(Solver):
             step, those of RKL2. With RKG2's weights, (j^2 + 3 j - 4) / (n^2 + 3 n - 4) is right;
             with the former the order is 1.
 
-    Theirs halves the first step, for a call more: here that is another walk. STORK-4, whose stages
-    are tables of ROCK4, is not here. ValueError for "eps" on an SDE that ends without
-    signal.
+    Theirs halves the first step, for a call more: here that is another walk. STORK-4 needs no
+    stages: those of a method of fourth order, ROCK4's or any, integrate a polynomial of degree 3
+    exactly where they see no state, so that on "straight" it is that ``Multistep`` to rounding,
+    and on "eps" ``DEIS`` up to h^5 a step.
+
+    ValueError for "eps" on an SDE that ends without signal.
     """
 
     order: int = 3

@@ -55,7 +55,7 @@ class Words:
 
     def learn(self, captions: Sequence[str]) -> Words:
         """With the words of captions, and the longest one's length, where these are open."""
-        words, length = settled(self.vocabulary, self.length, captions)
+        words, length = vocabulary_of(self.vocabulary, self.length, captions)
         return replace(self, vocabulary=words, length=length)
 
     def reader(self) -> None:
@@ -100,7 +100,7 @@ class WordTransformer:
 
     def learn(self, captions: Sequence[str]) -> WordTransformer:
         """With the words of captions, and the longest one's length, where these are open."""
-        words, length = settled(self.vocabulary, self.length, captions)
+        words, length = vocabulary_of(self.vocabulary, self.length, captions)
         return replace(self, vocabulary=words, length=length)
 
     def reader(self) -> TransformerReader:
@@ -113,7 +113,7 @@ class WordTransformer:
         return numbers(captions, self.vocabulary or (), self.length or 1)
 
 
-def settled(
+def vocabulary_of(
     words: Sequence[str] | None, length: int | None, captions: Sequence[str]
 ) -> tuple[tuple[str, ...], int]:
     """Vocabulary and length, of captions where they are open; ValueError for captions that none

@@ -104,6 +104,11 @@ class TrainSettings:
                 f"train.schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}."
             )
         optional(whole, "train.after", self.after)
+        if self.after is not None and self.schedule == "constant":
+            raise ValueError(
+                f"train.after = {self.after} is the step from which a schedule goes down, but "
+                'train.schedule = "constant": give "cosine" or "rsqrt", or leave it out.'
+            )
         if self.strategy not in STRATEGIES:
             raise ValueError(
                 f"train.strategy must be one of {', '.join(STRATEGIES)}, not {self.strategy!r}."

@@ -101,6 +101,8 @@ def alive(pid: int) -> bool:
     [
         (["problem=nosuch"], "Could not find 'problem/nosuch'"),
         (["solver=nosuch"], "Could not find 'solver/nosuch'"),
+        (["problem=[]"], "There is no problem: give problem=NAME"),
+        (["sde=[]"], "There is no sde: give sde=NAME"),
         (["nfe=0"], "nfe must be a positive number"),
         (["nfe=[5,x]"], "nfe must be a positive number"),
         (["nfe=[]"], "nfe is an empty list"),

@@ -16,6 +16,7 @@ from sdegen.exact.distributions import Gaussian
 from sdegen.guidance import CFG, Contrast, Guided, Similarity, Thresholded
 from sdegen.model.denoiser import Around
 from sdegen.networks import MLP, UNet
+from sdegen.sde.learned import LearnedVPSDE
 from sdegen.sde.level import Level
 from tests.cases import MIXTURE, SDES, close, normal, refused
 
@@ -43,7 +44,7 @@ def oracle(teacher: sg.ScoreModel, loss: Progressive, predicts: str) -> sg.Score
 
 
 @every_sde
-@pytest.mark.parametrize("inner", [2, 3])
+@pytest.mark.parametrize("inner", [1, 2, 3])
 def test_a_student_ends_where_its_teacher_does(sde: sg.LinearSDE, inner: int) -> None:
     """n steps of the mean prediction are inner * n DDIM steps of the teacher, on every SDE."""
     teacher = sg.exact.exact_model(MIXTURE, sde)
@@ -154,6 +155,16 @@ TEACHER = sg.exact.exact_model(MIXTURE, VP)
                 sg.ScoreModel(UNet(1, width=8), VP), torch.zeros(2, 1, 4, 4)
             ),
             "The teacher is in training mode",
+        ),
+        (
+            lambda: Progressive(sg.ScoreModel(MLP(2, width=8), LearnedVPSDE()), 2)(
+                sg.ScoreModel(MLP(2, width=8), LearnedVPSDE()), normal(2, 2).float()
+            ),
+            "LearnedVPSDE.* is learned with its model.*a model of an SDE that is fixed",
+        ),
+        (
+            lambda: Progressive(sg.exact.exact_model(MIXTURE, sg.FlowSDE(T=1.0)), 2).walk,
+            "The student's grid: .*infinite at an end.*walks.straight has no lam",
         ),
         (
             lambda: GuidedOnce(TEACHER, {"y": 2}, 4.0, 1.0),

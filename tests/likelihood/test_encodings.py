@@ -149,7 +149,7 @@ def test_dequantised_bounds_go_beyond_the_range_of_the_values() -> None:
         steps=10,
         nfe=None,
         divergence="exact",
-        probes=1,
+        probes=None,
         repeats=1,
         importance=1,
         protocol=None,

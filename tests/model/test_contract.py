@@ -165,9 +165,9 @@ def test_calls_are_counted_for_each_sample(name: str) -> None:
     assert torch.equal(two_.nfe, 2 * one.nfe)
 
 
-@pytest.mark.parametrize("name", ["ddim", "unipc", "heun", "ddpm"])
+@pytest.mark.parametrize("name", FIXED)
 def test_samples_of_a_wrapper_stay_apart(name: str) -> None:
-    solver = EVERY_SOLVER[name]
+    solver = FIXED[name]
     how: dict[str, Any] = {"solver": solver, "steps": 6}
     whole = sg.sample(wrapper(4), x_T, seed=[3, 1, 4, 5], **how)
     index = torch.tensor([2])
@@ -179,6 +179,35 @@ def test_samples_of_a_wrapper_stay_apart(name: str) -> None:
     assert torch.equal(got.x[others], whole[others]) and got.status.tolist() == [0, 1, 0, 0]
     with torch.inference_mode():
         assert torch.equal(sg.sample(wrapper(4), x_T, seed=[3, 1, 4, 5], **how), whole)
+
+
+@dataclass(frozen=True, eq=False)
+class Sloped(Between):
+    """Moved by a gradient, with which a number of each sample's own is multiplied."""
+
+    def output(self, x: Tensor, level: Any) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            y = x.clone().requires_grad_()
+            cost = (self.w[:, None] * y.square()).sum() / (1 + level.t.clone().square()).sum()
+            (slope,) = torch.autograd.grad(cost, y)
+        return self.inner.given(which=torch.zeros(len(x))).output(x, level) - 0.1 * slope
+
+    def take(self, index: Tensor) -> Sloped:
+        return replace(self, inner=self.inner.take(index), w=self.w[index])
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [sg.DDIM(), sg.AdaptiveRK(rtol=1e-2, atol=1e-2), sg.solvers.SciPy(rtol=1e-2, atol=1e-2)],
+    ids=lambda solver: type(solver).__name__,
+)
+def test_gradients_inside_a_wrapper_under_inference_mode(solver: sg.Solver) -> None:
+    """What is cut with the batch is no tensor of inference mode, which no gradient takes."""
+    model = Sloped(sg.ScoreModel(two, SDE, "x0"), weights(4))
+    how: dict[str, Any] = {} if solver.traits.adaptive else {"steps": 4}
+    want = sg.sample(model, x_T, solver=solver, **how)
+    with torch.inference_mode():
+        assert torch.equal(sg.sample(model, x_T, solver=solver, **how), want)
 
 
 def test_likelihoods_and_encodings_are_the_wrappers() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -75,6 +78,79 @@ def test_whole_labels_stay_whole() -> None:
     close(program, state.x, rtol=1e-5, atol=1e-6)
     sg.dsm_loss(model, x).mean().backward()
     assert net.seen == {torch.int64}
+
+
+def test_outputs_that_are_no_real_numbers_are_refused() -> None:
+    for kind in (torch.complex64, torch.int64):
+        model = sg.ScoreModel(lambda x, t, kind=kind: x.to(kind), SDE)
+        with refused(f"floating-point numbers, but it returned {kind}"):
+            sg.sample(model, x_T, solver=sg.DDIM(), steps=2)
+
+
+HIDING: dict[str, Callable[[nn.Module], Any]] = {
+    "an object's object": lambda net: Holder(Holder(net).ask).ask,
+    "a decorated closure": lambda net: decorated(lambda x, t: net(x)),
+    "a default": lambda net: lambda x, t, net=net: net(x),
+    "a list of functions": lambda net: first_of([lambda x, t: net(x)]),
+    "a partial of a closure": lambda net: functools.partial(lambda k, x, t: net(k * x), 1),
+    "a namespace": lambda net: functools.partial(
+        lambda held, x, t: held.net(x), SimpleNamespace(net=net)
+    ),
+}
+
+
+def first_of(functions: list[Any]) -> Any:
+    """A function that holds a list of them."""
+    return lambda x, t: functions[0](x, t)
+
+
+def decorated(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """What a decorator makes: a function that holds a function."""
+
+    def inner(x: Tensor, t: Tensor) -> Tensor:
+        return function(x, t)
+
+    return inner
+
+
+@pytest.mark.parametrize("name", HIDING)
+def test_a_module_is_found_behind_what_holds_it(name: str) -> None:
+    net = nn.Linear(2, 2).double()
+    with pytest.warns(UserWarning, match=r"holds a module.*module=net"):
+        sg.ScoreModel(HIDING[name](net), SDE)
+
+
+def test_a_module_in_a_list_is_not_trained_and_said_so() -> None:
+    class Listed(nn.Module):
+        def __init__(self, group: Any) -> None:
+            super().__init__()
+            self.first, self.rest = nn.Linear(2, 2), group
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return self.first(x)
+
+    for group in ([nn.Linear(2, 2)], {"a": nn.Linear(2, 2)}):
+        with pytest.warns(UserWarning, match="keeps a module in a list.*torch.nn.ModuleList"):
+            sg.ScoreModel(Listed(group), SDE)
+    sg.ScoreModel(Listed(nn.ModuleList([nn.Linear(2, 2)])), SDE)
+    sg.ScoreModel(Listed([nn.Linear(2, 2).requires_grad_(False)]), SDE)  # on purpose, as a teacher
+    mine = Listed(None)
+    mine.rest = [mine.first]  # known, and listed once more
+    sg.ScoreModel(mine, SDE)
+
+
+def test_what_is_no_network_no_module_no_label_and_no_prediction() -> None:
+    net = nn.Linear(2, 2)
+    wrong: dict[str, dict[str, Any]] = {
+        r"did you mean Linear\(\)": {"net": nn.Linear},
+        "torch.nn.Module, but it is 'net'.*ModuleList": {"module": "net"},
+        r"real numbers, \(\) or \(b,\), but of .* it is 3": {"time": lambda level: 3},
+        "real numbers": {"time": lambda level: level.t + 0j},
+        r"\(a, b\) at a level.* gave 3": {"predicts": lambda level: 3},
+    }
+    for said, how in wrong.items():
+        with refused(said):
+            sg.ScoreModel(**{"net": net, "sde": SDE, **how})
 
 
 def test_a_function_that_hides_a_module() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+from functools import cache
 from pathlib import Path
 
 import sdegen as sg
@@ -30,6 +31,7 @@ GROUND = {"checks": 0, "files": 0}
 """What the rooms of the ground floor may import of one another: these two import nothing."""
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Every module of the package by its dotted name, packages themselves left out."""
     return {
@@ -93,6 +95,28 @@ def test_no_circle() -> None:
 
     for name in graph:
         visit(name, ())
+
+
+def test_every_room_of_the_top_level_is_one_of_its_names() -> None:
+    """A namespace that is asked where a name is can be had by a star, too."""
+    assert {room.__name__.split(".")[-1] for room in sg.ROOMS} <= set(sg.__all__)
+
+
+TELEGRAPHIC = (
+    *("settled", "usual", "travel", "some", "there", "spent", "carried", "entire", "broken"),
+    *("bounded", "grown", "mapped", "taken", "reach"),
+)
+
+
+def test_helpers_have_words_that_need_no_caller() -> None:
+    """Nor has what cuts a batch another name than ``take``."""
+    named = re.compile(rf"def _?({'|'.join(TELEGRAPHIC)})\(|def rows\(.*index", re.MULTILINE)
+    found = {
+        str(path.relative_to(ROOT)): said
+        for path in (ROOT / "sdegen").rglob("*.py")
+        if (said := [match.group() for match in named.finditer(path.read_text())])
+    }
+    assert not found
 
 
 def test_no_name_hides_a_module() -> None:

@@ -19,6 +19,7 @@ from sdegen.runs.coders import LATENTS, Decoded, build_coder, codes, latent_of, 
 from sdegen.runs.folder import WEIGHTS, load_run, of_data
 from sdegen.runs.samples import Maker, shortened
 from sdegen.runs.settings import SampleSettings, read
+from sdegen.runs.students import as_student
 from sdegen.runs.train import train_run
 from sdegen.training.checkpoint import CHECKPOINT
 from tests.cases import close, refused
@@ -56,6 +57,12 @@ def latent(tmp_path_factory: pytest.TempPathFactory, coder: Path) -> Path:
     folder = tmp_path_factory.mktemp("latent")
     train_alone(latent_config(coder, "conditional=true"), folder)
     return folder
+
+
+@pytest.mark.parametrize("kind", ["progressive", "shortcut", "reflow"])
+def test_an_autoencoder_teaches_nobody(coder: Path, kind: str) -> None:
+    with refused("is a run of an autoencoder, which says nothing at any level"):
+        as_student(composed("train", f"experiment=distill/{kind}", f"teacher.run={coder}"))
 
 
 def test_an_autoencoder_leaves_everything(coder: Path) -> None:

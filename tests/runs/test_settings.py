@@ -134,7 +134,7 @@ def test_what_is_wrong_is_one_sentence(wrong: str) -> None:
 def test_what_may_be_left_open_may() -> None:
     some = ["seed=null", "eta=[0,0.5]", "name=7", "run=3", "classes=[3,a]"]
     sample = read(SampleSettings, composed("sample", *some))
-    assert sample.seed is None and sample.title == "7-eta[0, 0.5]" and sample.run == "3"
+    assert sample.seed is None and sample.title == "7-eta0_0.5" and sample.run == "3"
     assert read(SampleSettings, composed("sample", "~solver")).solver is None
     at = read(SampleSettings, composed("sample", "step=5000", "ema=0.99", "steps=5"))
     assert at.title == "x-at5000-ema0.99-steps5-seed0"

@@ -237,7 +237,9 @@ def test_samples_of_a_student_are_by_what_samples_it(flow: Path, tmp_path: Path)
     assert own["solver"]["_target_"].endswith("Student") and len(own["solver"]["times"]) == 4
     with refused("is a student, which Student samples and nothing else: leave out solver"):
         as_sampled(config, ["solver=dpmpp"])
-    plain = composed("sample", f"run={flow}")
+    with refused("never trained where its walk ends, which denoise=true would ask it at"):
+        as_sampled({**config, "denoise": True}, ["denoise=true"])
+    plain = composed("sample", f"run={flow}", "denoise=true")
     assert as_sampled(plain, []) == plain
 
 

@@ -53,6 +53,22 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "a generator as seed": (lambda: run(seed=torch.Generator()), "A seed is a whole number"),
     "text as seed": (lambda: run(seed="0"), "A seed is a whole number.*not '0'"),
     "a part of a seed": (lambda: run(seed=[1.5, 2, 3]), "A seed is a whole number.*not 1.5"),
+    "times and a budget": (
+        lambda: run(solver="recommended", walk=[1.0, 0.5, 0.1], nfe=9),
+        "times has its own number of steps",
+    ),
+    "an exact divergence's probes": (
+        lambda: sg.log_prob(MODEL, torch.zeros(3, 2), divergence="exact", probes=3),
+        "probes = 3 says nothing of divergence='exact', which has no probes",
+    ),
+    "an estimated divergence's chunk": (
+        lambda: sg.log_prob(MODEL, torch.zeros(3, 2), divergence="rademacher", chunk=3),
+        "chunk = 3 says nothing of divergence='rademacher', which is not made of rows",
+    ),
+    "data's std of another form": (
+        lambda: sg.Multistep(prediction="eps", sigma_data=1.0),
+        "sigma_data = 1 is of prediction='F'",
+    ),
     "text as steps": (lambda: run(steps="3"), "steps must be a whole number >= 1.*'3'"),
     "a float as steps": (lambda: run(steps=3.0), "steps must be a whole number >= 1.*3.0"),
     "too many steps": (lambda: run(steps=10**30), r"steps = 1e\+30 is more than the 10,000,000"),

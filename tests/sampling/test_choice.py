@@ -47,6 +47,8 @@ def test_names_are_solvers() -> None:
         ("dpmp", "no solver 'dpmp': did you mean dpmpp"),
         ("recomended", "did you mean recommended"),
         ("aut", "did you mean auto"),
+        ("UniPC", "did you mean unipc"),
+        ("DPMPP", "did you mean dpmpp"),
         ("!", "no solver '!'. All names are in sg.solvers.catalogue"),
     ],
 )

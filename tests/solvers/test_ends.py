@@ -180,6 +180,23 @@ def test_curves_that_begin_with_a_slope_without_end(power: float, predicts: str)
     assert sg.sample(model, x, solver=sg.DDIM(), steps=9, walk="uniform").isfinite().all()
 
 
+def test_a_velocity_has_no_value_where_alpha_has_a_slope_without_end() -> None:
+    """alpha = 1 - sqrt(t) at 0: who asks the network there says so, others find the end; so at T
+    of alpha = sqrt(1 - t), where no network of velocities is the remedy."""
+    sde = MarginalSDE(lambda t: (1 - t.sqrt(), t), T=0.9, t_min=0.0)
+    model, x = exact(sde, "velocity"), normal(3, 2)
+    flow, fine = DATA.flow(x, sde(0.9), sde(0.0)), 0.9 * torch.linspace(1, 0, 400) ** 3
+    for solver in (sg.Euler(), sg.DDIM(), sg.UniPC()):
+        close(sg.sample(model, x, solver=solver, walk=fine), flow, rtol=0, atol=0.02)
+    for solver in (sg.AdaptiveRK(), sg.solvers.SciPy(), sg.solvers.TorchDiffEq(), sg.Heun()):
+        with refused("predicts velocity has no value at t = 0.*no noise: end the walk"):
+            sg.sample(model, x, solver=solver, walk=[0.9, 0.0])
+    late = MarginalSDE(lambda t: ((1 - t).sqrt(), t), T=1.0, t_min=1e-3)
+    for solver in (sg.DDIM(), sg.AdaptiveRK()):
+        with refused("no value at t = 1.*use a network that predicts x0 or v, with DDIM"):
+            sg.sample(exact(late, "velocity"), x, solver=solver, walk=[1.0, 0.5])
+
+
 @pytest.mark.parametrize("graph", [True, "checkpoint"])
 def test_a_graph_ends_where_a_program_does(graph: bool) -> None:
     sde = SDES["VP from 0"]

@@ -247,6 +247,21 @@ def test_the_last_step_is_eulers(sde: sg.LinearSDE, eta: float) -> None:
     assert not torch.allclose(low.x[8], high.x[8], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("order", "corrector"), [(1, 2), (2, 3), (4, 2), (5, 2), (5, 4)])
+def test_a_corrector_has_two_values_where_orders_fall(order: int, corrector: int) -> None:
+    """However few of the predictor's are left: at least Adams-Moulton of order 2, whose steps'
+    errors fall as their third power."""
+    sde, x = sg.VPSDE(), normal(3, 2)
+    data = Gaussian([0.5, -0.2], [0.3, 0.1])
+    model, off = exact_model(data, sde), []
+    for n in (40, 80):
+        solver = sg.Multistep(order, corrector=corrector, lower_order_final=1)
+        y = sg.sample(model, x, solver=solver, steps=n)
+        off.append(float((y - data.flow(x, sde(sde.T), sde(sde.t_min))).abs().max()))
+    # Of high orders what is left is the last step's, of order 1.
+    assert off[0] < 0.02 and (off[1] < 0.3 * off[0] or off[1] < 1e-5)
+
+
 def test_stepped_by_hand_no_step_is_the_last() -> None:
     """Who steps by hand says how many steps are left, or nothing is known of them."""
     sde = sg.VPSDE()

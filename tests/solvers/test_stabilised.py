@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +13,10 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.exact import exact_model
+from sdegen.sde.level import Level
 from sdegen.solvers import STORK
-from sdegen.solvers.stabilised import gegenbauer
+from sdegen.solvers.exponential import NoiseForm, StraightForm, lagrange
+from sdegen.solvers.stabilised import EQUATIONS, gegenbauer, lagrange_at
 from tests.cases import MIXTURE, SDES, close, normal, refused, slopes
 from tests.solutions import flow_errors
 
@@ -63,6 +67,74 @@ def test_on_a_straight_flow_it_is_a_quadrature(stages: int) -> None:
     assert abs(end(STORK(stages=stages), 2) - h**3 / 3) > 0.05 * h**3
     wrong = end(STORK(stages=stages, published=True), 1) / h**2
     assert wrong < 0.49 and (stages != 50 or wrong > 0.489)
+
+
+THREE_EIGHTHS = (
+    [0.0, 1 / 3, 2 / 3, 1.0],
+    [[], [1 / 3], [-1 / 3, 1.0], [1.0, -1.0, 1.0]],
+    [1 / 8, 3 / 8, 3 / 8, 1 / 8],
+)
+CLASSICAL = (
+    [0.0, 0.5, 0.5, 1.0],
+    [[], [0.5], [0.0, 0.5], [0.0, 0.0, 1.0]],
+    [1 / 6, 1 / 3, 1 / 3, 1 / 6],
+)
+
+
+def fourth(
+    prediction: str, values: int, table: tuple[list[float], list[list[float]], list[float]]
+) -> Callable[[Any, Tensor, list[Level], list[Tensor]], Tensor]:
+    """A step of any method of fourth order whose stages ask the polynomial through ``values``."""
+    of = EQUATIONS[prediction]
+    places, inner, outer = table
+
+    def step(sde: Any, x: Tensor, levels: list[Level], seen: list[Tensor]) -> Tensor:
+        *past, t, s = levels
+        past, q = [*past, t][-values:], torch.stack(seen[-values:])
+        h, y, slopes = of.clock(s) - of.clock(t), x / of.scale(t), list[Tensor]()
+        u = of.clock(t) + torch.tensor(places, dtype=torch.float64) * h
+        basis = lagrange_at(torch.stack([of.clock(node) for node in past]), u)
+        pull, push = of.rates(sde, t, u)
+        for j, row in enumerate(inner):
+            at = y + h * sum(a * slope for a, slope in zip(row, slopes, strict=True))
+            slopes.append(pull[j] * at + push[j] * torch.einsum("k,k...->...", basis[j], q))
+        y = y + h * sum(b * slope for b, slope in zip(outer, slopes, strict=True))
+        return of.scale(s) * y
+
+    return step
+
+
+@pytest.mark.parametrize("table", [CLASSICAL, THREE_EIGHTHS])
+@pytest.mark.parametrize("values", [2, 3, 4])
+def test_stages_of_fourth_order_are_the_exact_integral(values: int, table: Any) -> None:
+    """STORK-4's stages are some method's of fourth order: on a straight flow they see no state, so
+    that whatever their table they integrate a polynomial of degree 3 exactly."""
+    sde = sg.FlowSDE(T=1.0)
+    model, seen = exact_model(MIXTURE, sde), list[Tensor]()
+    levels = sg.walks.levels(sde, torch.tensor([0.9, 0.8, 0.65, 0.5, 0.42], dtype=torch.float64))
+    exact = sg.Multistep(values, prediction="straight", clock="tau")
+    p, x, memory = sg.Reverse(model, 0.0), normal(6, 2), None
+    for t, s in pairwise(levels):
+        before = x
+        seen.append(StraightForm().view(model(x, t)))
+        x, memory, *_ = exact.step(p, x, t, s, memory)
+    close(x, fourth("straight", values, table)(sde, before, levels, seen), rtol=1e-12)
+
+
+def test_stages_of_fourth_order_are_deis_to_their_own_order() -> None:
+    """Of eps in t on VP a step of STORK-4 is off DEIS' exact integral by h^5 alone."""
+    sde, seen = sg.VPSDE(), [normal(6, 2) for _ in range(3)]
+    p, off, x = sg.Reverse(exact_model(MIXTURE, sde), 0.0), list[float](), normal(6, 2)
+    for h in (0.04, 0.02, 0.01):
+        times = 0.5 - h * torch.arange(4, dtype=torch.float64)
+        levels = sg.walks.levels(sde, times)
+        ours = fourth("eps", 3, CLASSICAL)(sde, x, levels, seen)
+        nodes = levels[2::-1]
+        weights = lagrange(p, NoiseForm(), nodes, *levels[2:], "t")
+        exact = levels[3].alpha / levels[2].alpha * x
+        exact = exact + sum(w * q for w, q in zip(weights, seen[::-1], strict=True))
+        off.append(float((ours - exact).norm()))
+    assert all(slope > 4.75 for slope in slopes(off)), off
 
 
 def test_on_eps_it_is_deis_by_another_integral() -> None:
