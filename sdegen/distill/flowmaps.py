@@ -99,9 +99,9 @@ class Consistency:
     steps:    a number, or ``Growing(...)`` of the training's step.
     grid:     of the levels, (sde, n) -> times: by default equal in tau.
     distance: of the ends.
-    share:    of the batch with s = t, which learn the flow, as the loss of Kim et al. (2024) has:
-              without it nothing but the end itself holds what a network says of short ways, and
-              its errors there are handed up to all longer ones.
+    share:    of the batch with s = t, which learn the flow, the teacher's where there is one, as
+              the loss of Kim et al. (2024) has: without it nothing but the end itself holds what a
+              network says of short ways, and its errors there are handed up to all longer ones.
 
     On linear networks and Gaussian data the minimum is the ``steps``-step DDIM sample of the grid,
     or the stepper's with a teacher: an error of first order in 1 / steps, or of the stepper's.
@@ -140,32 +140,40 @@ class Consistency:
         times = self.grid(sde, n).to(device)
         i = torch.randint(n, (b,), device=device, generator=generator)
         z = torch.randn(x0.shape, device=device, generator=generator, dtype=x0.dtype)
-        t, u, end = sde(times[i]), sde(times[i + 1]), sde(times[-1].expand(b))
+        begin, then, last = times[i], times[i + 1], times[-1].expand(b)
+        far = (sde(begin).tau - sde(then).tau).to(x0)
+        still = torch.zeros(b, dtype=torch.bool, device=device)
+        if self.share:
+            still = torch.rand(b, device=device, generator=generator) < self.share
+            top, low = ends(sde)
+            part = torch.rand(b, device=device, generator=generator, dtype=torch.float64)
+            begin = torch.where(still, times_at(sde, low + (top - low) * part), begin)
+        t, end = sde(begin), sde(torch.where(still, begin, last))
         x_t = sde.mix(x0, t, z)
         with torch.no_grad(), same_draws(x0):
-            x_u = sde.mix(x0, u, z)
+            x_u, flow = sde.mix(x0, sde(then), z), z - x0
             if self.teacher is not None:
                 refuse_teacher(self.teacher, model)
                 teacher = as_given(self.teacher, model, device)
-                x_u = (
-                    heun(teacher, x_t, t, u)
-                    if self.stepper is None
-                    else self.stepper.step(Reverse(teacher, 0.0), x_t, t, u).x
-                )
-            target = jumped(model, x_u, u, end)
-        far = (t.tau - u.tau).to(x0)
-        if not self.share:
-            return self.distance((jumped(model, x_t, t, end) - target).reshape(b, -1)) / far
-        still = torch.rand(b, device=device, generator=generator) < self.share
-        first, last = ends(sde)
-        part = torch.rand(b, device=device, generator=generator, dtype=torch.float64)
-        own = times_at(sde, last + (first - last) * part)
-        t = sde(torch.where(still, own, times[i]))
-        end = sde(torch.where(still, own, times[-1]))
-        x_t = sde.mix(x0, t, z)
+                goes, stays = (each.nonzero()[:, 0] for each in (~still, still))
+                if len(goes):
+                    x = self.step_of(
+                        teacher.take(goes), x_t[goes], sde(begin[goes]), sde(then[goes])
+                    )
+                    x_u[goes] = x
+                if len(stays):  # its flow may be another than the data's own: reflow's, or guided
+                    flow[stays] = velocity(teacher.take(stays), x_t[stays], sde(begin[stays]))
+            # Of all rows, so that dropout is the student's own.
+            target = jumped(model, x_u, sde(then), sde(last))
         said = velocity(going(model, t, end), x_t, t)
         apart = self.distance((moved(x_t, t, end, said) - target).reshape(b, -1)) / far
-        return torch.where(still, squared((said - (z - x0)).reshape(b, -1)), apart)
+        return torch.where(still, squared((said - flow).reshape(b, -1)), apart)
+
+    def step_of(self, teacher: Denoiser, x: Tensor, t: Level, u: Level) -> Tensor:
+        """Where a step on the teacher's flow leads from level t to level u."""
+        if self.stepper is None:
+            return heun(teacher, x, t, u)
+        return self.stepper.step(Reverse(teacher, 0.0), x, t, u).x
 
 
 def jumped(model: Any, x: Tensor, t: Level, s: Level) -> Tensor:

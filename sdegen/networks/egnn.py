@@ -92,6 +92,7 @@ class EGNN(nn.Module):
                 f"{self.features} features, of n points."
             )
         there = as_mask(there, x)
+        x = x.masked_fill(~there[:, None], 0.0)  # 0 times what is not finite is not 0
         p, other = x.movedim(1, 2).split([self.dims, self.features], 2)
         c = self.conditioning(t, y, len(x), numbers)[:, None]
         both = (there[:, :, None] & there[:, None])[..., None]

@@ -53,10 +53,12 @@ def test_goes_with_the_order_of_points() -> None:
 def test_points_that_are_not_there_are_seen_by_none() -> None:
     """A cloud of three points is one of three, whatever stands in the places of others."""
     net, x = trained(), normal(3, 5, 6)
+    x[0, :, 4], x[1, 0, 5] = float("nan"), 1e200
     there = torch.arange(6) < 3
     out = net(x, T, there=there.expand(3, -1))
     close(out[..., :3], net(x[..., :3], T), atol=1e-12)
     assert not out[..., 3:].any()
+    x = normal(3, 5, 6)
     close(net(x, T, there=torch.ones(3, 6, dtype=torch.bool)), net(x, T), atol=0)
 
 
