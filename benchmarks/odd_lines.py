@@ -25,189 +25,20 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
+import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a pool of threads does not survive a fork
 
-from oddities import Found, forked
+import numpy as np
+from odd_settings import FOLDERS, GOOD, JUNK, ODD, SHARE, USUAL
+from oddities import CRASH, Found, forked
+from PIL import Image
 
 from sdegen.files import PART, read_json, read_tensors
-
-ODD = (
-    *("", "0", "-1", "1", "2", "3", "2.5", "abc", "heun", "auto", "cpu", "null", "true", "{}"),
-    *("[1,2]", "../x", "nan", "1e999", "'", "[]", "{a: 1}", "a b", "é", "1e-9", "[null]", "$x"),
-)
-"""What any setting may be given as."""
-JUNK = ("--no-such", "~net", "=", "+", "net.width", "a.b.c=1", "++seed=3", "-x", "--help", "~seed")
-
-SOLVERS = "ddim dpmpp heun unipc euler_maruyama ddpm rk4 recommended auto langevin ab4 stork"
-WALKS = "log_snr uniform karras quadratic churn restart ancestral multistep focused default"
-
-USUAL = {
-    "train": "name=new train.steps=2 train.batch_size=8 evaluate.budgets=[2] net.width=8 "
-    "device=cpu ~evaluate.solvers.ddpm ~evaluate.solvers.dpmpp",
-    "sample": "run=outputs/toy2d n=4 nfe=2 quality=false device=cpu",
-    "evaluate": "run=outputs/toy2d n=2 solver=heun nfe=4 device=cpu",
-    "tune": "run=outputs/toy2d nfe=3 seeds=16 iterations=1 fine=10 device=cpu",
-    "bench": "problem=gaussian nfe=[2] n=4",
-    "report": "run=outputs/toy2d nfe=4 device=cpu",
-    "card": "run=outputs/toy2d license=mit",
-    "bench report": "folder=outputs/bench",
-    "init": "",
-}
-"""What makes each of them a matter of a second."""
-
-GOOD: dict[str, dict[str, str]] = {
-    "train": {
-        "experiment": "toy2d toy2d toy2d toy2d digits text/captioned_digits "
-        "likelihood/digits_bits",
-        "net": "mlp unet dit adm edm2 transformer",
-        "sde": "vp ve subvp cosine edm flow ddpm learned anisotropic",
-        "loss": "edm song flow_matching min_snr likelihood perturbed exposed uncertain dropped "
-        "vdm minibatch_ot meanflow shortcut hybrid",
-        "data": "moons checkerboard gaussians8 pinwheel swissroll checkerboard digits",
-        "model": "edm eps score v velocity x0",
-        "walk": WALKS,
-        "train.steps": "1 3",
-        "train.batch_size": "1 7 32",
-        "train.ema": "0.9 [0.9,0.99] 0",
-        "train.schedule": "constant cosine rsqrt",
-        "train.accumulate": "1 2 4",
-        "train.precision": "auto 32-true bf16-mixed",
-        "train.validate_every": "0 1",
-        "train.log_every": "1 2",
-        "train.keep_every": "0 1",
-        "train.sample_every": "0 1",
-        "train.snapshot_every": "0 1",
-        "train.checkpointing": "true false",
-        "train.warmup": "0 5",
-        "train.clip": "1.0 .inf",
-        "train.seed": "0 7",
-        "train.optimizer.lr": "1e-3 0.1",
-        "train.optimizer._target_": "torch.optim.SGD torch.optim.Adam torch.optim.LBFGS",
-        "conditional": "true false",
-        "sigma_data": "auto 0.5 1.0",
-        "evaluate.budgets": "[1] [2,3] 2",
-        "evaluate.seed": "0 5",
-        "net.width": "8 16",
-        "name": "other toy2d runs/x",
-        "objective": "frechet sliced",
-        "task": "none inpaint colorize superresolve",
-        "text": "none words",
-        "logger": "none csv tensorboard",
-        "evaluate.solvers.heun.x": "1",
-    },
-    "sample": {
-        "run": "outputs/toy2d outputs/digits outputs/words",
-        "solver": f"{SOLVERS} tuned adaptive_rk gotta_go_fast predictor_corrector analytic_ddpm",
-        "walk": WALKS,
-        "nfe": "1 3 8",
-        "steps": "1 3",
-        "n": "1 3 5",
-        "batch_size": "1 2 1000",
-        "run=outputs/digits&classes": "[3] [1,2] [0,9]",
-        "weights": "finished averaged raw",
-        "step": "1 2",
-        "ema": "0.999 0.9",
-        "ema_std": "0.08",
-        "formats": "[png] [npz] [png,npz] [gif]",
-        "seed": "0 7 [1,2,3,4]",
-        "eta": "0 1 0.5 [0,1]",
-        "denoise": "true false",
-        "guidance": "none cfg interval thresholded cfg_thresholded",
-        "run=outputs/digits&guidance": "cfg interval thresholded cfg_thresholded",
-        "run=outputs/digits&guidance=cfg&guidance.scale": "0 1 3.0",
-        "run=outputs/digits&task": "none inpaint colorize superresolve edit uncrop",
-        "run=outputs/digits&task=inpaint&observation": "none ddnm dps pigdm mmps tmpd",
-        "run=outputs/digits&task=edit&start": "0.5 0.9",
-        "run=outputs/digits&task=uncrop&draws": "1 2",
-        "run=outputs/words&prompt": "three a-seven [one,two]",
-        "truncate": "0.5 0.9",
-        "solver.order": "1 2 3",
-        "quality": "true false",
-        "objective": "sliced frechet",
-        "name": "mine a/b",
-        "device": "cpu auto",
-    },
-    "evaluate": {
-        "run": "outputs/toy2d outputs/digits outputs/words",
-        "split": "test train",
-        "n": "1 2 3",
-        "batch": "1 2 64",
-        "solver": "heun ddim unipc rk4 euler adaptive_rk dpmpp euler_maruyama",
-        "steps": "2 5",
-        "nfe": "4 8",
-        "walk": "log_snr uniform karras",
-        "divergence": "rademacher gaussian hutch++ exact",
-        "probes": "1 2 3",
-        "repeats": "1 2",
-        "importance": "1 2",
-        "protocol": "song",
-        "elbo_draws": "0 3",
-        "ddpm_steps": "0 4",
-        "bounds_on": "dequantised values",
-        "objective": "flow elbo ddpm frechet",
-        "weights": "finished averaged raw",
-        "data": "moons digits checkerboard",
-        "features": "raw",
-        "features=raw&samples": "ddim-log_snr mine",
-        "seed": "0 3",
-    },
-    "tune": {
-        "run": "outputs/toy2d outputs/digits outputs/words",
-        "nfe": "1 2 4",
-        "coefficients": "true false",
-        "seeds": "1 2 16",
-        "iterations": "1 2",
-        "fine": "1 5 20",
-        "batch": "1 3 128",
-        "seed": "0 4",
-        "name": "mine",
-    },
-    "bench": {
-        "problem": "gaussian mixture low_rank stiff guided_mixture",
-        "sde": "vp ve subvp cosine edm flow ddpm",
-        "solver": f"{SOLVERS} adaptive_rk k_heun tuned_walk",
-        "walk": WALKS,
-        "nfe": "2 [2,3] [1]",
-        "steps": "2 [3]",
-        "tol": "[1e-2] 0.1",
-        "n": "1 3",
-        "draws": "4 10",
-        "seed": "0 2",
-        "dtype": "float64 float32",
-        "repeats": "0 1",
-    },
-    "report": {
-        "run": "outputs/toy2d outputs/digits outputs/words",
-        "solver@left": SOLVERS,
-        "solver@right": SOLVERS,
-        "nfe": "1 2 5",
-        "seed": "0 3",
-        "out": "page.html deep/er/page.html",
-    },
-    "card": {
-        "run": "outputs/toy2d outputs/digits outputs/words",
-        "license": "mit cc0-1.0 apache-2.0",
-        "data_license": "mit null",
-        "about": "text a-b",
-        "out": "card deep/er/card",
-    },
-    "bench report": {
-        "folder": "outputs/bench outputs/toy2d nowhere",
-        "out": "page.html deep/page.html",
-        "costs": "outputs/bench null",
-        "run": "outputs/digits outputs/toy2d",
-        "default": "unipc/log_snr heun/uniform",
-    },
-    "init": {},
-}
-"""What the settings of each command may well be."""
-FOLDERS = ("mine", "deep/er/mine", "", " ", "outputs", "outputs/toy2d/metrics.csv", ".", "é", "-x")
-SHARE = {"train": 5, "sample": 8, "evaluate": 5, "tune": 3, "bench": 4, "report": 2, "card": 2}
-"""How often each of them comes, the others once."""
 
 RUNS = {
     "toy2d": "experiment=toy2d train.keep_every=1",
@@ -275,6 +106,9 @@ def command(home: Path, said: Path, argv: list[str]) -> None:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # as a process would: a ValueError that reaches the end is a traceback
+        traceback.print_exc()
+        code = CRASH
     sys.stdout.flush(), sys.stderr.flush()
     os._exit(code)
 
@@ -288,9 +122,15 @@ def halves(home: Path) -> list[str]:
                 read_json(path)
             elif path.suffix == ".safetensors":
                 read_tensors(path)
+            elif path.suffix in (".png", ".gif"):
+                with Image.open(path) as image:
+                    image.load()
+            elif path.suffix == ".npz":
+                with np.load(path) as arrays:
+                    [arrays[name] for name in arrays]
             elif path.suffix == ".html" and not path.read_text().rstrip().endswith("</html>"):
                 raise ValueError("cut")
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, SyntaxError, zipfile.BadZipFile) as error:
             found.append(f"{path.relative_to(home)}: {error}"[:100])
     return found
 
@@ -330,12 +170,13 @@ def prepared(home: Path) -> Path:
 def commands(n: int, home: Path, first: int = 0, log: Path | None = None) -> Found:
     """Lines of so many numbers: a result, or a sentence; nothing half there."""
     imported()
+    at = commit()
     log = log or home / "lines.jsonl"
     base = prepared(home)
     for number in range(first, first + n):
         begun = time.perf_counter()
         told = tried(number, home, base)
-        told["seconds"] = round(time.perf_counter() - begun, 2)
+        told |= {"seconds": round(time.perf_counter() - begun, 2), "commit": at}
         with log.open("a") as file:
             print(json.dumps(told), file=file)
     return counted(log)
@@ -358,19 +199,30 @@ def tried(number: int, home: Path, base: Path) -> dict[str, Any]:
     return {"number": number, "argv": argv, "end": end, "fine": fine, "said": text[-3000:]}
 
 
+def commit() -> str:
+    """What is tried: the commit, with a + where files of it were changed."""
+    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def counted(log: Path) -> Found:
-    """The lines of a log, each by what became of it last."""
+    """The lines of a log, all tried at one commit; ValueError for a log of several."""
     entries = [json.loads(each) for each in log.read_text().splitlines()]
     found = Found()
-    latest = {each["number"]: each for each in entries}
-    wrong = {each["number"] for each in entries if not each["fine"]}
-    found.mended = sorted(number for number in wrong if latest[number]["fine"])
-    for told in latest.values():
-        last = (sentences(told["said"]) or [""])[-1]
-        argv = " ".join(told["argv"])
-        found.add(
-            f"{told['argv'][0]}: {told['end']}", told["fine"], f"{told['number']}: {argv}: {last}"
+    at = {each["commit"] for each in entries}
+    if len(at) > 1:
+        raise ValueError(
+            f"{log} has lines of the commits {', '.join(sorted(at))}: try all at one."
         )
+    distinct = {tuple(each["argv"]) for each in entries}
+    found.about = {"commit": "".join(at), "lines that are no other's": len(distinct)}
+    for told in entries:
+        last = (sentences(told["said"]) or [""])[-1]
+        argv, end = " ".join(told["argv"]), told["end"]
+        if end == "a result" and "--help" in told["argv"]:
+            end = "help"
+        what = f"{told['number']}: {argv}: {last}"
+        found.add(f"{told['argv'][0]}: {end}", told["fine"], what)
     return found
 
 

@@ -28,7 +28,7 @@ class Found:
 
     def __init__(self) -> None:
         self.ends, self.wrong = Counter[str](), list[str]()
-        self.mended = list[int]()  # what was wrong when it was tried first
+        self.about = dict[str, Any]()  # what else a record says
 
     def add(self, end: str, fine: bool, what: str = "") -> None:
         """One more."""
@@ -45,7 +45,7 @@ class Found:
             "survived": tried - len(self.wrong),
             "ends": dict(self.ends),
             "wrong": self.wrong[:20],
-            **({"wrong before a mend, and tried again": self.mended} if self.mended else {}),
+            **self.about,
         }
 
 
