@@ -74,10 +74,7 @@ class HubStream(IterableDataset[Any]):
         whole("shuffle", shuffle, 0), whole("seed", seed, 0)
         optional(whole, "classes", classes)
         table = opened(self.path, self.files)
-        missing = [name for name in (image, label) if name and name not in table.features]
-        if missing:
-            known = ", ".join(table.features)
-            raise ValueError(f"{self.path!r} has the columns {known}, no {missing[0]!r}")
+        has(table, image, label, self.path)
         names = getattr(table.features[label], "names", None) if label else None
         if label and names is None and classes is None:
             raise ValueError(
@@ -87,8 +84,8 @@ class HubStream(IterableDataset[Any]):
         self.names = tuple(names or ())
         self.classes = 0 if label is None else len(self.names) or int(classes or 0)
         self.image, self.label, self.warned = image, label, set[int]()
-        stream, row = undecoded(table, image, label, self.path, self.files)
-        if self.pictures.folder is None and beside(row.get(image)):
+        stream = undecoded(table, image, label, self.path, self.files)
+        if self.pictures.folder is None:  # whatever the first row has, a later one may have a name
             stream = joined(self.path, self.files, image, label)
         self.table = stream.shuffle(seed=seed, buffer_size=shuffle) if shuffle else stream
         self.stream = " of the shuffled stream" if shuffle else ""
@@ -142,7 +139,11 @@ class Pictures(ImageFiles):
     def opened(self, file: Row) -> Any:
         """The bytes of an image, or the path that the row has, beside the file that has it."""
         picture = picture_in(file.found)
-        return (self.folder or Path()) / picture if isinstance(picture, str) else picture
+        if not isinstance(picture, str) or Path(picture).is_absolute():
+            return picture
+        if self.folder is None:
+            raise ValueError(f"its image is {picture!r}, but in which folder is not known")
+        return self.folder / picture
 
     def place(self) -> str:
         """In a stream."""
@@ -231,6 +232,14 @@ def unread(path: str, files: list[str], error: Exception) -> str:
     return damaged(path, error)
 
 
+def has(table: Any, image: str, label: str | None, path: str) -> None:
+    """ValueError where a stream has not these columns."""
+    missing = [name for name in (image, label) if name and name not in table.features]
+    if missing:
+        known = ", ".join(table.features)
+        raise ValueError(f"{path!r} has the columns {known}, no {missing[0]!r}")
+
+
 def beside(value: Any) -> bool:
     """Whether what a column of images has is a name beside the file that says it."""
     name = (value or {}).get("path")
@@ -241,16 +250,29 @@ def joined(path: str, files: Sequence[str], image: str, label: str | None) -> An
     """The streams of files in several folders, one after another, their images' names whole."""
     from datasets import concatenate_datasets
 
-    streams = []
+    streams: list[Any] = []
     for folder, some in groupby(files, lambda file: Path(file).absolute().parent):
         there = list(some)
-        stream, _ = undecoded(opened(path, there), image, label, path, there)
+        table = opened(path, there)
+        has(table, image, label, there[0])
+        stream = undecoded(table, image, label, path, there)
+        if label and streams:
+            stream = counted(stream, label, streams[0].features[label])
         whole_names = partial(placed, image=image, folder=folder)
         streams.append(stream.map(whole_names, features=stream.features))
     try:
         return concatenate_datasets(streams)
     except Exception as error:
         raise ValueError(f"the files {path!r} cannot be one stream: {error}") from error
+
+
+def counted(stream: Any, label: str, wanted: Any) -> Any:
+    """A stream, its labels counted as another's; as it is where the names of classes may differ,
+    or one has no whole numbers."""
+    kinds = stream.features[label], wanted
+    named = all(hasattr(kind, "names") for kind in kinds)
+    numbers = all("int" in str(getattr(kind, "dtype", "")) for kind in kinds)
+    return stream.cast_column(label, wanted) if numbers and not named else stream
 
 
 def placed(row: dict[str, Any], image: str, folder: Path) -> dict[str, Any]:
@@ -260,18 +282,17 @@ def placed(row: dict[str, Any], image: str, folder: Path) -> dict[str, Any]:
     return {**row, image: {**row[image], "path": str(folder / row[image]["path"])}}
 
 
-def undecoded(
-    table: Any, image: str, label: str | None, path: str, files: list[str]
-) -> tuple[Any, dict[str, Any]]:
-    """The stream with bytes for images, which are decoded here, and its first row; ValueError
-    where what the column has cannot be taken for images."""
+def undecoded(table: Any, image: str, label: str | None, path: str, files: list[str]) -> Any:
+    """The stream with bytes for images, which are decoded here; ValueError where what the column
+    has cannot be taken for images."""
     from datasets import Image
 
     kind = table.features[image]
     images = table.select_columns([image, *([label] if label else [])])
     try:
         images = images.cast_column(image, Image(decode=False))
-        return images, next(iter(images), {})
+        next(iter(images), None)
+        return images
     except Exception as error:
         next_row(table, path, files)
         raise ValueError(

@@ -120,19 +120,24 @@ class SdegenScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """From another scheduler's configuration, of which every key is understood, or its own.
 
         What another says of its own way, as its order, spacing and end, is not taken over, nor
-        what it ignores itself, as a clip_sample that EulerDiscreteScheduler was handed.
+        what it ignores itself, as a clip_sample that EulerDiscreteScheduler was handed. What it
+        does not say of the model is as its own class has it.
         ValueError for one that does not speak of DDPM's betas, as a flow's.
         """
         if isinstance(config, Mapping):
             own, name = defaults(cls), config.get("_class_name")
             other = name not in (None, cls.__name__)
-            if other and hasattr(library(), str(name)):
-                # What it does not say is as its own class has it, not as this one.
-                config = {**defaults(str(name)), **config}
+            usual = defaults(str(name)) if other and hasattr(library(), str(name)) else {}
+            for key in BENT.intersection(usual):
+                raise ValueError(
+                    f"{name} is not understood: the class has {key}, here "
+                    f"{config.get(key, usual[key])!r}, by which its process is none of DDPM's "
+                    "betas. Build the ScoreModel yourself."
+                )
             known = name in KNOWN
             keys = known_keys(config, (str(name),) if known else KNOWN, () if known else own)
-            wanted = keys.intersection(MODELS) if other else keys
-            config = {key: config[key] for key in wanted}
+            wanted = keys.union(usual).intersection(MODELS) if other else keys
+            config = {key: config.get(key, usual.get(key)) for key in wanted}
             if "beta_schedule" not in config:
                 raise ValueError(
                     "SdegenScheduler steps models of DDPM's betas, but this configuration has no "
@@ -359,6 +364,9 @@ MODELS = (
     "sample_max_value",
 )
 """What of the configuration is the model's."""
+
+BENT = {"snr_shift_scale"}
+"""What a class may have that changes its model, and is not understood."""
 
 
 def runnable(plan: Plan) -> Program:

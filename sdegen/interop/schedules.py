@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from reprlib import repr as short
 from typing import Any
 
 import torch
@@ -271,12 +272,23 @@ def refuse_kinds(config: Config, usual: Mapping[str, Any]) -> None:
 def betas(config: Config) -> Tensor:
     """DDPM's betas of a configuration, (n,) in float64."""
     if (given := config.get("trained_betas")) is not None:
-        found = torch.as_tensor(given, dtype=torch.float64)
+        found = listed(given)
     else:
         ends = float(config["beta_start"]), float(config["beta_end"])
         kind = one_of(config["beta_schedule"], "beta_schedule", SCHEDULES)
         found = kind(*ends, int(config["num_train_timesteps"]))
     return without_signal(found) if config.get("rescale_betas_zero_snr", False) else found
+
+
+def listed(given: Any) -> Tensor:
+    """trained_betas, (n,) in float64; ValueError for what is no list of numbers."""
+    try:
+        found = torch.as_tensor(given, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        found = None
+    if found is None or found.dim() != 1:
+        raise ValueError(f"trained_betas must be a list of numbers, but it is {short(given)}.")
+    return found
 
 
 def linear(start: float, end: float, n: int) -> Tensor:

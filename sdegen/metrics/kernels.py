@@ -27,7 +27,7 @@ def mmd(a: Tensor, b: Tensor) -> float:
     Gretton et al. (2012). ValueError where that distance is 0, as of data that are all the same.
     """
     a, b = matrices(a, b, least=2)
-    width = torch.cdist(b, b).median()
+    width = torch.pdist(b).median()
     if not width:
         raise ValueError("the median distance of the data is 0, which can be no kernel's width.")
 

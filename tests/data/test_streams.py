@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from sdegen.data import HubStream, to_uint8
+from sdegen.data.streams import Pictures, Row
 from sdegen.training.checkpoint import CHECKPOINT
 from tests.cases import refused_with
 from tests.processes import TINY, typed
@@ -132,6 +133,76 @@ def test_names_of_images_are_beside_the_file_that_says_them(tmp_path: Path) -> N
     mixed = [seen("*/*.jsonl", shuffle=4, seed=seed) for seed in (1, 1, 2, 3, 4)]
     assert mixed[0] == mixed[1] and all(sorted(each) == sorted(want) for each in mixed)
     assert any(each != mixed[0] for each in mixed[2:])
+
+
+@pytest.mark.parametrize("first", ["whole", "null"])
+def test_names_in_several_folders_whatever_the_first_row_has(
+    first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("datasets")
+    for k, folder in enumerate("ab"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(PIXELS[k]).save(tmp_path / folder / "x.png")
+        begins = str(tmp_path / folder / "x.png") if first == "whole" else None
+        rows = [{"image": name, "label": k} for name in (begins, "x.png")]
+        (tmp_path / folder / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    Image.fromarray(PIXELS[2]).save(tmp_path / "x.png")  # where we are, and no row's
+    monkeypatch.chdir(tmp_path)
+    data = HubStream(tmp_path / "*" / "a.jsonl", 6, classes=2)
+    if first == "null":
+        with pytest.warns(UserWarning, match="no image in this row") as warned:
+            items = list(data)
+        assert len(warned) == 2
+    else:
+        items = list(data)
+    want = [k for k in range(2) for _ in range(len(items) // 2)]
+    assert [int(y) for _, y in items] == want and len(items) == (4 if first == "whole" else 2)
+    for (x, _), k in zip(items, want, strict=True):
+        assert np.array_equal(to_uint8(x).permute(1, 2, 0).numpy(), PIXELS[k])
+
+
+def test_a_name_whose_folder_is_not_known_is_not_looked_up_where_we_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(PIXELS[0]).save(tmp_path / "x.png")
+    monkeypatch.chdir(tmp_path)
+    pictures = Pictures(6, 3, "white", ["a/a.jsonl", "b/a.jsonl"])
+    with refused_with("its image is 'x.png', but in which folder is not known"):
+        pictures.read(Row(0, {"path": "x.png", "bytes": None}))
+
+
+def test_labels_of_several_folders_may_be_counted_otherwise(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    named = [datasets.ClassLabel(names=names) for names in (["ant", "bee"], ["bee", "ant"])]
+    short, long = datasets.Value("int32"), datasets.Value("int64")
+    for first, second in ((short, long), (long, short), (named[0], long), (long, named[0]), named):
+        for folder, kind in zip("ab", (first, second), strict=True):
+            features = datasets.Features({"image": datasets.Image(), "label": kind})
+            content = {"image": [Image.fromarray(PIXELS[0])], "label": [1]}
+            (tmp_path / folder).mkdir(exist_ok=True)
+            table = datasets.Dataset.from_dict(content, features)
+            table.to_parquet(str(tmp_path / folder / "x.parquet"))
+        if second is named[1]:  # other names: 1 is not 1
+            with refused_with("cannot be one stream"):
+                HubStream(tmp_path / "*" / "x.parquet", 6)
+        else:
+            data = HubStream(tmp_path / "*" / "x.parquet", 6, classes=2)
+            assert [int(y) for _, y in data] == [1, 1]
+
+
+@pytest.mark.parametrize("column", ["image", "label"])
+def test_a_second_folder_without_a_column_is_named(column: str, tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        Image.fromarray(PIXELS[0]).save(tmp_path / folder / "x.png")
+        row = {"image": "x.png", "label": 1}
+        if folder == "b":
+            del row[column]
+        (tmp_path / folder / "a.jsonl").write_text(json.dumps(row))
+    file = str(tmp_path / "b" / "a.jsonl")
+    with refused_with(f"{file!r} has the columns {', '.join(row)}, no {column!r}"):
+        HubStream(tmp_path / "*" / "a.jsonl", 6, classes=2)
 
 
 @pytest.mark.parametrize("kind", ["numbers", "lists of images"])

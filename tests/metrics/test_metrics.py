@@ -172,6 +172,16 @@ def test_sets_that_are_too_small_are_refused() -> None:
         frechet_distance(normal(5, 3, 1), normal(5, 3, 1))
 
 
+def test_the_kernel_is_as_wide_as_the_median_of_pairs() -> None:
+    """A row with itself is no pair: two rows have one distance, which is the width."""
+    a, b = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [2.0]])
+    k = [math.exp(-((d / 2) ** 2) / 2) for d in (0, 1, 2)]
+    cross = (k[0] + k[2] + k[1] + k[1]) / 4
+    assert mmd(a, b) == pytest.approx(max(0.0, k[1] + k[2] - 2 * cross) ** 0.5, abs=1e-6)
+    far = (k[2] + k[1] - 0.0) ** 0.5
+    assert mmd(a + 1000, b) == pytest.approx(far, rel=1e-5)
+
+
 # ---------------------------------------------------------------------------------- classifier
 
 
