@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dis import get_instructions
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
@@ -43,68 +45,80 @@ def tensor_of(out: Any) -> Tensor:
     )
 
 
-HOPS = 4
-"""How far a function is followed into what it holds: an object, what that holds, and so on."""
+HOPS, WIDE, MOST = 4, 100, 2000
+"""How far a function is followed into what it holds: an object, what that holds, and so on; at how
+many things of a group, first ones, and at how many of one hop it is looked."""
 
 
 def hidden_modules(net: Callable[..., Any]) -> list[nn.Module]:
     """Modules with parameters that a network holds where nobody who looks for parameters sees
-    them: a function in its closure, its defaults or a name of its file, a partial among its
+    them: a function in its closure, its defaults or a global that it reads, a partial among its
     arguments, a method by its owner, an object in its attributes, each of these perhaps behind
-    another; a module in a list or a dictionary, where they are to be trained."""
+    another; a module in a list or a dictionary among its attributes, where they are to be trained.
+
+    What a function that is called reads as a global is not looked at, nor the end of a long list.
+    """
     if isinstance(net, nn.Module):
         return unregistered(net)
     seen: dict[int, Any] = {}
-    held: list[Any] = [net]
+    parts: Iterable[Any] = [*globals_of(net), *parts_of(net)]
     for _ in range(HOPS):
-        new = {id(each): each for part in held for each in parts_of(part)}
+        new = {id(each): each for each in islice(parts, MOST)}
         held = [each for key, each in new.items() if key not in seen]
         seen |= new
+        parts = (each for part in held for each in parts_of(part))
     modules = (each for each in seen.values() if isinstance(each, nn.Module))
     return [each for each in modules if any(True for _ in each.parameters())]
 
 
 def unregistered(net: nn.Module) -> list[nn.Module]:
     """Modules to be trained that a network keeps in plain lists or dictionaries, where PyTorch
-    does not find them."""
-    known = {id(p) for p in net.parameters()}
-    groups = [
-        group.values() if isinstance(group, dict) else group
-        for each in net.modules()
-        for name, group in vars(each).items()
-        if isinstance(group, list | tuple | dict) and not name.startswith("_")
+    does not find them; not those that it is a part of."""
+    known, pytorchs = {id(p) for p in net.parameters()}, vars(nn.Module())
+    kept = [
+        (owner, each)
+        for owner in net.modules()
+        for name, group in vars(owner).items()
+        if isinstance(group, list | tuple | dict) and name not in pytorchs
+        for each in parts_of(group)
+        if isinstance(each, nn.Module)
     ]
     return [
         each
-        for group in groups
-        for each in group
-        if isinstance(each, nn.Module)
-        and any(p.requires_grad and id(p) not in known for p in each.parameters())
+        for owner, each in kept
+        if any(p.requires_grad and id(p) not in known for p in each.parameters())
+        and all(part is not owner for part in each.modules())
     ]
+
+
+def globals_of(net: Any) -> list[Any]:
+    """What a function reads by names of its file, as do a partial's, a method's, a decorated one.
+
+    (The code's own list of names has those of attributes too.)
+    """
+    if isinstance(net, functools.partial):
+        return globals_of(net.func)
+    function = net.__func__ if inspect.ismethod(net) else net
+    if not inspect.isfunction(function):
+        return []
+    names = [each.argval for each in get_instructions(function) if each.opname == "LOAD_GLOBAL"]
+    read = [function.__globals__.get(name) for name in dict.fromkeys(names)]
+    return read + globals_of(getattr(function, "__wrapped__", None))
 
 
 def parts_of(held: Any) -> list[Any]:
     """What a function, a partial, a method, a group or an object that is no module holds."""
     if isinstance(held, nn.Module | type | ModuleType | Tensor):
         return []
-    if isinstance(held, dict):
-        return list(held.values())
-    if isinstance(held, list | tuple):
-        return list(held)
+    if isinstance(held, list | tuple | dict):
+        return list(islice(held.values() if isinstance(held, dict) else held, WIDE))
     if isinstance(held, functools.partial):
         return [held.func, *held.args, *held.keywords.values()]
     if inspect.ismethod(held):
         return [held.__self__, held.__func__]
     if not inspect.isfunction(held):
-        return list(getattr(held, "__dict__", {}).values())
-    named = [held.__globals__.get(name) for name in held.__code__.co_names]
-    # Of other files' functions what they are made of is not looked at, only what they are given.
-    parts = [
-        each
-        for each in named
-        if not inspect.isfunction(each) or each.__globals__ is held.__globals__
-    ]
-    parts += [*(held.__defaults__ or ()), *(held.__kwdefaults__ or {}).values()]
+        return list(islice(getattr(held, "__dict__", {}).values(), WIDE))
+    parts = [*(held.__defaults__ or ()), *(held.__kwdefaults__ or {}).values()]
     for cell in held.__closure__ or ():
         # It may be of a name that is not assigned yet, as the model's own.
         with contextlib.suppress(ValueError):

@@ -19,3 +19,19 @@ def test_every_mutant_stands_in_the_tree_once(monkeypatch: pytest.MonkeyPatch) -
     every = [mutating.Mutant(row[0], room, *row[1:]) for room in rooms for row in rooms[room]]
     found = {each: [*mutating.places(each, ROOT / "sdegen")] for each in every}
     assert len(every) >= 126 and not [each for each in every if len(found[each]) != 1]
+
+
+def test_every_verdict_is_of_the_mutant_as_it_stands() -> None:
+    """One of an older text says nothing of today's; nor does one that nobody could make."""
+    rooms, after = (
+        json.loads((ROOT / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("mutants", "mutants_after")
+    )
+    wanted = {row[0]: [room, *row[1:]] for room in rooms for row in rooms[room]}
+    tried = {
+        name: [each[key] for key in ("room", "function", "from", "to")]
+        for name, each in after["mutants"].items()
+    }
+    assert tried == wanted
+    verdicts = [each["verdict"] for each in after["mutants"].values()]
+    assert all(each == "survived" or each.startswith("killed") for each in verdicts)
