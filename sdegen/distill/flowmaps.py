@@ -155,14 +155,15 @@ class Consistency:
             if self.teacher is not None:
                 refuse_teacher(self.teacher, model)
                 teacher = as_given(self.teacher, model, device)
-                goes, stays = (each.nonzero()[:, 0] for each in (~still, still))
-                if len(goes):
-                    x = self.step_of(
-                        teacher.take(goes), x_t[goes], sde(begin[goes]), sde(then[goes])
-                    )
-                    x_u[goes] = x
-                if len(stays):  # its flow may be another than the data's own: reflow's, or guided
-                    flow[stays] = velocity(teacher.take(stays), x_t[stays], sde(begin[stays]))
+                if not self.share:
+                    x_u = self.step_of(teacher, x_t, t, sde(then))
+                for rest in (False, True) if self.share else ():
+                    at = (still == rest).nonzero()[:, 0]
+                    told, x, level = teacher.take(at), x_t[at], sde(begin[at])
+                    if len(at) and not rest:
+                        x_u[at] = self.step_of(told, x, level, sde(then[at]))
+                    elif len(at):  # its flow may be another than the data's own, as reflow's is
+                        flow[at] = velocity(told, x, level)
             # Of all rows, so that dropout is the student's own.
             target = jumped(model, x_u, sde(then), sde(last))
         said = velocity(going(model, t, end), x_t, t)
