@@ -170,14 +170,21 @@ def trace_of(kind: Kind | None, probes: int | None, chunk: int | None, n: int) -
         usual.probes if probes is None else probes,
         usual.chunk if chunk is None else chunk,
     )
-    name, value = ("probes", probes) if chosen.kind == "exact" else ("chunk", chunk)
-    if kind is not None and value is not None:
-        why = "has no probes" if chosen.kind == "exact" else "is not made of rows"
+    if kind is None and n <= FEW * chosen.probes:  # which its probes have said
+        return replace(chosen, kind="exact")
+    if kind == "exact" and probes is not None:
         raise ValueError(
-            f"{name} = {value!r} says nothing of divergence={kind!r}, which {why}: leave out one "
-            "of them."
+            f"probes = {probes!r} says nothing of divergence='exact', which has no probes: leave "
+            "out one of them."
         )
-    return replace(chosen, kind="exact") if kind is None and n <= FEW * chosen.probes else chosen
+    if chosen.kind != "exact" and chunk is not None:
+        usually = "" if kind else f", which is the usual one in {n:,} dimensions"
+        raise ValueError(
+            f"chunk = {chunk!r} is how many rows divergence='exact' finds at once, and says "
+            f"nothing of divergence={chosen.kind!r}{usually}: leave chunk out, or give "
+            "divergence='exact'."
+        )
+    return chosen
 
 
 def default_solver(sde: SDE, trace: Divergence) -> Solver:

@@ -31,7 +31,7 @@ from sdegen.programs.registers import (
     terms_of,
     value,
 )
-from sdegen.sde.level import Instant, Level, with_marginals
+from sdegen.sde.level import Instant, with_marginals
 from sdegen.sde.process import SDE, has_coordinates
 from sdegen.solvers.equation import Eta, Reverse
 from sdegen.solvers.solver import (
@@ -40,7 +40,6 @@ from sdegen.solvers.solver import (
     check,
     check_levels,
     check_solver,
-    has_output,
     no_value,
     walked,
 )
@@ -386,11 +385,8 @@ def trace(
 
 def check_values(solver: Solver, p: Reverse, tape: Tape, walk: Sequence[Instant]) -> None:
     """Refuse coefficients that are not finite: where alpha or sigma is zero, at an end of the
-    walk, the network's output does not say what the solver asks for, or has no value itself."""
+    walk, the network's output does not say what the solver asks for."""
     for i, register in enumerate(tape.registers):
-        at = register.level if isinstance(register, Call) else None
-        if isinstance(at, Level) and not has_output(p.model.target, at):
-            raise ValueError(no_value(solver, p, at))
         for c in terms_of(register).values():
             if not math.isfinite(value(c) if isinstance(c, Tensor) else c):
                 first, last = with_marginals(walk[0]), with_marginals(walk[-1])

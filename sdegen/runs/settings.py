@@ -211,9 +211,12 @@ class SampleSettings:
         said = self.prompts and f"-{Path(self.prompts).stem}"
         which = {"at": self.step, "ema": self.ema, "ema_std": self.ema_std}
         parts: dict[str, Any] = {**which, "image": image, "prompts": said, **how}
-        for key, value in parts.items():  # several numbers, without what a shell would read
-            parts[key] = "_".join(map(str, value)) if isinstance(value, list) else value
-        given = [f"{key}{value}" for key, value in parts.items() if value is not None]
+        given = list[str]()
+        for key, value in parts.items():
+            if isinstance(value, list):  # one alone is no number; no brackets, which a shell reads
+                given.append(f"{key}s{'_'.join(map(str, value))}")
+            elif value is not None:
+                given.append(f"{key}{value}")
         return short("-".join([self.name, *given, *(["denoise"] if self.denoise else [])]))
 
 

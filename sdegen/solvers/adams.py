@@ -29,13 +29,14 @@ class AdaptiveMultistep(Adaptive):
     step costs nothing. Hairer, Norsett & Wanner, III.5 (variable steps, predict-evaluate-correct);
     ``Multistep`` for what is integrated.
 
-    order:      values of the predictor.  prediction: Q, "x0", "eps" or "F", as in ``Multistep``.
+    order:      values of the predictor.
+    prediction, sigma_data: Q, "x0", "eps" or "F", as in ``Multistep``.
     See ``Adaptive`` for the rest.
     """
 
     order: int = 4
     prediction: FormName = "F"
-    sigma_data: float = 0.5
+    sigma_data: float | None = None
     rtol: float = 1e-5
     atol: float = 1e-5
     max_nfe: int = 10_000

@@ -48,7 +48,11 @@ def walk_for(
         return check_start(own_walk(solver, sde, steps, nfe, walk, spare), t)
     if isinstance(walk, Tensor | Sequence) and not isinstance(walk, str):
         if steps is not None or nfe is not None:
-            raise ValueError("A walk given as times has its own number of steps: leave out steps.")
+            said = {"steps": steps, "nfe": nfe}
+            typed = " and ".join(f"{key} = {n}" for key, n in said.items() if n is not None)
+            raise ValueError(
+                f"A walk given as times has its own number of steps: leave out {typed}."
+            )
         return check_start(timed(sde, walk), t)
     make = grid_of(sde, walk)
     if t is not None:

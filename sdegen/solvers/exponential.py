@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor, exp, expm1, sigmoid, sqrt
 
-from sdegen.checks import number, one_of
+from sdegen.checks import number, one_of, optional
 from sdegen.model.prediction import LinearPrediction, PredictEDM
 from sdegen.sde.level import Level, expand, spread
 from sdegen.sde.process import LinearSDE, has_coordinates
@@ -199,15 +199,13 @@ class StraightForm(Form):
 FormName = Literal["x0", "eps", "F", "straight"]
 
 
-USUAL_STD = 0.5
-"""EDM's sigma_data, where none is said."""
-
-
-def form_of(name: str, sigma_data: float = USUAL_STD) -> Form:
-    """The form of that name; ValueError for another."""
-    if not number("sigma_data", sigma_data) > 0:
+def form_of(name: str, sigma_data: float | None = None) -> Form:
+    """The form of that name, F's of data of that std; ValueError for another, and for a std that
+    no form asks for."""
+    optional(number, "sigma_data", sigma_data)
+    if sigma_data is not None and not sigma_data > 0:
         raise ValueError(f"sigma_data must be positive, but it is {sigma_data!r}.")
-    if sigma_data != USUAL_STD and name != "F":
+    if sigma_data is not None and name != "F":
         raise ValueError(
             f"sigma_data = {sigma_data:g} is of prediction='F', EDM's, and says nothing of "
             f"{name!r}: leave one of them out."
@@ -218,7 +216,7 @@ def form_of(name: str, sigma_data: float = USUAL_STD) -> Form:
         {
             "x0": DataForm(),
             "eps": NoiseForm(),
-            "F": ScaledForm(sigma_data),
+            "F": ScaledForm() if sigma_data is None else ScaledForm(sigma_data),
             "straight": StraightForm(),
         },
     )

@@ -145,7 +145,8 @@ class Multistep(LinearMultistep):
     """Exponential Adams of any order: exact for a Q that is a polynomial of degree order - 1.
 
     order:      values of the predictor;  corrector: values of the corrector, 0 for none.
-    prediction: Q, "x0", "eps", "F" (EDM's, for data of std ``sigma_data``), "straight": eps - x0.
+    prediction: Q, "x0", "eps", "F" (EDM's), "straight": eps - x0.
+    sigma_data: the data's std in "F" alone, default 0.5.
     clock:      what Q is a polynomial in: "lam", "t", "rho", sigma / alpha, "tau", sigma /
                 (alpha + sigma), or "wide", sigmoid(-lam / 1.5 - 1).
     euler_at_final: the last step's predictor goes through one value. A polynomial is at its worst
@@ -157,7 +158,7 @@ class Multistep(LinearMultistep):
     corrector: int = 0
     prediction: FormName = "x0"
     clock: PolynomialClock = "lam"
-    sigma_data: float = 0.5
+    sigma_data: float | None = None
     euler_at_final: bool = False
     lower_order_final: int = 0
     presets: ClassVar = {

@@ -109,7 +109,8 @@ class Singlestep(ExponentialRK):
     order:      stages, and the order of convergence.
     nodes:      where in lam, as parts of the step: order - 1 numbers rising between 0 and 1; by
                 default (1/2,) and (1/3, 2/3).
-    prediction: what is taken for a polynomial, "x0", "eps" or "F" (for data of std sigma_data).
+    prediction: what is taken for a polynomial, "x0", "eps" or "F", as in ``Multistep``,
+                and ``sigma_data``.
 
     The last line is exact for polynomials of degree order - 1. With three stages the middle one's
     weight is chosen so that the first one's error cancels: the condition of Hochbruck & Ostermann
@@ -120,7 +121,7 @@ class Singlestep(ExponentialRK):
     order: int = 3
     nodes: tuple[float, ...] = ()
     prediction: FormName = "x0"
-    sigma_data: float = 0.5
+    sigma_data: float | None = None
     presets: ClassVar = {
         "singlestep_2": Preset({"order": 2}, "exponential Runge-Kutta, nodes 0, 1/2"),
         "singlestep": Preset({}, "exponential Runge-Kutta, nodes 0, 1/3, 2/3"),

@@ -13,13 +13,7 @@ import torch
 from torch import Tensor
 
 from sdegen.model.denoiser import refuse_flow_only
-from sdegen.model.prediction import (
-    LinearPrediction,
-    Target,
-    predict_velocity,
-    predicted,
-    prediction_name,
-)
+from sdegen.model.prediction import LinearPrediction, predicted, prediction_name
 from sdegen.sde.level import NO_SIGNAL, Instant, Level
 from sdegen.sde.process import check_given, has_coordinates, linear
 from sdegen.solvers.equation import Eta, Reverse, arrive, climb
@@ -288,18 +282,10 @@ def asked_finite(solver: Solver, p: Reverse, level: Level) -> bool:
     """Whether a finite output makes what a solver asks for at a level finite."""
     if solver.traits.needs_marginals and solver.traits.adaptive:
         return False  # it measures its steps in lam
-    if not has_output(p.model.target, level):
-        return False
     state = any_state(level)
     said: LinearPrediction = predicted(p.sde, p.model.target, state, state / 2, level)
     asked = said.x0 if solver.traits.needs_marginals else said.drift(p.eta_at(level))
     return bool(asked.isfinite().all())
-
-
-def has_output(target: Target, level: Level) -> bool:
-    """Whether a network's output has a value at a level: not where its part of x0 is infinite, as
-    the velocity's is where alpha has a slope without end."""
-    return not bool(torch.as_tensor(target(level)[0]).isinf().any())
 
 
 def no_value(solver: Solver, p: Reverse, level: Level) -> str:
@@ -310,7 +296,7 @@ def no_value(solver: Solver, p: Reverse, level: Level) -> str:
         state = any_state(level)
         x0 = predicted(p.sde, p.model.target, state, state / 2, level).x0
         # The remedy must not be another way to the same place.
-        steep = not has_output(predict_velocity, level)
+        steep = bool(level.d_alpha.isinf().any())  # the velocity says nothing of x0 there
         known = "x0 or v" if steep else "x0, v or the velocity"
         others = (
             "use DDIM or DPMSolverPP, which can start there"

@@ -107,7 +107,8 @@ class TrainSettings:
         if self.after is not None and self.schedule == "constant":
             raise ValueError(
                 f"train.after = {self.after} is the step from which a schedule goes down, but "
-                'train.schedule = "constant": give "cosine" or "rsqrt", or leave it out.'
+                'train.schedule = "constant": give "cosine" or "rsqrt", or take it away, which an '
+                "experiment may have set, by train.after=null."
             )
         if self.strategy not in STRATEGIES:
             raise ValueError(

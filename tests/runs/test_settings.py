@@ -21,6 +21,7 @@ from sdegen.runs.settings import (
     read,
     record,
 )
+from sdegen.training.settings import TrainSettings
 from tests.cases import refused
 from tests.configs import composed
 
@@ -134,7 +135,11 @@ def test_what_is_wrong_is_one_sentence(wrong: str) -> None:
 def test_what_may_be_left_open_may() -> None:
     some = ["seed=null", "eta=[0,0.5]", "name=7", "run=3", "classes=[3,a]"]
     sample = read(SampleSettings, composed("sample", *some))
-    assert sample.seed is None and sample.title == "7-eta0_0.5" and sample.run == "3"
+    assert sample.seed is None and sample.title == "7-etas0_0.5" and sample.run == "3"
+    names = ["seed7", "seed7-denoise", "seeds7", "eta0.5-seed0", "etas0.5-seed0"]
+    jobs = ["seed=7", "seed=7 denoise=true", "seed=[7] n=1", "eta=0.5", "eta=[0.5]"]
+    titles = [read(SampleSettings, composed("sample", *each.split())).title for each in jobs]
+    assert titles == [f"x-{each}" for each in names]
     assert read(SampleSettings, composed("sample", "~solver")).solver is None
     at = read(SampleSettings, composed("sample", "step=5000", "ema=0.99", "steps=5"))
     assert at.title == "x-at5000-ema0.99-steps5-seed0"
@@ -167,3 +172,10 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     for name in ("tpu", "cuda:99", "mps:99", "meta"):
         with refused(rf"device={name} cannot be used: .*[^.]\. Use device=cpu"):
             device_of(name)
+
+
+def test_a_constant_rate_takes_an_experiments_after_away() -> None:
+    some = ["experiment=networks/edm2", "train.schedule=constant"]
+    with refused("train.after = 300 is the step .* by train.after=null"):
+        read(TrainSettings, composed("train", *some)["train"])
+    assert read(TrainSettings, composed("train", *some, "train.after=null")["train"]).after is None

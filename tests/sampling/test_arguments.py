@@ -55,7 +55,11 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "a part of a seed": (lambda: run(seed=[1.5, 2, 3]), "A seed is a whole number.*not 1.5"),
     "times and a budget": (
         lambda: run(solver="recommended", walk=[1.0, 0.5, 0.1], nfe=9),
-        "times has its own number of steps",
+        "times has its own number of steps: leave out nfe = 9[.]",
+    ),
+    "times and both": (
+        lambda: run(solver=sg.Heun(), walk=[1.0, 0.5, 0.1], steps=2, nfe=9),
+        "times has its own number of steps: leave out steps = 2 and nfe = 9[.]",
     ),
     "an exact divergence's probes": (
         lambda: sg.log_prob(MODEL, torch.zeros(3, 2), divergence="exact", probes=3),
@@ -63,11 +67,27 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "an estimated divergence's chunk": (
         lambda: sg.log_prob(MODEL, torch.zeros(3, 2), divergence="rademacher", chunk=3),
-        "chunk = 3 says nothing of divergence='rademacher', which is not made of rows",
+        "chunk = 3 is how many rows.*nothing of divergence='rademacher': leave chunk out, or",
+    ),
+    "a usual divergence's chunk": (
+        lambda: sg.log_prob(MODEL, torch.zeros(2, 64), chunk=8),
+        "chunk = 8.*nothing of divergence='rademacher', which is the usual one in 64 dimensions",
     ),
     "data's std of another form": (
         lambda: sg.Multistep(prediction="eps", sigma_data=1.0),
         "sigma_data = 1 is of prediction='F'",
+    ),
+    "the usual std of another form": (
+        lambda: sg.Multistep(prediction="eps", sigma_data=0.5),
+        "sigma_data = 0.5 is of prediction='F'",
+    ),
+    "steps in x0 with a std": (
+        lambda: sg.solvers.AdaptiveMultistep(prediction="x0", sigma_data=0.5),
+        "sigma_data = 0.5 is of prediction='F'",
+    ),
+    "stages in x0 with a std": (
+        lambda: sg.solvers.Singlestep(sigma_data=0.5),
+        "sigma_data = 0.5 is of prediction='F'",
     ),
     "text as steps": (lambda: run(steps="3"), "steps must be a whole number >= 1.*'3'"),
     "a float as steps": (lambda: run(steps=3.0), "steps must be a whole number >= 1.*3.0"),
