@@ -147,37 +147,15 @@ def test_guidance_by_a_return_moves_the_mean_alone(linear: ModuleType) -> None:
 # ----------------------------------------------------------------------------------- clouds
 
 
-def test_a_cloud_has_no_order(imported: Any) -> None:
-    """What is permuted comes out permuted, and points that are not there say nothing."""
+def test_a_clouds_loss_is_of_its_points(imported: Any) -> None:
+    """The network's own laws are in tests/networks/test_egnn.py."""
     program = imported("molecules")
-    torch.manual_seed(0)
-    net = program.Cloud(12, width=16, depth=2).double().eval()
-    x, t, energy = normal(3, 12, 7), torch.zeros(3).double(), torch.zeros(3).double()
-    there = torch.arange(7) < torch.tensor([[7], [5], [3]])
-    F = net(x, t, there, energy)
-    order = torch.randperm(7, generator=torch.Generator().manual_seed(1))
-    close(net(x[..., order], t, there[:, order], energy), F[..., order], atol=1e-12)
-    other = torch.where(there[:, None], x, 9.0)
-    close(net(other, t, there, energy), F, atol=1e-12)
-    assert not F[2, :, 3:].any() and F[2, :, :3].all()
-
-
-def test_clouds_are_turned_and_keep_their_distances(imported: Any) -> None:
-    program = imported("molecules")
-    seen = list[Tensor]()
-    x = normal(4, 12, 5)
-
-    model = SimpleNamespace(conditions={"there": torch.ones(4, 5, dtype=torch.bool)})
+    there = torch.arange(5) < torch.tensor([[5], [2]])
+    model = SimpleNamespace(conditions={"there": there})
 
     def loss(model: Any, x: Tensor, where: Tensor) -> Tensor:
-        assert where.shape == (4, 1, 5)
-        seen.append(x)
-        return x.sum((1, 2))
+        assert torch.equal(where, there[:, None])
+        return (x * where).sum((1, 2))
 
-    torch.manual_seed(0)
-    program.turned(model, x, loss)
-    (y,) = seen
-    close(y[:, 3:], x[:, 3:])
-    assert float((y[:, :3] - x[:, :3]).abs().min()) > 1e-3
-    apart = [torch.cdist(each[:, :3].mT, each[:, :3].mT) for each in (x, y)]
-    close(apart[0], apart[1], atol=1e-5)
+    x = normal(2, 12, 5)
+    close(program.of_points(model, x, loss), [x[0].sum(), x[1, :, :2].sum()])
