@@ -148,6 +148,10 @@ def main() -> None:
         "plain": (sg.dsm_loss, plain),
         "progressive, inner 8": (Progressive(teacher, 4, 8), network(width)),
         "consistency distillation": (Consistency(teacher, steps=64), told()),
+        "consistency distillation, half the flow": (
+            Consistency(teacher, steps=64, share=0.5),
+            told(),
+        ),
         "consistency training": (Consistency(steps=64), told()),
         "shortcut": (Shortcut(), told()),
         "MeanFlow": (MeanFlow(), told()),
@@ -159,6 +163,7 @@ def main() -> None:
     calls = {
         "progressive, inner 8": 8,
         "consistency distillation": 3,
+        "consistency distillation, half the flow": 2.5,
         "consistency training": 1,
         "shortcut": 2,
     }

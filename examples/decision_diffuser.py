@@ -136,7 +136,7 @@ def drawing(ways: dict[str, Tensor], data: MazePlans, path: Path) -> None:
     """Ways (n, 2, horizon) of each kind in the maze."""
     from matplotlib.figure import Figure
 
-    sheet = Figure((3 * len(ways), 3.2), layout="tight")
+    sheet = Figure((3 * len(ways), 3.4), layout="tight")
     for axes, (name, way) in zip(sheet.subplots(1, len(ways)), ways.items(), strict=True):
         axes.imshow(data.walls.numpy(), cmap="gray_r", alpha=0.6, extent=(-1, 1, 1, -1))
         axes.plot(*way[:40].permute(1, 2, 0).flip(0).numpy(), linewidth=0.6)

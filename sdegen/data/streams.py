@@ -74,7 +74,7 @@ class HubStream(IterableDataset[Any]):
         whole("shuffle", shuffle, 0), whole("seed", seed, 0)
         optional(whole, "classes", classes)
         table = opened(self.path, self.files)
-        has(table, image, label, self.path)
+        refuse_missing(table, image, label, self.path)
         names = getattr(table.features[label], "names", None) if label else None
         if label and names is None and classes is None:
             raise ValueError(
@@ -232,7 +232,7 @@ def unread(path: str, files: list[str], error: Exception) -> str:
     return damaged(path, error)
 
 
-def has(table: Any, image: str, label: str | None, path: str) -> None:
+def refuse_missing(table: Any, image: str, label: str | None, path: str) -> None:
     """ValueError where a stream has not these columns."""
     missing = [name for name in (image, label) if name and name not in table.features]
     if missing:
@@ -254,21 +254,21 @@ def joined(path: str, files: Sequence[str], image: str, label: str | None) -> An
     for folder, some in groupby(files, lambda file: Path(file).absolute().parent):
         there = list(some)
         table = opened(path, there)
-        has(table, image, label, there[0])
+        refuse_missing(table, image, label, there[0])
         stream = undecoded(table, image, label, path, there)
         if label and streams:
-            stream = counted(stream, label, streams[0].features[label])
+            stream = as_labels_of(stream, label, streams[0].features[label])
         whole_names = partial(placed, image=image, folder=folder)
         streams.append(stream.map(whole_names, features=stream.features))
     try:
         return concatenate_datasets(streams)
-    except Exception as error:
+    except Exception as error:  # of its columns that differ, whatever it raises
         raise ValueError(f"the files {path!r} cannot be one stream: {error}") from error
 
 
-def counted(stream: Any, label: str, wanted: Any) -> Any:
-    """A stream, its labels counted as another's; as it is where the names of classes may differ,
-    or one has no whole numbers."""
+def as_labels_of(stream: Any, label: str, wanted: Any) -> Any:
+    """A stream, its labels of another's kind of whole numbers; as it is where the names of classes
+    may differ, or one has no whole numbers."""
     kinds = stream.features[label], wanted
     named = all(hasattr(kind, "names") for kind in kinds)
     numbers = all("int" in str(getattr(kind, "dtype", "")) for kind in kinds)

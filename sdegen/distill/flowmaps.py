@@ -155,25 +155,35 @@ class Consistency:
             if self.teacher is not None:
                 refuse_teacher(self.teacher, model)
                 teacher = as_given(self.teacher, model, device)
-                if not self.share:
+                if self.share:
+                    x_u, flow = self.taught(teacher, x_t, begin, then, still)
+                else:
                     x_u = self.step_of(teacher, x_t, t, sde(then))
-                for rest in (False, True) if self.share else ():
-                    at = (still == rest).nonzero()[:, 0]
-                    told, x, level = teacher.take(at), x_t[at], sde(begin[at])
-                    if len(at) and not rest:
-                        x_u[at] = self.step_of(told, x, level, sde(then[at]))
-                    elif len(at):  # its flow may be another than the data's own, as reflow's is
-                        flow[at] = velocity(told, x, level)
             # Of all rows, so that dropout is the student's own.
             target = jumped(model, x_u, sde(then), sde(last))
         said = velocity(going(model, t, end), x_t, t)
         apart = self.distance((moved(x_t, t, end, said) - target).reshape(b, -1)) / far
         return torch.where(still, squared((said - flow).reshape(b, -1)), apart)
 
-    def step_of(self, teacher: Denoiser, x: Tensor, t: Level, u: Level) -> Tensor:
-        """Where a step on the teacher's flow leads from level t to level u."""
+    def taught(
+        self, teacher: Denoiser, x: Tensor, begin: Tensor, then: Tensor, still: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Where the teacher's flow leads from times ``begin`` to ``then``, but for rows that are
+        still, and what it is at ``begin``: it may be another than the data's, as reflow's is."""
+        sde = straightened(teacher.sde, "Consistency")
+        led, flow = x.clone(), velocity(teacher, x, sde(begin))
+        goes = (~still).nonzero()[:, 0]
+        if len(goes):
+            t, u = sde(begin[goes]), sde(then[goes])
+            led[goes] = self.step_of(teacher.take(goes), x[goes], t, u, flow[goes])
+        return led, flow
+
+    def step_of(
+        self, teacher: Denoiser, x: Tensor, t: Level, u: Level, slope: Tensor | None = None
+    ) -> Tensor:
+        """Where a step on the teacher's flow leads, whose velocity at t may be known."""
         if self.stepper is None:
-            return heun(teacher, x, t, u)
+            return heun(teacher, x, t, u, slope)
         return self.stepper.step(Reverse(teacher, 0.0), x, t, u).x
 
 

@@ -53,9 +53,10 @@ def moved(x: Tensor, t: Level, s: Level, u: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def heun(teacher: Denoiser, x: Tensor, t: Level, s: Level) -> Tensor:
-    """x_s by the trapezoidal rule in tau, (b, *): two calls, finite at either end."""
-    one = velocity(teacher, x, t)
+def heun(teacher: Denoiser, x: Tensor, t: Level, s: Level, one: Tensor | None = None) -> Tensor:
+    """x_s by the trapezoidal rule in tau, (b, *): two calls, finite at either end; one, where the
+    velocity at t is known."""
+    one = velocity(teacher, x, t) if one is None else one
     two = velocity(teacher, moved(x, t, s, one), s)
     return moved(x, t, s, (one + two) / 2)
 

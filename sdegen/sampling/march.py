@@ -223,11 +223,11 @@ def check_watch(watch: Watch | None) -> None:
     """ValueError for what cannot be called as a watch is."""
     if watch is None:
         return
-    refused = f": {uncallable(watch, 1, 1, None)}" if callable(watch) else "."
-    if refused != ": ":
+    wrong = uncallable(watch, 1, 1, None) if callable(watch) else "it is no function"
+    if wrong:
         raise ValueError(
             "watch is called as watch(step, of, states), as sg.progress() is, but it is "
-            f"{watch!r:.60}{refused}"
+            f"{watch!r:.60}: {wrong}."
         )
 
 

@@ -54,7 +54,7 @@ def power_std(gamma: float) -> float:
 
 
 def power(std: float) -> Callable[[int], float]:
-    """How far an average with a power profile goes towards the weights, by n averaged so far;
+    """How far an average with a power profile goes towards the weights, by n >= 1 averaged so far;
     k = n + 1 the step:
 
         a <- beta a + (1 - beta) w,      beta = (1 - 1 / k)^(gamma + 1)
@@ -62,7 +62,7 @@ def power(std: float) -> Callable[[int], float]:
     Karras et al. (2024b), sec. 3.1.  Step j has (j^(gamma+1) - (j-1)^(gamma+1)) / k^(gamma+1).
     """
     exponent = power_gamma(std) + 1
-    return lambda n: -math.expm1(exponent * math.log1p(-1 / (n + 1))) if n else 1.0
+    return lambda n: -math.expm1(exponent * math.log1p(-1 / (n + 1)))
 
 
 def products(steps: Tensor, gammas: Tensor, others: Tensor, exponents: Tensor) -> Tensor:

@@ -93,8 +93,9 @@ def test_the_width_is_that_of_the_weights(std: float) -> None:
     n = 1000
     rate, average = power(std), torch.zeros(n, dtype=torch.float64)
     for k in range(n):
-        average *= 1 - rate(k)
-        average[k] += rate(k)
+        part = rate(k) if k else 1.0
+        average *= 1 - part
+        average[k] += part
     at = (torch.arange(n, dtype=torch.float64) + 0.5) / n
     mean = (average * at).sum()
     close(average.sum(), 1.0)

@@ -24,6 +24,7 @@ from sdegen.training.averages import Average, average
 from sdegen.training.checkpoint import CHECKPOINT
 from sdegen.training.signals import stopping
 from sdegen.training.trainer import RECORDS, step_seed
+from tests.cases import normal
 from tests.trainers import trainer
 
 
@@ -110,7 +111,7 @@ def test_average_is_the_textbook_one() -> None:
     kept, weights = Average(copy.deepcopy(net), average(0.9)), net.weight.detach().clone()
     for n in range(6):
         with torch.no_grad():
-            net.weight.copy_(torch.randn(2, 3))
+            net.weight.copy_(normal(2, 3, seed=n, dtype=torch.float32))
         kept.update(net)
         decay = (1 + n) / (10 + n) if n else 0.0
         weights = decay * weights + (1 - decay) * net.weight.detach()
