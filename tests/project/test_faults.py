@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -17,24 +21,41 @@ def python(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, check=False)
 
 
-def test_kinds_that_there_are_not_are_refused(tmp_path: Path) -> None:
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """The command in this process, whose threads and variables it leaves as they were."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which it sets itself
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    main, threads = importlib.import_module("faults").main, torch.get_num_threads()
+
+    def run(*words: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["faults.py", *map(str, words)])
+        with warnings.catch_warnings():
+            main()
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+def test_kinds_that_there_are_not_are_refused(
+    faults: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     kept = tmp_path / "faults.json"
     kept.write_text('{"growth": 1}')
     for words in (["bogus"], []):
-        said = python(BENCHMARKS / "faults.py", "--quick", "--out", tmp_path, "--only", *words)
-        assert said.returncode == 2 and "argument --only: " in said.stderr
+        with pytest.raises(SystemExit) as end:
+            faults("--quick", "--out", tmp_path, "--only", *words)
+        assert end.value.code == 2 and "argument --only: " in capsys.readouterr().err
     assert kept.read_text() == '{"growth": 1}'
 
 
-def test_one_kind_alone(tmp_path: Path) -> None:
+def test_one_kind_alone(faults: Callable[..., None], tmp_path: Path) -> None:
     """Of a record that is there the others stay; without one it is all that there is."""
     log, new = tmp_path / "log", tmp_path / "new"
     told = {"number": 3, "argv": ["sdegen-init"], "end": "a result", "fine": True}
     log.write_text(json.dumps({**told, "said": "", "commit": "abc"}))
-    words = ["--out", new, "--only", "odd commands", "--lines", log]
     for others in ({}, {"growth": 1}):
-        said = python(BENCHMARKS / "faults.py", *words)
-        assert said.returncode == 0, said.stderr
+        faults("--out", new, "--only", "odd commands", "--lines", log)
         record = json.loads((new / "faults.json").read_text())
         assert record["odd commands"]["survived"] == 1
         assert {k: v for k, v in record.items() if k == "growth"} == others

@@ -47,7 +47,7 @@ def trained(folder: Path, *overrides: str) -> Path:
 
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run: a flow of an MLP that is not told anything."""
+    """A finished run: a flow of an MLP that is not told anything, steep enough to teach."""
     return trained(
         tmp_path_factory.mktemp("flow"),
         "experiment=toy2d",
@@ -60,6 +60,8 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data.test.n=200",
         "conditional=true",
         "evaluate.budgets=[20]",
+        "train.warmup=0",
+        "train.optimizer.lr=0.1",
     )
 
 
@@ -378,10 +380,8 @@ def test_two_processes_teach_as_one_would(flow: Path, tmp_path: Path) -> None:
     begin(model, config)
     loss = build(config["loss"])
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    loaders = [
-        iter(DataLoader(data, batch_sampler=InfiniteBatches(len(data), size, 0, rank, 2)))
-        for rank in (0, 1)
-    ]
+    batches = [InfiniteBatches(len(data), size, 0, rank, 2) for rank in (0, 1)]
+    loaders = [iter(DataLoader(data, batch_sampler=each)) for each in batches]
     weights = list(model.parameters())
     for step in range(steps):
         model.zero_grad()
