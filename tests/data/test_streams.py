@@ -23,6 +23,13 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (7, 6, 6, 3), dtype=np.uint8)
 LABELS = [0, 1, 2, 0, 1, 2, 0]
 
 
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their shuffled streams sleep for five seconds whenever one ends."""
+    config = pytest.importorskip("datasets").config
+    monkeypatch.setattr(config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+
+
 def files(folder: Path, named: bool = True, **columns: Any) -> Path:
     """Seven images in two Parquet files."""
     import datasets
@@ -38,7 +45,6 @@ def files(folder: Path, named: bool = True, **columns: Any) -> Path:
 
 
 def test_images_come_in_the_order_of_their_files(tmp_path: Path) -> None:
-    pytest.importorskip("datasets")
     data = HubStream(files(tmp_path), 6)
     assert data.names == ("ant", "bee", "cat") and data.classes == 3 and data.shape == (3, 6, 6)
     for _ in range(2):  # it can be begun again
@@ -65,7 +71,6 @@ def test_images_come_in_the_order_of_their_files(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_streamed_is_told(tmp_path: Path) -> None:
-    pytest.importorskip("datasets")
     path = files(tmp_path / "a", named=False)
     with refused_with("there is no file"):
         HubStream(tmp_path / "*.parquet", 6)
@@ -94,7 +99,6 @@ def test_what_cannot_be_streamed_is_told(tmp_path: Path) -> None:
 def test_a_damaged_shard_is_named_at_the_start_and_a_lost_one_when_it_is_read(
     tmp_path: Path,
 ) -> None:
-    pytest.importorskip("datasets")
     path, second = files(tmp_path), tmp_path / "1.parquet"
     whole = second.read_bytes()
     stream = HubStream(path, 6)
@@ -112,7 +116,6 @@ def test_a_damaged_shard_is_named_at_the_start_and_a_lost_one_when_it_is_read(
 
 
 def test_names_of_images_are_beside_the_file_that_says_them(tmp_path: Path) -> None:
-    pytest.importorskip("datasets")
     # The same name in two folders, of different pictures; in one of them a second file, and in the
     # other the whole name of a picture that lies in the first.
     names = {"a/a": "x.png", "a/z": "z.png", "b/a": "x.png", "b/b": str(tmp_path / "a" / "z.png")}
@@ -139,7 +142,6 @@ def test_names_of_images_are_beside_the_file_that_says_them(tmp_path: Path) -> N
 def test_names_in_several_folders_whatever_the_first_row_has(
     first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("datasets")
     for k, folder in enumerate("ab"):
         (tmp_path / folder).mkdir()
         Image.fromarray(PIXELS[k]).save(tmp_path / folder / "x.png")
@@ -172,7 +174,8 @@ def test_a_name_whose_folder_is_not_known_is_not_looked_up_where_we_are(
 
 
 def test_labels_of_several_folders_may_be_counted_otherwise(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     named = [datasets.ClassLabel(names=names) for names in (["ant", "bee"], ["bee", "ant"])]
     short, long = datasets.Value("int32"), datasets.Value("int64")
     for first, second in ((short, long), (long, short), (named[0], long), (long, named[0]), named):
@@ -192,7 +195,6 @@ def test_labels_of_several_folders_may_be_counted_otherwise(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("column", ["image", "label"])
 def test_a_second_folder_without_a_column_is_named(column: str, tmp_path: Path) -> None:
-    pytest.importorskip("datasets")
     for folder in "ab":
         (tmp_path / folder).mkdir()
         Image.fromarray(PIXELS[0]).save(tmp_path / folder / "x.png")
@@ -207,7 +209,8 @@ def test_a_second_folder_without_a_column_is_named(column: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("kind", ["numbers", "lists of images"])
 def test_a_column_that_is_none_of_images_is_told(kind: str, tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     picture = Image.fromarray(PIXELS[0])
     features = {"image": datasets.List(datasets.Image())} if kind != "numbers" else None
     table = datasets.Dataset.from_dict(
@@ -220,7 +223,6 @@ def test_a_column_that_is_none_of_images_is_told(kind: str, tmp_path: Path) -> N
 
 
 def test_rows_of_a_shuffled_stream_are_said_to_be_its(tmp_path: Path) -> None:
-    pytest.importorskip("datasets")
     images = [None, *(Image.fromarray(each) for each in PIXELS[1:])]
     holed = HubStream(files(tmp_path, image=images), 6, shuffle=4)
     with pytest.warns(UserWarning, match="row [0-6] of the shuffled stream"):
@@ -240,7 +242,8 @@ def test_a_killed_run_on_a_stream_of_theirs_goes_on_bit_for_bit(
     shuffled: bool, tmp_path: Path
 ) -> None:
     """Twelve steps of sixteen, of sixty points: the stream is begun again thrice."""
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     points = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
     path = str(tmp_path / "points.parquet")
     datasets.Dataset.from_dict({"x": points.tolist()}).to_parquet(path)
@@ -257,7 +260,6 @@ def test_a_killed_run_on_a_stream_of_theirs_goes_on_bit_for_bit(
 
 @pytest.mark.slow
 def test_the_command_trains_on_a_stream_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    pytest.importorskip("datasets")
     path = files(tmp_path / "a")
     unet = ["net=unet", "net.width=8", "data=hf_stream", f"data.path='{path}'", "data.size=8"]
     few = [f"~evaluate.solvers.{name}" for name in ("ddpm", "ddim", "heun", "euler_maruyama")]

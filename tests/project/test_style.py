@@ -10,8 +10,11 @@ from tests.processes import python
 
 @pytest.mark.parametrize(
     "command",
-    [["ruff", "check"], ["ruff", "format", "--check"], ["mypy", "sdegen"]],
-    ids=["lint", "format", "types"],
+    [
+        pytest.param(["ruff", "check"], id="lint"),
+        pytest.param(["ruff", "format", "--check"], id="format"),
+        pytest.param(["mypy", "sdegen"], id="types", marks=pytest.mark.slow),  # a minute anew
+    ],
 )
 def test_clean(command: list[str]) -> None:
     python("-m", *command, cwd=ROOT)
