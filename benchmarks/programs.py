@@ -53,7 +53,7 @@ PROGRAMS: list[System] = [
         "V_f ~ 1 / |F x0_teacher|_f;  "
         "sum_i g_i haar(x)_i",
         "Students of a quarter of their teacher's width: by the mean square, and by a distance of "
-        "spectra with gated wavelets. Means over two seeds.",
+        "spectra, with gated wavelets, and by each of the two alone. Means over three seeds.",
         ["sdegen/networks/wavelet.py", "sdegen/losses/spectra.py", "sdegen/distill/teaching.py"],
         "slim",
         script="slim.py",
