@@ -95,7 +95,8 @@ def mnist(root: str | Path, split: str = "train") -> ArrayData:
     1 x 28 x 28 in [-1, 1], classes by the numbers that occur.  LeCun and others (1998).
 
     The files are train-images-idx3-ubyte and train-labels-idx1-ubyte, and those of t10k-, as they
-    are or with .gz, or train-images.idx3-ubyte, as some unpack them. Fashion-MNIST's and Kuzushiji-MNIST's are called alike.
+    are or with .gz, or train-images.idx3-ubyte, as some unpack them. Fashion-MNIST's and
+    Kuzushiji-MNIST's are called alike.
 
     Raises ValueError for another split, files that are missing, damaged, cut short, or no IDX of
     bytes of the right dimensions, and where there are not as many labels as images.
