@@ -6,6 +6,7 @@ import glob
 import io
 import json
 import os
+import re
 import tarfile
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -158,8 +159,8 @@ class ImageShards(ImageFiles):
     unlike a stream of them, they are shuffled as a whole, and a run goes on bit for bit. A warning
     says how many samples have no image that can be read by its suffix.
 
-    path: of one shard, or a pattern, as "shards/*.tar"; {0000..0099} may stand in it, and then
-    there must be a shard of each number.
+    path: of one shard, or a pattern, as "shards/*.tar"; {0000..0099} and {train,val} may stand in
+    it, and then there must be a shard of each.
 
     Raises ValueError where there is no such shard, for a damaged or compressed one, several in one
     file, one without images, a sample with two files of a kind, without what others have, with a
@@ -213,28 +214,60 @@ class Sample(NamedTuple):
 
 
 def shards_of(path: str) -> list[str]:
-    """The files that a path or a pattern means, each once, sorted; ValueError for none, and for a
-    number of a range that there is none of."""
+    """The files that a path or a pattern means, each once, sorted; ValueError for a choice of its
+    braces that there is none of."""
     found = set[str]()
     for each in [path] if Path(path).is_file() else braced(path):
         files = [each] if Path(each).is_file() else glob.glob(each)
         if not files:
             raise ValueError(f"there is no shard {each!r}")
         found.update(files)
-    if not found:  # of a range that ends before it begins
-        raise ValueError(f"there is no shard {path!r}")
     return sorted(found)
 
 
 def braced(path: str) -> list[str]:
-    """A path with {0000..0099} in it as one for each number, with as many digits."""
-    before, opening, rest = path.partition("{")
-    span, closing, after = rest.partition("}")
-    first, dots, last = span.partition("..")
-    if not (opening and closing and dots and first.isdecimal() and last.isdecimal()):
-        return [path]
-    numbers = range(int(first), int(last) + 1)
-    return [f"{before}{k:0{len(first)}}{rest}" for k in numbers for rest in braced(after)]
+    """A path with braces in it as one for each of their choices, as shells and webdataset have it:
+    {0000..0099}, with as many digits, {0..9..3}, {a..c}, {train,val}, and one inside another. What
+    is no choice, as {a}, stays."""
+    opening = path.find("{")
+    while opening >= 0:
+        parts, closing = parted(path, opening)
+        choices = [each for part in parts for each in braced(part)]
+        if len(parts) == 1:
+            choices = spanned(parts[0])
+        if closing and choices:
+            return [path[:opening] + c + rest for c in choices for rest in braced(path[closing:])]
+        opening = path.find("{", opening + 1)
+    return [path]
+
+
+def parted(path: str, opening: int) -> tuple[list[str], int]:
+    """What stands between the commas of a brace, and where its closing one ends, 0 for none."""
+    deep, parts = 0, [""]
+    for k, letter in enumerate(path[opening + 1 :], opening + 1):
+        if letter == "}" and not deep:
+            return parts, k + 1
+        deep += (letter == "{") - (letter == "}")
+        if letter == "," and not deep:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts, 0
+
+
+def spanned(span: str) -> list[str]:
+    """What first..last or first..last..step means, both of them there; an empty list for what is
+    neither."""
+    found = re.fullmatch(r"(\d+|[A-Za-z])\.\.(\d+|[A-Za-z])(?:\.\.(\d+))?", span, re.ASCII)
+    if not found or found[1].isdigit() != found[2].isdigit():
+        return []
+    numbers = found[1].isdigit()
+    first, last = (int(each) if numbers else ord(each) for each in found.group(1, 2))
+    step = max(1, int(found[3] or 1)) * (1 if last >= first else -1)
+    padded = any(len(each) > 1 and each[0] == "0" for each in found.group(1, 2))
+    digits = max(map(len, found.group(1, 2))) if padded else 0
+    every = range(first, last + (1 if step > 0 else -1), step)
+    return [f"{k:0{digits}}" if numbers else chr(k) for k in every]
 
 
 Group = dict[str, tuple[Member, bytes]]

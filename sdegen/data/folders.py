@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import mimetypes
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,9 +17,9 @@ from sdegen.checks import warn
 from sdegen.data.files import reading
 from sdegen.data.images import SUFFIXES, Colour, ImageFiles
 
-METADATA = ("metadata.jsonl", "captions.jsonl")
-"""Names of a file that says more of a folder's images; the first as Hugging Face's folders have
-it."""
+METADATA = ("metadata.jsonl", "metadata.csv", "captions.jsonl")
+"""Names of a file that says more of a folder's images; the first two as Hugging Face's folders
+have it."""
 TEXTS = ("text", "caption")
 """Names under which a line of it has the caption."""
 
@@ -32,6 +35,7 @@ class ImageFolder(ImageFiles):
     Where there is a metadata.jsonl, or a captions.jsonl, in the folder or in those below it, each
     line of it is a JSON object with a ``file_name``, relative to where it lies, and a ``text`` (or
     ``caption``), and `captions` are those of the images. Where no line has a text there are none.
+    A metadata.csv has the same as columns.
 
     How an image is laid on the ``background``, cropped, resized and flipped, and what is done with
     a damaged one, see ``ImageFiles``.
@@ -101,14 +105,8 @@ def _depth(path: Path) -> tuple[int, Path]:
 def _entries(path: Path) -> Iterator[tuple[str, Path, str | None]]:
     """What each line of a metadata file is called, which file it is of, and its text."""
     with reading(path, "is it UTF-8?"):
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    for k, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            entry = None
+        said = path.read_text(encoding="utf-8-sig")
+    for k, line, entry in _rows(said) if path.suffix == ".csv" else _objects(said):
         entry = entry if isinstance(entry, dict) else {}
         text, where = next((entry[key] for key in TEXTS if key in entry), None), f"line {k} of"
         if not isinstance(entry.get("file_name"), str) or not isinstance(text, str | None):
@@ -117,6 +115,33 @@ def _entries(path: Path) -> Iterator[tuple[str, Path, str | None]]:
                 "file_name, and a text where there are captions"
             )
         yield f"{where} {str(path)!r}", path.parent / entry["file_name"], text
+
+
+Line = tuple[int, str, Any]
+"""Its number, what it is, and what it says."""
+
+
+def _objects(said: str) -> Iterator[Line]:
+    """The lines of a .jsonl that are not empty; of one that is no JSON None."""
+    for k, line in enumerate(said.split("\n"), 1):
+        if line.strip():
+            try:
+                yield k, line, json.loads(line)
+            except ValueError:
+                yield k, line, None
+
+
+def _rows(said: str) -> Iterator[Line]:
+    """The rows of a .csv that has a column of file names, by its first one; of one that has none,
+    which is about something else, nothing. ValueError for what is no .csv."""
+    rows = csv.DictReader(io.StringIO(said, newline=""))
+    try:
+        if "file_name" in (rows.fieldnames or ()):
+            yield from ((rows.line_num, str(row), row) for row in rows)
+    except csv.Error as error:
+        raise ValueError(
+            f"a metadata.csv cannot be read, near line {rows.line_num}: {error}"
+        ) from None
 
 
 def _files_below(root: Path) -> list[Path]:

@@ -95,7 +95,8 @@ def mnist(root: str | Path, split: str = "train") -> ArrayData:
     1 x 28 x 28 in [-1, 1], classes by the numbers that occur.  LeCun and others (1998).
 
     The files are train-images-idx3-ubyte and train-labels-idx1-ubyte, and those of t10k-, as they
-    are or with .gz. Fashion-MNIST's and Kuzushiji-MNIST's are called alike.
+    are or with .gz, or train-images.idx3-ubyte, as some unpack them. Fashion-MNIST's and
+    Kuzushiji-MNIST's are called alike.
 
     Raises ValueError for another split, files that are missing, damaged, cut short, or no IDX of
     bytes of the right dimensions, and where there are not as many labels as images.
@@ -112,15 +113,20 @@ def mnist(root: str | Path, split: str = "train") -> ArrayData:
 
 
 def read_idx(root: Path, name: str, dims: int) -> Tensor:
-    """The bytes of an IDX file of that name, or that name and .gz, with so many dimensions.
+    """The bytes of an IDX file of that name, with a dot for the last but one dash or .gz after it
+    or not, compressed or not whatever it is called, with so many dimensions.
 
     Two bytes of zero, one of the type, 8 for bytes, one of the number of dimensions; each length
     in four bytes, the highest first; then the data, the last index changing fastest.
     """
-    path = next((p for p in (root / name, root / f"{name}.gz") if p.is_file()), root / name)
+    called = [
+        f"{each}{end}" for each in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")
+    ]
+    path = next((root / each for each in called if (root / each).is_file()), root / name)
     present(path)
     try:
-        read = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        read = path.read_bytes()
+        read = gzip.decompress(read) if read[:2] == b"\x1f\x8b" else read
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{str(path)!r} could not be read (is it damaged?): {error}") from error
     magic = bytes((0, 0, 8, dims))

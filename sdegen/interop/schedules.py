@@ -63,7 +63,7 @@ UNDERSTOOD = {
     # The times, which their scheduler is asked for.
     *("timestep_spacing", "steps_offset", "set_alpha_to_one", "final_sigmas_type", *SPACED),
     *("sigma_schedule", "rho", "shift", "base_shift", "max_shift", "base_image_seq_len"),
-    *("max_image_seq_len", "skip_prk_steps"),
+    *("max_image_seq_len", "skip_prk_steps", "use_flow_sigmas", "flow_shift"),
     # How a solver steps, which the caller says.
     *("solver_order", "solver_type", "algorithm_type", "lower_order_final", "euler_at_final"),
     *("predict_x0", "disable_corrector", "stochastic_sampling"),
@@ -189,12 +189,15 @@ class Said:
                 t = sde.time(-made.sigmas[: len(asked)].double().log())
         else:
             t = made.sigmas[: len(asked)].double()
+        # Theirs are float32, and a first beta that is small is known to some parts in a thousand.
+        slack = 1e-2 if isinstance(sde, DiscreteVPSDE) else 1e-5
+        within = bool(((t <= sde.T * (1 + 1e-5)) & (t >= sde.t_min * (1 - slack))).all())
         if not self.denoises:
-            t = torch.cat([t, t.new_tensor([sde.t_min])])
+            near = (t - sde.t_min).abs() < slack * sde.t_min  # then the last step is none
+            t = torch.cat([t[~near], t.new_tensor([sde.t_min])])
         t = t.unique_consecutive()
-        first, last, slack = float(t[0]), float(t[-1]), 1e-5  # theirs are float32
-        falls = bool((t.diff() < 0).all())
-        if not falls or first > sde.T * (1 + slack) or last < sde.t_min * (1 - slack):
+        first, last = float(t[0]), float(t[-1])
+        if not within or not bool((t.diff() < 0).all()) or len(t) < 2 - self.denoises:
             raise ValueError(
                 f"The {steps} steps of {self.name} are no walk of this model: their times must "
                 f"fall within [t_min, T] = [{sde.t_min:g}, {sde.T:g}], but they are "
@@ -238,8 +241,7 @@ def read(config: Config) -> Said:
     c = {**defaults(name), **{key: config[key] for key in own}, "_class_name": name}
     refuse_kinds(c, defaults(name))
     if name.startswith("FlowMatch"):
-        n = int(c["num_train_timesteps"])
-        return Said(FlowSDE(T=1.0, t_min=1 / n), "velocity", Steps(n), c)
+        return flow(c, float(c["shift"]), 2)
     if name.startswith("EDM"):
         if (kind := c["prediction_type"]) != "epsilon":
             raise ValueError(
@@ -249,13 +251,36 @@ def read(config: Config) -> Said:
         low, high, data = (float(c[key]) for key in ("sigma_min", "sigma_max", "sigma_data"))
         return Said(EDMSDE(t_min=low, T=high), "edm", label_c_noise, c, data)
     predicts = one_of(c["prediction_type"], "prediction_type", PREDICTS)
+    if c.get("use_flow_sigmas", False):
+        if predicts != "velocity" or c.get("final_sigmas_type", "zero") != "zero":
+            raise ValueError(
+                f"The configuration of {name} says use_flow_sigmas = True, which is not understood "
+                f"with prediction_type = {c['prediction_type']!r} and final_sigmas_type = "
+                f"{c.get('final_sigmas_type')!r}: only with 'flow_prediction' and 'zero'."
+            )
+        return flow(c, float(c["flow_shift"]), 1)
     if predicts == "velocity":
         raise ValueError(
-            f"{name} with prediction_type = 'flow_prediction' is not understood: load the model "
-            "with the configuration of FlowMatchEulerDiscreteScheduler."
+            f"{name} with prediction_type = 'flow_prediction' is not understood without "
+            "use_flow_sigmas = True: set it, or load the model with the configuration of "
+            "FlowMatchEulerDiscreteScheduler."
         )
     sde = DiscreteVPSDE(tuple(betas(c).tolist()))
     return Said(sde, predicts, Steps(sde.n, -1.0), c)
+
+
+def flow(config: dict[str, Any], shift: float, times: int) -> Said:
+    """A model of flow matching, whose scheduler shifts sigma so many times,
+
+        s sigma / (1 + (s - 1) sigma),
+
+    from 1/n on; with s < 1 that is less.  Esser et al. (2024), eq. 23.
+    """
+    n = int(config["num_train_timesteps"])
+    least = 1 / n
+    for _ in range(times):
+        least = shift * least / (1 + (shift - 1) * least)
+    return Said(FlowSDE(T=1.0, t_min=min(1 / n, least)), "velocity", Steps(n), config)
 
 
 def refuse_kinds(config: Config, usual: Mapping[str, Any]) -> None:

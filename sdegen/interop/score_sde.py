@@ -8,52 +8,58 @@ by sigma itself, ``ScoreModel(net, VPSDE(), "eps", time="999t")`` of a DDPM++.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from sdegen.checks import flag
+
+SCALAR = np.float64(0).__reduce__()[0]
+"""What numbers of NumPy are made by, in files of NumPy 1 and 2."""
+NUMBERS = (
+    *((SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(np.dtype, *{type(np.dtype(code)) for code in "?bhilqBHILQefd"}),
+)
+"""What a file may ask for beside tensors and plain values: numbers of NumPy."""
+WRAPPERS = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before names."""
 
 
 def load_ema(path: str | Path, net: nn.Module, *, averaged: bool = True) -> int:
     """Put a checkpoint's weights into a network, and say of which step they are.
 
-    The file has "model", the network's state by name, with or without DataParallel's "module.";
-    "ema" with "shadow_params", the averages of the parameters that are trained, in their order;
-    and "step". Buffers come from "model".
+    The file has "model", the network's state by name, with or without DataParallel's "module."
+    and torch.compile's "_orig_mod."; "ema" with "shadow_params", the averages of the parameters
+    that are trained, or of all, in their order; and "step". Buffers come from "model".
 
-    averaged: the averages, or the weights as the optimiser left them.
+    averaged: the averages, or the weights as the optimiser left them, for which no "ema" is asked.
 
-    Only tensors and plain values are read (``weights_only``): a file that would execute anything
-    is refused. ValueError for a file that is missing, damaged or of another network, or whose
-    weights are not finite; the network is then left as it was.
+    Only tensors, numbers and plain values are read (``weights_only``): a file that would execute
+    anything is refused. ValueError for a file that is missing, damaged or of another network, or
+    whose weights are not finite; the network is then left as it was.
     """
-    path = Path(path)
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"There is no checkpoint {path}.") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {reason}") from error
-    if not isinstance(found, dict) or "model" not in found or "ema" not in found:
+    path, needed = Path(path), ("model", "ema") if flag("averaged", averaged) else ("model",)
+    found = read(path)
+    if not isinstance(found, dict) or any(name not in found for name in needed):
         names = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
         raise ValueError(
-            f"A checkpoint of score_sde has model, ema and step, but {path}: {names}."
+            f"A checkpoint of score_sde has model, ema and step, but {path}: {names:.200s}."
         )
     if not named_tensors(found["model"]):
         raise ValueError(
             f'"model" of {path} is a network\'s state, tensors by their names, but it is of '
             f"{type(found['model']).__name__}."
         )
-    state = {name.removeprefix("module."): each for name, each in found["model"].items()}
+    known = net.state_dict()
+    state = {bare(name, known): each for name, each in found["model"].items()}
     if averaged:
-        trained = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
-        state |= averages(trained, found["ema"], path)
-    wrong = {*state} ^ {*net.state_dict()} or {
-        name for name, each in net.state_dict().items() if each.shape != state[name].shape
-    }
+        state |= averages(net, found["ema"], path)
+    wrong = {*state} ^ {*known} or {n for n in known if known[n].shape != state[n].shape}
     if wrong:
         raise ValueError(
             f"{path} is of another network: {', '.join(sorted(wrong)[:3])} "
@@ -62,11 +68,39 @@ def load_ema(path: str | Path, net: nn.Module, *, averaged: bool = True) -> int:
     sick = [name for name, each in state.items() if not bool(each.isfinite().all())]
     if sick:
         raise ValueError(f"{path} has weights that are not finite, of {', '.join(sick[:3])}.")
-    step = found.get("step", 0)
-    if isinstance(step, bool) or not isinstance(step, int):
-        raise ValueError(f'"step" of {path} is a whole number, but it is {step!r:.60s}.')
+    step = step_of(found.get("step", 0), path)
     net.load_state_dict(state)
     return step
+
+
+def read(path: Path) -> Any:
+    """What a file holds; ValueError where it is missing, damaged, or would execute anything."""
+    try:
+        with torch.serialization.safe_globals([*NUMBERS]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"There is no checkpoint {path}.") from None
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        if asked := re.search(r"GLOBAL (\S+)", str(error)):
+            reason = f"it asks for {asked[1]}, and nothing but tensors and plain values is read"
+        raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {reason}.") from error
+
+
+def bare(name: str, known: Mapping[str, Any]) -> str:
+    """A name without what wrappers put before it, as a network has it."""
+    while name not in known and name.startswith(WRAPPERS):
+        name = name.partition(".")[2]
+    return name
+
+
+def step_of(given: Any, path: Path) -> int:
+    """A step as a whole number, of whatever kind it was saved as."""
+    value = given.item() if isinstance(given, Tensor | np.generic) and given.size else given
+    whole = not isinstance(value, bool) and isinstance(value, int | float) and value % 1 == 0
+    if not whole:
+        raise ValueError(f'"step" of {path} is a whole number, but it is {given!r:.60s}.')
+    return int(value)
 
 
 def named_tensors(given: Any) -> bool:
@@ -76,9 +110,12 @@ def named_tensors(given: Any) -> bool:
     )
 
 
-def averages(trained: Iterable[tuple[str, Tensor]], ema: Any, path: Path) -> dict[str, Tensor]:
-    """An "ema" as its averages by the names of the parameters whose they are; ValueError where
-    they are not."""
+def averages(net: nn.Module, ema: Any, path: Path) -> dict[str, Tensor]:
+    """An "ema" as its averages by the names of the parameters whose they are, of all their names
+    where they have several; ValueError where they are not.
+
+    (torch_ema of before averages what is trained, and of since then all.)
+    """
     given = ema.get("shadow_params") if isinstance(ema, Mapping) else None
     if not isinstance(given, list | tuple) or not all(isinstance(a, Tensor) for a in given):
         what = ", ".join(map(str, ema)) if isinstance(ema, Mapping) else type(ema).__name__
@@ -86,10 +123,14 @@ def averages(trained: Iterable[tuple[str, Tensor]], ema: Any, path: Path) -> dic
             f'"ema" of {path} has "shadow_params", a list of tensors, but it has '
             f"{what or 'nothing'}: averaged=False takes the weights themselves."
         )
-    known = list(trained)
-    if [p.shape for _, p in known] != [a.shape for a in given]:
+    every = list(net.parameters())
+    trained = [each for each in every if each.requires_grad]
+    of = every if len(given) == len(every) else trained
+    if [p.shape for p in of] != [a.shape for a in given]:
         raise ValueError(
             f"{path} has averages of {len(given)} parameters, whose shapes are not those of the "
-            f"network's {len(known)}: they are matched by their order."
+            f"network's {len(trained)}: they are matched by their order."
         )
-    return {name: average for (name, _), average in zip(known, given, strict=True)}
+    averaged = {id(p): a for p, a in zip(of, given, strict=True)}
+    named = net.named_parameters(remove_duplicate=False)
+    return {name: averaged[id(p)] for name, p in named if id(p) in averaged}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sdegen.checks import listed
 from sdegen.data import captioned_digits
 from sdegen.data.captions import COLOURS, NUMBERS, PLACES, SIZES
 
@@ -68,7 +69,7 @@ class CLIPScore:
                 f"Scores are of uint8 (n, 3, h, w) with n >= 1, but x is {x.dtype} of "
                 f"{tuple(x.shape)}."
             )
-        if len(captions) != len(x):
+        if len(listed("captions", captions)) != len(x):
             raise ValueError(f"There are {len(captions)} captions of {len(x)} images.")
         found = []
         most = self.model.config.text_config.max_position_embeddings
@@ -147,7 +148,10 @@ class DigitJudge:
 
 def words_right(found: Sequence[str], asked: Sequence[str]) -> dict[str, float]:
     """The shares of samples whose size, colour, digit, place, and whose whole caption is right:
-    captions of ``DigitJudge`` beside those that were asked for."""
+    captions of ``DigitJudge`` beside those that were asked for. ValueError for none, and where
+    these are not as many."""
+    if len(listed("found", found)) != len(listed("asked", asked)) or not found:
+        raise ValueError(f"There are {len(found)} captions found, and {len(asked)} asked for.")
     pairs = [(a.split(), b.split()) for a, b in zip(found, asked, strict=True)]
     parts = {
         "size": slice(0, 1),

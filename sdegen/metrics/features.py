@@ -127,10 +127,13 @@ class TorchScript(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         try:
             found: Any = self.net(x, return_features=True) if self.inception else self.net(x)
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(
-                f"{self.name} cannot be computed: {str(error).strip().splitlines()[-1]}"
-            ) from error
+        except (
+            RuntimeError,
+            TypeError,
+            torch.jit.Error,
+        ) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise ValueError(f"{self.name} cannot be computed: {reason}") from error
         if not isinstance(found, Tensor):
             raise ValueError(
                 f"The file gives a {type(found).__name__}, but features are a tensor (n, d)."
@@ -149,8 +152,11 @@ def features_of(features: Features, x: Tensor, *, batch: int = 100) -> Tensor:
     x: bytes, uint8 (n, 3, h, w). Floats are refused, whose range nobody knows: ``as_bytes`` makes
     bytes of images in [-1, 1].
 
-    Raises ValueError for another x, and for features that are not (n, d) finite floats.
+    Raises ValueError for another x, and for features that are not (n, d) finite floats, d >= 1.
     """
+    whole("batch", batch)
+    if not callable(features):
+        raise ValueError(f"Features are called with images, but {features!r} cannot be called.")
     what = f"{x.dtype} of {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
     if what.split()[0] != "torch.uint8" or x.ndim != 4 or x.shape[1] != 3 or not len(x):
         raise ValueError(
@@ -167,7 +173,12 @@ def features_of(features: Features, x: Tensor, *, batch: int = 100) -> Tensor:
 def looked_at(features: Features, x: Tensor) -> Tensor:
     """The features of images, checked."""
     found: Any = features(x)
-    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(x):
+    if (
+        not isinstance(found, Tensor)
+        or found.ndim != 2
+        or len(found) != len(x)
+        or not found.numel()
+    ):
         what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(f"Features must be (n, d), but of {len(x)} images they are {what}.")
     if not found.is_floating_point() or not found.isfinite().all():

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sdegen.checks import tensor
+
 PEAK = 2.0
 """The range of data in [-1, 1]."""
 
@@ -18,13 +20,32 @@ def psnr(x: Tensor, x0: Tensor, where: Tensor | None = None) -> float:
     """10 log10(4 / MSE) in dB of images x beside x0 (b, *) in [-1, 1], all together.
 
     where: booleans that broadcast to them: the error is of these values alone. Infinite where
-    nothing differs; ValueError for other shapes.
+    nothing differs; ValueError for other shapes, bytes and other whole numbers, whose range is
+    another one, and for no values at all.
     """
-    if x.shape != x0.shape:
-        raise ValueError(f"x is {tuple(x.shape)}, but x0 is {tuple(x0.shape)}.")
+    refuse_other_images(x, x0)
+    if where is not None and (where.dtype != torch.bool or not bool(where.any())):
+        raise ValueError(
+            f"where is booleans of which one or more are true, but it is {where.dtype} of "
+            f"{tuple(where.shape)}, {int(where.count_nonzero())} of them not 0."
+        )
     error = (x.double() - x0.double()).square()
     mse = float(error.mean() if where is None else error[where.expand(error.shape)].mean())
     return 10 * math.log10(PEAK**2 / mse) if mse else math.inf
+
+
+def refuse_other_images(x: Tensor, x0: Tensor) -> None:
+    """ValueError unless both are floats of one shape, and some."""
+    for name, each in (("x", x), ("x0", x0)):
+        if not tensor(name, each).is_floating_point():
+            raise ValueError(
+                f"{name} is of {each.dtype}, but images are floats in [-1, 1]: "
+                "sdegen.data.from_uint8 makes them of bytes."
+            )
+    if x.shape != x0.shape or not x.numel():
+        raise ValueError(
+            f"x is {tuple(x.shape)}, but x0 is {tuple(x0.shape)}: of one shape, and not empty."
+        )
 
 
 WINDOW, WIDTH = 11, 1.5
@@ -39,9 +60,10 @@ def ssim(x: Tensor, x0: Tensor) -> float:
     with means m, variances s^2 and covariance s_xy under a Gaussian window of 11 x 11 and standard
     deviation 1.5, c1 = (0.01 L)^2, c2 = (0.03 L)^2, L = 2: wherever the window fits, of each
     channel, as scikit-image has it. (torchmetrics' mean has a border of reflected pixels in it.)
-    Wang et al. (2004), eq. 13. ValueError for other shapes, and images smaller than the window.
+    Wang et al. (2004), eq. 13. ValueError as for ``psnr``, and images smaller than the window.
     """
-    if x.shape != x0.shape or x.ndim != 4:
+    refuse_other_images(x, x0)
+    if x.ndim != 4:
         raise ValueError(
             f"x is {tuple(x.shape)}, but x0 is {tuple(x0.shape)}: images are (b, channels, h, w)."
         )

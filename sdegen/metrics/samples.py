@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from sdegen.checks import tensor
+
 
 def matrices(a: Tensor, b: Tensor, least: int) -> tuple[Tensor, Tensor]:
     """a (n, ...) and b (m, ...) as float64 (n, d) and (m, d).
 
-    Raises ValueError if their samples differ in shape or are empty, if there are fewer than
-    ``least`` in a set, or if a value is not finite.
+    Raises ValueError if they are no tensors, if their samples differ in shape or are empty, if one
+    set is of floats and the other of whole numbers, which are of two ranges as bytes and [-1, 1]
+    are, for complex numbers, if there are fewer than ``least`` in a set, or if a value is not
+    finite.
     """
+    for x in (a, b):
+        tensor("a set of samples", x)
+    if a.is_complex() or b.is_complex() or a.is_floating_point() != b.is_floating_point():
+        raise ValueError(
+            f"the sets are of {a.dtype} and {b.dtype}, expected real numbers of one kind."
+        )
     if a.ndim < 2 or a.shape[1:] != b.shape[1:] or a.shape[1:].numel() == 0:
         raise ValueError(
             f"the sets have shapes {tuple(a.shape)} and {tuple(b.shape)}, "

@@ -102,7 +102,7 @@ def put_back(net: nn.Module) -> None:
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return
     for each in net.modules():
-        if isinstance(each, Directions) and each.training:
+        if isinstance(each, Directions) and each.training and each.weight.requires_grad:
             weight = each.weight.data  # past autograd, which has the last call's to go through
             size = size_of(weight, each.over)
             there = (size - 1).abs() < 8 * torch.finfo(weight.dtype).eps

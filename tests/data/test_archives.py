@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from braceexpand import braceexpand
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from sdegen.data import ImageShards, ImageZip, hold_out, to_uint8
+from sdegen.data.archives import braced
 from tests.cases import refused_with
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
@@ -139,11 +141,23 @@ def test_every_shard_is_read_once_and_none_is_skipped(tmp_path: Path) -> None:
     assert len(ImageShards(tmp_path / "x{0..1}*.tar", 8)) == 3  # x1* is x1 and x11
     with refused_with(f"there is no shard '{tmp_path / 'x2.tar'}'"):
         ImageShards(tmp_path / "x{0..3}.tar", 8)
-    with refused_with("there is no shard"):
-        ImageShards(tmp_path / "x{1..0}.tar", 8)
+    for pattern in ("x{1..0}.tar", "x{0,1}.tar", "{x{0..1},x1}.tar", "x[01].tar"):
+        assert len(ImageShards(tmp_path / pattern, 8)) == 2
     for name in ("a[1].tar", "b{0..3}.tar"):
         shard(tmp_path / name, {"0.png": png(0), "1.png": png(1)})
         assert len(ImageShards(tmp_path / name, 8)) == 2
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("a", "{a}", "a{0..3}", "{08..12}", "{8..12}", "{3..0}", "{0..9..4}", "{9..0..3}"),
+        *("{a..d}", "{train,val}-{0..1}", "{a,{b,c}d}e", "{a-{0..2},b}", "{,x}y"),
+        *("{}", "{a{b,c}}", "x{1..a}y", "{a..}", "{00..2}/{1,2}", "{1..3..0}"),
+    ],
+)
+def test_braces_are_webdatasets(pattern: str) -> None:
+    assert braced(pattern) == list(braceexpand(pattern))
 
 
 def test_samples_that_are_passed_over_are_said(tmp_path: Path) -> None:

@@ -136,6 +136,27 @@ def test_a_folder_has_the_captions_of_its_metadata(tmp_path: Path) -> None:
             ImageFolder(tmp_path, 4)
 
 
+def test_a_table_of_metadata_has_captions_too(tmp_path: Path) -> None:
+    """Hugging Face's metadata.csv, with a comma, quotes and a line's end inside a caption."""
+    Image.new("L", (4, 4), 9).save(tmp_path / "a.png")
+    (tmp_path / "sub").mkdir()
+    Image.new("L", (4, 4), 9).save(tmp_path / "sub" / "ü.png")
+    table = tmp_path / "metadata.csv"
+    table.write_text('file_name,label,text\na.png,3,"red, ""big""\nand é"\nsub/ü.png,1,\n')
+    assert ImageFolder(tmp_path, 4).captions == ('red, "big"\nand é', "")
+    table.write_text("file_name,text\na.png,one\n")
+    with refused_with("has no line for 'sub/ü.png'"):
+        ImageFolder(tmp_path, 4)
+    table.write_text("file_name,text\na.png,one\nsub/ü.png\n")
+    with refused_with("line 3 of"):
+        ImageFolder(tmp_path, 4)
+    table.write_text(f"file_name,text\na.png,{'x' * 200_000}\n")
+    with refused_with("a metadata.csv cannot be read, near line 1: field larger"):
+        ImageFolder(tmp_path, 4)
+    table.write_text("camera,lens\na,b\n")  # of something else
+    assert ImageFolder(tmp_path, 4).captions == ()
+
+
 def test_metadata_without_text_has_no_captions(tmp_path: Path) -> None:
     """Such folders are Hugging Face's too: other columns are not read."""
     Image.new("L", (4, 4), 9).save(tmp_path / "a.png")

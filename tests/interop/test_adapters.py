@@ -10,11 +10,23 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import sdegen as sg
 from sdegen.data import ArrayData
-from sdegen.networks import MLP, UNet, lora
+from sdegen.networks import (
+    ADM,
+    EDM2,
+    EGNN,
+    MLP,
+    Controlled,
+    DiT,
+    Transformer,
+    UNet,
+    Video,
+    lora,
+)
 from sdegen.training import Trainer
 from sdegen.training.settings import TrainSettings
 from tests.cases import close, refused
@@ -93,6 +105,74 @@ def test_an_adapter_is_saved_alone_and_merged(kind: str) -> None:
     x = torch.randn(3, *NETWORKS[kind][1])
     t = torch.full((3,), 0.5)
     close(other(x, t).eps, found(x, t).eps, atol=1e-4)
+
+
+EVERY: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "mlp": (lambda: MLP(2, 16), (2,)),
+    "series": (lambda: UNet(2, 8, heads=2, dims=1), (2, 8)),
+    "volumes": (lambda: UNet(1, 8, heads=2, dims=3), (1, 4, 4, 4)),
+    "adm": (lambda: ADM(1, 8, (1, 2), 1, (1,), head_width=4), (1, 8, 8)),
+    "wavelets": (lambda: ADM(1, 8, (1, 2), 1, (1,), head_width=4, wavelets=True), (1, 8, 8)),
+    "dit": (lambda: DiT(1, 16, 2, 2), (1, 8, 8)),
+    "transformer": (lambda: Transformer(1, 16, 2, 2), (1, 8, 8)),
+    "edm2": (lambda: EDM2(1, 8, heads=2, classes=3), (1, 8, 8)),
+    "egnn": (lambda: EGNN(2, 8, 2), (5, 4)),
+    "video": (lambda: Video(UNet(1, 8, heads=2)), (1, 3, 8, 8)),
+    "controlled": (lambda: Controlled(UNet(1, 8, heads=2)), (1, 8, 8)),
+}
+"""Every network that denoises, and the shape of its states."""
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", EVERY)
+def test_every_network_takes_an_adapter(kind: str, tmp_path: Path) -> None:
+    """By default: silent at first, learning in training mode without a change of the base, and,
+    saved and set into another, the same to the bit; merged, to rounding."""
+    make, shape = EVERY[kind]
+
+    def made() -> nn.Module:
+        torch.manual_seed(0)
+        net = make()
+        for weight in net.parameters():
+            weight.data += 0.05 * torch.randn(weight.shape)
+        return net.requires_grad_(False)  # kernels differ by it in the last bit
+
+    plain, x, t = made().eval(), torch.randn(3, *shape), torch.full((3,), 0.5)
+    net, other = lora(made(), 3).train(), lora(made(), 3).eval()
+    assert torch.equal(net.eval()(x, t), plain(x, t))
+    learnt = [weight for weight in net.train().parameters() if weight.requires_grad]
+    optimizer = torch.optim.Adam(learnt, 1e-2)
+    for _ in range(2):  # A begins to learn where B is no longer zero
+        optimizer.zero_grad()
+        (net(x, t) - x).square().mean().backward()
+        optimizer.step()
+    assert all(bool(weight.grad.any()) for weight in learnt if weight.grad is not None)
+    frozen = {n.replace(".base_layer", ""): w for n, w in net.state_dict().items()}
+    assert all(torch.equal(w, frozen[n]) for n, w in plain.named_parameters())
+    assert not torch.allclose(net.eval()(x, t), plain(x, t), atol=1e-4)
+    save_file(peft.get_peft_model_state_dict(net), tmp_path / "a.safetensors")
+    peft.set_peft_model_state_dict(other, load_file(tmp_path / "a.safetensors"))
+    assert torch.equal(other(x, t), net(x, t))
+    for layer in other.modules():
+        if isinstance(layer, peft.tuners.lora.LoraLayer):
+            layer.merge()
+    close(other(x, t), net(x, t), atol=1e-4)
+
+
+def test_an_adapter_is_of_the_layers_that_are_named() -> None:
+    """Whole ends of names, of layers that can have one, and not of others of the same name."""
+    net = lora(Controlled(UNet(1, 8, heads=2)), targets=["leave"])
+    found = {n.partition(".lora_")[0] for n, _ in net.named_parameters() if "lora_" in n}
+    assert found and all(name.endswith("attention.leave") for name in found)
+    for of, targets, said in (
+        (UNet(1, 8, heads=2), ["norm1"], "'norm1' of the UNet is .*, but an adapter is of linear"),
+        (UNet(1, 8, heads=2), ["kv"], "No layer of the UNet is called 'kv'"),
+        (UNet(1, 8, heads=2), "qkv", "targets are a list of texts"),
+        (EDM2(1, 8, heads=2), ["conv1"], "'conv1' of the EDM2 is MPConv, but"),
+        (nn.Sequential(nn.ReLU()), None, "No layer of the Sequential takes an adapter"),
+    ):
+        with refused(said):
+            lora(of, targets=targets)  # type: ignore[arg-type]
 
 
 def test_adapters_that_can_do_nothing_are_refused() -> None:

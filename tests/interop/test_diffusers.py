@@ -146,13 +146,32 @@ def test_levels_spaced_by_sigma_are_theirs(how: str) -> None:
     close(rho, scheduler.sigmas[: len(rho)], rtol=1e-5)
 
 
-@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize("shift", [0.5, 1.0, 3.0])
 def test_flow_matching_is_theirs(tmp_path: Path, shift: float) -> None:
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
     net = unet()
     found = load(saved(tmp_path, net, scheduler))
     got = sg.sample(found.model, X, solver=sg.Euler(), **found.how(CALLS))
     near(got, theirs(scheduler, net, X), 1e-5)
+
+
+@pytest.mark.parametrize("name", ["DPMSolverMultistep", "UniPCMultistep"])
+@pytest.mark.parametrize("shift", [1.0, 5.0])
+def test_flow_sigmas_are_theirs(tmp_path: Path, name: str, shift: float) -> None:
+    """Of solvers that step flows: their network is told whole steps, and a change of it is small."""
+    more = {"disable_corrector": list(range(CALLS))} if name == "UniPCMultistep" else {}
+    scheduler = getattr(diffusers, f"{name}Scheduler")(
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        flow_shift=shift,
+        solver_order=1,
+        **more,
+    )
+    net = unet()
+    found = load(saved(tmp_path, net, scheduler))
+    assert isinstance(found.said.sde, sg.FlowSDE) and found.said.predicts == "velocity"
+    got = sg.sample(found.model, X, solver=sg.DDIM(), **found.how(CALLS))
+    near(got, theirs(scheduler, net, X), 1e-2)
 
 
 @pytest.mark.parametrize("name", ["EulerDiscrete", "EDMEuler"])

@@ -148,9 +148,35 @@ def test_steps_are_told_once_and_only_walks_are() -> None:
             read({**euler, **beyond}).times(6)
     whole = read(euler).times(6)
     assert math.isclose(float(whole[0]), 1.0, rel_tol=1e-5)
-    shifted = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 0.5}
-    with refused("6 steps of FlowMatchEulerDiscreteScheduler are no walk of this model"):
-        read(shifted).times(6)
+
+
+SMALL_FIRST = {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 1000}
+"""Whose first beta is 4e-5: sigma there is known to some 1e-3 in their float32."""
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        *(("EDMEuler", {"sigma_min": low, "sigma_max": 20.0}) for low in (0.01, 0.002)),
+        ("EDMEuler", {"sigma_schedule": "exponential", "sigma_min": 0.01}),
+        ("EDMDPMSolverMultistep", {"rho": 5.0}),
+        ("EulerDiscrete", {"use_exponential_sigmas": True, "timestep_spacing": "linspace"}),
+        ("EulerDiscrete", {"use_karras_sigmas": True, **SMALL_FIRST}),
+        ("UniPCMultistep", {"use_beta_sigmas": True, **SMALL_FIRST}),
+        ("DPMSolverMultistep", {"use_lu_lambdas": True, **SMALL_FIRST}),
+    ],
+)
+@pytest.mark.parametrize("end", ["zero", "sigma_min"])
+def test_steps_that_end_at_the_first_beta_end_there_once(
+    name: str, how: dict[str, Any], end: str
+) -> None:
+    """Spaced by sigma they come there to rounding, and a last step from there to there is none."""
+    config = {"_class_name": f"{name}Scheduler", "final_sigmas_type": end, **how}
+    found = read(config)
+    for steps in (2, 5, 20):
+        times, theirs = found.times(steps), found.made(steps).sigmas.double()
+        assert len(times) == steps and float(times[-1]) == found.sde.t_min
+        close(found.sde(times).rho, theirs[:steps], rtol=3e-3)
 
 
 def test_a_kind_or_a_way_that_is_none_is_refused_by_its_name() -> None:

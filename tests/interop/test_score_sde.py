@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -46,6 +47,55 @@ def test_weights_go_where_they_belong(tmp_path: Path, averaged: bool) -> None:
         factor = 2 if averaged and mine.requires_grad else 1
         assert torch.equal(mine, factor * its), name
     assert (ours[1].running_mean == 7).all()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("step", [1200.0, np.int64(1200), torch.tensor(1200)])
+def test_numbers_of_other_kinds_are_read(tmp_path: Path, step: Any) -> None:
+    """Steps and decays as NumPy's and torch's numbers; and no optimiser."""
+    average = [2 * p.detach() for p in network().parameters() if p.requires_grad]
+    ema = {"decay": np.float64(0.999), "num_updates": np.int32(5), "shadow_params": average}
+    path = checkpoint(tmp_path / "c.pth", network(), step=step, ema=ema)
+    found = torch.load(path, weights_only=False)
+    del found["optimizer"]
+    torch.save(found, path)
+    net = network()
+    assert load_ema(path, net) == 1200
+    assert torch.equal(net[0].weight, average[0])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("before", ["", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_names_are_known_behind_wrappers(tmp_path: Path, before: str) -> None:
+    """Of a network that itself has a part called "module" too."""
+    nets = [nn.Sequential(), nn.Sequential()]
+    for each in nets:
+        each.add_module("module", network())
+    nets[0].module[0].weight.data.fill_(3.0)  # type: ignore[index,union-attr,operator]
+    state = {before + name: value for name, value in nets[0].state_dict().items()}
+    path = checkpoint(tmp_path / "c.pth", nets[0], model=state)
+    load_ema(path, nets[1], averaged=False)
+    assert (nets[1].module[0].weight == 3).all()  # type: ignore[index,union-attr]
+
+
+def test_averages_of_all_parameters_and_of_shared_ones(tmp_path: Path) -> None:
+    """Lists with what is not trained, and a weight of two names, which is averaged as both."""
+    net = network()
+    tied = nn.Sequential(net, net[0])  # type: ignore[index]
+    every = [2 * p.detach() for p in tied.parameters()]
+    trained = [2 * p.detach() for p in tied.parameters() if p.requires_grad]
+    for ema in (every, trained):
+        ours, path = network(), tmp_path / "c.pth"
+        again = nn.Sequential(ours, ours[0])  # type: ignore[index]
+        load_ema(checkpoint(path, tied, ema={"shadow_params": ema}), again)
+        assert torch.equal(ours[0].weight, every[0])  # type: ignore[index]
+
+
+def test_weights_without_averages_are_read_if_asked_for(tmp_path: Path) -> None:
+    torch.save({"model": network().state_dict()}, tmp_path / "c.pth")
+    assert load_ema(tmp_path / "c.pth", network(), averaged=False) == 0
+    with refused("has model, ema and step, but .*: model"):
+        load_ema(tmp_path / "c.pth", network())
+    with refused("averaged must be true or false"):
+        load_ema(tmp_path / "c.pth", network(), averaged="no")  # type: ignore[arg-type]
 
 
 def test_other_networks_and_files_are_refused_and_nothing_changes(tmp_path: Path) -> None:
@@ -98,6 +148,8 @@ class Evil:
 def test_nothing_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = checkpoint(tmp_path / "c.pth", network(), extra=Evil())
-    with refused("cannot be read as a checkpoint of tensors"):
+    with refused(
+        "cannot be read as a checkpoint of tensors: it asks for [a-z]+.mkdir, and nothing"
+    ):
         load_ema(path, network())
     assert not (tmp_path / "executed").exists()

@@ -7,7 +7,7 @@ import torch
 
 from sdegen.data import captioned_digits
 from sdegen.metrics import DigitJudge, words_right
-from tests.cases import refused_with
+from tests.cases import refused, refused_with
 
 
 def test_words_are_counted_one_by_one() -> None:
@@ -29,3 +29,11 @@ def test_the_judge_sees_what_captions_say(size: int) -> None:
     assert right["digit"] > 0.95  # of images that it was not fitted to
     with refused_with(f"expected (n, 3, {size}, {size})"):
         judge(torch.zeros(2, 1, size, size))
+
+
+def test_captions_of_other_counts_are_refused() -> None:
+    for found, asked in (([], []), (["a"], ["a", "b"])):
+        with refused("captions found, and . asked for"):
+            words_right(found, asked)
+    with refused("found are a list of texts"):
+        words_right("abc", ["a", "b", "c"])

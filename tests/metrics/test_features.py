@@ -132,6 +132,28 @@ def test_a_scripted_file_sees_bytes_and_is_called_what_it_is(tmp_path: Path) -> 
         TorchScript(tmp_path / "x.pt")
 
 
+class Refusing(nn.Module):
+    """What raises an error of its own, as scripted code does, which is no RuntimeError."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.size(0) < 100:
+            raise ValueError("too few of them")
+        return x.float().mean((2, 3))
+
+
+def test_what_a_file_raises_is_said(tmp_path: Path) -> None:
+    found = TorchScript(scripted(Refusing(), tmp_path / "r.pt"))
+    with refused("features of r.pt cannot be computed: .*too few of them"):
+        features_of(found, IMAGES)
+    for features, how, said in (
+        (lambda x: x.float().flatten(1)[:, :0], {}, r"of 7 images they are \(7, 0\)"),
+        (3, {}, "3 cannot be called"),
+        (Raw(), {"batch": 0}, "batch must be a whole number"),
+    ):
+        with refused(said):
+            features_of(features, IMAGES, **how)  # type: ignore[arg-type]
+
+
 def test_a_table_says_fid_of_inception_alone() -> None:
     a, b = normal(40, 3, seed=1), normal(30, 3, seed=2)
     found = fidelity(a, b)

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from sdegen.metrics import (
     ImageClassifier,
+    coverage,
     fit_classifier,
     frechet_distance,
+    kernel_distance,
     mmd,
     sliced_wasserstein,
 )
@@ -157,6 +159,22 @@ def test_sets_that_cannot_be_compared_are_refused(
             metric(good, broken)
         with pytest.raises(ValueError, match="first set has values that are not finite"):
             metric(broken, good)
+
+
+@pytest.mark.parametrize(
+    "metric", [frechet_distance, sliced_wasserstein, kernel_distance, coverage]
+)
+def test_bytes_beside_floats_and_what_is_no_tensor_are_refused(
+    metric: Callable[[Tensor, Tensor], object],
+) -> None:
+    """Bytes beside [-1, 1] are of another range, and would be as far as that."""
+    good = normal(20, 3)
+    for other in (good.byte(), good.to(torch.complex128), good > 0):
+        for pair in ((good, other), (other, good)):
+            with pytest.raises(ValueError, match="expected real numbers of one kind"):
+                metric(*pair)
+    with pytest.raises(ValueError, match=r"is a torch.Tensor \(b, \*\), but it is of ndarray"):
+        metric(good, good.numpy())
 
 
 def test_sets_that_are_too_small_are_refused() -> None:

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from sdegen.data import from_uint8
 from sdegen.metrics.restored import Restored, psnr, ssim
 from tests.cases import refused
 
@@ -75,3 +76,20 @@ def test_restorations_have_a_similarity_where_it_fits() -> None:
     assert abs(found.ssim_mean - ssim(x.mean(1), x0)) < 1e-12 and "SSIM 0." in str(found)
     small = Restored.of(x0[..., :8], x[..., :8], None, None)
     assert small.ssim_one is None and "SSIM" not in str(small)
+
+
+def test_bytes_and_nothing_are_no_images() -> None:
+    """Of bytes the peak is another one: 10 log10(255^2 / MSE) is what floats have for them."""
+    g = torch.Generator().manual_seed(0)
+    x, x0 = torch.randint(0, 256, (2, 2, 1, 12, 12), dtype=torch.uint8, generator=g)
+    theirs = 10 * math.log10(255**2 / float((x.double() - x0.double()).square().mean()))
+    assert abs(psnr(from_uint8(x), from_uint8(x0)) - theirs) < 1e-4
+    for measure in (psnr, ssim):
+        for pair in ((x, x0), (from_uint8(x), x0)):
+            with refused("of torch.uint8, but images are floats in .-1, 1."):
+                measure(*pair)
+        with refused("of one shape, and not empty"):
+            measure(from_uint8(x[:0]), from_uint8(x0[:0]))
+    for where in (torch.zeros(12, 12, dtype=torch.bool), torch.ones(12, 12)):
+        with refused("where is booleans of which one or more are true"):
+            psnr(from_uint8(x), from_uint8(x0), where)
