@@ -25,6 +25,7 @@ from sdegen.losses.dsm import check_data, regression
 from sdegen.losses.weightings import straight
 from sdegen.model.denoiser import Denoiser
 from sdegen.sde.level import Level, expand
+from sdegen.sde.process import refuse_learned
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.jump import Jump, going
 from sdegen.solvers.solver import Solver
@@ -130,7 +131,7 @@ class Consistency:
 
     def __call__(self, model: Any, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The loss (b,) of data x0 (b, *)."""
-        check_data(x0)
+        check_data(x0), refuse_learned(model.sde, "Consistency")
         sde, b, device = straightened(model.sde, "Consistency"), len(x0), x0.device
         n = (
             self.steps(self.step)
@@ -215,7 +216,7 @@ class Shortcut:
 
     def __call__(self, model: Any, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The loss (b,) of data x0 (b, *)."""
-        check_data(x0)
+        check_data(x0), refuse_learned(model.sde, "Shortcut")
         sde, b, device = straightened(model.sde, "Shortcut"), len(x0), x0.device
         z = torch.randn(x0.shape, device=device, generator=generator, dtype=x0.dtype)
         first, last = ends(sde)
@@ -274,7 +275,7 @@ class MeanFlow:
 
     def __call__(self, model: Any, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The loss (b,) of data x0 (b, *)."""
-        check_data(x0)
+        check_data(x0), refuse_learned(model.sde, "MeanFlow")
         sde, b = straightened(model.sde, "MeanFlow"), len(x0)
         z = torch.randn(x0.shape, device=x0.device, generator=generator, dtype=x0.dtype)
         logits = torch.randn(2, b, device=x0.device, generator=generator, dtype=torch.float64)

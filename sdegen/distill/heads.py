@@ -21,7 +21,8 @@ def with_head(model: ScoreModel, net: nn.Module) -> ScoreModel:
     """A model of two heads: the mean of ``model``, to the bit, beside exp of what ``net`` says.
 
     net: called as the model's own network, net(x, label, **conditions) -> (b, c, *), in its dtype
-         and on its device.  The model's network is copied, and frozen (``Joined``).
+         and on its device.  The model's network is copied, and frozen (``Joined``), as is a schedule
+         that was learned.
 
     ValueError for what is no ScoreModel, or has two heads already, or is of a flow alone.
     """
@@ -38,10 +39,12 @@ def with_head(model: ScoreModel, net: nn.Module) -> ScoreModel:
         )
     own = model.net if isinstance(model.net, nn.Module) else None
     joined = Joined(copy.deepcopy(own) if own is not None else model.net, net)
-    scaled = model.preconditioner
+    scaled, sde = model.preconditioner, model.sde
+    if isinstance(sde, nn.Module):
+        sde = copy.deepcopy(sde).requires_grad_(False)
     two = ScoreModel(
         joined,
-        model.sde,
+        sde,
         model.predicts,
         time=model.time,
         sigma_data=0.5 if scaled is None else scaled.sigma_data,

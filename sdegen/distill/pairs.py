@@ -18,7 +18,8 @@ from sdegen.model.denoiser import Denoiser
 from sdegen.noise.source import Seeded
 from sdegen.sampling.march import solve
 from sdegen.sampling.plan import Way
-from sdegen.sde.level import Level
+from sdegen.sde.level import Level, expand
+from sdegen.sde.process import linear
 from sdegen.walks.grids import straight
 
 if TYPE_CHECKING:
@@ -80,12 +81,13 @@ def pairs_of(
 
     shape: of a sample.  y: labels (n,), given to the model.  how: of ``solve``.
 
-    The flow begins at sigma_T z, which is x_T where the SDE ends in noise alone, as
-    ``FlowSDE(T=1.0)`` does. ValueError for a solver of an eta of its own, and where a sample is
+    A pair's noise is z = (x_T - alpha_T x0) / sigma_T, so that its path begins where its flow did,
+    whatever the prior: the draw itself where the SDE ends in noise alone, as ``FlowSDE(T=1.0)``
+    does. ValueError for a solver of an eta of its own, and where a sample is
     not finite.
     """
     whole("n", n)
-    top = model.sde(model.sde.T)
+    top = linear(model.sde, "pairs_of", "take a LinearSDE")(model.sde.T)
     made = []
     for first in range(0, n, batch_size):
         part = slice(first, min(first + batch_size, n))
@@ -97,6 +99,7 @@ def pairs_of(
         x0 = solve(given, x, eta=0.0, **how).x
         if not bool(x0.isfinite().all()):
             raise ValueError(f"A sample of pairs {first} to {part.stop - 1} is not finite.")
+        z = (x - expand(top.alpha, x) * x0) * expand(1 / top.sigma, x)
         made.append(torch.stack([x0, z.to(x0)], dim=1).cpu())
     return Pairs(torch.cat(made), y, classes)
 

@@ -20,6 +20,7 @@ from sdegen.losses.times import Draw, Times, independent, uniform_time
 from sdegen.losses.weightings import Weighting
 from sdegen.model.denoiser import Denoiser
 from sdegen.model.network import hidden_modules
+from sdegen.sde.process import refuse_learned
 from sdegen.solvers.jump import Student
 from sdegen.walks.grids import Grid, log_snr
 from sdegen.walks.walk import Walk
@@ -33,6 +34,7 @@ def refuse_teacher(teacher: Any, model: Any) -> None:
             f"{model.sde} is learned with its model, so that a student's states are not its "
             "teacher's: distil a model of an SDE that is fixed."
         )
+    refuse_learned(model.sde, "Distillation")
     if teacher.sde != model.sde:
         raise ValueError(
             f"The teacher's states are those of {teacher.sde}, but the student's are of "

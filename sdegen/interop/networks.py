@@ -117,6 +117,14 @@ def adm(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ADM:
             f"AttnDownBlock2D and their likes, but this network has {', '.join(kinds)}."
         )
     classes = int(config.get("num_class_embeds") or 0)
+    # None is one head a level, as wide as it is.
+    wide = {c for c, attend in zip(levels, attends[0], strict=True) if attend} | {levels[-1]}
+    head = config["attention_head_dim"] or (wide.pop() if len(wide) == 1 else None)
+    if head is None:
+        raise ValueError(
+            "ADM's heads are of one width, but here (attention_head_dim = None) they are as wide "
+            f"as their levels, {', '.join(map(str, sorted(wide)))}."
+        )
     net = ADM(
         int(config["in_channels"]),
         width,
@@ -125,7 +133,7 @@ def adm(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ADM:
         [i for i, attend in enumerate(attends[0]) if attend],
         classes,
         float(config["dropout"]),
-        int(config["attention_head_dim"] or 0),
+        int(head),
         out=int(config["out_channels"]),
     )
     for module in net.modules():

@@ -6,13 +6,15 @@ with straighter paths; its eps is no score any more, so that its model says ``fl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sdegen.model.denoiser import Denoiser, flow_only
+from sdegen.model.network import lengths
 from sdegen.sde.process import LinearSDE
 
 Coupling = Callable[
@@ -39,12 +41,19 @@ class MinibatchOT:
     coordinate with its noise is 0.96 in one dimension, 0.26 in 64.
 
     by_class: within each class alone, where there are labels: a plan of the whole batch would
-              tell noise by its class, p(z | y) != p(z), and spoil conditional models.
+              tell noise by its class, p(z | y) != p(z), and spoil conditional models. So would
+              one of samples that are told anything else of their own, as captions: losses refuse
+              these, and labels where it is false.
 
     The plan is SciPy's, exact, of the third power of the batch, on the host.
     """
 
     by_class: bool = True
+
+    @property
+    def within(self) -> frozenset[str]:
+        """Conditions within whose values it pairs."""
+        return frozenset({"y"} if self.by_class else ())
 
     def __call__(
         self, x0: Tensor, y: Tensor | None = None, generator: torch.Generator | None = None
@@ -92,8 +101,28 @@ def stored(
     return x0, z
 
 
+def own_conditions(model: Any) -> set[str]:
+    """Conditions of which a model was given a value for each sample."""
+    given: Mapping[str, Any] = getattr(model, "conditions", {})
+    shared = getattr(model, "shared", frozenset())
+    return {name for name, value in given.items() if name not in shared and lengths(value)}
+
+
+def refuse_reordered(x0: Tensor, data: Tensor, model: Denoiser) -> None:
+    """ValueError, where looking is free, for data in another order than what the model was told of
+    each."""
+    if x0 is data or x0.shape != data.shape or x0.device.type != "cpu" or torch.equal(x0, data):
+        return
+    if told := own_conditions(model):
+        raise ValueError(
+            f"The coupling returns other data than it was given, so that {', '.join(sorted(told))} "
+            "would be told of other samples: reorder the noise, and leave x0 as it is."
+        )
+
+
 def refuse_coupling(couple: Coupling, model: Denoiser) -> None:
-    """ValueError where noise is coupled with data, and the model does not know."""
+    """ValueError where noise is coupled with data, and the model does not know, or is told more of
+    each sample than the coupling respects."""
     if couple is independent_noise:
         return
     if not isinstance(model.sde, LinearSDE):
@@ -106,4 +135,13 @@ def refuse_coupling(couple: Coupling, model: Denoiser) -> None:
         raise ValueError(
             f"{name} couples data and noise, so that eps is no score: make the model "
             "ScoreModel(..., flow_only=True), and what needs a score will refuse it."
+        )
+    within = getattr(couple, "within", None)
+    if within is not None and (apart := own_conditions(model) - within):
+        said = ", ".join(sorted(apart))
+        remedy = "by_class=True, or independent_noise" if apart == {"y"} else "independent_noise"
+        raise ValueError(
+            f"{type(couple).__name__} pairs noise with data whatever their {said}, of which the "
+            f"model is told: it would learn of noise that goes with {said}, and be sampled from "
+            f"noise that does not. Use {remedy}."
         )

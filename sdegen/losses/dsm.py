@@ -14,12 +14,17 @@ from torch import Tensor
 
 from sdegen.checks import one_of, tensor
 from sdegen.guidance.wrapped import fits
-from sdegen.losses.couplings import Coupling, independent_noise, refuse_coupling
+from sdegen.losses.couplings import (
+    Coupling,
+    independent_noise,
+    refuse_coupling,
+    refuse_reordered,
+)
 from sdegen.losses.times import Draw, Times, independent, uniform_time
 from sdegen.losses.weightings import WEIGHTINGS, Weighting
 from sdegen.model.denoiser import Denoiser
 from sdegen.sde.level import TINY, Level, expand, spread
-from sdegen.sde.process import SDE, LinearSDE, check_given, diffusion_of
+from sdegen.sde.process import SDE, LinearSDE, check_given, diffusion_of, refuse_learned
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """Of differences (b, *) from what is wanted, and of the data wanted (b, *): one a sample (b,). A
@@ -59,15 +64,18 @@ def dsm_loss(
     marginals is trained on |G^T (score - target)|^2, the likelihood weighting.
 
     ValueError for data that is empty or not floating point, a ``where`` of another kind or shape,
-    for an SDE without marginals, or for noise that is coupled with data where the model is not of
-    a flow alone; and, where looking costs no synchronisation (on the CPU), for NaN or infinite
+    for an SDE without marginals or whose schedule would learn, or for noise that is coupled with data where the model is not of
+    a flow alone, or told more of each sample than the coupling respects; and, where looking costs no synchronisation (on the CPU), for NaN or infinite
     data.
     """
     check_data(x0)
     check_given(model.sde)
+    refuse_learned(model.sde, "dsm_loss")
     refuse_coupling(couple, model)
     u = draw(len(x0), x0.device, generator)
+    data = x0
     x0, z = couple(x0, getattr(model, "conditions", {}).get("y"), generator)
+    refuse_reordered(x0, data, model)
     refuse_part(where, x0, model.sde)
     t, ratio = times(model.sde, u)
     if not isinstance(model.sde, LinearSDE):

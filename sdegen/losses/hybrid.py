@@ -12,9 +12,10 @@ from sdegen.likelihood.bits import scale_and_shift
 from sdegen.losses.dsm import check_data, regression
 from sdegen.losses.times import Draw, LossHistory, independent
 from sdegen.losses.weightings import Weighting
+from sdegen.model.denoiser import refuse_flow_only
 from sdegen.model.prediction import LinearPrediction
 from sdegen.sde.level import Level
-from sdegen.sde.process import LinearSDE, linear
+from sdegen.sde.process import LinearSDE, linear, refuse_learned
 from sdegen.solvers.variances import Head, Range, Square, check_head, decoder, kl
 from sdegen.walks.grids import Grid, log_snr
 
@@ -134,6 +135,7 @@ def of_grid(model: Any, x0: Tensor, who: str, grid: Grid, steps: int) -> tuple[L
     """The SDE, and the times of a grid where data x0 (b, *) are; refuses data that are none."""
     check_data(x0)
     sde = linear(model.sde, who, "use dsm_loss")
+    refuse_learned(sde, who), refuse_flow_only(model, who)
     return sde, grid(sde, steps).to(x0.device)
 
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from sdegen.losses.dsm import check_data
 from sdegen.losses.times import Draw, Times, independent, uniform_time
 from sdegen.sde.level import Level
-from sdegen.sde.process import SDE, linear
+from sdegen.sde.process import SDE, linear, refuse_learned
 
 if TYPE_CHECKING:
     from sdegen.guidance.clip import CLIP
@@ -117,5 +117,6 @@ def noised(
     z = torch.randn(x0.shape, device=x0.device, generator=generator, dtype=x0.dtype)
     t, ratio = times(sde, draw(len(x0), x0.device, generator))
     known = linear(sde, "A network of noisy states", "take a LinearSDE")
+    refuse_learned(known, "The loss of a network of noisy states")
     level = known(t)
     return known.mix(x0, level, z), level, ratio.to(x0)

@@ -134,6 +134,8 @@ class Told(nn.Module, ABC):
         batch: int,
         numbers: Mapping[str, Tensor | float] | None = None,
     ) -> Tensor:
+        if not isinstance(t, Tensor):
+            raise ValueError(f"t is {t!r:.60}, expected a tensor ({batch},), a label per sample.")
         if t.shape != (batch,):
             raise ValueError(
                 f"t has shape {tuple(t.shape)}, expected ({batch},): one time label per sample."

@@ -7,8 +7,9 @@ from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
-from sdegen.checks import number, optional, whole
+from sdegen.checks import number, optional, tensor, whole
 
 CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
     1: nn.Conv1d,
@@ -24,9 +25,19 @@ STATES = {1: "series", 2: "images", 3: "volumes"}
 """What states are called by their spatial dimensions."""
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation that has a forward mode whatever the memory format: torch's has none of
+    images whose channels come last, as MeanFlow would need."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling() and unpack_dual(x).tangent is not None:
+            x = x.contiguous()
+        return super().forward(x)
+
+
+def group_norm(channels: int) -> GroupNorm:
     """Group normalisation with about four channels a group, and at most 32 groups."""
-    return nn.GroupNorm(math.gcd(channels, min(32, max(1, channels // 4))), channels)
+    return GroupNorm(math.gcd(channels, min(32, max(1, channels // 4))), channels)
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
@@ -102,6 +113,6 @@ def with_beside(x: Tensor, c: Tensor | None, beside: int) -> Tensor:
             "c was given, but the network sees nothing beside x: build it with beside > 0, "
             "or call it without c."
         )
-    if c.shape != wanted:
+    if tensor("c", c).shape != wanted:
         raise ValueError(f"c has shape {tuple(c.shape)}, expected {wanted}.")
     return torch.cat([x, c.to(x)], dim=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sdegen.checks import whole
+from sdegen.checks import tensor, whole
 from sdegen.networks.attention import Context, Edit
 from sdegen.networks.embedding import looked_up
 
@@ -65,6 +65,9 @@ class Tokens(nn.Module):
         return looked_up(self.table.weight, tokens, refusal) + self.places[: tokens.shape[1]]
 
     def _check(self, batch: int, tokens: Tensor, mask: Tensor | None) -> None:
+        for name, each in {"tokens": tokens, "mask": mask}.items():
+            if each is not None:
+                tensor(f"The network's {name}", each)
         said = f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}"
         vectors = not self.words or (tokens.is_floating_point() and tokens.ndim == 3)
         shape = (batch, "m", self.width) if vectors else (batch, "m")

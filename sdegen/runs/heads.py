@@ -53,6 +53,19 @@ def compared_with_head(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {**config, "evaluate": {**evaluate, "solvers": solvers}}
 
 
+def with_levels(node: Any, levels: int) -> Any:
+    """A loss's node in which ``levels=auto`` is the number of values that the data have: of the
+    bound alone, on which ``Range`` is trained, and None inside ``dequantised``, which spreads
+    them."""
+    if not isinstance(node, Mapping):
+        return node
+    inside = 0 if name_of(node) == "dequantised" else levels
+    told = {key: with_levels(part, inside) for key, part in node.items()}
+    if told.get("levels") == "auto":
+        told["levels"] = levels or None if name_of(told.get("head")) == "Range" else None
+    return told
+
+
 def head_in(loss: Any) -> Any:
     """The node of the head that a loss's node trains, in it or inside it; None where there is
     none."""

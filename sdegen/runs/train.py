@@ -37,7 +37,7 @@ from sdegen.runs.compare import refuse_early
 from sdegen.runs.finish import SAMPLES, finish
 from sdegen.runs.folder import description, with_length
 from sdegen.runs.guiding import with_null
-from sdegen.runs.heads import compared_with_head
+from sdegen.runs.heads import compared_with_head, with_levels
 from sdegen.runs.kept import without_kept, without_place
 from sdegen.runs.network import build_model
 from sdegen.runs.priors import with_priors
@@ -84,6 +84,7 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
     config = with_text(config, data)
     null = null_condition("text" in config, data.classes if config["conditional"] else 0)
     loss = with_null(config["loss"], null, bool(config["conditional"]))
+    loss = with_levels(loss, getattr(data, "levels", 0))
     config = with_task({**config, "loss": loss})
     experiment = Experiment.of(config)
     packages, settings = experiment.packages, experiment.train

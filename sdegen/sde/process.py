@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor, sqrt
+from torch import Tensor, nn, sqrt
 
 from sdegen.checks import number
 from sdegen.sde.level import Instant, Level, expand, float64_time
@@ -161,6 +161,19 @@ def linear(sde: SDE, who: str, instead: str) -> LinearSDE:
             f"diffusion: {instead}."
         )
     return sde
+
+
+def refuse_learned(sde: SDE, who: str) -> None:
+    """ValueError where a loss would move the parameters of a process that is learned: under most
+    losses the best one is what makes the task easy."""
+    if not torch.is_grad_enabled() or not isinstance(sde, nn.Module):
+        return
+    if any(each.requires_grad for each in sde.parameters()):
+        raise ValueError(
+            f"{who} would also move the schedule of {sde}, which is learned, to where its error is "
+            "small, whatever samples come of it: train with vdm_loss, whose bound does not depend "
+            "on it, or keep it as it is, sde.requires_grad_(False)."
+        )
 
 
 def has_coordinates(sde: SDE) -> bool:

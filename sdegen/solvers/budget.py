@@ -80,6 +80,11 @@ def own_walk(
     """The walk that a solver comes with; ValueError where another is asked for."""
     assert solver.traits.own_walk is not None
     n = len(solver.traits.own_walk) - 1
+    if spare and solver.traits.own_levels:
+        raise ValueError(
+            f"{type(solver).__name__} walks its own walk, and its network was never trained where "
+            "that ends, which denoise=True would ask it at: leave it out."
+        )
     calls = solver.calls(n) + spare
     if walk is not None or steps not in (None, n) or nfe not in (None, calls):
         raise ValueError(

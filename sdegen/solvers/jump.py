@@ -68,7 +68,8 @@ class Student(Solver):
     """DDIM on the times that a student was trained for, and on no others.
 
     Salimans & Ho (2022): a network that takes a teacher's several steps in one has learned them
-    for one walk alone. ValueError where it is asked for another walk or budget.
+    for one walk alone. ValueError where it is asked for another walk or budget, or by ``denoise``
+    where that ends.
     """
 
     times: tuple[float, ...]
@@ -80,7 +81,13 @@ class Student(Solver):
     @property
     def traits(self) -> Traits:
         """One call a step, on its own walk."""
-        return Traits(order=0, needs_marginals=True, follows_flow=False, own_walk=self.times)
+        return Traits(
+            order=0,
+            needs_marginals=True,
+            follows_flow=False,
+            own_walk=self.times,
+            own_levels=True,
+        )
 
     def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
         """DDIM's step."""

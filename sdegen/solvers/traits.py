@@ -44,6 +44,8 @@ class Traits:
     """True when its own step goes to a level without noise, where others end with E[x0 | x]."""
     own_walk: tuple[float, ...] | None = None
     """The times of the walk that it comes with, where it can take no other."""
+    own_levels: bool = False
+    """True when its network was trained at the levels where that walk's steps begin alone."""
 
 
 def exponential(

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sdegen.checks import listed, whole
+from sdegen.checks import listed, optional, whole
 from sdegen.data.captions import tokens, vocabulary, words_in
 from sdegen.text.readers import TransformerReader
 
@@ -35,8 +35,7 @@ class Words:
 
     def __post_init__(self) -> None:
         whole("text.width", self.width)
-        if self.length is not None:
-            whole("text.length", self.length)
+        check_words(self.vocabulary, self.length)
 
     @property
     def words(self) -> int:
@@ -85,8 +84,7 @@ class WordTransformer:
     def __post_init__(self) -> None:
         for name in ("width", "layers", "heads"):
             whole(f"text.{name}", getattr(self, name))
-        if self.length is not None:
-            whole("text.length", self.length)
+        check_words(self.vocabulary, self.length)
 
     @property
     def most(self) -> int:
@@ -111,6 +109,14 @@ class WordTransformer:
     def __call__(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """tokens int64 (b, length), mask (b, length), refused as ``Words`` does."""
         return numbers(captions, self.vocabulary or (), self.length or 1)
+
+
+def check_words(vocabulary: Sequence[str] | None, length: int | None) -> None:
+    """ValueError for a vocabulary that is no list of texts, as one text, whose letters it would
+    be, and for a length that is no number of words."""
+    optional(whole, "text.length", length)
+    if vocabulary is not None:
+        listed("Words of text.vocabulary", vocabulary)
 
 
 def vocabulary_of(

@@ -312,6 +312,8 @@ def test_a_student_walks_its_own_walk_alone() -> None:
     )
     with refused("walk"):
         sg.solve(model, x, solver=Student(tuple(times.tolist())), steps=8)
+    with refused("never trained where that ends, which denoise=True would ask it at"):
+        sg.sample(model, (2, 2), solver=Student(tuple(times.tolist())), denoise=True)
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,50 @@ def test_a_flow_trained_on_its_own_pairs_is_straight() -> None:
     assert float(loss.max()) < 1e-9
 
 
+@pytest.mark.parametrize(
+    "sde", [sg.VPSDE(T=0.4), sg.VESDE(sigma_max=3.0), sg.FlowSDE(T=0.9)], ids=str
+)
+def test_a_pairs_path_begins_where_its_flow_did(sde: sg.LinearSDE) -> None:
+    """Whatever the prior: at T all pairs lie where sampling begins."""
+    model = sg.exact.exact_model(Gaussian([0.3, 0.0], [[0.5, 0.1], [0.1, 0.2]]), sde)
+    made = pairs_of(model, 6, (2,), seed=3, solver=sg.DDIM(), steps=4)
+    top = sde(sde.T)
+    like = torch.empty(6, 2, dtype=torch.float32)
+    start = sde.prior.sample(sg.Seeded(3).stream("prior")(like, top, top))
+    close(sde.mix(made.x, top, made.pairs[:, 1]), start.to(made.x), rtol=1e-5)
+    fitted = sg.sde.truncated(sg.VPSDE(), 2 + normal(200, 2), T=0.4)
+    model = sg.ScoreModel(MLP(2, width=8, depth=1), fitted)
+    made = pairs_of(model, 6, (2,), seed=3, solver=sg.DDIM(), steps=4)
+    top = fitted(fitted.T)
+    start = fitted.prior.sample(sg.Seeded(3).stream("prior")(like, top, top))
+    close(fitted.mix(made.x, top, made.pairs[:, 1]), start.to(made.x), rtol=1e-5)
+
+
+def reordered(
+    x0: torch.Tensor, y: torch.Tensor | None, generator: torch.Generator | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A coupling that moves the data."""
+    return x0.flip(0), torch.randn(x0.shape, generator=generator)
+
+
+def test_couplings_respect_what_each_sample_is_told() -> None:
+    """Noise that goes with what a sample is told is not the noise that sampling begins with."""
+    net = MLP(2, width=8, depth=1, classes=3, numbers=["w"])
+    model = sg.ScoreModel(net, VP, flow_only=True)
+    x0, y = normal(6, 2).float(), torch.tensor([0, 0, 0, 1, 2, 2])
+    for told in ({"y": y}, {"y": 1}, {"w": 0.5}, {}):
+        loss = sg.dsm_loss(model.given(**told), x0, couple=MinibatchOT())
+        assert bool(loss.isfinite().all())
+    sg.dsm_loss(model.given({"y": 1}), x0, couple=MinibatchOT(by_class=False))
+    sg.dsm_loss(model, x0, couple=reordered)
+    with refused("pairs noise with data whatever their y, .* by_class=True"):
+        sg.dsm_loss(model.given(y=y), x0, couple=MinibatchOT(by_class=False))
+    with refused("whatever their w, of which the model is told: .*Use independent_noise"):
+        sg.dsm_loss(model.given(y=y, w=torch.ones(6)), x0, couple=MinibatchOT())
+    with refused("returns other data than it was given, so that y would be told of other"):
+        sg.dsm_loss(model.given(y=y), x0, couple=reordered)
+
+
 def flow_only(sde: sg.LinearSDE) -> sg.ScoreModel:
     """A model that says it knows a flow alone."""
     return sg.ScoreModel(lambda x, t: 0 * x, sde, predicts="v", flow_only=True)

@@ -68,6 +68,7 @@ def batch(size: int = 8) -> tuple[Tensor, Tensor, Tensor]:
         ("adm", {}),
         ("adm", {"flip_sin_to_cos": False, "freq_shift": 1, "norm_eps": 0.1}),
         ("adm", {"attn_norm_num_groups": 4, "layers_per_block": 1}),
+        ("adm", {"attention_head_dim": None}),
     ],
 )
 def test_outputs_and_gradients_are_theirs(kind: str, more: dict[str, Any]) -> None:

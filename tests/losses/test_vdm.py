@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
 import sdegen as sg
 from sdegen.exact.distributions import exact_model
+from sdegen.networks import MLP
 from tests.cases import MIXTURE, close, normal, refused
 
 
@@ -59,6 +62,45 @@ def test_the_loss_is_the_bound() -> None:
     assert abs(float(loss.mean()) - float(exact.mean()) / 2) < 4 * error
     with refused("vdm_loss learns the schedule of a LearnedVPSDE"):
         sg.losses.vdm_loss(exact_model(MIXTURE, sg.VPSDE()), x)
+
+
+LOSSES = {
+    "dsm_loss": sg.dsm_loss,
+    "perturbed": sg.losses.perturbed,
+    "exposed": sg.losses.exposed,
+    "variance_loss": partial(sg.losses.variance_loss, head=sg.solvers.Residual()),
+    "hybrid_loss": partial(sg.losses.hybrid_loss, head=sg.solvers.Range()),
+    "Consistency": sg.distill.Consistency(steps=4),
+    "Shortcut": sg.distill.Shortcut(),
+    "MeanFlow": sg.distill.MeanFlow(),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_other_losses_move_no_schedule(name: str) -> None:
+    """They would move it to where their error is small; one that is kept is an SDE as others."""
+    torch.manual_seed(0)
+    sde, net = bent(), MLP(2, width=8, depth=1, out=4, numbers=["jump"])
+    model = sg.ScoreModel(net, sde, heads=2)
+    if name in ("Consistency", "Shortcut", "MeanFlow"):
+        model = sg.ScoreModel(MLP(2, width=8, depth=1, numbers=["jump"]), sde)
+    x0 = normal(8, 2).float()
+    with refused(f"{name} would also move the schedule of LearnedVPSDE.*vdm_loss.*requires_grad_"):
+        LOSSES[name](model, x0)
+    with torch.no_grad():
+        assert bool(sg.dsm_loss(model, x0).isfinite().all())
+    sde.requires_grad_(False)
+    LOSSES[name](model, x0).sum().backward()
+    assert sde.ends.grad is None and any(p.grad is not None for p in model.parameters())
+
+
+def test_a_head_leaves_a_learned_schedule_as_it_is() -> None:
+    sde = bent()
+    model = sg.ScoreModel(MLP(2, width=8, depth=1), sde)
+    x0, net = normal(64, 2).float(), MLP(2, width=8, depth=1)
+    two = sg.distill.fit_head(model, sg.solvers.Residual(), x0, 2, net=net)
+    close(two.sde(0.3).lam, sde(0.3).lam.detach())
+    assert sde.ends.requires_grad and sde.ends.grad is None
 
 
 @pytest.mark.slow

@@ -244,6 +244,12 @@ def test_forward_mode_works_with_the_math_kernel(kind: str) -> None:
     h = 1e-5
     difference = (net(x + h * v, t) - net(x - h * v, t)) / (2 * h)
     torch.testing.assert_close(jvp, difference, rtol=0, atol=1e-7)
+    if x.ndim == 4:
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        x, v = (each.to(memory_format=torch.channels_last) for each in (x, v))
+        with sdpa_kernel(SDPBackend.MATH):
+            last = torch.func.jvp(lambda x: net(x, t), (x,), (v,))[1]
+        torch.testing.assert_close(last, jvp, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("dims", [1, 3])

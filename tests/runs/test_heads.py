@@ -19,7 +19,7 @@ from sdegen.report.commands import command
 from sdegen.runs.build import build
 from sdegen.runs.chunks import SAMPLES
 from sdegen.runs.folder import WEIGHTS, load_run
-from sdegen.runs.heads import with_head
+from sdegen.runs.heads import with_head, with_levels
 from sdegen.runs.samples import Maker, shortened
 from sdegen.runs.settings import SampleSettings, read
 from sdegen.runs.students import as_sampled
@@ -182,12 +182,25 @@ def test_a_heads_loss_is_weighted_as_others(
     """Its run is sampled by the head that is inside."""
     loss = ["loss=uncertain", f"loss@loss.loss={inside}"]
     if experiment == "iddpm":
-        own = ["experiment=heads/iddpm", "net.width=8", "net.heads=2", "~loss.levels"]
+        own = ["experiment=heads/iddpm", "net.width=8", "net.heads=2"]
     else:
         own = [*experiment, f"teacher.run={plane}", "evaluate.budgets=[2]"]
     folder = trained(tmp_path / "x", *own, *loss)
     config = read_header(folder / WEIGHTS)["config"]
     assert config["evaluate"]["solvers"]["learned"]["head"] == config["loss"]["loss"]["head"]
+
+
+def test_levels_are_those_of_the_data_that_the_bound_is_of() -> None:
+    """Range alone is trained on the bound, and data that are spread have no values."""
+    loss = composed("train", "experiment=heads/iddpm", "loss=uncertain", "loss@loss.loss=hybrid")
+    assert with_levels(loss["loss"], 17)["loss"]["levels"] == 17
+    assert with_levels(loss["loss"], 0)["loss"]["levels"] is None
+    loss = composed("train", "experiment=heads/iddpm")["loss"]
+    square = {**loss, "head": {"_target_": "sdegen.solvers.Square"}}
+    spread = {"_target_": "sdegen.losses.dequantised", "levels": 17, "loss": loss}
+    assert with_levels(loss, 17)["levels"] == 17 and with_levels(square, 17)["levels"] is None
+    assert with_levels(spread, 17) == {**spread, "loss": {**loss, "levels": None}}
+    assert with_levels({**loss, "levels": None}, 17)["levels"] is None
 
 
 def test_a_class_is_no_head() -> None:
