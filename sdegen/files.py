@@ -24,6 +24,9 @@ from sdegen.checks import warn
 PART = ".part-"
 """How the names of files begin that are being written."""
 
+COMPILED = "_orig_mod."
+"""What torch.compile puts into the names of a module's weights."""
+
 LOCK = "lock"
 """The file in a folder that says who is at work there."""
 
@@ -211,7 +214,13 @@ def content(tensors: Mapping[str, Tensor]) -> str:
 
 
 def load_weights(module: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Weights into a module; ValueError if the names or shapes are those of another network."""
+    """Weights into a module; ValueError if the names or shapes are those of another network.
+
+    What torch.compile puts into the names of a network that it has wrapped makes no difference.
+    """
+    named_here = {name.replace(COMPILED, ""): name for name in module.state_dict()}
+    names = {name: named_here.get(name.replace(COMPILED, ""), name) for name in tensors}
+    tensors = {names[name]: value for name, value in tensors.items()}
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:

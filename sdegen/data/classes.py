@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
 
+from sdegen.checks import whole
 from sdegen.data.arrays import ArrayData
-from sdegen.data.items import collected
+from sdegen.data.images import ImageFiles
+from sdegen.data.items import are_labels, collected, relabelled
 
 ENOUGH = 5000
 """Items that stand for a data set where all of them would take too long."""
@@ -35,8 +38,11 @@ def stratified(y: Tensor, seed: int = 0) -> Tensor:
 def class_labels(n: int, counts: Sequence[int]) -> Tensor:
     """Labels (n,) of n samples, in the shares of the ``counts`` of classes 0, 1, ...
 
-    Label i depends on i and the counts alone, whatever n. ValueError if all counts are zero.
+    Label i depends on i and the counts alone, whatever n. ValueError if all counts are zero, and
+    for one that is no whole number from 0 on.
     """
+    for count in counts:
+        whole("A class's count", count, 0)
     if not any(counts):
         raise ValueError("There are no classes to draw labels from: all counts are zero.")
     y = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
@@ -86,10 +92,24 @@ def drawn(data: Any, most: int, seed: int = 0) -> Tensor:
 
 
 def known_labels(data: Any) -> Tensor | None:
-    """The labels (n,) that a data set tells beforehand, by ``y``; None without them, and of data
-    that have no classes."""
-    y = getattr(data, "y", None)
-    return None if y is None or getattr(data, "classes", None) == 0 else torch.as_tensor(y).cpu()
+    """The labels (n,) that a data set tells beforehand, by ``y``; None without them, of data that
+    have no classes, and where a ``y`` of data that do not say whether they have some are none.
+
+    ValueError where data that have classes tell something else as their labels.
+    """
+    y, classes = getattr(data, "y", None), getattr(data, "classes", None)
+    if y is None or classes == 0:
+        return None
+    labels = torch.as_tensor(y).cpu()
+    if labels.shape == (len(data),) and are_labels(labels, classes or None):
+        return labels.long()
+    if classes is None:
+        return None
+    raise ValueError(
+        f"The data set has {classes} classes, so its y are {len(data)} whole numbers from 0 to "
+        f"{classes - 1}, one for each item, but they are {labels.dtype} of shape "
+        f"{tuple(labels.shape)}" + (f", up to {labels.max()}." if labels.numel() else ".")
+    )
 
 
 def captions_at(data: Any, picks: Tensor) -> tuple[str, ...]:
@@ -121,7 +141,48 @@ def numbered_as(data: Any, names: Sequence[str], known_alone: bool = True) -> An
             f"{', '.join(names)}."
         )
     every = (*names, *others)
-    again = copy.copy(data)
-    again.y = torch.tensor([every.index(name) for name in own])[data.y]
+    numbers = torch.tensor([every.index(name) for name in own])
+    if not isinstance(data, ArrayData | ImageFiles):  # whose items have their labels from y
+        kind = RenumberedStream if isinstance(data, IterableDataset) else Renumbered
+        return kind(data, numbers, every)
+    again: Any = copy.copy(data)
+    again.y = numbers[data.y]
     again.names, again.classes = every, len(every)
     return again
+
+
+class Renumbered(Dataset[Any]):
+    """A data set whose items' labels k are ``numbers[k]``: the places of their names in ``names``.
+
+    Of data of any kind, whose items have their labels from wherever they like.
+    """
+
+    def __init__(self, data: Any, numbers: Tensor, names: tuple[str, ...]) -> None:
+        self.data, self.numbers, self.names, self.classes = data, numbers, names, len(names)
+        self.shape, self.levels = data.shape, getattr(data, "levels", 0)
+        self.captions = tuple(getattr(data, "captions", ()))
+        known = known_labels(data)
+        if known is not None:
+            self.y = numbers[known]
+
+    @property
+    def plain(self) -> Renumbered:
+        """The same items, each always the same."""
+        return Renumbered(plain(self.data), self.numbers, self.names)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, i: int) -> Any:
+        return relabelled(self.data[i], self.numbers)
+
+
+class RenumberedStream(IterableDataset[Any]):
+    """The same of a stream."""
+
+    def __init__(self, data: Any, numbers: Tensor, names: tuple[str, ...]) -> None:
+        self.data, self.numbers, self.names, self.classes = data, numbers, names, len(names)
+        self.shape, self.levels = data.shape, getattr(data, "levels", 0)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (relabelled(item, self.numbers) for item in self.data)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sdegen.data.arrays import ArrayData, checked_labels, from_uint8
+from sdegen.data.arrays import ArrayData, from_uint8
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,27 +22,35 @@ def from_file(path: str | Path, key: str | None = None, labels: str | None = Non
     Floats (n, ...) are taken as they are. Bytes (uint8) are images, scaled to [-1, 1]: three
     dimensions are always (n, h, w), four are (n, h, w, c) or (n, c, h, w) with c 1 or 3, told
     apart by where the 1 or 3 stands; where both places have one, the array is refused.
-    `labels` names an array of integers (n,) in the same .npz. The labels that occur in it are the
-    classes 0, 1, ... in their order, and `names` are what they are called there. `key` may be left
+    `labels` names an array of integers or texts (n,) in the same .npz. The labels that occur in it
+    are the classes 0, 1, ... in their order, and `names` are what they are called there. `key` may be left
     out where only one other array is there.
 
     Raises ValueError for another suffix, a missing or damaged file, arrays that would need
     pickle (it can run code), a key that is not there, and other dtypes or shapes.
     """
+    import numpy as np
+
     path = Path(path)
     if path.suffix.lower() not in (".npy", ".npz"):
         raise ValueError(f"{str(path)!r} ends in {path.suffix!r}, but .npy or .npz is expected")
     if not path.is_file():
         raise ValueError(f"there is no file {str(path)!r}")
     x, y = _load(path, key, labels)
-    if y is not None and y.dtype.kind not in "iu":
-        raise ValueError(f"the labels {labels!r} are {y.dtype}, but they must be integers")
+    if y is not None and y.dtype.kind not in "iuU":
+        raise ValueError(
+            f"the labels {labels!r} are {y.dtype}, but they must be integers or texts"
+        )
     data, levels = _as_data(x), 256 if x.dtype.kind == "u" else 0
     if y is None:
         return ArrayData(data, None, levels)
-    labelled = checked_labels(torch.from_numpy(y.astype("int64")), data)
-    names, numbers = labelled.unique(return_inverse=True)
-    return ArrayData(data, numbers, levels, [str(name) for name in names.tolist()])
+    if y.shape != (len(x),):
+        raise ValueError(f"the labels {labels!r} are {y.shape}, but of this data ({len(x)},)")
+    if y.dtype.kind != "U" and y.min() < 0:
+        raise ValueError(f"the labels {labels!r} have {y.min()}, but classes are from 0 on")
+    found, places = np.unique(y, return_inverse=True)
+    numbers = torch.from_numpy(places.astype("int64"))
+    return ArrayData(data, numbers, levels, [str(name) for name in found.tolist()])
 
 
 def _load(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -15,6 +16,30 @@ DATA = ("x", "x0", "image", "images", "pixel_values", "data")
 """Names under which an item that is a dictionary may have its data."""
 LABELS = ("label", "labels")
 """Names that mean y, as Hugging Face's data sets call it."""
+
+
+def batched(items: Sequence[Any]) -> Any:
+    """Items of a data set as one batch, by torch's ``default_collate``.
+
+    ValueError, which says what is in the way, for items that do not make one: of numbers without
+    a tensor, of different shapes or names, or of things that no tensor is made of.
+    """
+    first = items[0]
+    if isinstance(first, tuple | list) and first and isinstance(first[0], Real):
+        raise ValueError(
+            f"An item of the data begins with its data x, a tensor, but this one is {first!r:.60}:"
+            " make a tensor of its numbers, and let a label come after it."
+        )
+    try:
+        return default_collate(list(items))
+    except KeyError as error:
+        raise ValueError(f"An item of the data has no {error}, which another one has.") from error
+    except (TypeError, RuntimeError) as error:
+        reason = str(error).removeprefix("default_collate: ").rstrip(".")
+        raise ValueError(
+            f"Items of the data do not make a batch ({reason}): give tensors of one shape, "
+            "numbers or texts, and leave out what there is not."
+        ) from error
 
 
 def split(batch: Any) -> tuple[Tensor, dict[str, Any]]:
@@ -63,11 +88,18 @@ def collected(
     that are ``known`` beforehand, where it has classes. ``captions`` are asked for when all items
     are read: which image stands in for a damaged one is known then.
 
-    Raises ValueError where it has classes, and an item has no label of them.
+    Raises ValueError where it has classes, and an item has no label of them, and for data of
+    different shapes.
     """
     classes, x, y = getattr(data, "classes", 0), list[Tensor](), list[Tensor]()
     for item in items:
-        x0, given = split(default_collate([item]))
+        x0, given = split(batched([item]))
+        if x and x0.shape != x[0].shape:
+            shapes = tuple(x[0].shape[1:]), tuple(x0.shape[1:])
+            raise ValueError(
+                f"Items of the data are of shapes {shapes[0]} and {shapes[1]}, of which no array "
+                "can be made: give them one shape."
+            )
         x.append(x0)
         label = given.get("y")
         if isinstance(label, Tensor) and label.shape == (1,):
@@ -85,7 +117,23 @@ def collected(
     return ArrayData(torch.cat(x), labels, levels, names, captions())
 
 
-def are_labels(y: Tensor, classes: int) -> bool:
-    """Whether y is (n,), of whole numbers from 0 on and below the number of classes."""
+def are_labels(y: Tensor, classes: int | None) -> bool:
+    """Whether y is (n,), of whole numbers from 0 on and below the number of classes, if known."""
     whole = not (y.is_floating_point() or y.is_complex())
-    return whole and y.ndim == 1 and int(y.min()) >= 0 and int(y.max()) < classes
+    if not whole or y.ndim != 1 or not len(y):
+        return whole and y.ndim == 1
+    return int(y.min()) >= 0 and (classes is None or int(y.max()) < classes)
+
+
+def relabelled(item: Any, numbers: Tensor) -> Any:
+    """An item whose label k is ``numbers[k]``; one without a label as it is."""
+
+    def named(given: Mapping[Any, Any]) -> dict[Any, Any]:
+        return {k: numbers[v] if k in ("y", *LABELS) else v for k, v in given.items()}
+
+    if isinstance(item, Mapping):
+        return named(item)
+    if isinstance(item, tuple | list) and len(item) == 2:
+        x, label = item
+        return x, named(label) if isinstance(label, Mapping) else numbers[label]
+    return item

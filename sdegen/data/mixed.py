@@ -8,6 +8,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from sdegen.checks import whole
+from sdegen.data.classes import plain
 
 
 class Mixed(Dataset[Any]):
@@ -64,6 +65,11 @@ class Mixed(Dataset[Any]):
         self.round = [(k, i) for k, share in enumerate(shares) for i in range(share)]
         rounds = max(-(-len(each) // n) for each, n in zip(sets, shares, strict=True) if n)
         self.length = rounds * len(self.round)
+
+    @property
+    def plain(self) -> Mixed:
+        """The same items, each always the same."""
+        return Mixed([plain(each) for each in self.sets], self.shares)
 
     def __len__(self) -> int:
         return self.length

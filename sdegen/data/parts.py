@@ -13,6 +13,7 @@ from sdegen.checks import number
 from sdegen.data.arrays import ArrayData
 from sdegen.data.classes import captions_at, drawn, known_labels, plain
 from sdegen.data.images import ImageFiles
+from sdegen.data.mixed import Mixed
 
 
 class Part(Dataset[Any]):
@@ -60,12 +61,15 @@ def hold_out(data: Any, share: float = 0.1, seed: int = 0) -> tuple[Any, Any]:
     number and at least one: of each class its share, to within one for each class there is. The
     last of a class in that order is passed over and trained on, whatever the share, so that no
     class is held out whole; where nothing else is left, fewer are held out. They keep this
-    order, and are ``plain``.
+    order, and are ``plain``. Of sets that are mixed it is done in each of them, since an item may
+    come in several rounds; one with nothing to spare is trained on.
 
     Raises ValueError unless 0 < share < 1, and where no class has a second item.
     """
     if not 0 < number("share", share) < 1:
         raise ValueError(f"share must lie between 0 and 1, but it is {share!r}.")
+    if isinstance(data, Mixed):
+        return mixed_out(data, share, seed)
     n, known = len(data), known_labels(data)
     order = drawn(data, n, seed)
     labels = [0] * n if known is None else known[order].tolist()
@@ -80,3 +84,20 @@ def hold_out(data: Any, share: float = 0.1, seed: int = 0) -> tuple[Any, Any]:
     rest = torch.ones(n, dtype=torch.bool)
     rest[held] = False
     return part(data, rest.nonzero()[:, 0]), plain(part(data, held))
+
+
+def mixed_out(data: Mixed, share: float, seed: int) -> tuple[Mixed, Mixed]:
+    """``hold_out`` in each of the sets that are mixed."""
+    pairs, reason = list[tuple[Any, Any]](), None
+    for each in data.sets:
+        try:
+            pairs.append(hold_out(each, share, seed))
+        except ValueError as error:
+            pairs.append((each, None))
+            reason = error
+    rest = [each for each, _ in pairs]
+    shares = [0 if some is None else k for (_, some), k in zip(pairs, data.shares, strict=True)]
+    if reason is not None and not any(shares):
+        raise reason
+    held = [plain(each) if some is None else some for each, some in pairs]
+    return Mixed(rest, data.shares), Mixed(held, shares)

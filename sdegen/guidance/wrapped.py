@@ -112,6 +112,12 @@ class Wrapped(Around, ABC):
         given = {n: getattr(self, n).given(shared, **conditions) for n in self.models}
         return self.changed(**given)
 
+    def check_conditions(self, b: int) -> None:
+        """Refuse conditions of the models inside that are not of the batch's length."""
+        for name in self.models:
+            if hasattr(getattr(self, name), "check_conditions"):
+                getattr(self, name).check_conditions(b)
+
     def take(self, index: Tensor) -> Any:
         """The wrapper of some samples of the batch, by their places (k,)."""
         cut: dict[str, Any] = {name: getattr(self, name).take(index) for name in self.models}

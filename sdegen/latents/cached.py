@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from sdegen.data import ArrayData
 from sdegen.data.classes import plain
-from sdegen.data.items import split
+from sdegen.data.items import batched, split
 from sdegen.files import read_header, read_tensors, write_tensors
 from sdegen.latents.coding import Latent, posteriors
 
@@ -144,7 +144,7 @@ def described(data: Any, batch: int = 256) -> dict[str, Any]:
     hashed = hashlib.sha256()
     for first in range(0, len(data), batch):
         items = [data[i] for i in range(first, min(first + batch, len(data)))]
-        x, given = split(torch.utils.data.default_collate(items))
+        x, given = split(batched(items))
         for name, value in {"x": x, **named(given)}.items():
             hashed.update(name.encode() + bytes_of(value))
     return {"n": len(data), "items": hashed.hexdigest()[:16]}

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, default_collate
+from torch.utils.data import IterableDataset
 
 from sdegen.data.classes import plain
-from sdegen.data.items import split
+from sdegen.data.items import batched, split
 
 
 class Coder(Protocol):
@@ -138,7 +138,7 @@ def posteriors(
     data, device = plain(data), device_of(coder)
     for first in range(0, len(data), batch):
         items = [data[i] for i in range(first, min(first + batch, len(data)))]
-        x, given = split(default_collate(items))
+        x, given = split(batched(items))
         mean, std = coder.posterior(x.to(device))
         yield mean, std, given
 

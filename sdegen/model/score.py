@@ -180,10 +180,11 @@ class ScoreModel(nn.Module):
         """
         shared = dict(shared or {})
         model = copy.copy(self)
-        own = {name: value for name, value in conditions.items() if name in self.sde.conditions}
+        known = {**conditions, **shared}.items()
+        own = {name: of_process(value) for name, value in known if name in self.sde.conditions}
         if own:
             model.sde = self.sde.given(**own)
-        model.conditions = {**self.conditions, **conditions, **shared}
+        model.conditions = {**self.conditions, **conditions, **shared, **own}
         model.shared = (self.shared - conditions.keys()) | shared.keys()
         return model
 
@@ -191,7 +192,8 @@ class ScoreModel(nn.Module):
         """This model for some samples of the batch, by their places (k,)."""
         model = copy.copy(self)
         if self.sde.conditions:
-            model.sde = self.sde.take(index)
+            kept = {k: getattr(self.sde, k) for k in self.sde.conditions if k in self.shared}
+            model.sde = self.sde.given(**dict.fromkeys(kept)).take(index).given(**kept)
         model.conditions = {
             name: value if name in self.shared else take_values(value, index)
             for name, value in self.conditions.items()
@@ -351,6 +353,11 @@ class ScoreModel(nn.Module):
             f"The network must return its input's shape {tuple(x.shape)}, "
             f"but it returned {tuple(F.shape)}.{remedy if doubled else ''}"
         )
+
+
+def of_process(value: Any) -> Any:
+    """A condition as a field of an SDE's: arrays as tensors."""
+    return torch.as_tensor(value) if hasattr(value, "__array__") else value
 
 
 def check_read(model: ScoreModel, sde: SDE) -> None:

@@ -31,6 +31,8 @@ class Brownian(Noise):
     seed, first: as for ``Seeded``: sample i of the batch has path (seed, first + i), or its own.
     T:    of the SDE, whose own time the path runs in.
 
+    ValueError where it is asked for a time beyond T.
+
     A draw for a step from t to s is (w(t) - w(s)) / sqrt(t - s): steps of any length, asked for in
     any order and any batch, are pieces of one path. A step shorter than the resolution has none:
     its draw is zero.
@@ -86,9 +88,10 @@ class Brownian(Noise):
         return other
 
     def take(self, index: Tensor) -> Brownian:
-        """The paths of some samples of the batch alone, by their places (k,)."""
+        """The paths of some samples of the batch alone, by their places (k,); of a part, by their
+        places in it."""
         part = self.begun()
-        part._index = index
+        part._index = index if self._index is None else self._index[index.to(self._index.device)]
         return part
 
     def _step(self, x: Tensor, t: Instant, s: Instant) -> tuple[Tensor, Tensor]:
@@ -120,6 +123,12 @@ class Brownian(Noise):
         many numbers, but added one by one: a sample's bits do not know of its batch.
         """
         b, n = len(x), math.prod(x.shape[1:])
+        # Beyond its tree a path is none; times on a device are not read back.
+        if level.t.device.type == "cpu" and float(level.t.max()) > self.T * (1 + 1e-9):
+            raise ValueError(
+                f"This Brownian path runs on [0, {self.T:g}], but its noise is asked for at t = "
+                f"{float(level.t.max()):g}: give Brownian(seed, sde.T)."
+            )
         place = (level.t / self.T * 2**DEPTH).round().long()
         place = place.unsqueeze(-1) if place.ndim else place
         u = place.double() * (self.T / 2**DEPTH)

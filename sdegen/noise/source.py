@@ -212,6 +212,10 @@ class Inflated(Noise):
     def __post_init__(self) -> None:
         if not 0 <= self.factor < math.inf:
             raise ValueError(f"S_noise is a factor >= 0, but it is {self.factor!r}.")
+        if not isinstance(self.source, Noise):
+            raise ValueError(
+                f"What is inflated is a source, such as Seeded(0), but it is {self.source!r:.60}."
+            )
 
     @property
     def path(self) -> bool:  # type: ignore[override]

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from sdegen.data import gather
-from sdegen.data.items import split
+from sdegen.data.items import batched, split
 from sdegen.files import claim, locked, write_json, write_tensors
 from sdegen.metrics.restored import psnr
 from sdegen.networks import Autoencoder, VQAutoencoder, perplexity
@@ -52,7 +51,7 @@ def train_autoencoder(config: dict[str, Any], folder: Path, say: Callable[[str],
     coder = build_coder(config, data.shape)
     loss, optimizer = build(experiment.loss, packages), build_optimizer(config)
     trackers = build_trackers(config)
-    x, _ = split(default_collate(two_of(data)))
+    x, _ = split(batched(two_of(data)))
     cost = Objective(coder.eval(), loss, False)(x, {})
     if cost.ndim or not cost.requires_grad:
         raise ValueError("An autoencoder is trained on loss=reconstruction, or one like it.")

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import IterableDataset, default_collate
+from torch.utils.data import IterableDataset
 
-from sdegen.data.items import split
+from sdegen.data.items import batched, split
 from sdegen.files import claim, locked, write_json
 from sdegen.latents import Encoded, encoded
 from sdegen.metrics.quality import Row
@@ -113,7 +113,7 @@ def train_run(config: dict[str, Any], folder: Path, say: Callable[[str], None]) 
         held = encoded(test, data.latent)
     trial = Objective(model, loss, told)
     trial.parts.eval()  # nothing is remembered of it
-    trial(*split(default_collate(two_of(learned))))
+    trial(*split(batched(two_of(learned))))
     if first_process():
         warn_of_scale(model.sde, beginning)
     about = description(config, data)
@@ -246,9 +246,11 @@ def refuse_idle(model: torch.nn.Module, net: dict[str, Any]) -> None:
 
 
 def two_of(data: Any) -> list[Any]:
-    """Two items of a data set: the first and the last, or a stream's first; ValueError for a
-    stream without any."""
+    """Two items of a data set: the first and the last, or a stream's first; ValueError where
+    there is none."""
     if not isinstance(data, IterableDataset):
+        if not len(data):
+            raise ValueError("The data have no items.")
         return [data[0], data[len(data) - 1]]
     items = list(islice(data, 2))
     if not items:

@@ -56,11 +56,19 @@ class Prior:
 
     def like(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation as states x (b, *) are."""
-        mean, std = (
-            torch.as_tensor(each, dtype=x.dtype, device=x.device).expand_as(x)
-            for each in (self.mean, self.std)
-        )
-        return mean, std
+        return self.spread("mean", x), self.spread("std", x)
+
+    def spread(self, name: str, x: Tensor) -> Tensor:
+        """One of the two as states x (b, *) are; ValueError for a shape that is not one of theirs."""
+        each = torch.as_tensor(getattr(self, name), dtype=x.dtype, device=x.device)
+        try:
+            return each.expand_as(x)
+        except RuntimeError:
+            one = (len(x), *[1] * (x.ndim - 1))
+            raise ValueError(
+                f"The prior's {name} is of shape {tuple(each.shape)}, which does not broadcast "
+                f"against states {tuple(x.shape)}: a number for each sample is of shape {one}."
+            ) from None
 
 
 class SDE(ABC):
@@ -78,7 +86,8 @@ class SDE(ABC):
     """True when ``diffusion`` returns matrices (..., d, m) acting on a state's last axis."""
     conditions: ClassVar[tuple[str, ...]] = ()
     """Fields with a value for each sample, (b, *), as the image that a mean-reverting process ends
-    at. A model's ``given(name=value)`` sets them, and they are cut with the batch."""
+    at. A model's ``given(name=value)`` sets them, and they are cut with the batch; a number, and
+    what is given for all samples alike, is not."""
 
     @abstractmethod
     def drift(self, x: Tensor, t: Tensor) -> Tensor:
@@ -104,7 +113,8 @@ class SDE(ABC):
     def take(self, index: Tensor) -> Self:
         """This process for some samples of the batch, by their places (k,)."""
         each = {name: getattr(self, name) for name in self.conditions}
-        return self.given(**{name: v[index.to(v.device)] for name, v in each.items()})
+        cut = {k: v for k, v in each.items() if isinstance(v, Tensor) and v.ndim}
+        return self.given(**{name: v[index.to(v.device)] for name, v in cut.items()})
 
     def perturb(self, x0: Tensor, t: Tensor, z: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data x0 (b, *) at times t (b,): (x_t, score of x_t given x0), from normal draws z."""

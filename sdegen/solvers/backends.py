@@ -190,6 +190,8 @@ class SciPy(Solver):
     def step(self, p: Reverse, x: Tensor, t: Instant, s: Instant, memory: Any = None) -> Step:
         """From t to s, sample by sample."""
         b = len(x)
+        if hasattr(p.model, "check_conditions"):  # a part of too many would be there
+            p.model.check_conditions(b)
         ends, nfe, status = [], torch.zeros(b, dtype=torch.int64), torch.zeros(b, dtype=torch.int8)
         for i in range(b):
             calls = p.model.nfe

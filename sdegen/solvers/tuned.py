@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -39,7 +40,7 @@ class Gain:
     @property
     def ratio(self) -> float:
         """Of the medians, tuned to untuned."""
-        return self.tuned / self.untuned
+        return over(self.tuned, self.untuned)
 
     def __str__(self) -> str:
         return (
@@ -48,6 +49,13 @@ class Gain:
             f"{self.low:.2f} and {self.high:.2f} ({self.seeds} fresh seeds; the fine solution's "
             f"own error is {self.floor:.1g})"
         )
+
+
+def over(error: float, other: float) -> float:
+    """One error by another, 1 of two that are zero."""
+    if other == 0:
+        return 1.0 if error == 0 else math.inf
+    return error / other
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, default_collate
+from torch.utils.data import IterableDataset
 
+from sdegen.data.items import batched
 from sdegen.model.network import take_values
 from sdegen.noise.hashing import GOLDEN, mix, signed
 
@@ -32,7 +33,26 @@ def streamed(data: IterableDataset[Any], size: int, rank: int, world: int, seen:
     """
     items = islice(endless(data), seen + rank, None, world)
     while True:
-        yield default_collate(list(islice(items, size)))
+        yield batched(list(islice(items, size)))
+
+
+def loaded(loader: Any) -> Iterator[Any]:
+    """The batches of a loader, whose processes' ValueErrors say what they say and no traceback;
+    ValueError where one of these has ended."""
+    try:
+        yield from loader
+    except ValueError as error:
+        said = str(error)
+        if not said.startswith("Caught ValueError in DataLoader worker"):
+            raise
+        raise ValueError(said.rstrip().rpartition("ValueError: ")[2]) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) or str(error).startswith("Caught"):
+            raise
+        raise ValueError(
+            f"A process that loads data has ended ({str(error).rstrip('. ')}): is there too little"
+            " memory for train.workers of them?"
+        ) from error
 
 
 def endless(data: IterableDataset[Any]) -> Iterator[Any]:

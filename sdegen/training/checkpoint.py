@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,9 +97,11 @@ def restore(
     trained: Objective,
     averages: Averages,
     optimizer: torch.optim.Optimizer,
+    asked: dict[str, Any],
 ) -> None:
-    """What a checkpoint holds, into what is trained; ValueError where it is another network's or
-    another loss's, or has other averages."""
+    """What a checkpoint holds, into what is trained; ValueError where it is another network's,
+    another loss's or another optimiser's, or has other averages."""
+    go_on(path, about, asked)
     before = about.get("ema", [*averages.decays][:1])  # earlier versions had one, and did not say
     if before != [*averages.decays]:
         raise ValueError(
@@ -137,6 +140,29 @@ def restore(
         index, _, name = key.partition(".")
         entries.setdefault(int(index), {})[name] = like(value, weights[int(index)])
     optimizer.load_state_dict({"state": entries, "param_groups": about["optimizer"]["groups"]})
+
+
+def asked_of(optimizer: Any) -> dict[str, Any]:
+    """Which optimiser, and with which settings it was made, as JSON has them."""
+    kind = type(getattr(optimizer, "optimizer", optimizer)).__name__
+    groups = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    asked: dict[str, Any] = json.loads(json.dumps({"kind": kind, "groups": groups}))
+    return asked
+
+
+def go_on(path: Path, about: dict[str, Any], asked: dict[str, Any]) -> None:
+    """What this run asks of the optimiser, into what a checkpoint says of it, where the one before
+    asked for something else; what an optimiser keeps among its settings goes on. ValueError where
+    that was another kind."""
+    before = about.get("asked", asked)  # earlier versions did not say
+    if before["kind"] != asked["kind"]:
+        raise ValueError(
+            f"The checkpoint {path} was made with {before['kind']}, but this run has "
+            f"{asked['kind']}: choose another run folder (name=...), or delete it."
+        )
+    known = about["optimizer"]["groups"], before["groups"], asked["groups"]
+    for group, old, new in zip(*known, strict=False):  # of another number they are refused
+        group |= {name: value for name, value in new.items() if old.get(name) != value}
 
 
 def checkpoint_of(folder: Path, step: int | None) -> Path:

@@ -5,7 +5,7 @@ A tensor that is shared out is a ``DTensor``: to read or write all of it every p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -77,6 +77,17 @@ def take_step(optimizer: Any) -> None:
         ) from error
 
 
-def all_finite(values: list[Tensor]) -> Tensor:
-    """Whether this process's parts of tensors are finite, () of 0 or 1."""
-    return torch.stack([here(each.detach()).isfinite().all() for each in values]).all().float()
+def infinite_in(*states: Mapping[str, Tensor]) -> frozenset[str]:
+    """Names of tensors with an infinite entry, as a mask of attention has, which is added to."""
+    return frozenset(k for state in states for k, v in state.items() if bool(v.isinf().any()))
+
+
+def all_finite(states: Iterable[Mapping[str, Tensor]], infinite: frozenset[str]) -> Tensor:
+    """Whether this process's parts of tensors are finite, () of 0 or 1; of those that were
+    ``infinite`` from the beginning, in a copy too, that none is NaN."""
+    found = []
+    for name, value in (item for state in states for item in state.items()):
+        part = here(value.detach())
+        meant = name.removeprefix("module.") in infinite
+        found.append((~part.isnan() if meant else part.isfinite()).all())
+    return torch.stack(found).all().float()

@@ -20,19 +20,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, default_collate
+from torch.utils.data import IterableDataset
 
 from sdegen.checks import warn
 from sdegen.data import InfiniteBatches, SeededItems
 from sdegen.data.classes import drawn, plain
-from sdegen.data.items import split
+from sdegen.data.items import batched, split
 from sdegen.files import clear_parts, locked, read_tensors, write_text
 from sdegen.training.activations import checkpoint_blocks
 from sdegen.training.averages import Averages
-from sdegen.training.batches import cut, step_seed, streamed
+from sdegen.training.batches import cut, loaded, step_seed, streamed
 from sdegen.training.checkpoint import (
     CHECKPOINT,
     KEPT,
+    asked_of,
     restore,
     write_checkpoint,
     write_snapshot,
@@ -45,7 +46,7 @@ from sdegen.training.objective import Loss, Objective, network_of, refuse_shared
 from sdegen.training.profiles import SNAPSHOTS, forget_snapshots
 from sdegen.training.rates import rate
 from sdegen.training.settings import TrainSettings
-from sdegen.training.shards import all_finite, take_step, whole
+from sdegen.training.shards import all_finite, infinite_in, take_step, whole
 from sdegen.training.signals import Wish
 from sdegen.training.trackers import Tracker, Tracking
 
@@ -124,6 +125,7 @@ class Trainer:
         if settings.compile:
             compile_network(network_of(model), self.fabric.device)
         self.trained = Objective(model, loss, conditional)
+        self.infinite = infinite_in(model.state_dict(), self.trained.loss_state())
         refuse_shared_out(self.trained, settings)
         # In two steps: of weights that are shared out the optimiser has to have the parts.
         self.objective = self.fabric.setup(self.trained)
@@ -132,7 +134,7 @@ class Trainer:
         self.optimizer = self.fabric.setup_optimizers(
             without_closure(optimizer(self.trained.weights()))
         )
-        self.loss, self.conditional = loss, conditional
+        self.loss, self.conditional, self.asked = loss, conditional, asked_of(self.optimizer)
         self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
         self.model, self.step = model, 0
         self.seen = 0  # data, by all processes together
@@ -230,8 +232,7 @@ class Trainer:
         broken = f"loss is {loss}"
         if math.isfinite(loss):
             own = self.model.state_dict(), self.trained.loss_state()
-            states = [*own, *self.averages.states().values()]
-            good = all_finite([each for state in states for each in state.values()])
+            good = all_finite([*own, *self.averages.states().values()], self.infinite)
             if self.fabric.world_size > 1:  # where each may have its own part
                 good = self.fabric.all_reduce(good, reduce_op="mean")
             if float(good) == 1:
@@ -269,7 +270,7 @@ class Trainer:
         torch.manual_seed(step_seed(self.settings.seed, 0, -1))
         for first in range(0, len(picks), self.settings.batch_size):
             some = picks[first : first + self.settings.batch_size]
-            items = default_collate([self.held_out[i] for i in some])
+            items = batched([self.held_out[i] for i in some])
             with torch.no_grad():
                 loss = objective(*self.fabric.to_device(split(items)), self.step)
             total += float(loss) * len(some) / len(picks)
@@ -290,9 +291,10 @@ class Trainer:
                 SeededItems(self.data, seed),
                 batch_sampler=InfiniteBatches(n, size, seed, *place, seen=self.seen).visits(),  # type: ignore[arg-type]
                 num_workers=settings.workers,
+                collate_fn=batched,
                 generator=torch.Generator().manual_seed(seed),  # of the workers' seeds
             )
-        for _, batch in zip(range(left), loader, strict=False):
+        for _, batch in zip(range(left), loaded(loader), strict=False):
             yield self.fabric.to_device(split(batch))
 
     def update(self, x0: Tensor, given: dict[str, Any]) -> Tensor:
@@ -340,13 +342,12 @@ class Trainer:
             "seen": self.seen,
             "devices": self.fabric.world_size,
             "identity": self.identity,
+            "asked": self.asked,
             **({FROZEN: self.frozen} if self.frozen else {}),
         }
-        if self.fabric.is_global_zero or self.averages.plain is not None:
-            parts, first = (
-                (self.trained, self.averages, self.optimizer),
-                self.fabric.is_global_zero,
-            )
+        first = self.fabric.is_global_zero
+        if first or self.averages.plain is not None:
+            parts = self.trained, self.averages, self.optimizer
             write_checkpoint(self.folder, *parts, about, keep, first)
         self.saved = self.step
 
@@ -369,7 +370,7 @@ class Trainer:
                 f"The checkpoint {path} is of step {step}, beyond train.steps = {wanted}: give "
                 f"train.steps={step} or more, or choose another run folder (name=...)."
             )
-        restore(path, tensors, about, self.trained, self.averages, self.optimizer)
+        restore(path, tensors, about, self.trained, self.averages, self.optimizer, self.asked)
         self.step = self.saved = step
         self.seen = about.get("seen", step * self.settings.batch_size * world)
         before = about.get("devices", world)

@@ -17,6 +17,7 @@ from itertools import chain, pairwise
 import torch
 from torch import Tensor
 
+from sdegen.checks import flag, whole
 from sdegen.model.denoiser import Denoiser, cost_of
 from sdegen.model.prediction import predict_x0
 from sdegen.programs.registers import Call
@@ -26,11 +27,11 @@ from sdegen.sampling.march import sample
 from sdegen.sampling.plan import calls_of
 from sdegen.sampling.recipes import recommended
 from sdegen.sde.level import Level
-from sdegen.sde.process import LinearSDE
+from sdegen.sde.process import LinearSDE, has_coordinates
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.exponential import DataForm
 from sdegen.solvers.solver import Solver
-from sdegen.solvers.tuned import Gain, Tuned
+from sdegen.solvers.tuned import Gain, Tuned, over
 from sdegen.tuning.probes import Choice, Probe, check_model, compared, errors, reference, starts
 from sdegen.walks.grids import GRIDS, finite
 
@@ -135,17 +136,28 @@ def tune(
     The loss is the mean over starts of the root-mean-square error at the end. What is kept is what
     was best on the held-out seeds. The cost is about 3 nfe x seeds x iterations network calls.
     Conditions that a model was given are (seeds, *), or the same for all samples.
-    ValueError for a model that returns NaN or gives no gradient, for nfe < 2, an SDE without
-    marginals, and fewer seeds than ten times what is learned needs.
+    ValueError for a model that returns NaN or gives no gradient, for nfe < 2, fine < 2 nfe, an SDE
+    without marginals or whose levels differ between coordinates, and fewer seeds than ten times
+    what is learned needs.
     """
-    nfe = calls_of(model, nfe)
+    nfe = calls_of(model, whole("nfe", nfe))
     if nfe < 2:
         raise ValueError(f"A walk of {nfe} call has nothing to tune: give nfe >= 2.")
-    if batch < 1 or iterations < 1:
+    for name, value in {"seeds": seeds, "iterations": iterations, "batch": batch}.items():
+        whole(name, value)
+    flag("coefficients", coefficients)
+    if whole("fine", fine) < 2 * nfe:
         raise ValueError(
-            f"batch and iterations are at least 1, but they are {batch} and {iterations}."
+            f"fine = {fine} steps are no reference for {nfe} network calls: give {2 * nfe} or more."
         )
     check_model(model, seeds, least=16)
+    if watch is not None and not callable(watch):
+        raise ValueError(f"watch is called as watch(done, of, error), but it is {watch!r:.60}.")
+    if has_coordinates(model.sde):
+        raise ValueError(
+            "tune learns a walk and weights for levels that are the same for all coordinates, but "
+            f'those of {type(model.sde).__name__} differ: use solver="auto".'
+        )
     x, held, fresh = (starts(model, shape, seeds, seed, k * seeds) for k in range(3))
     count = nfe - 1 + (nfe * (nfe + 1) // 2 if coefficients else 0)
     values = x[0].numel()
@@ -258,7 +270,8 @@ def measure(model: Denoiser, tuned: Tuned, x: Tensor, fine: int) -> Gain:
     mine = errors(sample(model, x, solver=tuned), exact)
     other = errors(sample(model, x, solver=best.solver, nfe=budget, walk=best.walk), exact)
     picks = torch.randint(len(x), (RESAMPLES, len(x)), generator=torch.Generator().manual_seed(0))
-    ratios = mine[picks].median(1).values / other[picks].median(1).values
-    low, high = ratios.cpu().quantile(torch.tensor([0.05, 0.95], dtype=ratios.dtype)).tolist()
+    pairs = zip(mine[picks].median(1).values.tolist(), other[picks].median(1).values.tolist())
+    ratios = torch.tensor([over(*pair) for pair in pairs], dtype=torch.float64)
+    low, high = ratios.quantile(torch.tensor([0.05, 0.95], dtype=ratios.dtype)).tolist()
     floor = float(errors(coarse, exact).median())
     return Gain(float(mine.median()), float(other.median()), str(best), low, high, floor, len(x))

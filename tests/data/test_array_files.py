@@ -107,10 +107,25 @@ def test_keys_must_fit_the_file(tmp_path: Path) -> None:
 
 def test_labels_must_fit_the_data(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
-    for y in (np.zeros(2, int), np.zeros((3, 1), int), np.array([0, 2**64 - 1, 0], "u8")):
+    for y in (np.zeros(2, int), np.zeros((3, 1), int), np.array([0, -1, 0])):
         np.savez(path, x=np.zeros((3, 2)), y=y)
-        with pytest.raises(ValueError, match=r"^y (is|has)"):
+        with pytest.raises(ValueError, match=r"^the labels 'y' (are|have)"):
             from_file(path, "x", "y")
+
+
+@pytest.mark.parametrize(
+    ("y", "names"),
+    [
+        (["wolf", "cat", "wolf"], ("cat", "wolf")),
+        (np.array([1000, 5, 9]), ("5", "9", "1000")),
+        (np.array([2**64 - 1, 3, 3], "u8"), ("3", str(2**64 - 1))),
+    ],
+)
+def test_labels_are_numbered_in_their_order(tmp_path: Path, y: Any, names: Any) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((3, 2)), y=np.asarray(y))
+    data = from_file(tmp_path / "a.npz", "x", "y")
+    assert data.names == names and data.classes == len(names)
+    assert [names[int(k)] for _, k in data] == [str(each) for each in y]
 
 
 def test_python_objects_are_never_unpickled(tmp_path: Path) -> None:
