@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sdegen.checks import number
+from sdegen.exact.ground import (
+    Constant,
+    axes_of,
+    coefficients,
+    matrix,
+    refuse_flat,
+    refuse_negative,
+    shares,
+)
 from sdegen.model.score import ScoreModel
 from sdegen.sde.level import Level
 from sdegen.sde.process import LinearSDE
@@ -31,64 +40,12 @@ class Problem(Protocol):
         """n draws (n, *) in float64."""
 
 
-def matrix(values: Sequence[Sequence[float]] | Tensor) -> Tensor:
-    """Values in float64."""
-    return torch.as_tensor(values, dtype=torch.float64)
-
-
-class Constant(ABC):
-    """What is made of constants, which are kept wherever states were: a copy for each device and
-    dtype, so that a loop on a GPU fetches nothing from the host."""
-
-    @property
-    @abstractmethod
-    def constants(self) -> tuple[Tensor, ...]:
-        """In float64, on the CPU."""
-
-    @cached_property
-    def _copies(self) -> dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]]:
-        return {}
-
-    def like(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The constants where x is, as x is."""
-        where = x.device, x.dtype
-        if where not in self._copies:
-            self._copies[where] = tuple(part.to(x) for part in self.constants)
-        return self._copies[where]
-
-
-def coefficients(x: Tensor, level: Level | None) -> tuple[Tensor, Tensor]:
-    """alpha and sigma^2 of a level, () or (b,), as x (b, *) is, of shape (1, 1) or (b, 1); those
-    of the data itself where there is none."""
-    if level is None:
-        return x.new_ones(1, 1), x.new_zeros(1, 1)
-    if level.alpha.ndim > 1:
-        raise ValueError(
-            "Exact distributions are known at levels that are the same for all coordinates, but "
-            f"alpha is of shape {tuple(level.alpha.shape)}."
-        )
-    a, v = (torch.as_tensor(c).to(x).reshape(-1, 1) for c in (level.alpha, level.sigma**2))
-    return a, v
-
-
-def refuse_flat(var: Tensor, level: Level | None) -> None:
-    """ValueError for the density, without noise, of what has no variance along an axis, or one
-    that an eigenvalue's rounding makes of none: var (*, d), each d of one distribution."""
-    if level is not None and (level.sigma.ndim or float(level.sigma)):
-        return
-    least = 10 * var.shape[-1] * torch.finfo(var.dtype).eps * var.amax(-1, keepdim=True)
-    if bool((var <= least).any()):
-        raise ValueError(
-            "There is no density without noise of what has a variance of 0 along an axis, as a "
-            "value has that was seen with std = 0: give a level whose sigma is above 0."
-        )
-
-
 @dataclass(frozen=True, eq=False)
 class Gaussian(Constant):
     """N(mean, cov) in d dimensions, closed form throughout; a zero covariance is a point mass.
 
-    mean (d,), cov (d, d) or (d,) for a diagonal one; states are (b, d).
+    mean (d,), cov (d, d) or (d,) for a diagonal one; states are (b, d). ValueError, where it is
+    first asked, for another shape and what is no covariance.
     """
 
     mean: Sequence[float] | Tensor
@@ -97,9 +54,13 @@ class Gaussian(Constant):
     @cached_property
     def spectrum(self) -> tuple[Tensor, Tensor, Tensor]:
         """Mean (d,), variances (d,) and axes (d, d), x = mean + axes y."""
-        cov = matrix(self.cov)  # type: ignore[arg-type]
-        var, axes = torch.linalg.eigh(torch.diag(cov) if cov.ndim == 1 else cov)
-        return matrix(self.mean), var.clamp(min=0), axes  # type: ignore[arg-type]
+        mean, cov = matrix(self.mean), matrix(self.cov)  # type: ignore[arg-type]
+        if mean.ndim != 1 or cov.shape not in ((len(mean),), 2 * (len(mean),)):
+            raise ValueError(
+                "A Gaussian has a mean (d,) and a covariance (d, d), or variances (d,), but they "
+                f"are {tuple(mean.shape)} and {tuple(cov.shape)}."
+            )
+        return mean, *axes_of(torch.diag(cov) if cov.ndim == 1 else cov)
 
     @cached_property
     def constants(self) -> tuple[Tensor, ...]:
@@ -141,7 +102,8 @@ class Gaussian(Constant):
 
 @dataclass(frozen=True, eq=False)
 class Mixture(Constant):
-    """Isotropic Gaussians: weights (k,), means (k, d), stds (k,); states are (b, d)."""
+    """Isotropic Gaussians: weights (k,), of whatever sum, means (k, d), stds (k,); states are
+    (b, d). ValueError, where it is first asked, for other shapes, and weights or stds below 0."""
 
     means: Sequence[Sequence[float]] | Tensor
     stds: Sequence[float] | Tensor
@@ -156,7 +118,7 @@ class Mixture(Constant):
                 "A mixture has means (k, d), stds (k,) and weights (k,), but their shapes are "
                 f"{', '.join(str(tuple(part.shape)) for part in parts)}."
             )
-        return parts
+        return parts[0], refuse_negative("stds", parts[1]), shares(parts[2])
 
     def parts(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
         """Each component's share (b, k, 1), mean (b, k, d) and variance (b, k, 1) given x."""
@@ -201,9 +163,11 @@ class Mixture(Constant):
 
 @dataclass(frozen=True, eq=False)
 class GaussianMixture(Constant):
-    """Gaussians of any covariance: means (k, d), covs (k, d, d), weights (k,); states are (b, d).
+    """Gaussians of any covariance: means (k, d), covs (k, d, d), weights (k,), of whatever sum;
+    states are (b, d).
 
-    ValueError for shapes that do not belong together.
+    ValueError, where it is first asked, for shapes that do not belong together, and what are no
+    covariances or weights.
     """
 
     means: Tensor
@@ -223,8 +187,7 @@ class GaussianMixture(Constant):
                 "A mixture of Gaussians has means (k, d), covs (k, d, d) and weights (k,), but "
                 f"they are {tuple(means.shape)}, {tuple(covs.shape)}, {tuple(weights.shape)}."
             )
-        var, axes = torch.linalg.eigh(covs)
-        return means, var.clamp(min=0), axes, weights
+        return means, *axes_of(covs), shares(weights)
 
     def _parts(self, x: Tensor, level: Level | None) -> tuple[Tensor, Tensor]:
         """Of each component: log(weight N(x)) (b, k), and its posterior mean of x0 (b, k, d)."""
@@ -263,7 +226,9 @@ class LowRankMixture(Constant):
 
     Component k is N(mean_k, axes_k diag(vars_k) axes_k^T + std^2 I); weights (k,), means (k, d),
     axes (k, d, r) with orthonormal columns, vars (k, r). No (d, d) matrix is ever made: a call
-    takes the time and the memory of b x k x d x r and b x d numbers.
+    takes the time and the memory of b x k x d x r and b x d numbers. Weights are of whatever sum.
+
+    ValueError for other shapes, and for weights, vars or a std below 0.
     """
 
     means: Tensor
@@ -280,11 +245,12 @@ class LowRankMixture(Constant):
                 "A low-rank mixture has axes (k, d, r), means (k, d), vars (k, r) and weights "
                 f"(k,), but they are {tuple(self.axes.shape)}, {', '.join(map(str, shapes))}."
             )
+        number("std", self.std, 0), refuse_negative("vars", self.vars), shares(self.weights)
 
     @cached_property
     def constants(self) -> tuple[Tensor, ...]:
         """Means, axes, variances and weights."""
-        return self.means, self.axes, self.vars, self.weights
+        return self.means, self.axes, self.vars, shares(self.weights)
 
     def _parts(self, x: Tensor, level: Level | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Of each component: log(weight N(x)) (b,), and its posterior mean of x0 (b, d)."""

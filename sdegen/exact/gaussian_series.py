@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from sdegen.checks import whole
-from sdegen.exact.distributions import Gaussian, matrix
+from sdegen.exact.distributions import Gaussian
+from sdegen.exact.ground import matrix
 
 
 def autoregression(Phi: Tensor, Q: Tensor, length: int) -> Gaussian:
@@ -47,13 +48,14 @@ def following(law: Gaussian, before: Tensor) -> tuple[Tensor, Tensor]:
     """What follows of series that begin as before (b, d, k): means (b, d, m), covariance (d m,
     d m) of them flat, where the law is of series (d (k + m)), time last.
 
-    S_21 S_11^+ applied to what is known, and S_22 - S_21 S_11^+ S_12.
+    S_21 S_11^+ applied to what is known, and S_22 - S_21 S_11^+ S_12; of nothing, k = 0, it is the
+    law itself.
 
     Raises ValueError for a beginning that is none of the law's series, or all of it.
     """
     mean, var, axes = law.spectrum
-    b, d, k = before.shape
-    length = len(mean) // d
+    b, d, k = before.shape if before.ndim == 3 else (0, 0, 0)
+    length = len(mean) // d if d else 0
     if length * d != len(mean) or not k < length:
         raise ValueError(
             f"Beginnings (b, d, k) are of series of {len(mean)} numbers, but they are "
@@ -64,7 +66,7 @@ def following(law: Gaussian, before: Tensor) -> tuple[Tensor, Tensor]:
     off = before.to(mean).reshape(b, -1) - mean[seen]
     known = cov[seen][:, seen]
     within = off @ torch.linalg.pinv(known, hermitian=True) @ known
-    if not torch.allclose(within, off, rtol=1e-6, atol=1e-6 * float(known.abs().max().sqrt())):
+    if not torch.allclose(within, off, rtol=1e-6, atol=1e-6 * float(var.max().sqrt())):
         raise ValueError("No series of the law begins so: it is not finite, or has no density.")
     rest = cov[~seen][:, ~seen] - gain @ cov[seen][:, ~seen]
     return (mean[~seen] + off @ gain.T).reshape(b, d, length - k), (rest + rest.T) / 2

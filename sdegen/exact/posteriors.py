@@ -6,6 +6,7 @@ solver draws from p(x0 | y) itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,8 @@ from sdegen.exact.distributions import (
     GaussianMixture,
     Mixture,
     Problem,
-    matrix,
 )
+from sdegen.exact.ground import matrix
 
 Measurement = Tensor | Callable[[Tensor], Tensor]
 """A: a matrix (m, d), or a function of states (b, *), as the operators of ``guidance`` are."""
@@ -134,8 +135,9 @@ def conditioned(
     if std == 0:  # what is fixed has no variance, where rounding has the prior's size
         free = torch.eye(d, dtype=torch.float64) - torch.linalg.pinv(H) @ H
         covs = free @ covs @ free
-    normal = torch.distributions.MultivariateNormal(torch.zeros_like(off), scale_tril=root)
-    return means + (K @ off[..., None])[..., 0], covs, normal.log_prob(off)
+    each = torch.linalg.solve_triangular(root, off[..., None], upper=False).square().sum((1, 2))
+    flat = 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1) + m * math.log(2 * math.pi)
+    return means + (K @ off[..., None])[..., 0], covs, -(each + flat) / 2
 
 
 def of_points(problem: Empirical, A: Measurement, y: Tensor, std: float) -> Empirical:

@@ -15,7 +15,8 @@ def crps(paths: Tensor, y: Tensor) -> Tensor:
         E|X - y| - E|X - X'| / 2 = INT (P(X <= z) - [y <= z])^2 dz
 
     without bias for any n, as X' is another draw than X. Less is better, |X - y| of a forecast
-    that is sure. Gneiting & Raftery (2007), eqs. 20 and 21; the sums are scoringrules'.
+    that is sure. Gneiting & Raftery (2007), eqs. 20 and 21; the sums are scoringrules', of sorted
+    draws, whose pairs are never laid out.
 
     Raises ValueError for fewer than two draws, other shapes, values that are not finite, and where
     there is no scoringrules: ``pip install 'sdegen[series]'``.
@@ -26,7 +27,7 @@ def crps(paths: Tensor, y: Tensor) -> Tensor:
     except ImportError:
         raise ValueError("crps needs scoringrules: pip install 'sdegen[series]'.") from None
     rules: Any = scoringrules
-    found: Tensor = rules.crps_ensemble(y, paths, m_axis=0, estimator="fair", backend="torch")
+    found: Tensor = rules.crps_ensemble(y, paths, m_axis=0, estimator="pwm", backend="torch")
     return found
 
 

@@ -61,7 +61,7 @@ class Control(nn.Module):
         else:
             conv, widths = CONV[net.dims], parts_of(net)
             first = net.shrink[0] if isinstance(net, UNet) else net.enter
-            wide = int(first.out_channels)  # type: ignore[arg-type]
+            wide = len(first.weight)  # type: ignore[arg-type]
             enter, silent = conv(channels, wide, 3, padding=1), zeroed(conv(wide, wide, 1))
             self.hint = nn.Sequential(enter, nn.SiLU(), silent)
             layers = [conv(width, width, 1) for width in widths]
@@ -76,9 +76,9 @@ class Control(nn.Module):
 
 def parts_of(net: UNet | ADM) -> list[int]:
     """The channels of what a U-Net's way down makes, and of its middle's output."""
-    middle = [net.middle] if isinstance(net, UNet) else [net.middle[-1]]
-    first = [] if isinstance(net, UNet) else [net.enter.out_channels]
-    return first + [each.residual.conv2.out_channels for each in [*net.down, *middle]]  # type: ignore[union-attr]
+    middle = net.middle if isinstance(net, UNet) else net.middle[-1]
+    first = [] if isinstance(net, UNet) else [len(net.enter.weight)]
+    return first + [each.leaves for each in [*net.down, middle]]  # type: ignore[misc]
 
 
 class Controlled(nn.Module):

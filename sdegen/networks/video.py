@@ -32,8 +32,8 @@ class Video(nn.Module):
             together: Ho et al. (2022b), section 3, and ``losses.with_images``.
     All else is told as to ``Conditioned``, once a clip; c is (b, beside, f, h, w).
 
-    Raises ValueError for a net that is none of images, heads that do not divide a block's
-    channels into even widths, and what does not fit, as ``Conditioned`` does.
+    Raises ValueError for a net that is none of images, or is a video's already, heads that do not
+    divide a block's channels into even widths, and what does not fit, as ``Conditioned`` does.
     """
 
     def __init__(self, net: Conditioned, heads: int = 2) -> None:
@@ -45,7 +45,13 @@ class Video(nn.Module):
                 f"is {said}."
             )
         self.net = net
-        for block in [each for each in net.modules() if isinstance(each, Framewise)]:
+        blocks = [each for each in net.modules() if isinstance(each, Framewise)]
+        if any(each.temporal is not None for each in blocks):
+            raise ValueError(
+                f"This {type(net).__name__} is part of a video's network already, whose attention "
+                "over time would be lost: give another one, or a deepcopy made before."
+            )
+        for block in blocks:
             block.temporal = TemporalAttention(block.leaves, heads).to(next(net.parameters()))
         name_layers(self)
 
@@ -114,8 +120,10 @@ class Video(nn.Module):
 
 def per_frame(value: Any, name: str, b: int, f: int) -> Any:
     """What b clips are told, for each of their f frames; ValueError for another length."""
-    if not isinstance(value, Tensor) or not value.ndim:
+    if not isinstance(value, Tensor) or not (value.ndim or name in ("t", "y")):
         return value
+    if not value.ndim:
+        raise ValueError(f"{name} is one value for {b} clips, expected ({b},): one of each.")
     if len(value) != b:
         raise ValueError(f"{name} has {len(value)} values for {b} clips, expected one of each.")
     return value.repeat_interleave(f, 0)

@@ -21,7 +21,8 @@ def with_classes(net: UNet | ADM | DiT | Transformer, more: int = 1) -> Any:
 
     So a word for something new is learned.  Ruiz et al. (2023), section 3.1.
 
-    ValueError for another network or one without classes, and for ``more`` below 1.
+    ValueError for another network or one without classes, or whose table of them has an adapter,
+    and for ``more`` below 1.
     """
     if not isinstance(net, UNet | ADM | DiT | Transformer) or not net.conditioning.classes:
         raise ValueError(
@@ -31,6 +32,7 @@ def with_classes(net: UNet | ADM | DiT | Transformer, more: int = 1) -> Any:
         )
     found = deepcopy(net)
     told, old = found.conditioning, found.conditioning.label
+    refuse_adapted("The table of classes", old)
     told.classes += whole("more", more)
     n, width = old.weight.shape  # type: ignore[union-attr]
     table = nn.Embedding(n + more, width).to(old.weight)  # type: ignore[union-attr, arg-type]
@@ -49,7 +51,7 @@ def widened(net: UNet | ADM | DiT | Transformer, more: int) -> UNet | ADM | DiT 
     So a model of captions learns to fill in from where it is.  Nichol et al. (2022), GLIDE,
     section 2.5.
 
-    ValueError for another network, and for ``more`` below 1.
+    ValueError for another network, one whose first layer has an adapter, and ``more`` below 1.
     """
     if not isinstance(net, UNet | ADM | DiT | Transformer):
         raise ValueError(
@@ -59,6 +61,7 @@ def widened(net: UNet | ADM | DiT | Transformer, more: int) -> UNet | ADM | DiT 
     found = deepcopy(net)
     found.beside += whole("more", more)
     first = found.shrink[0] if isinstance(found, UNet) else found.enter
+    refuse_adapted("The first layer", first)
     assert isinstance(first, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
     weight = first.weight
     wide = weight.shape[1] // (found.channels + found.beside - more) * more  # of a patch all of it
@@ -71,3 +74,12 @@ def widened(net: UNet | ADM | DiT | Transformer, more: int) -> UNet | ADM | DiT 
     else:
         first.in_channels += wide
     return found
+
+
+def refuse_adapted(what: str, layer: Any) -> None:
+    """ValueError for a layer that is to be replaced, and has learned beside its own weights."""
+    if hasattr(layer, "base_layer"):
+        raise ValueError(
+            f"{what} has an adapter, of other sizes than are wanted now: widen the network first, "
+            "and adapt it then."
+        )

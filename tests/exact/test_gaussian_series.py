@@ -91,3 +91,17 @@ def test_refusals() -> None:
     for shape in ((1, 2, 4), (1, 3, 1)):
         with refused(r"Beginnings \(b, d, k\) are of series of 8 numbers"):
             following(law, torch.zeros(shape))
+
+
+def test_of_no_beginning_it_is_the_law() -> None:
+    """d = 3, length 2 and 1; and of one value before, of one channel."""
+    Phi = torch.tensor([[0.5, -0.4, 0.1], [0.3, 0.6, 0.0], [0.0, 0.2, -0.3]]).double()
+    Q = torch.tensor([[1.0, 0.3, 0.0], [0.3, 0.5, 0.1], [0.0, 0.1, 0.2]]).double()
+    for length in (1, 2):
+        law = autoregression(Phi, Q, length)
+        mean, cov = following(law, torch.zeros(4, 3, 0))
+        close(mean, torch.zeros(4, 3, length))
+        close(cov, covariance(law), atol=1e-12)
+    mean, cov = following(autoregression([[-0.8]], [[0.36]], 2), torch.tensor([[[2.0]]]))  # type: ignore[arg-type]
+    close(mean, [[[-1.6]]], rtol=1e-9)
+    close(cov, [[0.36]], rtol=1e-9)

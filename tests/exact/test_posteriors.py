@@ -237,3 +237,13 @@ def test_what_has_no_posterior_is_refused() -> None:
     for weights in (torch.ones(3), -torch.ones(4), torch.zeros(4), torch.full((4,), torch.nan)):
         with refused("Weights of 4 points are"):
             Empirical(normal(4, 2), weights=weights)
+
+
+@pytest.mark.parametrize("kind", PLANE)
+def test_where_nothing_is_seen_it_is_the_prior(kind: str) -> None:
+    prior, level, x = PLANE[kind], sg.VPSDE()(torch.tensor(0.4).double()), normal(5, 2)
+    nothing = torch.zeros(2, dtype=torch.bool)
+    for seen in (torch.zeros(0, 2).double(), lambda x: x[:, nothing]):
+        for std in (0.0, 0.3):
+            found = posterior(prior, seen, torch.zeros(0), std)
+            close(found.denoise(x, level), prior.denoise(x, level), rtol=1e-9)  # type: ignore[attr-defined]

@@ -85,3 +85,17 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scoringrules", None)
     with refused(r"sdegen\[series\]"):
         crps(x, x[0])
+
+
+def test_as_many_draws_as_one_likes() -> None:
+    """Pairs of 200,000 draws would take 320 GB: the closed form of a normal law, far and near."""
+    z = normal(200_000, 1)
+    for m, s, y in ((0.0, 1.0, 0.0), (2.0, 0.3, 1.0), (-1e6, 5.0, -1e6 + 10)):
+        u = (y - m) / s
+        exact = s * (u * (2 * norm.cdf(u) - 1) + 2 * norm.pdf(u) - torch.pi**-0.5)
+        close(crps(m + s * z, torch.tensor([y]).double()), [exact], rtol=5e-3)
+
+
+def test_two_draws_and_none_of_them_right() -> None:
+    close(crps(torch.tensor([[0], [2]]), torch.tensor([1])), [0.0])
+    close(crps(torch.tensor([[0.0], [1.0]]), torch.tensor([3.0])), [2.0])

@@ -183,3 +183,23 @@ def test_it_learns_of_time_at_once_and_a_copy_is_one() -> None:
 def test_what_does_not_fit_is_refused(wrong: Callable[[Video], Any], said: str) -> None:
     with refused(said):
         wrong(Video(UNet(1, 12, heads=2).double()))
+
+
+@kinds
+def test_a_network_is_one_videos_alone(make: Make) -> None:
+    """Another one would put new attention in the place of what was learned, without a word."""
+    video = Video(make(1))
+    kept = [each.temporal for each in video.net.modules() if isinstance(each, of_time.Framewise)]
+    for again in (video.net, copy.deepcopy(video.net)):
+        with refused("is part of a video's network already"):
+            Video(again)
+    now = [each.temporal for each in video.net.modules() if isinstance(each, of_time.Framewise)]
+    assert all(a is b for a, b in zip(kept, now, strict=True))
+    Video(make(1))(X.float(), T.float())
+
+
+def test_clips_are_counted_in_clips() -> None:
+    video = Video(UNet(1, 12, heads=2, classes=2)).double()
+    for told in ({"t": T[0]}, {"y": torch.tensor(1)}):
+        with refused(r"(t|y) is one value for 2 clips, expected \(2,\)"):
+            video(X, **{"t": T, **told})
