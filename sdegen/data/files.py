@@ -23,8 +23,8 @@ def from_file(path: str | Path, key: str | None = None, labels: str | None = Non
     dimensions are always (n, h, w), four are (n, h, w, c) or (n, c, h, w) with c 1 or 3, told
     apart by where the 1 or 3 stands; where both places have one, the array is refused.
     `labels` names an array of integers or texts (n,) in the same .npz. The labels that occur in it
-    are the classes 0, 1, ... in their order, and `names` are what they are called there. `key` may be left
-    out where only one other array is there.
+    are the classes 0, 1, ... in their order, and `names` are what they are called there. `key` may
+    be left out where only one other array is there.
 
     Raises ValueError for another suffix, a missing or damaged file, arrays that would need
     pickle (it can run code), a key that is not there, and other dtypes or shapes.

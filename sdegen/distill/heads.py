@@ -21,8 +21,8 @@ def with_head(model: ScoreModel, net: nn.Module) -> ScoreModel:
     """A model of two heads: the mean of ``model``, to the bit, beside exp of what ``net`` says.
 
     net: called as the model's own network, net(x, label, **conditions) -> (b, c, *), in its dtype
-         and on its device.  The model's network is copied, and frozen (``Joined``), as is a schedule
-         that was learned.
+         and on its device.  The model's network is copied, and frozen (``Joined``), as is a
+         schedule that was learned.
 
     ValueError for what is no ScoreModel, or has two heads already, or is of a flow alone.
     """

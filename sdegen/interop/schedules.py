@@ -196,13 +196,12 @@ class Said:
             near = (t - sde.t_min).abs() < slack * sde.t_min  # then the last step is none
             t = torch.cat([t[~near], t.new_tensor([sde.t_min])])
         t = t.unique_consecutive()
-        first, last = float(t[0]), float(t[-1])
         if not within or not bool((t.diff() < 0).all()) or len(t) < 2 - self.denoises:
             raise ValueError(
                 f"The {steps} steps of {self.name} are no walk of this model: their times must "
                 f"fall within [t_min, T] = [{sde.t_min:g}, {sde.T:g}], but they are "
-                f"{', '.join(f'{each:.4g}' for each in t.tolist()[:3])}, ..., {last:.4g}. Take a "
-                "walk of sdegen's, as walk='log_snr'."
+                f"{', '.join(f'{each:.4g}' for each in t.tolist()[:3])}, ..., {float(t[-1]):.4g}. "
+                "Take a walk of sdegen's, as walk='log_snr'."
             )
         return t.clamp(sde.t_min, sde.T)
 
@@ -254,7 +253,7 @@ def read(config: Config) -> Said:
     if c.get("use_flow_sigmas", False):
         if predicts != "velocity" or c.get("final_sigmas_type", "zero") != "zero":
             raise ValueError(
-                f"The configuration of {name} says use_flow_sigmas = True, which is not understood "
+                f"The configuration of {name} has use_flow_sigmas = True, which is not understood "
                 f"with prediction_type = {c['prediction_type']!r} and final_sigmas_type = "
                 f"{c.get('final_sigmas_type')!r}: only with 'flow_prediction' and 'zero'."
             )

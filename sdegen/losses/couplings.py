@@ -115,8 +115,9 @@ def refuse_reordered(x0: Tensor, data: Tensor, model: Denoiser) -> None:
         return
     if told := own_conditions(model):
         raise ValueError(
-            f"The coupling returns other data than it was given, so that {', '.join(sorted(told))} "
-            "would be told of other samples: reorder the noise, and leave x0 as it is."
+            "The coupling returns other data than it was given, so that "
+            f"{', '.join(sorted(told))} would be told of other samples: reorder the "
+            "noise, and leave x0 as it is."
         )
 
 

@@ -64,9 +64,9 @@ def dsm_loss(
     marginals is trained on |G^T (score - target)|^2, the likelihood weighting.
 
     ValueError for data that is empty or not floating point, a ``where`` of another kind or shape,
-    for an SDE without marginals or whose schedule would learn, or for noise that is coupled with data where the model is not of
-    a flow alone, or told more of each sample than the coupling respects; and, where looking costs no synchronisation (on the CPU), for NaN or infinite
-    data.
+    for an SDE without marginals or whose schedule would learn, or for noise that is coupled with
+    data where the model is not of a flow alone, or is told more of each sample than the coupling
+    respects; and, where looking costs no synchronisation (on the CPU), for NaN or infinite data.
     """
     check_data(x0)
     check_given(model.sde)

@@ -59,7 +59,7 @@ class Prior:
         return self.spread("mean", x), self.spread("std", x)
 
     def spread(self, name: str, x: Tensor) -> Tensor:
-        """One of the two as states x (b, *) are; ValueError for a shape that is not one of theirs."""
+        """One of the two as states x (b, *) are; ValueError for a shape that is none of theirs."""
         each = torch.as_tensor(getattr(self, name), dtype=x.dtype, device=x.device)
         try:
             return each.expand_as(x)
@@ -180,9 +180,9 @@ def refuse_learned(sde: SDE, who: str) -> None:
         return
     if any(each.requires_grad for each in sde.parameters()):
         raise ValueError(
-            f"{who} would also move the schedule of {sde}, which is learned, to where its error is "
-            "small, whatever samples come of it: train with vdm_loss, whose bound does not depend "
-            "on it, or keep it as it is, sde.requires_grad_(False)."
+            f"{who} would also move the schedule of {sde}, which is learned, to where its error "
+            "is small, whatever samples come of it: train with vdm_loss, whose bound does not "
+            "depend on it, or keep it as it is, sde.requires_grad_(False)."
         )
 
 

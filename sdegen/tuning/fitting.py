@@ -148,7 +148,8 @@ def tune(
     flag("coefficients", coefficients)
     if whole("fine", fine) < 2 * nfe:
         raise ValueError(
-            f"fine = {fine} steps are no reference for {nfe} network calls: give {2 * nfe} or more."
+            f"fine = {fine} steps are no reference for {nfe} network calls: give at least "
+            f"{2 * nfe}."
         )
     check_model(model, seeds, least=16)
     if watch is not None and not callable(watch):
@@ -270,8 +271,8 @@ def measure(model: Denoiser, tuned: Tuned, x: Tensor, fine: int) -> Gain:
     mine = errors(sample(model, x, solver=tuned), exact)
     other = errors(sample(model, x, solver=best.solver, nfe=budget, walk=best.walk), exact)
     picks = torch.randint(len(x), (RESAMPLES, len(x)), generator=torch.Generator().manual_seed(0))
-    pairs = zip(mine[picks].median(1).values.tolist(), other[picks].median(1).values.tolist())
-    ratios = torch.tensor([over(*pair) for pair in pairs], dtype=torch.float64)
+    medians = (each[picks].median(1).values.tolist() for each in (mine, other))
+    ratios = torch.tensor([over(*pair) for pair in zip(*medians, strict=True)]).double()
     low, high = ratios.quantile(torch.tensor([0.05, 0.95], dtype=ratios.dtype)).tolist()
     floor = float(errors(coarse, exact).median())
     return Gain(float(mine.median()), float(other.median()), str(best), low, high, floor, len(x))

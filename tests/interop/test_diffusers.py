@@ -158,7 +158,7 @@ def test_flow_matching_is_theirs(tmp_path: Path, shift: float) -> None:
 @pytest.mark.parametrize("name", ["DPMSolverMultistep", "UniPCMultistep"])
 @pytest.mark.parametrize("shift", [1.0, 5.0])
 def test_flow_sigmas_are_theirs(tmp_path: Path, name: str, shift: float) -> None:
-    """Of solvers that step flows: their network is told whole steps, and a change of it is small."""
+    """Of solvers that step flows: their network is told whole steps, which changes little."""
     more = {"disable_corrector": list(range(CALLS))} if name == "UniPCMultistep" else {}
     scheduler = getattr(diffusers, f"{name}Scheduler")(
         prediction_type="flow_prediction",
