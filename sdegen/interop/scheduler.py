@@ -134,6 +134,12 @@ class SdegenScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                     f"{config.get(key, usual[key])!r}, by which its process is none of DDPM's "
                     "betas. Build the ScoreModel yourself."
                 )
+            if config.get("use_flow_sigmas", False):
+                raise ValueError(
+                    f"SdegenScheduler steps models of DDPM's betas, but {name} says "
+                    "use_flow_sigmas = True: interop.diffusers.load has such a model, for "
+                    "sg.sample."
+                )
             known = name in KNOWN
             keys = known_keys(config, (str(name),) if known else KNOWN, () if known else own)
             wanted = keys.union(usual).intersection(MODELS) if other else keys

@@ -192,9 +192,9 @@ class Said:
         # Theirs are float32, and a first beta that is small is known to some parts in a thousand.
         slack = 1e-2 if isinstance(sde, DiscreteVPSDE) else 1e-5
         within = bool(((t <= sde.T * (1 + 1e-5)) & (t >= sde.t_min * (1 - slack))).all())
+        t = torch.where((t - sde.t_min).abs() < slack * sde.t_min, sde.t_min, t)
         if not self.denoises:
-            near = (t - sde.t_min).abs() < slack * sde.t_min  # then the last step is none
-            t = torch.cat([t[~near], t.new_tensor([sde.t_min])])
+            t = torch.cat([t, t.new_tensor([sde.t_min])])
         t = t.unique_consecutive()
         if not within or not bool((t.diff() < 0).all()) or len(t) < 2 - self.denoises:
             raise ValueError(

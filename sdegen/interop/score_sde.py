@@ -21,7 +21,7 @@ from sdegen.checks import flag
 
 SCALAR = np.float64(0).__reduce__()[0]
 """What numbers of NumPy are made by, in files of NumPy 1 and 2."""
-NUMBERS = (
+NUMBERS: tuple[Any, ...] = (
     *((SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *(np.dtype, *{type(np.dtype(code)) for code in "?bhilqBHILQefd"}),
 )

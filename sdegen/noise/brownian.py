@@ -31,7 +31,7 @@ class Brownian(Noise):
     seed, first: as for ``Seeded``: sample i of the batch has path (seed, first + i), or its own.
     T:    of the SDE, whose own time the path runs in.
 
-    ValueError where it is asked for a time beyond T.
+    ValueError where a walk goes beyond T.
 
     A draw for a step from t to s is (w(t) - w(s)) / sqrt(t - s): steps of any length, asked for in
     any order and any batch, are pieces of one path. A step shorter than the resolution has none:
@@ -60,7 +60,8 @@ class Brownian(Noise):
             or not 0 < float(given) < math.inf
         ):
             raise ValueError(f"A Brownian path runs on [0, T] with T > 0, but T = {T!r}.")
-        self.T, self._seeds = float(given), Seeded(seed, first)
+        self.T = self.end = float(given)
+        self._seeds = Seeded(seed, first)
         self._index: Tensor | None = None
         self._known: list[tuple[Instant, tuple[object, ...], Value]] = []
 
@@ -123,12 +124,6 @@ class Brownian(Noise):
         many numbers, but added one by one: a sample's bits do not know of its batch.
         """
         b, n = len(x), math.prod(x.shape[1:])
-        # Beyond its tree a path is none; times on a device are not read back.
-        if level.t.device.type == "cpu" and float(level.t.max()) > self.T * (1 + 1e-9):
-            raise ValueError(
-                f"This Brownian path runs on [0, {self.T:g}], but its noise is asked for at t = "
-                f"{float(level.t.max()):g}: give Brownian(seed, sde.T)."
-            )
         place = (level.t / self.T * 2**DEPTH).round().long()
         place = place.unsqueeze(-1) if place.ndim else place
         u = place.double() * (self.T / 2**DEPTH)

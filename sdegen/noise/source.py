@@ -23,6 +23,8 @@ class Noise(ABC):
 
     path: ClassVar[bool] = False
     """True when the draw for (t, s) is the increment of one path: asked again, it is the same."""
+    end: float = math.inf
+    """The time beyond which there is no such path."""
 
     @abstractmethod
     def __call__(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
@@ -221,6 +223,11 @@ class Inflated(Noise):
     def path(self) -> bool:  # type: ignore[override]
         """As the source."""
         return self.source.path
+
+    @property
+    def end(self) -> float:  # type: ignore[override]
+        """As the source."""
+        return self.source.end
 
     def __call__(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
         """The source's draws, times the factor on a climb."""

@@ -78,7 +78,8 @@ def march(solver: Solver, p: Reverse, x: Tensor, walk: Sequence[Instant]) -> Ite
     own forward step. The loop is the caller's: saving, stopping, timing and progress are a plain
     ``for`` around it. It reads nothing back from the device. A state may be written into, as by
     ``state.x.clamp_(-1, 1)``: the next step begins where it is then, and a solver that remembers
-    earlier ones forgets them, as at the walk's start.
+    earlier ones forgets them, as at the walk's start. A write by NumPy or through ``.data``
+    is not seen.
     """
     listed = isinstance(walk, Sequence) and all(isinstance(level, Instant) for level in walk)
     if not listed or not walk:
@@ -91,25 +92,7 @@ def march(solver: Solver, p: Reverse, x: Tensor, walk: Sequence[Instant]) -> Ite
     check_levels(solver, p, walk)
     check_path(p, torch.stack([level.t for level in walk]).reshape(len(walk), -1)[:, 0].tolist())
     for s, step in zip(walk[1:], walked(solver, p, x, walk, counted), strict=True):
-        before = Kept(step.x)
         yield State(s, step.x, step.tally)
-        if before.differs(step.x):  # NumPy wrote there, which no tensor counts
-            torch.autograd.graph.increment_version(step.x)
-
-
-class Kept:
-    """A state in the host's memory as it was, to tell whether somebody wrote into it: NumPy, and
-    what goes by ``.data``, are not counted by a tensor's version. One on a device is not kept."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.bits = x.detach().clone() if x.device.type == "cpu" else None
-
-    def differs(self, x: Tensor) -> bool:
-        """Whether a bit of it is another now."""
-        if self.bits is None:
-            return False
-        was, now = (each.detach().contiguous().view(torch.uint8) for each in (self.bits, x))
-        return not torch.equal(was, now)
 
 
 def counted(step: Step) -> Step:
@@ -251,9 +234,9 @@ def check_watch(watch: Watch | None) -> None:
 
 def look(watch: Watch, step: int, of: int, x: Tensor) -> None:
     """Call a watch; ValueError if it wrote into the states, which a program would half undo."""
-    before, kept = version(x), Kept(x)
+    before = version(x)
     watch(step, of, x)
-    if version(x) != before or kept.differs(x):
+    if version(x) != before:
         raise ValueError(
             "watch looks on and writes nothing, but it wrote into the states: write into those of "
             "sg.march, or make a model that does what is wanted."

@@ -216,8 +216,9 @@ def say(eta: Eta) -> str:
 
 
 def check_path(p: Reverse, times: Sequence[float]) -> None:
-    """Refuse a walk that comes by the same times twice where the noise is one path, or where the
-    model knows nothing of what independent noise makes of data."""
+    """Refuse a walk that comes by the same times twice, or by later ones than it has, where the
+    noise is one path; and one that climbs where the model knows nothing of what independent noise
+    makes of data."""
     climbs = any(s > t for t, s in pairwise(times))
     if climbs:
         refuse_flow_only(p.model, "A walk that climbs")
@@ -226,6 +227,11 @@ def check_path(p: Reverse, times: Sequence[float]) -> None:
             "This walk climbs, and so walks the same times twice, where a Brownian path has the "
             "same noise again: use seed= or noise=Seeded(seed) with a solver of fixed steps, or "
             "eta = 0."
+        )
+    if p.noisy and (beyond := max(times)) > p.noise.end * (1 + 1e-9):
+        raise ValueError(
+            f"This Brownian path runs on [0, {p.noise.end:g}], but the walk comes by t = "
+            f"{beyond:g}: give Brownian(seed, sde.T)."
         )
 
 

@@ -295,7 +295,7 @@ def test_what_is_not_understood_is_refused_by_name(tmp_path: Path) -> None:
         read({"_class_name": "CMStochasticIterativeScheduler"})
     with refused("DDIMScheduler says brand_new = 3, which is not understood"):
         read({**said(diffusers.DDIMScheduler()), "brand_new": 3})
-    with refused("says use_flow_sigmas = True, which is not understood"):
+    with refused("has use_flow_sigmas = True, which is not understood with prediction_type = 'e"):
         read(said(diffusers.UniPCMultistepScheduler(use_flow_sigmas=True)))
     with refused("says use_dynamic_shifting = True"):
         read(said(diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)))

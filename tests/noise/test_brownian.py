@@ -146,6 +146,7 @@ def test_a_sample_has_its_own_path() -> None:
     for noise in (sg.Brownian(seeds, T), sg.Brownian(9, T)):
         full, index = noise(x, t, s), torch.tensor([3, 1])
         assert torch.equal(noise.take(index)(x[:2], t, s), full[index])
+        assert torch.equal(noise.take(index).take(index[:1] * 0 + 1)(x[:1], t, s), full[1:2])
         assert not torch.equal(full[0], full[1])
         own = noise(x, at([800_000.0, 5, 9, 7]), at([333_333.0, 1, 2, 3]))
         assert torch.equal(own[0], full[0]) and torch.equal(own[2], noise(x, at(9), at(2))[2])
@@ -185,6 +186,23 @@ def test_a_source_used_twice_gives_the_same_samples(
         for source in (noise, noise, path())
     )
     assert torch.equal(first, again) and torch.equal(first, fresh)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_path_is_refused_beyond_its_time(wrapped: bool) -> None:
+    """Of what walks it, by whatever door; a flow asks nothing of it."""
+    model = exact_model(MIXTURE, sg.VESDE(0.01, 5.0))
+    noise: sg.Noise = sg.Brownian(0, 0.5)
+    noise = sg.noise.Inflated(1.1, noise) if wrapped else noise
+    says = r"runs on \[0, 0\.5\], but the walk comes by t = 1: give Brownian\(seed, sde\.T\)"
+    walk = sg.walks.levels(model.sde, [1.0, 0.5, 0.1])
+    for solver in (sg.EulerMaruyama(), sg.PredictorCorrector(), sg.DDIM(1.0)):
+        with pytest.raises(ValueError, match=says):
+            sg.sample(model, (3, 2), solver=solver, steps=4, noise=noise)
+        with pytest.raises(ValueError, match=says):
+            list(sg.march(solver, sg.Reverse(model, 1.0, noise), normal(3, 2), walk))
+        sg.sample(model, normal(3, 2), solver=solver, steps=4, t=0.5, noise=noise)
+    assert bool(sg.sample(model, (3, 2), solver="heun", steps=4, noise=noise).isfinite().all())
 
 
 def test_streams_of_seeds_do_not_shift_each_other() -> None:

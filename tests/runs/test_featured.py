@@ -106,11 +106,11 @@ def test_samples_that_failed_are_left_out_and_counted(run: Path) -> None:
 
 
 def test_what_cannot_be_compared_is_refused(run: Path) -> None:
-    with refused_with(f"There are no samples None in {run}: give samples=NAME, one of few, same"):
+    write(run, "far", 100 * digits("train").x[:9])
+    with refused_with(f"There are no samples None in {run}: give samples=NAME, one of far"):
         featured_run(asked(run))
     with refused("There are no samples 'x' in "):
         featured_run(asked(run, "samples=x"))
-    write(run, "far", 100 * digits("train").x[:9])
     with refused(r"Images are in \[-1, 1\], but these reach from -100 to 100: scale them"):
         featured_run(asked(run, "samples=far"))
     with refused("objective must be one of frechet, kernel, but it is 'flow'"):

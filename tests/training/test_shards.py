@@ -17,7 +17,16 @@ from torch import Tensor, nn
 from sdegen.training import TrainSettings
 from sdegen.training.checkpoint import CHECKPOINT
 from sdegen.training.engine import environment, launch, lost
-from sdegen.training.shards import all_finite, here, in_host, is_shard, like, take_step, whole
+from sdegen.training.shards import (
+    all_finite,
+    here,
+    in_host,
+    infinite_in,
+    is_shard,
+    like,
+    take_step,
+    whole,
+)
 from tests.cases import refused
 from tests.processes import TINY, finish, run, script, started, typed
 
@@ -29,8 +38,22 @@ def test_what_is_not_shared_out_is_left_as_it_is() -> None:
     kept = in_host({"x": x}, keep=True)
     assert torch.equal(kept["x"], torch.ones(3)) and not kept["x"].requires_grad
     assert in_host({"x": x}, keep=False) == {}
-    assert float(all_finite([x, torch.arange(2)])) == 1
-    assert float(all_finite([x, torch.tensor([0.0, torch.nan])])) == 0
+
+
+def test_what_is_meant_to_be_infinite_is_no_broken_weight() -> None:
+    whole, inf = {"w": torch.ones(3), "n": torch.arange(2)}, torch.tensor([0.0, -torch.inf])
+    masked = {**whole, "mask": inf}
+    nothing, meant = frozenset[str](), infinite_in(whole, masked)
+    assert meant == {"mask"} and infinite_in(whole) == nothing
+    for states, infinite, good in (
+        ([whole], nothing, 1),
+        ([masked], nothing, 0),
+        ([masked, {"module.mask": inf}], meant, 1),
+        ([masked, {"w": inf}], meant, 0),
+        ([masked | {"mask": inf * torch.nan}], meant, 0),
+        ([whole, {"w": torch.tensor([0.0, torch.nan])}], meant, 0),
+    ):
+        assert float(all_finite(states, infinite)) == good
 
 
 def test_settings_of_several_processes() -> None:

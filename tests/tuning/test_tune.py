@@ -181,8 +181,8 @@ def test_what_cannot_be_tuned_is_refused() -> None:
         sg.tune(MODEL, nfe=5, shape=(2,), seeds=3)
     with refused("seeds of 2 values are too few for 64 free numbers: give at least 320 seeds"):
         sg.tune(MODEL, nfe=10, shape=(2,), seeds=100, coefficients=True)
-    for nfe in (1, 0, -2):
-        with refused("give nfe >= 2"):
+    for nfe, says in ((1, "give nfe >= 2"), (0, "nfe must be a whole number >= 1, but it is 0")):
+        with refused(says):
             sg.tune(MODEL, nfe=nfe, shape=(2,))
     with refused("no gradient"):
         sg.tune(sg.ScoreModel(detached, sde), nfe=3, shape=(2,), seeds=32)
