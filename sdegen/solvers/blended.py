@@ -25,14 +25,14 @@ FORMS: tuple[Form, ...] = (DataForm(), StraightForm())
 class Known(NamedTuple):
     """What a step remembers.
 
-    t, x: where the last one began.  past: levels and predictions, the newest first.  guesses: of
-    each form, (b, *) at the end of that step.  off: smoothed log discrepancies (b, forms), None
-    before there are any.
+    t, x: where the last one began.  past: levels and each form's values there, the newest first:
+    a network may write its next output where the last one was.  guesses: of each form, (b, *) at
+    the end of that step.  off: smoothed log discrepancies (b, forms), None before there are any.
     """
 
     t: Level
     x: Tensor
-    past: list[tuple[Level, LinearPrediction]]
+    past: list[tuple[Level, list[Tensor]]]
     guesses: list[Tensor]
     off: Tensor | None
 
@@ -100,18 +100,19 @@ class Blended(Solver):
 
     def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Known | None = None) -> Step:
         """One step; memory is a ``Known``."""
-        value: LinearPrediction = p.model(x, t)
+        said: LinearPrediction = p.model(x, t)
+        value = [form.view(said) for form in FORMS]
         past, off = [(t, value)], None
         if memory is not None:
             r, x_r, before, guesses, off = memory
             known = [before[0], (t, value), *before[1:]][: self.corrector]
-            better = [leap(p, form, x_r, r, t, known) for form in FORMS]
+            better = leaps(p, x_r, r, t, known)
             off = self.smoothed(off, discrepancies(better, guesses))
             past = [(t, value), *before][: max(self.order, self.corrector - 1)]
             x = self.blend(better, off)
-        guesses = [leap(p, form, x, t, s, past[: self.order]) for form in FORMS]
+        guesses = leaps(p, x, t, s, past[: self.order])
         if self.euler_at_final and p.left == 0:
-            x_s = leap(p, FORMS[0], x, t, s, past[:1])
+            x_s = leaps(p, x, t, s, past[:1])[0]
         else:
             x_s = self.blend(guesses, off)
         return Step(x_s, Known(t, x, past, guesses, off))
@@ -131,17 +132,15 @@ class Blended(Solver):
         return total
 
 
-def leap(
-    p: Reverse,
-    form: Form,
-    x: Tensor,
-    t: Level,
-    s: Level,
-    known: Sequence[tuple[Level, LinearPrediction]],
-) -> Tensor:
-    """From x at t to s by a form, with these values in the wide clock."""
-    weights = lagrange(p, form, [node for node, _ in known], t, s, "wide")
-    return advance(p, form, x, t, s, weights, [form.view(q) for _, q in known])
+def leaps(
+    p: Reverse, x: Tensor, t: Level, s: Level, known: Sequence[tuple[Level, list[Tensor]]]
+) -> list[Tensor]:
+    """From x at t to s by each form, with these values in the wide clock."""
+    nodes, ends = [node for node, _ in known], list[Tensor]()
+    for form, values in zip(FORMS, zip(*(each for _, each in known), strict=True), strict=True):
+        weights = lagrange(p, form, nodes, t, s, "wide")
+        ends.append(advance(p, form, x, t, s, weights, values))
+    return ends
 
 
 def discrepancies(better: Sequence[Tensor], guesses: Sequence[Tensor]) -> Tensor:

@@ -133,7 +133,7 @@ class PLMS(Solver):
         total = form.total(p, t, s)
         eps_s = form.view(p.model(advance(p, form, x, t, s, [total], [eps_t], z), s))
         x_s = advance(p, form, x, t, s, [total / 2, total / 2], [eps_t, eps_s], z)
-        return Step(x_s, (t, x, [(t, eps_t)], z))
+        return Step(x_s, (t, x, [(t, eps_t)], z, p))
 
 
 def fading(lam: Tensor) -> Tensor:

@@ -66,25 +66,26 @@ class LinearMultistep(Solver):
         """Of the values at the nodes, for a step from t to s; the first node is t."""
 
     def step(self, p: Reverse, x: Tensor, t: Level, s: Level, memory: Any = None) -> Step:
-        """One step; memory is the last level, the state there, values and levels, the noise."""
+        """One step; memory is the last level, the state there, values and levels, the noise, and
+        the equation, whose eta may have been another."""
         form, value = self.form, self.form.view(p.model(x, t))
         past: list[tuple[Level, Tensor]] = []
         if memory is not None:
-            r, x_r, past, z_r = memory
+            r, x_r, past, z_r, q = memory
             if self.corrector:
-                known = [past[0], (t, value), *past[1:]][: self.corrects(self.lower(p, 1))]
-                x = self.leap(p, form, x_r, r, t, known, z_r)
+                known = [past[0], (t, value), *past[1:]][: self.corrects(self.lower(q))]
+                x = self.leap(q, form, x_r, r, t, known, z_r)
         past = [(t, value), *past][: max(self.order, self.corrector - 1)]
         z = p.noise(x, t, s) if p.noisy else None
         euler = self.euler_at_final and p.left == 0
         known = past[: 1 if euler else self.order - self.lower(p)]
-        return Step(self.leap(p, form, x, t, s, known, z), (t, x, past, z))
+        return Step(self.leap(p, form, x, t, s, known, z), (t, x, past, z, p))
 
-    def lower(self, p: Reverse, before: int = 0) -> int:
-        """By how many values this step, or so many before it, is below the order."""
+    def lower(self, p: Reverse) -> int:
+        """By how many values this step is below the order."""
         if not self.lower_order_final or p.left is None:
             return 0
-        return max(0, self.order - self.lower_order_final - p.left - before)
+        return max(0, self.order - self.lower_order_final - p.left)
 
     def corrects(self, lower: int) -> int:
         """Values of the corrector of a step whose predictor has so many less: one more than it at

@@ -40,6 +40,19 @@ def test_before_anything_is_known_a_step_is_that_of_x0(steps: int) -> None:
     close(*kept, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("predicts", ["eps", "x0", "v"])
+def test_a_network_may_write_where_it_wrote(predicts: Any) -> None:
+    """One buffer at every call: what is remembered is of the call that it was."""
+    held = torch.zeros(4, 2, dtype=torch.float64)
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        return held.copy_(x).mul_(0.3).add_(t[:, None])
+
+    how: dict[str, Any] = {"solver": Blended(), "steps": 6}
+    kept = (sg.ScoreModel(each, SDE, predicts) for each in (net, lambda x, t: net(x, t).clone()))
+    close(*(sg.sample(model, normal(4, 2), **how) for model in kept), rtol=1e-12, atol=0)
+
+
 def test_where_both_predictions_are_one_the_blend_is_either() -> None:
     """Of a point mass x0 never changes: every share leads to the exact end."""
     point = exact_model(Gaussian([0.3, -1.0], [0.0, 0.0]), SDE)

@@ -342,6 +342,23 @@ def test_an_eta_is_a_number_a_function_or_a_list(solver: sg.Solver) -> None:
     assert not torch.allclose(mixed, ends[0], rtol=1e-3)
 
 
+@pytest.mark.parametrize("solver", EXPONENTIAL.values(), ids=EXPONENTIAL)
+def test_a_list_of_etas_is_a_function_that_jumps_at_the_steps(solver: sg.Solver) -> None:
+    """A corrector, which does a step again, does it with that step's eta, in the program too.
+    B_1 takes eta at a step's end."""
+    model, x = sg.ScoreModel(NET, sg.SubVPSDE(), "v"), normal(4, 2)
+    walk, etas = sg.walks.log_snr(model.sde, 6), [1.0, 0.0, 0.0, 0.8, 0.3, 0.0]
+    starts = model.sde(walk).lam[1:-1].contiguous()
+    right = solver not in (FIXED["sa"], FIXED["unipc_2_bh1"])
+
+    def jumps(lam: Tensor) -> Tensor:
+        return torch.tensor(etas)[torch.searchsorted(starts, lam.contiguous(), right=right)]
+
+    listed = run(solver, model, x, walk, eta=etas)
+    close(listed, run(solver, model, x, walk, eta=jumps), 1e-6, 1e-6)
+    close(sg.sample(model, x, solver=solver, walk=walk, eta=etas, seed=0), listed, 1e-9, 1e-12)
+
+
 def test_a_list_of_etas_is_one_eta_a_step() -> None:
     model, x = sg.ScoreModel(NET, sg.VPSDE()), normal(3, 2)
     walk, noise = sg.walks.log_snr(sg.VPSDE(), 3), [normal(3, 2, seed=k) for k in range(3)]
