@@ -192,8 +192,7 @@ class ScoreModel(nn.Module):
         """This model for some samples of the batch, by their places (k,)."""
         model = copy.copy(self)
         if self.sde.conditions:
-            kept = {k: getattr(self.sde, k) for k in self.sde.conditions if k in self.shared}
-            model.sde = self.sde.given(**dict.fromkeys(kept)).take(index).given(**kept)
+            model.sde = self.sde.take(index, self.shared)
         model.conditions = {
             name: value if name in self.shared else take_values(value, index)
             for name, value in self.conditions.items()

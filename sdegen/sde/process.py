@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -110,9 +111,10 @@ class SDE(ABC):
         """This process with these fields for each sample; itself where there are none."""
         return replace(self, **conditions) if conditions else self  # type: ignore[type-var]
 
-    def take(self, index: Tensor) -> Self:
-        """This process for some samples of the batch, by their places (k,)."""
-        each = {name: getattr(self, name) for name in self.conditions}
+    def take(self, index: Tensor, shared: Collection[str] = ()) -> Self:
+        """This process for some samples of the batch, by their places (k,); fields that are
+        ``shared`` by all samples stay whole."""
+        each = {name: getattr(self, name) for name in self.conditions if name not in shared}
         cut = {k: v for k, v in each.items() if isinstance(v, Tensor) and v.ndim}
         return self.given(**{name: v[index.to(v.device)] for name, v in cut.items()})
 

@@ -11,7 +11,8 @@ import torch
 import sdegen as sg
 from sdegen.bench import problems
 from sdegen.bench.reference import dop853, reference
-from sdegen.exact.distributions import Constant, Empirical, LowRankMixture
+from sdegen.exact.distributions import Empirical, LowRankMixture
+from sdegen.exact.ground import Constant
 from sdegen.sde.level import expand
 from tests.cases import close, closed_form, normal, refused, sdes
 
