@@ -106,7 +106,7 @@ def places(mutant: Mutant, package: Path) -> Iterator[tuple[Path, int, int]]:
     wanted = [token.text for token in tokens(mutant.old)]
     for path in sorted(package.rglob("*.py")):
         source = path.read_text()
-        if mutant.function.rsplit(".", maxsplit=1)[-1] not in source:
+        if not all(part in source for part in mutant.function.split(".")):
             continue
         every, begins, definitions = read(source)
         for name, node in definitions:
