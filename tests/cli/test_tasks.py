@@ -102,11 +102,16 @@ def test_more_images_begin_with_the_same(painter: Path) -> None:
     "how",
     [
         ["task=inpaint"],
-        ["task=uncrop", "guidance=cfg"],
         ["task=superresolve"],
-        ["task=inpaint", "observation=ddnm", "denoise=false"],
-        ["task=superresolve", "observation=mmps"],
-        ["task=uncrop", "observation=pigdm", "observation.std=0.3"],
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in (
+                ["task=uncrop", "guidance=cfg"],
+                ["task=inpaint", "observation=ddnm", "denoise=false"],
+                ["task=superresolve", "observation=mmps"],
+                ["task=uncrop", "observation=pigdm", "observation.std=0.3"],
+            )
+        ),
     ],
 )
 def test_a_run_that_never_saw_the_task_restores(finished: Path, how: Any) -> None:

@@ -101,14 +101,8 @@ slow = pytest.mark.slow
 """More processes than one for each command."""
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGTERM,
-        pytest.param(signal.SIGINT, marks=slow),
-        pytest.param(signal.SIGKILL, marks=slow),
-    ],
-)
+@slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_run_continues_bit_for_bit(number: int, tmp_path: Path) -> None:
     """Stopped or killed and continued, the weights are those of a run that was left alone."""
     from safetensors.torch import load_file

@@ -130,6 +130,7 @@ def test_the_overlay_shown_is_the_overlay_shipped() -> None:
     assert shown == shipped.read_text()
 
 
+@pytest.mark.slow
 def test_example_runs(tmp_path: Path) -> None:
     path = ROOT / "examples" / "two_dimensions.py"
     spec = importlib.util.spec_from_file_location("two_dimensions", path)
@@ -242,6 +243,7 @@ class MyAdams(LinearMultistep):
 '''
 
 
+@pytest.mark.slow
 def test_a_solver_is_one_class_in_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,7 +162,13 @@ def test_unclip_runs(tmp_path: Path) -> None:
     assert shares["retrieved, test"] < 0.1 and (tmp_path / "un" / "picture.png").is_file()
 
 
-@pytest.mark.parametrize("name", ["control", "lora", "dreambooth", "slim"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lora",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("control", "dreambooth", "slim")),
+    ],
+)
 def test_programs_over_a_run_leave_figures_and_a_picture(name: str, tmp_path: Path) -> None:
     spec = importlib.util.spec_from_file_location(name, PATH.parent / f"{name}.py")
     assert spec and spec.loader

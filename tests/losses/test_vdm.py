@@ -36,7 +36,10 @@ def test_it_is_a_linear_sde() -> None:
         sg.sde.LearnedVPSDE(first=-1.0, last=2.0)
 
 
-@pytest.mark.parametrize("name", ["dpmpp", "heun", "ddpm", "unipc"])
+@pytest.mark.parametrize(
+    "name",
+    ["dpmpp", "ddpm", *(pytest.param(n, marks=pytest.mark.slow) for n in ("heun", "unipc"))],
+)
 def test_solvers_sample_from_it(name: str) -> None:
     model = exact_model(MIXTURE, bent())
     solver = sg.solvers.catalogue()[name].build()
@@ -44,6 +47,10 @@ def test_solvers_sample_from_it(name: str) -> None:
     exact = MIXTURE.sample(100_000, torch.Generator().manual_seed(0))
     close(x.mean(0), exact.mean(0), rtol=0, atol=0.06)
     close(x.std(0), exact.std(0), rtol=0.08)
+
+
+def test_its_likelihood_is_the_data_s() -> None:
+    model, exact = exact_model(MIXTURE, bent()), MIXTURE.sample(4)
     found = sg.log_prob(model, exact[:4], divergence="exact").value
     close(found, MIXTURE.log_prob(exact[:4]), rtol=0, atol=0.1)
 

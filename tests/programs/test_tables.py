@@ -28,13 +28,14 @@ NOISY = {
 NOISY.pop("sra1")  # its areas are draws too, of which ``law`` knows nothing
 GAUSSIAN = Gaussian(torch.tensor([0.3, -0.2]), torch.tensor([0.25, 1.5]))
 SDES = {"vp": sg.VPSDE(), "edm": sg.EDMSDE(), "flow": sg.FlowSDE()}
-LONG = ("rk5", "rk4_lam")
+ONE_EACH = {type(solver): name for name, solver in FLOW.items()}.values()
+"""A solver of each class; the others are slow."""
 
 
 @pytest.mark.parametrize(
     ("name", "sde"),
     [
-        pytest.param(name, sde, marks=() if sde == "vp" and name not in LONG else pytest.mark.slow)
+        pytest.param(name, sde, marks=() if sde == "vp" and name in ONE_EACH else pytest.mark.slow)
         for name, solver in FLOW.items()
         # Of order 4, the others are seen from more steps on than a test can take.
         for sde in (SDES if solver.traits.order < 4 and works_in_time(solver) else ["vp"])

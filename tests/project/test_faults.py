@@ -62,6 +62,7 @@ def test_one_kind_alone(faults: Callable[..., None], tmp_path: Path) -> None:
         (new / "faults.json").write_text(json.dumps({**record, "growth": 1}))
 
 
+@pytest.mark.slow
 def test_the_few_lines_are_one_of_each_command() -> None:
     """Their numbers are of what odd_settings.py says now: other settings want other numbers."""
     code = (

@@ -75,6 +75,7 @@ def test_pages_are_made_of_records(gallery: ModuleType) -> None:
         assert (gallery.PAGES / told["picture"]).is_file()
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_leaves_no_record(gallery: ModuleType, tmp_path: Path) -> None:
     with refused("sdegen-sample run=outputs/digits .* failed with 1"):
         gallery.record(gallery.KNOWN["cfg"], tmp_path / "runs", tmp_path / "records", TINY)

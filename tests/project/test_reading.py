@@ -41,6 +41,7 @@ def test_nothing_that_it_names_is_missing(reading: ModuleType) -> None:
         assert all((ROOT / "docs" / each).is_file() for each in pictures), where
 
 
+@pytest.mark.slow
 def test_its_commands_compose(reading: ModuleType) -> None:
     for said in dict.fromkeys(row["command"] for row in reading.rows()):
         command, *arguments = shlex.split(said)

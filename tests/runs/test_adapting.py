@@ -167,6 +167,7 @@ def test_full_fine_tuning_begins_with_the_base_and_is_whole(home: Path, tmp_path
     assert all(torch.allclose(own[n], base[n], atol=1e-8) for n in base)
 
 
+@pytest.mark.slow
 def test_dreambooth_is_a_data_set(home: Path, tmp_path: Path) -> None:
     """By its command: a class more, of the letter's pictures and of samples of the base in turn,
     which are the same ones whenever they are made; the new class has a name."""

@@ -77,6 +77,7 @@ def test_they_are_made_once_and_go_with_the_run(home: Path, tmp_path: Path) -> N
     assert torch.equal(prior(as_student(config)), x)
 
 
+@pytest.mark.slow
 def test_another_run_is_refused(home: Path) -> None:
     """Trained anew under its name too, with the samples there or deleted."""
     other = "data.train.sets.1.run=other"

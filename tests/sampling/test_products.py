@@ -38,9 +38,8 @@ def may_be(solver: sg.Solver, sde: sg.SDE, walk: str, eta: Any, noise: sg.Noise)
     return walk == "uniform" or (discrete if walk == "leading" else linear)
 
 
-KINDS = ("vp", "pendulum")
-"""One of each that a refusal can tell apart, with lam and without; DDPM's betas, which have a grid
-of their own too, with three solvers here and with all among the slow tests."""
+THREE = ("vp", "discrete", "flow")
+"""SDEs with three solvers here, whose ends and grids differ; and with all among the slow tests."""
 
 
 @pytest.mark.parametrize(
@@ -48,28 +47,15 @@ of their own too, with three solvers here and with all among the slow tests."""
     [
         *(
             pytest.param(
-                name, tuple(FIXED), id=name, marks=() if name in KINDS else pytest.mark.slow
+                name, tuple(FIXED), id=name, marks=() if name == "pendulum" else pytest.mark.slow
             )
             for name in (*EVERY, "pendulum")
         ),
-        *(
-            # Of the others DDPM's betas and the flow, whose ends differ; the rest is slow.
-            pytest.param(
-                name,
-                BROAD,
-                id=f"{name}-three",
-                marks=() if name in ("discrete", "flow") else pytest.mark.slow,
-            )
-            for name in EVERY
-            if name not in KINDS
-        ),
+        *(pytest.param(name, BROAD, id=f"{name}-three") for name in THREE),
     ],
 )
 def test_the_whole_product(name: str, fixed: tuple[str, ...]) -> None:
-    """Every solver, prediction, walk, eta and noise on an SDE: it runs finitely or is refused.
-
-    On SDEs of a kind that has had its turn three solvers and the adaptive ones; the rest is slow.
-    """
+    """Every solver, prediction, walk, eta and noise on an SDE: it runs finitely or is refused."""
     sde, good, bad = EVERY.get(name, WELL), 0, 0
     for predicts in [*PREDICTIONS, "edm"]:
         if sde is WELL and predicts != "score":

@@ -85,7 +85,14 @@ def test_levels_given_states_are_the_posteriors() -> None:
     assert found.nfe == 1
 
 
-@pytest.mark.parametrize("sde", [SDE, sg.VPSDE(), sg.FlowSDE(T=0.99, t_min=0.01)], ids=str)
+@pytest.mark.parametrize(
+    "sde",
+    [
+        sg.VPSDE(),
+        *(pytest.param(s, marks=pytest.mark.slow) for s in (SDE, sg.FlowSDE(T=0.99, t_min=0.01))),
+    ],
+    ids=str,
+)
 def test_states_have_each_levels_law(sde: sg.LinearSDE) -> None:
     """On a Gaussian, far from the start: within step / (2 - step) and four standard errors."""
     law, n, step = Gaussian([0.5], [1.0]), 10_000, 0.05
@@ -173,7 +180,7 @@ def test_a_chain_has_its_own_noise_whoever_is_at_its_level(
     close(same, whole)
 
 
-@pytest.mark.parametrize("seed", [7, [4, 9, 4]], ids=str)
+@pytest.mark.parametrize("seed", [pytest.param(7, marks=pytest.mark.slow), [4, 9, 4]], ids=str)
 def test_a_chain_has_its_own_path(seed: int | list[int]) -> None:
     """Of a solver that needs one; on a longer walk the length of a first step is the batch's."""
     walk, y, model = on([3.0, 0.1]), normal(3, 2), exact_model(FAR, SDE)

@@ -31,7 +31,10 @@ def test_the_tables_are_whole() -> None:
 
 
 @pytest.mark.parametrize("method", TORCHDIFFEQ)
-@pytest.mark.parametrize("sde", [VP, sg.EDMSDE()], ids=["vp", "edm"])
+@pytest.mark.parametrize(
+    "sde",
+    [pytest.param(VP, id="vp"), pytest.param(sg.EDMSDE(), id="edm", marks=pytest.mark.slow)],
+)
 def test_every_torchdiffeq_method(method: str, sde: sg.LinearSDE) -> None:
     """To the flow's end, asked inside [t_min, T] alone, its calls counted where they are made."""
     if "adams" in method and isinstance(sde, sg.EDMSDE):

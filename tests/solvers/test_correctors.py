@@ -91,10 +91,10 @@ def line(d: int, std: float) -> Gaussian:
     ("sde", "when"),
     [
         (sg.VPSDE(), "after"),
-        (sg.VPSDE(), "before"),
-        (sg.VESDE(), "after"),
         (sg.EDMSDE(), "after"),
-        (sg.SubVPSDE(), "after"),
+        pytest.param(sg.VPSDE(), "before", marks=pytest.mark.slow),
+        pytest.param(sg.VESDE(), "after", marks=pytest.mark.slow),
+        pytest.param(sg.SubVPSDE(), "after", marks=pytest.mark.slow),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )

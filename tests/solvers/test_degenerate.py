@@ -70,8 +70,8 @@ def test_a_flow_starts_from_pure_noise(solver: sg.Solver, predicts: str) -> None
     exact = exact_model(MIXTURE, sde)
     model = sg.ScoreModel(lambda x, t: getattr(exact(x, t), predicts), sde, predicts)
     x = normal(16, 2)
-    short = sg.solve(model, x, solver=solver, steps=400, walk="uniform", seed=0)
+    short = sg.solve(model, x, solver=solver, steps=200, walk="uniform", seed=0)
     assert short.status.tolist() == [0] * 16
     if solver.eta == 0:
-        limit = sg.sample(model, x, solver=sg.RK4(), steps=200, walk="uniform")
-        assert float((short.x - limit).abs().max()) < 0.05
+        limit = sg.sample(model, x, solver=sg.RK4(), steps=100, walk="uniform")
+        assert float((short.x - limit).abs().max()) < 0.1

@@ -31,12 +31,15 @@ def end(solver: sg.Solver, sde: sg.LinearSDE, eta: Eta) -> Tensor:
 
 
 @pytest.mark.parametrize("name", IN_LAM)
-def test_the_schedule_does_not_matter(name: str) -> None:
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_schedule_does_not_matter(name: str, every: bool) -> None:
+    """At its own eta and at one that changes on the way; at numbers too, of all of them slowly."""
     solver, on = IN_LAM[name], {**EVERY}
     if name not in BROAD:
         del on["marginal"]  # a level as any other's, only made slowly: two solvers tell
     own: list[Eta] = [solver.eta]
-    others = [eta for eta in (0.0, 0.7, 1.0) if eta != solver.eta]
+    numbers = (0.0, 0.7, 1.0) if every or name in BROAD else ()
+    others = [eta for eta in numbers if eta != solver.eta]
     for eta in [*own, *others, half_of_the_way] if solver.traits.any_eta else own:
         want = end(solver, EVERY["vp"], eta)
         for key, sde in on.items():

@@ -114,15 +114,14 @@ def test_order_does_not_depend_on_the_walk(grid: sg.walks.Grid) -> None:
 @pytest.mark.parametrize(
     "solver",
     [
+        *(sg.DDIM(), sg.Multistep(3), sg.RK4("lam")),
         *(
-            sg.DDIM(),
-            sg.DPMSolverPP(2),
-            sg.UniPC(2),
-            sg.Multistep(3),
-            sg.DPMSolver(3),
-            sg.solvers.DEIS(3),
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in (
+                *(sg.DPMSolverPP(2), sg.UniPC(2), sg.DPMSolver(3)),
+                *(sg.solvers.DEIS(3), sg.Heun("rho")),
+            )
         ),
-        *(sg.RK4("lam"), sg.Heun("rho")),
     ],
     ids=str,
 )
@@ -130,6 +129,9 @@ def test_order_on_ddpms_betas(solver: sg.Solver) -> None:
     """In alpha, sigma, lam and rho kinks in f and g cost nothing; in t they cost the order."""
     (slope,) = slopes(flow_errors(solver, sg.DiscreteVPSDE(), (128, 256)))
     assert abs(slope - solver.traits.order) < 0.1, slope
+
+
+def test_kinks_cost_the_order_in_t() -> None:
     assert slopes(flow_errors(sg.Heun("t"), sg.DiscreteVPSDE(), (128, 256)))[0] < 1.2
 
 

@@ -71,7 +71,9 @@ def test_the_base_is_neither_changed_nor_copied_nor_written(kind: str, tmp_path:
         assert names == own
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["lora", *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS if k != "lora")]
+)
 def test_killed_and_resumed_is_not_killed(kind: str, tmp_path: Path) -> None:
     whole = trainer(kind, tmp_path / "whole")
     list(whole.steps())
