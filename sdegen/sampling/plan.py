@@ -19,7 +19,7 @@ from sdegen.programs.remembered import programmed
 from sdegen.sampling.choice import Chooser, chosen
 from sdegen.sde.level import Instant, Level, expand
 from sdegen.sde.process import SDE, LinearSDE, linear
-from sdegen.solvers.budget import walk_for
+from sdegen.solvers.budget import calls_along, walk_for
 from sdegen.solvers.equation import Eta, Reverse
 from sdegen.solvers.solver import (
     Solver,
@@ -28,7 +28,6 @@ from sdegen.solvers.solver import (
     check,
     check_levels,
     check_path,
-    noiseless,
 )
 from sdegen.walks.grids import WalkLike, as_times
 from sdegen.walks.walk import Walk
@@ -157,10 +156,7 @@ class Plan:
         where the solver decides that on the way."""
         if self.solver.traits.adaptive:
             return None
-        steps, arrives = self.walk.descents, 0
-        if self.solver.traits.needs_marginals and noiseless(self.walk[-1:]):
-            steps, arrives = steps - 1, 1  # whatever a step takes, the last one is one call
-        calls = (self.solver.calls(steps) if steps else 0) + arrives + int(self.denoise)
+        calls = calls_along(self.solver, self.walk) + int(self.denoise)
         return calls * cost_of(self.equation.model)
 
     @property

@@ -145,10 +145,7 @@ def walked(
     """
     stops = list(pairwise(walk))
     times = torch.stack([level.t for level in walk]).reshape(len(walk), -1)[:, 0].tolist()
-    traits = solver.traits
-    ends = traits.needs_marginals and not (traits.adaptive or traits.arrives)
-    clean = noiseless(walk) if ends else ()
-    memory = None
+    clean, memory = noiseless(walk) if may_arrive(solver) else (), None
     for i, (q, (t, s), (a, b)) in enumerate(
         zip(p.each(len(stops)), stops, pairwise(times), strict=True)
     ):
@@ -164,6 +161,12 @@ def walked(
         x, memory = step.x, step.memory
         if version(x) != before:  # what is remembered led elsewhere
             memory = None
+
+
+def may_arrive(solver: Solver) -> bool:
+    """Whether a step of it to a level without noise is ``arrive``, which takes one call."""
+    traits = solver.traits
+    return traits.needs_marginals and not (traits.adaptive or traits.arrives)
 
 
 def noiseless(walk: Sequence[Instant]) -> frozenset[int]:

@@ -15,7 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import sdegen as sg
 from sdegen.exact.distributions import exact_model
 from sdegen.programs import remembered as programs
+from sdegen.sampling.plan import Plan
+from sdegen.solvers import PLMS, Singlestep
 from sdegen.walks import grids as walks
+from sdegen.walks.grids import Grid
 from tests.cases import (
     EVERY_SOLVER,
     FIXED,
@@ -112,6 +115,39 @@ def test_a_budget_is_met_and_not_exceeded(solver: sg.Solver) -> None:
         how = {"solver": solver, "nfe": nfe, "denoise": denoise, "seed": 0}
         spent = int(sg.solve(model, (2, 3), **how).nfe[0])  # type: ignore[arg-type]
         assert nfe - solver.traits.calls < spent <= nfe, (nfe, denoise)
+
+
+def churned(sde: sg.SDE, n: int) -> Tensor:
+    return sg.walks.churn(sde, walks.uniform(sde, n), 5.0)
+
+
+def repeated(sde: sg.SDE, n: int) -> Tensor:
+    return sg.walks.repaint(sde, walks.uniform(sde, n), 2, 2)
+
+
+def again(sde: sg.SDE, n: int) -> Tensor:
+    return sg.walks.multistep(sde, walks.uniform(sde, n))
+
+
+@pytest.mark.parametrize("walk", [churned, repeated, again], ids=lambda walk: walk.__name__)
+@pytest.mark.parametrize("sde", [sg.VPSDE(), sg.FlowSDE(t_min=0.0)], ids=["noisy", "clean"])
+def test_a_budget_is_kept_where_a_walk_climbs(sde: sg.LinearSDE, walk: Grid) -> None:
+    """Every way down starts anew, which costs some solvers a call; the plan knows all of it."""
+    rows = list[int]()
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        rows.append(len(x))
+        return x / (1 + x * x)
+
+    model = sg.ScoreModel(net, sde, "x0")
+    for solver in (PLMS(), sg.PredictorCorrector(PLMS()), Singlestep(3), sg.UniPC(3)):
+        for nfe, denoise in ((24, False), (31, True)):
+            rows.clear()
+            how = {"solver": solver, "nfe": nfe, "denoise": denoise, "seed": 0, "walk": walk}
+            planned = Plan.of(model, (2, 3), **how)  # type: ignore[arg-type]
+            solution = sg.solve(model, (2, 3), **how)  # type: ignore[arg-type]
+            assert nfe / 4 < sum(rows) / 2 <= nfe, (solver, nfe)
+            assert solution.nfe.tolist() == [sum(rows) / 2] * 2 == [planned.nfe] * 2
 
 
 @pytest.mark.parametrize(
