@@ -144,17 +144,20 @@ def solve(
     accepted("solve", how, HOW | {"path", "watch"})
     with torch.set_grad_enabled(allowed(how.get("graph"))):
         plan = Plan.of(model, start, **how)
-        before = model.nfe
+        before, together = model.nfe, 0
         t, states, tallies = list[Tensor](), list[Tensor](), list[Tally]()
         for level, x, tally in trajectory(plan, start, watch):
-            if tally is not None:
+            if tally is None:
+                together += model.nfe - before
+            else:
                 tallies.append(tally)
+            before = model.nfe
             if path:
                 t.append(level.t)
                 states.append(x.clone())
         kept = Path(torch.stack(t), torch.stack(states)) if path else None
         x = with_graph(x) if plan.graph else x
-        calls, status = calls_and_status(x, tallies, model.nfe - before, int(plan.denoise))
+        calls, status = calls_and_status(x, tallies, together)
         if plan.noisy:
             status = status.masked_fill(status == 0, int(Status.NOISY))
     return Solution(x, calls, status, kept, plan.solver, plan.walk, plan.choice)

@@ -264,17 +264,15 @@ def calls_of(model: Denoiser, nfe: Any) -> Any:
     return nfe // cost
 
 
-def calls_and_status(
-    x: Tensor, tallies: Sequence[Tally], nfe: int, more: int
-) -> tuple[Tensor, Tensor]:
+def calls_and_status(x: Tensor, tallies: Sequence[Tally], nfe: int) -> tuple[Tensor, Tensor]:
     """Calls (b,) and status (b,) of final states x: from what each sample's steps say of it.
 
-    Steps that say nothing took all samples along, by so many network calls.
+    nfe: network calls of the steps that say nothing, which took all samples along.
     """
     calls = torch.full((len(x),), nfe)
     status = torch.zeros(len(x), dtype=torch.int8, device=x.device)
     if tallies:
-        calls = torch.stack([tally.nfe for tally in tallies]).sum(0) + more
+        calls += torch.stack([tally.nfe for tally in tallies]).sum(0)
         status = torch.stack([tally.status for tally in tallies]).amax(0).to(status)
     sick = ~x.detach().reshape(len(x), -1).abs().amax(1).isfinite()
     return calls, torch.where((status == 0) & sick, int(Status.NONFINITE), status).to(torch.int8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from inspect import isabstract
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sdegen as sg
 from sdegen.exact.distributions import exact_model
+from sdegen.guidance import CFG, Interval
+from sdegen.model.denoiser import cost_of
 from sdegen.programs import remembered as programs
 from sdegen.sampling.plan import Plan
 from sdegen.solvers import PLMS, Singlestep
@@ -148,6 +151,47 @@ def test_a_budget_is_kept_where_a_walk_climbs(sde: sg.LinearSDE, walk: Grid) -> 
             solution = sg.solve(model, (2, 3), **how)  # type: ignore[arg-type]
             assert nfe / 4 < sum(rows) / 2 <= nfe, (solver, nfe)
             assert solution.nfe.tolist() == [sum(rows) / 2] * 2 == [planned.nfe] * 2
+
+
+ADAPTIVE: dict[str, tuple[Any, dict[str, Any]]] = {
+    "its own steps": (sg.AdaptiveRK, {}),
+    "shared steps": (sg.AdaptiveRK, {"per_sample": False}),
+    "several values": (sg.solvers.AdaptiveMultistep, {}),
+    "in lam": (sg.solvers.AdaptiveDPM, {}),
+    "SciPy": (sg.solvers.SciPy, {}),
+    "torchdiffeq": (sg.solvers.TorchDiffEq, {}),
+}
+GUIDED: dict[str, Callable[[Any], sg.Denoiser]] = {
+    "alone": lambda model: model,
+    "two calls": lambda model: CFG(model, 3.0, {"y": 0.0}),
+    "a doubled batch": lambda model: CFG(model, 3.0, {"y": 0.0}, together=True),
+    "on an interval": lambda model: CFG(model, Interval(3.0, 0.1, 1.0), {"y": 0.0}),
+}
+
+
+@pytest.mark.parametrize("guide", GUIDED)
+def test_nfe_is_what_the_network_was_asked(guide: str) -> None:
+    """Of every sample, in every way to solve; and a budget is of these evaluations."""
+    rows = list[int]()
+
+    def net(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        rows.append(len(x))
+        return 0.3 * x + 0.1 * y[:, None].to(x)
+
+    plain = sg.ScoreModel(net, sg.VPSDE(), "v").given(y=torch.ones(3))
+    model = GUIDED[guide](plain)
+    x = normal(3, 2) * torch.tensor([[0.3], [1.0], [3.0]])
+    program, loop = (sg.DDIM(), {"nfe": 12}), (sg.Heun(), {"nfe": 12, "graph": True})
+    few = [(kind(rtol=0.05, atol=0.05, **how), {}) for kind, how in ADAPTIVE.values()]
+    many = [(kind(rtol=1e-9, atol=1e-9, max_nfe=17, **how), {}) for kind, how in ADAPTIVE.values()]
+    for solver, how in (program, loop, *few, *many):
+        rows.clear()
+        start = x.clone().requires_grad_("graph" in how)
+        solution = sg.solve(model, start, solver=solver, denoise=True, seed=0, **how)
+        assert int(solution.nfe.sum()) == sum(rows), solver
+        if (solver, how) in many:
+            assert set(solution.status.tolist()) == {int(sg.Status.BUDGET)}
+            assert int(solution.nfe.max()) <= 17 + cost_of(model)
 
 
 @pytest.mark.parametrize(
