@@ -183,8 +183,7 @@ def source(
     if noise is not None:
         return noise.begun() if isinstance(noise, Noise) else noise
     if solver.traits.needs_path:
-        drawn = int(torch.randint(2**63 - 1, ()))
-        return Brownian(drawn if seed is None else seed, sde.T)
+        return Brownian(int(torch.randint(2**63 - 1, ())) if seed is None else seed, sde.T)
     return Fresh() if seed is None else Seeded(seed)
 
 
