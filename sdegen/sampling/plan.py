@@ -13,7 +13,7 @@ from torch import Tensor
 from sdegen.checks import accepted, flag, tensor, whole
 from sdegen.model.denoiser import Denoiser, cost_of
 from sdegen.noise.brownian import Brownian
-from sdegen.noise.source import Fresh, Noise, Seeded
+from sdegen.noise.source import Fresh, Noise, Seeded, check_noise
 from sdegen.programs.program import Program
 from sdegen.programs.remembered import programmed
 from sdegen.sampling.choice import Chooser, chosen
@@ -181,7 +181,7 @@ def source(
     if seed is not None and noise is not None:
         raise ValueError("Give a seed or a noise source, not both.")
     if noise is not None:
-        return noise.begun() if isinstance(noise, Noise) else noise
+        return check_noise(noise).begun()
     if solver.traits.needs_path:
         return Brownian(int(torch.randint(2**63 - 1, ())) if seed is None else seed, sde.T)
     return Fresh() if seed is None else Seeded(seed)
