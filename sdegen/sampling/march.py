@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sdegen.checks import accepted, uncallable, warn
 from sdegen.model.denoiser import Denoiser
+from sdegen.model.network import version
 from sdegen.sampling.gradients import Checkpointed, allowed, with_graph
 from sdegen.sampling.plan import HOW, How, Plan, begin, calls_and_status
 from sdegen.sampling.watch import Watch
@@ -24,7 +25,6 @@ from sdegen.solvers.solver import (
     check,
     check_levels,
     check_path,
-    version,
     walked,
 )
 from sdegen.walks.walk import Walk

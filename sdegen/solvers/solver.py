@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sdegen.model.denoiser import refuse_flow_only
+from sdegen.model.network import version
 from sdegen.model.prediction import LinearPrediction, predicted, prediction_name
 from sdegen.sde.level import NO_SIGNAL, Instant, Level
 from sdegen.sde.process import check_given, has_coordinates, linear
@@ -174,12 +175,6 @@ def noiseless(walk: Sequence[Instant]) -> frozenset[int]:
     sigmas = [level.sigma.max() for level in walk if isinstance(level, Level)]
     least = torch.stack(sigmas).tolist() if len(sigmas) == len(walk) else []
     return frozenset(i for i, sigma in enumerate(least) if sigma == 0)
-
-
-def version(x: Any) -> int | None:
-    """How often a state was written into; None of what does not count it: symbols, and tensors
-    made under inference_mode."""
-    return x._version if isinstance(x, Tensor) and not x.is_inference() else None
 
 
 def check_solver(solver: Any) -> None:
