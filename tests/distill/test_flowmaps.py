@@ -13,7 +13,6 @@ import sdegen as sg
 from sdegen.distill import Consistency, Growing, MeanFlow, PseudoHuber, Shortcut, squared
 from sdegen.distill.flowmaps import slope
 from sdegen.distill.straight import both, ends, heun, moved, place, times_at, velocity
-from sdegen.exact.convergence import chain_of
 from sdegen.exact.distributions import Gaussian
 from sdegen.networks import MLP, UNet
 from sdegen.sde.level import expand
@@ -315,28 +314,6 @@ def test_a_student_walks_its_own_walk_alone() -> None:
         sg.solve(model, x, solver=Student(tuple(times.tolist())), steps=8)
     with refused("never trained where that ends, which denoise=True would ask it at"):
         sg.sample(model, (2, 2), solver=Student(tuple(times.tolist())), denoise=True)
-
-
-def test_whoever_steps_a_student_is_held_to_its_walk() -> None:
-    """The loop itself, a table, a law, and what is made of a solver."""
-    model, sde = sg.exact.exact_model(DATA, sg.VPSDE()), sg.VPSDE()
-    times, others = (sg.walks.log_snr(sde, n) for n in (4, 6))
-    student, x = Student(tuple(times.tolist())), normal(3, 2)
-    own = sg.walks.Walk(sde, times.float())
-    *_, last = sg.march(student, sg.Reverse(model), x, own)
-    close(last.x, sg.sample(model, x, solver=student), 1e-5)
-    for walk in (others, times[:-1], times[1:], 0.9 * times + 0.1 * sde.T):
-        levels = sg.walks.levels(sde, walk)
-        with refused("Student comes with its own walk of 4 steps, from t = 1 to 0.001, but"):
-            next(sg.march(student, sg.Reverse(model), x, levels))
-    with refused("Student comes with its own walk"):
-        sg.programs.tabulate(student, others, sde)
-    with refused("Student comes with its own walk"):
-        chain_of(student, model, sg.walks.Walk(sde, others), 2)
-    with refused("PredictorCorrector cannot be made of Student, which comes with its own walk"):
-        sg.PredictorCorrector(student)
-    with refused("Consistency cannot be made of Student"):
-        Consistency(model, student)
 
 
 @pytest.mark.parametrize(

@@ -362,32 +362,6 @@ def test_global_generator_is_left_alone_by_seeds() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def climbing(sde: sg.SDE, n: int) -> Tensor:
-    return sg.walks.churn(sde, sg.walks.log_snr(sde, n), 5.0)
-
-
-@pytest.mark.parametrize(
-    ("solver", "how"),
-    [
-        (sg.DDIM(), {"nfe": 4}),
-        (sg.EulerMaruyama(), {"nfe": 4}),
-        (sg.PredictorCorrector(corrector=sg.Langevin(norms="sample")), {"nfe": 4}),
-        (sg.AdaptiveRK(rtol=0.1, atol=0.1), {}),
-        (sg.solvers.GottaGoFast(rtol=0.1, atol=0.1), {}),
-        (sg.UniPC(2), {"nfe": 20, "walk": climbing}),
-    ],
-    ids=["program", "with noise", "plain loop", "adaptive", "on one path", "climbing"],
-)
-def test_a_solve_of_a_seed_leaves_the_global_generator_alone(
-    solver: sg.Solver, how: dict[str, Any]
-) -> None:
-    model = sg.ScoreModel(lambda x, t: 0.3 * x, sg.VPSDE(), "v")
-    before = torch.random.get_rng_state()
-    for seed in (0, [1, 2]):
-        sg.sample(model, (2, 3), solver=solver, seed=seed, denoise=True, **how)
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
 def test_fresh_noise_is_its_generators() -> None:
     generator = torch.Generator().manual_seed(5)
     noise = sg.noise.Fresh(torch.Generator().manual_seed(5))

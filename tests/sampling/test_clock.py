@@ -153,6 +153,28 @@ def test_a_budget_is_kept_where_a_walk_climbs(sde: sg.LinearSDE, walk: Grid) -> 
             assert solution.nfe.tolist() == [sum(rows) / 2] * 2 == [planned.nfe] * 2
 
 
+@pytest.mark.parametrize(
+    ("solver", "how"),
+    [
+        (sg.DDIM(), {"nfe": 4}),
+        (sg.EulerMaruyama(), {"nfe": 4}),
+        (sg.PredictorCorrector(corrector=sg.Langevin(norms="sample")), {"nfe": 4}),
+        (sg.AdaptiveRK(rtol=0.1, atol=0.1), {}),
+        (sg.solvers.GottaGoFast(rtol=0.1, atol=0.1), {}),
+        (sg.UniPC(2), {"nfe": 20, "walk": churned}),
+    ],
+    ids=["program", "with noise", "plain loop", "adaptive", "on one path", "climbing"],
+)
+def test_a_solve_of_a_seed_leaves_the_global_generator_alone(
+    solver: sg.Solver, how: dict[str, Any]
+) -> None:
+    model = sg.ScoreModel(lambda x, t: 0.3 * x, sg.VPSDE(), "v")
+    before = torch.random.get_rng_state()
+    for seed in (0, [1, 2]):
+        sg.sample(model, (2, 3), solver=solver, seed=seed, denoise=True, **how)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 ADAPTIVE: dict[str, tuple[Any, dict[str, Any]]] = {
     "its own steps": (sg.AdaptiveRK, {}),
     "shared steps": (sg.AdaptiveRK, {"per_sample": False}),
