@@ -204,8 +204,12 @@ def test_nfe_is_what_the_network_was_asked(guide: str) -> None:
     model = GUIDED[guide](plain)
     x = normal(3, 2) * torch.tensor([[0.3], [1.0], [3.0]])
     program, loop = (sg.DDIM(), {"nfe": 12}), (sg.Heun(), {"nfe": 12, "graph": True})
-    few = [(kind(rtol=0.05, atol=0.05, **how), {}) for kind, how in ADAPTIVE.values()]
-    many = [(kind(rtol=1e-9, atol=1e-9, max_nfe=17, **how), {}) for kind, how in ADAPTIVE.values()]
+    few: list[tuple[Any, dict[str, Any]]] = [
+        (kind(rtol=0.05, atol=0.05, **how), {}) for kind, how in ADAPTIVE.values()
+    ]
+    many: list[tuple[Any, dict[str, Any]]] = [
+        (kind(rtol=1e-9, atol=1e-9, max_nfe=17, **how), {}) for kind, how in ADAPTIVE.values()
+    ]
     for solver, how in (program, loop, *few, *many):
         rows.clear()
         start = x.clone().requires_grad_("graph" in how)
