@@ -28,7 +28,7 @@ from sdegen.sde.level import Level, expand
 from sdegen.sde.process import refuse_learned
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.jump import Jump, going
-from sdegen.solvers.solver import Solver
+from sdegen.solvers.solver import Solver, check_solver, refuse_own_walk
 
 Distance = Callable[[Tensor], Tensor]
 """Of differences (b, d), one for each sample (b,)."""
@@ -119,6 +119,9 @@ class Consistency:
     def __post_init__(self) -> None:
         if not 0 <= number("share", self.share) <= 1:
             raise ValueError(f"share lies in [0, 1], but it is {self.share!r}.")
+        if self.stepper is not None:
+            check_solver(self.stepper)
+            refuse_own_walk(self.stepper, "Consistency")
 
     def at(self, step: int) -> Consistency:
         """The loss of the training's step, counted from 0."""

@@ -182,6 +182,11 @@ class Alike(Noise):
         """As the source."""
         return self.source.path
 
+    @property
+    def end(self) -> float:  # type: ignore[override]
+        """As the source."""
+        return self.source.end
+
     def __call__(self, x: Tensor, t: Instant, s: Instant) -> Tensor:
         """The source's draw for a half, twice."""
         return both(self.source(x[:, 0], t, s))

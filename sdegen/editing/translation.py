@@ -13,7 +13,7 @@ from sdegen.editing.pairs import Paired, both
 from sdegen.likelihood.flow import decode, encode
 from sdegen.likelihood.ground import check_batch
 from sdegen.model.denoiser import Denoiser, refuse_flow_only
-from sdegen.noise.source import Noise, Seeded
+from sdegen.noise.source import Noise, Seeded, check_noise
 from sdegen.sampling.plan import Way
 from sdegen.sampling.renoising import time_of
 from sdegen.sde.level import expand
@@ -79,7 +79,8 @@ def changed_where(
     level = sde(time_of(sde, t, rho))
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold lies in [0, 1), but it is {threshold!r}.")
-    noise = (Seeded(seed) if noise is None else noise).stream("changed_where")
+    source = Seeded(seed) if noise is None else check_noise(noise).begun()
+    noise = source.stream("changed_where")
     off = torch.zeros_like(x)
     with torch.no_grad():
         for _ in range(whole("draws", draws)):

@@ -28,7 +28,7 @@ from sdegen.sde.level import Level
 from sdegen.sde.process import LinearSDE, linear
 from sdegen.solvers.equation import Reverse
 from sdegen.solvers.quadrature import integrate
-from sdegen.solvers.solver import Solver, check
+from sdegen.solvers.solver import Solver, check, check_own_walk
 from sdegen.walks.walk import Walk
 
 DRAWS = 16
@@ -87,6 +87,7 @@ def chain_of(
     """
     p = Reverse(model, solver.eta if eta is None else eta)
     check(solver, p)
+    check_own_walk(solver, walk)
     if solver.traits.why_not_linear:
         raise ValueError(f"{solver} has no law in closed form: {solver.traits.why_not_linear}.")
 

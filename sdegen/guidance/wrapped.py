@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sdegen.checks import uncallable
-from sdegen.model.denoiser import Around, Denoiser, cost_of
+from sdegen.model.denoiser import Around, Denoiser
 from sdegen.model.network import changed_values, take_values
 from sdegen.model.prediction import LinearPrediction, Target, predicted, same
 from sdegen.sde.level import NO_SIGNAL, Instant, Level
@@ -85,11 +85,6 @@ class Wrapped(Around, ABC):
         """Names of the conditions that ``given`` does not tell all of the models inside, as they
         are halves of a pair and were told otherwise."""
         return frozenset().union(*(apart_of(getattr(self, name)) for name in self.models))
-
-    @property
-    def cost(self) -> int:
-        """Network evaluations on a sample of one call, at most: what budgets are divided by."""
-        return cost_of(self.model)
 
     @property
     def strength(self) -> float:

@@ -19,13 +19,13 @@ from torch import Tensor
 from sdegen.checks import number, whole
 from sdegen.interop.draws import Drawn, Recorded
 from sdegen.interop.schedules import KNOWN, Said, defaults, known_keys, library, read
+from sdegen.model.network import version
 from sdegen.model.prediction import predicted
 from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Noise
 from sdegen.programs.program import Ask, Program, Reach, Talk
 from sdegen.sampling.plan import Plan
 from sdegen.sde.schedules import DiscreteVPSDE
-from sdegen.solvers.solver import version
 
 
 class First(NamedTuple):

@@ -155,7 +155,8 @@ def density(
         z, gains = end[:, 0], end[:, 1:].reshape(len(x), trace.estimates, -1).sum(2)
         gain = gained(sde, gains, at, plan.walk[0], y, scaled)
         value = sde.prior.log_prob(z)[:, None] + gain
-    calls, status = calls_and_status(value.detach(), tallies, model.nfe - before, 0)
+    together = 0 if tallies else model.nfe - before
+    calls, status = calls_and_status(value.detach(), tallies, together)
     value = value.masked_fill((status != 0)[:, None], math.nan)
     error = standard_error(value, trace)
     return LogProb(value.mean(1), error, z, calls, status, model.vjps - products)

@@ -113,7 +113,7 @@ def slerp(a: Tensor, b: Tensor, w: float | Tensor) -> Tensor:
 
 def final_states(x: Tensor, tallies: Sequence[Tally]) -> tuple[Tensor, Tensor]:
     """Final states x (b, *), NaN where a solve failed, and how each ended, (b,)."""
-    _, status = calls_and_status(x, tallies, 0, 0)
+    _, status = calls_and_status(x, tallies, 0)
     return x.masked_fill((status != 0).reshape(-1, *[1] * (x.ndim - 1)), math.nan), status
 
 

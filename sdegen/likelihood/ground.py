@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sdegen.checks import tensor, warn
 from sdegen.model.denoiser import Denoiser
-from sdegen.noise.source import Noise, Seeded
+from sdegen.noise.source import Noise, Seeded, check_noise
 from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand, float64_time
 from sdegen.sde.process import SDE, LinearSDE
 from sdegen.solvers.solver import Status
@@ -93,7 +93,7 @@ def source_of(seed: int | Sequence[int] | None, noise: Noise | None) -> Noise:
     """A source of probes and of what else a likelihood draws: seeded, with 0 by default."""
     if seed is not None and noise is not None:
         raise ValueError("Give a seed or a noise source, not both.")
-    return Seeded(0 if seed is None else seed) if noise is None else noise
+    return Seeded(0 if seed is None else seed) if noise is None else check_noise(noise).begun()
 
 
 def failed_samples(status: Tensor) -> list[int]:

@@ -118,6 +118,11 @@ class Around:
         """Products with the transposed Jacobian so far."""
         return self.model.vjps
 
+    @property
+    def cost(self) -> int:
+        """Network evaluations on a sample of one call, at most: what budgets are divided by."""
+        return cost_of(self.model)
+
     def count(self, calls: int = 0, vjps: int = 0) -> None:
         """The model inside counts."""
         self.model.count(calls, vjps)

@@ -45,6 +45,23 @@ def tensor_of(out: Any) -> Tensor:
     )
 
 
+def check_output(F: Tensor, x: Tensor, heads: int) -> None:
+    """Refuse an output of another shape than states and the number of heads ask for."""
+    doubled = x.ndim > 1 and F.shape == (len(x), 2 * x.shape[1], *x.shape[2:])
+    if heads == 2 and doubled:
+        return
+    if heads == 2:
+        raise ValueError(
+            f"With heads=2 the network must return twice the channels of {tuple(x.shape)} on "
+            f"axis 1, but it returned {tuple(F.shape)}."
+        )
+    remedy = " If the second half is a variance or another output, give heads=2."
+    raise ValueError(
+        f"The network must return its input's shape {tuple(x.shape)}, "
+        f"but it returned {tuple(F.shape)}.{remedy if doubled else ''}"
+    )
+
+
 HOPS, WIDE, MOST = 4, 100, 2000
 """How far a function is followed into what it holds: an object, what that holds, and so on; at how
 many things of a group, first ones, and at how many of one hop it is looked."""
@@ -161,6 +178,51 @@ def changed_values(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
         parts = [changed_values(part, change) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return value
+
+
+def of_process(value: Any) -> Any:
+    """A condition as a field of an SDE's: arrays as tensors."""
+    return torch.as_tensor(value) if hasattr(value, "__array__") else value
+
+
+def version(x: Any) -> int | None:
+    """How often a tensor was written into; None of what does not count it: symbols, and tensors
+    made under inference_mode."""
+    return x._version if isinstance(x, Tensor) and not x.is_inference() else None
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """The tensors of a condition, part by part."""
+    found = list[Tensor]()
+    changed_values(value, lambda each: found.append(each) or each)  # type: ignore[func-returns-value]
+    return found
+
+
+def copied(x: Tensor) -> Tensor:
+    """A copy that counts who writes into it, which none made under inference_mode does."""
+    if not torch.is_inference_mode_enabled():
+        return x.clone()
+    with torch.inference_mode(False):
+        return x.clone()
+
+
+def looked_at(
+    net: Callable[..., Any], x: Tensor, label: Tensor, conditions: Mapping[str, Any]
+) -> tuple[Any, bool]:
+    """What a network returns of a copy of x (b, *), and whether it has written into that.
+
+    ValueError where it has written into a condition, which is no solver's and is not copied.
+    """
+    own, told = copied(x), {name: tensors_of(c) for name, c in conditions.items()}
+    before = version(own), {name: [*map(version, each)] for name, each in told.items()}
+    F = net(own, label, **conditions)
+    for name, each in told.items():
+        if before[1][name] != [*map(version, each)]:
+            raise ValueError(
+                f"The network has written into its condition {name}, which every call is told: "
+                f"let it copy that first, as {name} = {name}.clone(), and give it anew."
+            )
+    return F, version(own) != before[0]
 
 
 def in_place_of(old: Tensor, value: Any, what: str) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,12 @@ from sdegen.checks import one_of, warn
 from sdegen.model.labels import TIME_LABELS, Label, Prepared, label_dtype, prepare
 from sdegen.model.network import (
     changed_values,
+    check_output,
     hidden_modules,
     lengths,
+    looked_at,
     name_of,
+    of_process,
     take_values,
     tensor_of,
 )
@@ -58,9 +61,11 @@ class ScoreModel(nn.Module):
                device and dtype are asked of.
 
     A subclass or a wrapper that changes what is predicted overrides ``output``, of which every
-    view is made. ``nfe`` counts the calls of the network, here and nowhere else. ValueError for an
-    unknown prediction or label, for an SDE that cannot give what is asked, and for a network whose
-    output does not have its input's shape; a warning for a function that hides its parameters.
+    view is made. ``nfe`` counts the calls of the network, here and nowhere else. The first call
+    looks whether the network writes into its input: then it always gets copies, and states stay as
+    they are. ValueError for one that does so only later, or into a condition, for an unknown
+    prediction or label, for an SDE that cannot give what is asked, and for a network whose output
+    does not have its input's shape; a warning for a function that hides its parameters.
     """
 
     def __init__(
@@ -122,6 +127,10 @@ class ScoreModel(nn.Module):
         self.conditions: dict[str, Any] = {}
         self.shared: frozenset[str] = frozenset()
         self._spent = [0, 0]
+        # Whether the network writes into its state, in training and out of it, once it was looked
+        # at; and so for every set of conditions, of all copies.
+        self._writes = dict[bool, bool]()
+        self._looked = {frozenset[str](): self._writes}
         self._prepared: Prepared | None = None
         check_read(self, sde)
         if module is None and any(id(each) != id(sde) for each in hidden_modules(net)):
@@ -186,6 +195,7 @@ class ScoreModel(nn.Module):
             model.sde = self.sde.given(**own)
         model.conditions = {**self.conditions, **conditions, **shared, **own}
         model.shared = (self.shared - conditions.keys()) | shared.keys()
+        model._writes = self._looked.setdefault(frozenset(model.conditions), {})
         return model
 
     def take(self, index: Tensor) -> ScoreModel:
@@ -261,15 +271,23 @@ class ScoreModel(nn.Module):
         self._spent[0] += 1
         if self.conditions:
             self.check_conditions(x.shape[0])
-            F = self.net(inputs, label, **self.conditions)
+        writes = self._writes.get(self.training)
+        if writes is None:
+            F, writes = looked_at(self.net, inputs, label, self.conditions)
+            self._writes[self.training] = writes
         else:
-            F = self.net(inputs, label)
+            counts = not x.is_inference()
+            before = x._version if counts else 0
+            own = x.clone() if writes and inputs is x else inputs
+            F = self.net(own, label, **self.conditions)
+            if counts and x._version != before:
+                self.refuse_write()
         if rows is not None and ready is not None and label._version != ready.version:
             ready.renew()  # the network has written into its label
         if type(F) is not Tensor:
             F = tensor_of(F)
         if self.heads == 2 or F.shape != x.shape:
-            self.check_output(F, x)
+            check_output(F, x, self.heads)
         if F.dtype is x.dtype:
             return F
         if not F.is_floating_point():
@@ -301,6 +319,14 @@ class ScoreModel(nn.Module):
             ready = prepare(levels, self.label, self.preconditioner, c_in, x, dtype)
             self._prepared = ready
         return ready
+
+    def refuse_write(self) -> NoReturn:
+        """Whoever wrote into a state is handed copies from now on; this one is lost."""
+        self._writes[self.training] = True
+        raise ValueError(
+            "The network has written into the states that it was handed, which it had not when "
+            "it was first called: let it begin with x = x.clone(), or call again, with copies."
+        )
 
     def check_state(self, x: Tensor) -> None:
         """Refuse what is no batch of states."""
@@ -336,27 +362,6 @@ class ScoreModel(nn.Module):
             return None
         at = with_marginals(level)
         return ((at.alpha * self.preconditioner.sigma_data) ** 2 + at.sigma**2).rsqrt()
-
-    def check_output(self, F: Tensor, x: Tensor) -> None:
-        """Refuse an output of another shape than states and ``heads`` ask for."""
-        doubled = x.ndim > 1 and F.shape == (len(x), 2 * x.shape[1], *x.shape[2:])
-        if self.heads == 2 and doubled:
-            return
-        if self.heads == 2:
-            raise ValueError(
-                f"With heads=2 the network must return twice the channels of {tuple(x.shape)} on "
-                f"axis 1, but it returned {tuple(F.shape)}."
-            )
-        remedy = " If the second half is a variance or another output, give heads=2."
-        raise ValueError(
-            f"The network must return its input's shape {tuple(x.shape)}, "
-            f"but it returned {tuple(F.shape)}.{remedy if doubled else ''}"
-        )
-
-
-def of_process(value: Any) -> Any:
-    """A condition as a field of an SDE's: arrays as tensors."""
-    return torch.as_tensor(value) if hasattr(value, "__array__") else value
 
 
 def check_read(model: ScoreModel, sde: SDE) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -59,6 +59,16 @@ class Noise(ABC):
         """The source as a solve begins with it: itself where it goes on from draw to draw; a path
         gives every solve the same, its corrections and climbs too."""
         return self
+
+
+def check_noise(noise: Any) -> Noise:
+    """A source itself; ValueError for what is none."""
+    if not isinstance(noise, Noise):
+        raise ValueError(
+            "noise is a source, such as Seeded(0) or Brownian(0, T), or a class of yours that "
+            f"is a sg.Noise and draws when called with (x, t, s), but it is {noise!r}."
+        )
+    return noise
 
 
 class Fresh(Noise):

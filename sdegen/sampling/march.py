@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sdegen.checks import accepted, uncallable, warn
 from sdegen.model.denoiser import Denoiser
+from sdegen.model.network import version
 from sdegen.sampling.gradients import Checkpointed, allowed, with_graph
 from sdegen.sampling.plan import HOW, How, Plan, begin, calls_and_status
 from sdegen.sampling.watch import Watch
@@ -24,7 +25,6 @@ from sdegen.solvers.solver import (
     check,
     check_levels,
     check_path,
-    version,
     walked,
 )
 from sdegen.walks.walk import Walk
@@ -144,17 +144,20 @@ def solve(
     accepted("solve", how, HOW | {"path", "watch"})
     with torch.set_grad_enabled(allowed(how.get("graph"))):
         plan = Plan.of(model, start, **how)
-        before = model.nfe
+        before, together = model.nfe, 0
         t, states, tallies = list[Tensor](), list[Tensor](), list[Tally]()
         for level, x, tally in trajectory(plan, start, watch):
-            if tally is not None:
+            if tally is None:
+                together += model.nfe - before
+            else:
                 tallies.append(tally)
+            before = model.nfe
             if path:
                 t.append(level.t)
                 states.append(x.clone())
         kept = Path(torch.stack(t), torch.stack(states)) if path else None
         x = with_graph(x) if plan.graph else x
-        calls, status = calls_and_status(x, tallies, model.nfe - before, int(plan.denoise))
+        calls, status = calls_and_status(x, tallies, together)
         if plan.noisy:
             status = status.masked_fill(status == 0, int(Status.NOISY))
     return Solution(x, calls, status, kept, plan.solver, plan.walk, plan.choice)

@@ -13,13 +13,13 @@ from torch import Tensor
 from sdegen.checks import accepted, flag, tensor, whole
 from sdegen.model.denoiser import Denoiser, cost_of
 from sdegen.noise.brownian import Brownian
-from sdegen.noise.source import Fresh, Noise, Seeded
+from sdegen.noise.source import Fresh, Noise, Seeded, check_noise
 from sdegen.programs.program import Program
 from sdegen.programs.remembered import programmed
 from sdegen.sampling.choice import Chooser, chosen
 from sdegen.sde.level import Instant, Level, expand
 from sdegen.sde.process import SDE, LinearSDE, linear
-from sdegen.solvers.budget import walk_for
+from sdegen.solvers.budget import calls_along, walk_for
 from sdegen.solvers.equation import Eta, Reverse
 from sdegen.solvers.solver import (
     Solver,
@@ -28,7 +28,6 @@ from sdegen.solvers.solver import (
     check,
     check_levels,
     check_path,
-    noiseless,
 )
 from sdegen.walks.grids import WalkLike, as_times
 from sdegen.walks.walk import Walk
@@ -157,10 +156,7 @@ class Plan:
         where the solver decides that on the way."""
         if self.solver.traits.adaptive:
             return None
-        steps, arrives = self.walk.descents, 0
-        if self.solver.traits.needs_marginals and noiseless(self.walk[-1:]):
-            steps, arrives = steps - 1, 1  # whatever a step takes, the last one is one call
-        calls = (self.solver.calls(steps) if steps else 0) + arrives + int(self.denoise)
+        calls = calls_along(self.solver, self.walk) + int(self.denoise)
         return calls * cost_of(self.equation.model)
 
     @property
@@ -185,10 +181,9 @@ def source(
     if seed is not None and noise is not None:
         raise ValueError("Give a seed or a noise source, not both.")
     if noise is not None:
-        return noise.begun() if isinstance(noise, Noise) else noise
+        return check_noise(noise).begun()
     if solver.traits.needs_path:
-        drawn = int(torch.randint(2**63 - 1, ()))
-        return Brownian(drawn if seed is None else seed, sde.T)
+        return Brownian(int(torch.randint(2**63 - 1, ())) if seed is None else seed, sde.T)
     return Fresh() if seed is None else Seeded(seed)
 
 
@@ -268,17 +263,15 @@ def calls_of(model: Denoiser, nfe: Any) -> Any:
     return nfe // cost
 
 
-def calls_and_status(
-    x: Tensor, tallies: Sequence[Tally], nfe: int, more: int
-) -> tuple[Tensor, Tensor]:
+def calls_and_status(x: Tensor, tallies: Sequence[Tally], nfe: int) -> tuple[Tensor, Tensor]:
     """Calls (b,) and status (b,) of final states x: from what each sample's steps say of it.
 
-    Steps that say nothing took all samples along, by so many network calls.
+    nfe: network calls of the steps that say nothing, which took all samples along.
     """
     calls = torch.full((len(x),), nfe)
     status = torch.zeros(len(x), dtype=torch.int8, device=x.device)
     if tallies:
-        calls = torch.stack([tally.nfe for tally in tallies]).sum(0) + more
+        calls += torch.stack([tally.nfe for tally in tallies]).sum(0)
         status = torch.stack([tally.status for tally in tallies]).amax(0).to(status)
     sick = ~x.detach().reshape(len(x), -1).abs().amax(1).isfinite()
     return calls, torch.where((status == 0) & sick, int(Status.NONFINITE), status).to(torch.int8)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sdegen.checks import number, tensor
 from sdegen.model.denoiser import Denoiser, refuse_flow_only
-from sdegen.noise.source import Seeded
+from sdegen.noise.source import Seeded, check_noise
 from sdegen.sampling.march import sample
 from sdegen.sde.process import LinearSDE, linear
 
@@ -44,7 +44,9 @@ def resample(
         raise ValueError(f"Data is floating point, (b, *), but x is {said}.")
     top, low_level = sde(t), sde(sde.t_min)
     seed, noise = how.get("seed"), how.get("noise")
-    if noise is None and seed is not None:
+    if noise is not None:
+        noise = check_noise(noise).begun()
+    elif seed is not None:
         noise = Seeded(seed)
     with torch.no_grad():
         like = x.detach()

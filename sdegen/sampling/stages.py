@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from sdegen.checks import accepted, number, whole
-from sdegen.noise.source import Seeded
+from sdegen.noise.brownian import Brownian
+from sdegen.noise.source import Noise, Seeded
+from sdegen.sampling.choice import resolved
 from sdegen.sampling.march import Solution, solve
-from sdegen.sampling.plan import HOW, Plan
+from sdegen.sampling.plan import HOW, Plan, begin
+from sdegen.solvers.solver import Solver
 
 
 def noised(c: Tensor, s: Tensor | float, z: Tensor) -> Tensor:
@@ -61,32 +64,47 @@ def cascade(stages: Sequence[Stage], n: int, *, seed: int = 0) -> list[Solution]
     Raises ValueError for stages that do not fit, before the first is sampled.
     """
     whole("n", n)
-    refuse_misfits(stages, n)
+    refuse_misfits(stages, n, seed)
     found = list[Solution]()
     for k, stage in enumerate(stages):
-        noise, model = Seeded(seed).stream(f"stage {k}"), stage.model
+        own, model = stream_of(seed, k), stage.model
         if stage.lift is not None:
             c = stage.lift(found[-1].x)
             if stage.augment is not None:
                 level = model.sde(model.sde.T)
-                c = noised(c, stage.augment, noise.stream("augment")(c, level, level))
+                c = noised(c, stage.augment, own.stream("augment")(c, level, level))
                 model = model.given(augment=stage.augment)
             model = model.given(c=c)
+        noise = noise_of(stage, own)
         found.append(solve(model, (n, *stage.shape), noise=noise, **stage.how))
     return found
 
 
-def refuse_misfits(stages: Sequence[Stage], n: int) -> None:
+def stream_of(seed: int, k: int) -> Seeded:
+    """The draws of stage k, which no other has."""
+    return Seeded(seed).stream(f"stage {k}")
+
+
+def noise_of(stage: Stage, own: Seeded) -> Noise:
+    """What a stage is sampled with: its own draws, or a path of its own where its solver needs
+    one."""
+    solver = resolved(stage.how.get("solver"))
+    if not (isinstance(solver, Solver) and solver.traits.needs_path):
+        return own
+    return Brownian(int(own.keys(1, torch.device("cpu"))), stage.model.sde.T)
+
+
+def refuse_misfits(stages: Sequence[Stage], n: int, seed: int) -> None:
     """ValueError for no stages, a first one that is told something, others that are not, a
-    condition of another space than its stage's samples, and whatever a stage's plan or network
-    refuses: each is called once, with a sample of zeros."""
+    condition of another space than its stage's samples, and whatever a stage's plan, start or
+    network refuses: each is called once, with a sample of zeros."""
     if not stages or [s.lift is None for s in stages] != [k == 0 for k in range(len(stages))]:
         raise ValueError(
             "A cascade begins with one stage without lift, and every stage after it has one."
         )
     made = torch.empty(0)
-    for stage in stages:
-        model = stage.model
+    for k, stage in enumerate(stages):
+        model, shape = stage.model, (n, *stage.shape)
         if stage.lift is not None:
             c = stage.lift(made)
             if c.shape[2:] != torch.Size(stage.shape[1:]):
@@ -97,8 +115,10 @@ def refuse_misfits(stages: Sequence[Stage], n: int) -> None:
                 )
             told = {} if stage.augment is None else {"augment": stage.augment}
             model = model.given(c=c, **told)
-        plan = Plan.of(model, (n, *stage.shape), **stage.how)
+        noise = noise_of(stage, stream_of(seed, k))
+        plan = Plan.of(model, shape, noise=noise, **stage.how)
+        begin(plan.equation, shape, plan.levels[0])
         kind = torch.promote_types(model.dtype or torch.get_default_dtype(), torch.float32)
-        made = torch.zeros(n, *stage.shape, dtype=kind, device=model.device)
+        made = torch.zeros(shape, dtype=kind, device=model.device)
         one = torch.zeros(1, dtype=torch.int64)
         model.take(one).output(made[:1], plan.walk[0])

@@ -18,8 +18,9 @@ from torch import Tensor
 from sdegen.checks import accepted, number, whole
 from sdegen.model.denoiser import Denoiser, refuse_flow_only
 from sdegen.noise.brownian import Brownian
-from sdegen.noise.source import Noise, Seeded, whole_seed
+from sdegen.noise.source import Noise, Seeded, check_noise, whole_seed
 from sdegen.sampling.choice import resolved
+from sdegen.sampling.gradients import allowed, with_graph
 from sdegen.sampling.march import sample
 from sdegen.sampling.plan import HOW
 from sdegen.sde.level import Level, expand
@@ -75,16 +76,23 @@ def denoising_gibbs(
         raise ValueError("Give a seed or a noise source, not both.")
     walk, levels = falling(model.sde, walk)
     chains = checked(start, levels)
-    source = noise if noise is not None else Seeded(0 if seed is None else seed)
+    given = None if noise is None else check_noise(noise).begun()
+
+    def draw(name: str, like: Tensor, t: Level, s: Level) -> Tensor:
+        # A seed's streams are made anew: none of them is kept, of sweeps that never come again.
+        source = Seeded(0 if seed is None else seed) if given is None else given
+        return source.stream(name)(like, t, s)
+
     y, place, begun, end = chains.y, chains.index.cpu().long(), model.nfe, chains.sweeps + sweeps
     for k in range(chains.sweeps, end):
         at = model.sde(walk.times[place])
         assert isinstance(at, Level)
         rho = expand(at.rho, y)
         eps = model(expand(at.alpha, y) * y, at).eps
-        z = source.stream(f"langevin {k}")(y, levels[0], levels[-1])
+        z = draw(f"langevin {k}", y, levels[0], levels[-1])
         y = y - step * rho * eps + (2 * step) ** 0.5 * rho * z
-        place = drawn(log_weights(log_prob, y, levels), source, k, levels[0])
+        logs = log_weights(log_prob, y, levels)
+        place = drawn(logs, draw(f"levels {k}", logs, levels[0], levels[0]))
     return Tempered(y, place, chains.nfe + model.nfe - begun, end)
 
 
@@ -99,18 +107,20 @@ def denoised(model: Denoiser, chains: Tempered, walk: Walk, **how: Any) -> tuple
     linear(model.sde, "denoised", "its levels are those of alpha and sigma")
     walk, levels = falling(model.sde, walk)
     chains = checked(chains, levels)
-    x, spent = torch.empty_like(chains.y), 0
-    for i in chains.index.unique().tolist():
-        own = (chains.index == i).nonzero().flatten()
-        begun, part = model.nfe, model.take(own)
-        state = levels[i].alpha * chains.y[own]
-        if i == walk.steps:
-            x[own] = part(state, levels[i]).x0
-        else:
-            rest = walk.times[i:]
-            told = with_noise_of(own, len(x), how, model.sde)
-            x[own] = sample(part, state, walk=rest, t=float(rest[0]), **told)
-        spent += (model.nfe - begun) * len(own)
+    x, spent, graph = torch.empty_like(chains.y), 0, allowed(how.get("graph"))
+    with torch.set_grad_enabled(graph):
+        for i in chains.index.unique().tolist():
+            own = (chains.index == i).nonzero().flatten()
+            begun, part = model.nfe, model.take(own)
+            state = levels[i].alpha * chains.y[own]
+            if i == walk.steps:
+                end = part(state, levels[i]).x0
+                x[own] = with_graph(end) if graph else end
+            else:
+                rest = walk.times[i:]
+                told = with_noise_of(own, len(x), how, model.sde)
+                x[own] = sample(part, state, walk=rest, t=float(rest[0]), **told)
+            spent += (model.nfe - begun) * len(own)
     return x, spent / len(x)
 
 
@@ -155,9 +165,9 @@ def log_weights(
     return table
 
 
-def drawn(logs: Tensor, source: Noise, k: int, at: Level) -> Tensor:
-    """A level of each chain by its log-weights (b, n): the largest with Gumbel noise."""
-    z = source.stream(f"levels {k}")(logs, at, at)
+def drawn(logs: Tensor, z: Tensor) -> Tensor:
+    """A level of each chain by its log-weights (b, n) and a normal draw: the largest with Gumbel
+    noise."""
     return (logs - (-torch.special.log_ndtr(z)).log()).argmax(1)
 
 

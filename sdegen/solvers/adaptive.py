@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sdegen.checks import number, whole
+from sdegen.model.denoiser import cost_of
 from sdegen.sde.level import Instant
 from sdegen.solvers.classical import clock_reading, level_at, within_step
 from sdegen.solvers.equation import Reverse
@@ -79,10 +80,11 @@ class Adaptive(Solver):
     batches of 256, of a batch that shrinks as samples arrive. ``per_sample=False``: all share the
     step that the worst of them asks for, so that coefficients are made once for all.
 
-    max_nfe: network calls allowed on a sample. A sample that did not arrive is NaN, with the
-    reason in the status: BUDGET; NONFINITE, a NaN or an infinite value, upon which it leaves the
-    batch; STALLED, steps of less than 1e-9 of the way. ValueError for a tolerance or a budget that
-    is not positive.
+    max_nfe: network evaluations allowed on a sample between two levels of the walk, of which a
+    guided model's call may be several. A sample that did not arrive is NaN, with the reason in the
+    status: BUDGET; NONFINITE, a NaN or an infinite value, upon which it leaves the batch; STALLED,
+    steps of less than 1e-9 of the way. ValueError for a tolerance or a budget that is not
+    positive.
     """
 
     rtol: float
@@ -138,7 +140,7 @@ class Adaptive(Solver):
             goal = torch.where(last, end, goal)
             # Who cannot pay for another attempt, or whose steps no longer lead anywhere, leaves
             # before the network is asked. The last step may be short: it is the walk's doing.
-            cost = self.stages - (known is not None)
+            cost = (self.stages - (known is not None)) * cost_of(p.model)
             stopped = torch.where(nfe[active] + cost > self.max_nfe, int(Status.BUDGET), 0)
             stuck = ~last & (h[active] / way < SHORTEST)
             stopped[stuck] = int(Status.STALLED)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sdegen.checks import one_of, whole
+from sdegen.model.denoiser import cost_of
 from sdegen.sde.level import Instant
 from sdegen.solvers.adaptive import check_tolerances
 from sdegen.solvers.classical import within_step
@@ -83,7 +84,8 @@ class TorchDiffEq(Solver):
     rtol, atol: tolerances of Song et al. (2021), who use 1e-5 for both.
     n:          equal steps between two levels of the walk, for the methods of fixed steps: the
                 Adams methods have a history only inside.
-    max_nfe:    network calls between two levels; more, and all samples are NaN, status BUDGET.
+    max_nfe:    network evaluations between two levels; more, and all samples are NaN, status
+                BUDGET.
 
     The error norm is the worst sample's, the model is never asked outside the step, whose end is
     hit exactly. A sample whose drift is not finite is NaN, and stops no other. ValueError for an
@@ -123,7 +125,7 @@ class TorchDiffEq(Solver):
 
         def field(time: Tensor, y: Tensor) -> Tensor:
             nonlocal sick
-            if p.model.nfe - before >= self.max_nfe:
+            if p.model.nfe - before + cost_of(p.model) > self.max_nfe:
                 raise Spent
             inside = within_step(time.detach().cpu().double(), t, s)
             drift = p.drift(y, p.sde(inside))
@@ -163,8 +165,8 @@ class SciPy(Solver):
 
     For verification, not for speed: every call of the network sees one sample, in float64 on the
     CPU's side. method: "RK45", "RK23", "DOP853", "Radau", "BDF" or "LSODA". A sample whose solve
-    fails is NaN, with its status: BUDGET where it took max_nfe network calls between two levels.
-    ValueError for an unknown method or a tolerance that is not positive.
+    fails is NaN, with its status: BUDGET where max_nfe network evaluations between two levels are
+    not enough. ValueError for an unknown method or a tolerance that is not positive.
     """
 
     method: str = "RK45"
@@ -208,7 +210,7 @@ class SciPy(Solver):
         before = p.model.nfe
 
         def field(time: float, y: Any) -> Any:
-            if p.model.nfe - before >= self.max_nfe:
+            if p.model.nfe - before + cost_of(p.model) > self.max_nfe:
                 raise Spent
             at = p.sde(within_step(torch.tensor(float(time), dtype=torch.float64), t, s))
             state = torch.as_tensor(y).to(x.device).reshape(x.shape)

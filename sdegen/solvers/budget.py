@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from inspect import signature
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from sdegen.checks import fixed, number, one_of, optional, whole
 from sdegen.sde.process import SDE, LinearSDE
-from sdegen.solvers.solver import Solver
+from sdegen.solvers.solver import Solver, may_arrive, noiseless
 from sdegen.walks.grids import GRIDS, Grid, WalkLike, as_times, gridded
 from sdegen.walks.walk import Walk
 
@@ -155,9 +157,28 @@ def within(solver: Solver, sde: SDE, make: Grid, nfe: int, spare: int) -> Walk:
         )
     walk = gridded(sde, make, steps)
     # A walk that climbs comes down oftener than its grid has steps.
-    while solver.calls(walk.descents) + spare > nfe:
+    while calls_along(solver, walk) + spare > nfe:
         steps -= 1
         if steps < 1:
             raise ValueError(f"No number of steps of this walk keeps to nfe = {nfe}: give steps.")
         walk = gridded(sde, make, steps)
     return walk
+
+
+def calls_along(solver: Solver, walk: Walk) -> int:
+    """Network calls of a solver of fixed steps along a walk.
+
+    Nothing is remembered over a climb, so that each way down starts as the first does; and a step
+    to where there is no noise is one call, whatever the others are.
+    """
+    times = walk.times.tolist()
+    low = min(times)
+    arrives = may_arrive(solver) and bool(noiseless([walk.sde(walk.times.min())]))
+    calls = run = 0
+    for t, s in pairwise([*times, math.inf]):
+        if s < t and not (arrives and s == low):
+            run += 1
+            continue
+        calls += (solver.calls(run) if run else 0) + (s < t)
+        run = 0
+    return calls

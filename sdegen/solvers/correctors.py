@@ -14,7 +14,7 @@ from sdegen.model.denoiser import refuse_flow_only
 from sdegen.sde.level import Instant, Level, expand, with_marginals
 from sdegen.sde.process import linear
 from sdegen.solvers.equation import Eta, Reverse
-from sdegen.solvers.solver import Preset, Solver, Step, check_solver
+from sdegen.solvers.solver import Preset, Solver, Step, check_solver, refuse_own_walk
 from sdegen.solvers.stochastic import ReverseDiffusion
 from sdegen.solvers.traits import Traits
 
@@ -194,6 +194,7 @@ class PredictorCorrector(Solver):
                 f"{self.corrector!r} does not."
             )
         check_solver(self.predictor)
+        refuse_own_walk(self.predictor, "PredictorCorrector")
         if getattr(self.predictor, "corrector", 0):
             raise ValueError(
                 f"{type(self.predictor).__name__} corrects its own steps from where they began, "

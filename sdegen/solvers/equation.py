@@ -13,7 +13,7 @@ from torch import Tensor, sqrt
 
 from sdegen.model.denoiser import Denoiser, refuse_flow_only
 from sdegen.model.prediction import LinearPrediction, Prediction
-from sdegen.noise.source import Fresh, Noise
+from sdegen.noise.source import Fresh, Noise, check_noise
 from sdegen.sde.level import NO_SIGNAL, Instant, Level, expand, with_marginals
 from sdegen.sde.process import SDE, diffusion_of, linear
 from sdegen.solvers.quadrature import integrate
@@ -45,11 +45,7 @@ class Reverse:
     left: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.noise, Noise):
-            raise ValueError(
-                "noise is a source, such as Seeded(0) or Brownian(0, T), or a class of yours that "
-                f"is a sg.Noise and draws when called with (x, t, s), but it is {self.noise!r}."
-            )
+        check_noise(self.noise)
         if hasattr(self.eta, "tolist"):  # an array or a tensor, of one number or one per step
             object.__setattr__(self, "eta", self.eta.tolist())
         if self.noisy:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
 from enum import IntEnum
+from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sdegen.model.denoiser import refuse_flow_only
+from sdegen.model.network import version
 from sdegen.model.prediction import LinearPrediction, predicted, prediction_name
 from sdegen.sde.level import NO_SIGNAL, Instant, Level
 from sdegen.sde.process import check_given, has_coordinates, linear
@@ -143,10 +146,7 @@ def walked(
     """
     stops = list(pairwise(walk))
     times = torch.stack([level.t for level in walk]).reshape(len(walk), -1)[:, 0].tolist()
-    traits = solver.traits
-    ends = traits.needs_marginals and not (traits.adaptive or traits.arrives)
-    clean = noiseless(walk) if ends else ()
-    memory = None
+    clean, memory = noiseless(walk) if may_arrive(solver) else (), None
     for i, (q, (t, s), (a, b)) in enumerate(
         zip(p.each(len(stops)), stops, pairwise(times), strict=True)
     ):
@@ -164,17 +164,17 @@ def walked(
             memory = None
 
 
+def may_arrive(solver: Solver) -> bool:
+    """Whether a step of it to a level without noise is ``arrive``, which takes one call."""
+    traits = solver.traits
+    return traits.needs_marginals and not (traits.adaptive or traits.arrives)
+
+
 def noiseless(walk: Sequence[Instant]) -> frozenset[int]:
     """Which levels have no noise, looked at all together."""
     sigmas = [level.sigma.max() for level in walk if isinstance(level, Level)]
     least = torch.stack(sigmas).tolist() if len(sigmas) == len(walk) else []
     return frozenset(i for i, sigma in enumerate(least) if sigma == 0)
-
-
-def version(x: Any) -> int | None:
-    """How often a state was written into; None of what does not count it: symbols, and tensors
-    made under inference_mode."""
-    return x._version if isinstance(x, Tensor) and not x.is_inference() else None
 
 
 def check_solver(solver: Any) -> None:
@@ -240,6 +240,7 @@ def check_levels(solver: Solver, p: Reverse, walk: Sequence[Instant]) -> None:
 
     Of a solver whose steps are linear the program says the rest, see programs/.
     """
+    check_own_walk(solver, walk)
     known = [level for level in walk if isinstance(level, Level)]
     if not known:
         return
@@ -261,6 +262,31 @@ def check_levels(solver: Solver, p: Reverse, walk: Sequence[Instant]) -> None:
     for level in (known[0], known[-1]) if looks_at_its_end else known[:1]:
         if bool(level.lam.isinf().any()) and not asked_finite(solver, p, level):
             raise ValueError(no_value(solver, p, level))
+
+
+def check_own_walk(solver: Solver, walk: Sequence[Instant]) -> None:
+    """Refuse another walk than the one that a solver comes with, if it does."""
+    if (own := solver.traits.own_walk) is None:
+        return
+    times = [float(t) for level in walk for t in level.t.detach().reshape(-1).unique()]
+    # A rounding apart, as of times that were kept in float32.
+    if len(times) != len(own) or not all(map(partial(math.isclose, rel_tol=1e-6), times, own)):
+        raise ValueError(
+            f"{type(solver).__name__} comes with its own walk of {len(own) - 1} steps, from t = "
+            f"{own[0]:g} to {own[-1]:g}, but this one has {len(walk) - 1}, from "
+            f"{times[0]:g} to {times[-1]:g}: give sg.walks.levels(sde, solver.traits.own_walk), "
+            "or another solver."
+        )
+
+
+def refuse_own_walk(solver: Solver, what: str) -> None:
+    """ValueError for a solver with a walk of its own as a part of something else."""
+    if solver.traits.own_walk is not None:
+        name = type(solver).__name__
+        raise ValueError(
+            f"{what} cannot be made of {name}, which comes with its own walk and was made for "
+            f"those steps alone: use {name} by itself, or another solver here, as DDIM()."
+        )
 
 
 def check_coordinates(solver: Solver, walk: Sequence[Level]) -> None:

@@ -194,3 +194,9 @@ def test_what_is_no_pair_is_refused() -> None:
         changed_where(model, model, torch.zeros(4, 2, dtype=torch.int64), t=0.5)
     with refused(r"threshold lies in \[0, 1\), but it is 1.0"):
         changed_where(model, model, X, t=0.5, threshold=1.0)
+
+
+def test_a_path_ends_for_a_pair_where_it_does() -> None:
+    short = Alike(sg.Brownian(0, SDE.T / 2))
+    with refused("This Brownian path runs on .* but the walk comes by t = "):
+        sg.sample(paired(), PAIR, noise=short, solver=sg.DDIM(eta=1.0), steps=2)

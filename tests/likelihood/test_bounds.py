@@ -36,6 +36,13 @@ def centre(k: Tensor, levels: int) -> Tensor:
     return 2 * k.double() / (levels - 1) - 1
 
 
+def test_a_path_gives_every_likelihood_the_same_draws() -> None:
+    model, x, path = exact_model(MIXTURE, sg.VPSDE()), normal(3, 2), sg.Brownian(0, 1.0)
+    assert torch.equal(*(elbo(model, x, noise=path).value for _ in range(2)))
+    with refused("noise is a source, such as Seeded"):
+        elbo(model, x, noise=torch.randn)  # type: ignore[arg-type]
+
+
 def test_uniform_dequantisation_by_quadrature() -> None:
     model, levels, width = exact_model(LINE, SHARP), 11, 2 / 10
     u = (torch.arange(400, dtype=torch.float64) + 0.5) / 400 - 0.5

@@ -38,6 +38,12 @@ def test_a_sample_that_failed_gives_way() -> None:
     bad, good = torch.full((2, 1), torch.nan), torch.tensor([[1.0], [2.0]])
     for draws in ((bad, good), (good, bad)):
         assert torch.equal(best_of(draws.__getitem__, 2, lambda x: x[:, 0]), good)
+    for worst in (torch.inf, -torch.inf, torch.nan):  # a score that is none keeps no sample
+        lost = torch.tensor([[worst], [0.0]])
+        for draws in ((lost, good), (good, lost)):
+            assert torch.equal(best_of(draws.__getitem__, 2, lambda x: x[:, 0]), good)
+        none = best_of(lambda j: good + j, 3, lambda x, s=worst: torch.full((2,), s))  # type: ignore[misc]
+        assert torch.equal(none, good)
     ties = best_of(lambda j: good + j, 3, lambda x: torch.zeros(len(x)))
     assert torch.equal(ties, good)
 

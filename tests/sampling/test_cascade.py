@@ -15,6 +15,7 @@ from sdegen.losses import Superresolve, paired
 from sdegen.networks import UNet
 from sdegen.sampling import Stage, cascade
 from sdegen.sde.level import expand
+from sdegen.solvers import GottaGoFast
 from tests.cases import refused
 
 SDE = sg.VPSDE()
@@ -171,6 +172,16 @@ class Counting(torch.nn.Module):
         (UNet(1, width=8, heads=2, beside=1), (1, 4, 4), {"nfe": 2}),  # is not told the noise
         (UNet(1, width=8, heads=2, beside=1, numbers=["augment"]), (2, 4, 4), {"nfe": 2}),
         (UNet(1, width=8, heads=2, beside=1, numbers=["augment"]), (1, 4, 4), {"nfe": 0}),
+        (
+            UNet(1, width=8, heads=2, beside=1, numbers=["augment"]),
+            (1, 4, 4),
+            {"solver": sg.DDIM(), "walk": [0.2, 0.1, 0.01]},  # starts where data is seen
+        ),
+        (
+            UNet(1, width=8, heads=2, beside=1, numbers=["augment"]),
+            (1, 4, 4),
+            {"solver": GottaGoFast(), "walk": [1.0, 0.1, 0.5, 0.01]},  # climbs along one path
+        ),
     ],
 )
 def test_a_misfit_is_refused_before_the_first_stage_is_sampled(
@@ -182,6 +193,20 @@ def test_a_misfit_is_refused_before_the_first_stage_is_sampled(
     with pytest.raises(ValueError):
         cascade([first, second], 3)
     assert not counting.calls
+
+
+def test_a_stage_whose_solver_needs_a_path_has_one_of_its_own() -> None:
+    """Of the seed, whoever is sampled with it, and torch's own generator knows nothing of it."""
+    model = sg.ScoreModel(lambda x, t, c=None: 0.3 * x, SDE, "v")
+    first = Stage(model, (1,), {"solver": GottaGoFast(rtol=2.0, atol=2.0)})
+    both = [first, replace(first, lift=lambda x: x)]
+    before = torch.get_rng_state()
+    made = cascade(both, 3, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    for one, two in zip(made, cascade(both, 2, seed=1), strict=True):
+        assert torch.equal(one.x[:2], two.x)
+    for other in (made[1], cascade([first], 3, seed=2)[0]):
+        assert not (made[0].x == other.x).any()
 
 
 def test_stages_may_be_of_float64() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from inspect import isabstract
 from typing import Any
 
@@ -14,8 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sdegen as sg
 from sdegen.exact.distributions import exact_model
+from sdegen.guidance import CFG, Interval
+from sdegen.model.denoiser import cost_of
 from sdegen.programs import remembered as programs
+from sdegen.sampling.plan import Plan
+from sdegen.solvers import PLMS, Singlestep
 from sdegen.walks import grids as walks
+from sdegen.walks.grids import Grid
 from tests.cases import (
     EVERY_SOLVER,
     FIXED,
@@ -112,6 +118,106 @@ def test_a_budget_is_met_and_not_exceeded(solver: sg.Solver) -> None:
         how = {"solver": solver, "nfe": nfe, "denoise": denoise, "seed": 0}
         spent = int(sg.solve(model, (2, 3), **how).nfe[0])  # type: ignore[arg-type]
         assert nfe - solver.traits.calls < spent <= nfe, (nfe, denoise)
+
+
+def churned(sde: sg.SDE, n: int) -> Tensor:
+    return sg.walks.churn(sde, walks.uniform(sde, n), 5.0)
+
+
+def repeated(sde: sg.SDE, n: int) -> Tensor:
+    return sg.walks.repaint(sde, walks.uniform(sde, n), 2, 2)
+
+
+def again(sde: sg.SDE, n: int) -> Tensor:
+    return sg.walks.multistep(sde, walks.uniform(sde, n))
+
+
+@pytest.mark.parametrize("walk", [churned, repeated, again], ids=lambda walk: walk.__name__)
+@pytest.mark.parametrize("sde", [sg.VPSDE(), sg.FlowSDE(t_min=0.0)], ids=["noisy", "clean"])
+def test_a_budget_is_kept_where_a_walk_climbs(sde: sg.LinearSDE, walk: Grid) -> None:
+    """Every way down starts anew, which costs some solvers a call; the plan knows all of it."""
+    rows = list[int]()
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        rows.append(len(x))
+        return x / (1 + x * x)
+
+    model = sg.ScoreModel(net, sde, "x0")
+    for solver in (PLMS(), sg.PredictorCorrector(PLMS()), Singlestep(3), sg.UniPC(3)):
+        for nfe, denoise in ((24, False), (31, True)):
+            rows.clear()
+            how = {"solver": solver, "nfe": nfe, "denoise": denoise, "seed": 0, "walk": walk}
+            planned = Plan.of(model, (2, 3), **how)  # type: ignore[arg-type]
+            solution = sg.solve(model, (2, 3), **how)  # type: ignore[arg-type]
+            assert nfe / 4 < sum(rows) / 2 <= nfe, (solver, nfe)
+            assert solution.nfe.tolist() == [sum(rows) / 2] * 2 == [planned.nfe] * 2
+
+
+@pytest.mark.parametrize(
+    ("solver", "how"),
+    [
+        (sg.DDIM(), {"nfe": 4}),
+        (sg.EulerMaruyama(), {"nfe": 4}),
+        (sg.PredictorCorrector(corrector=sg.Langevin(norms="sample")), {"nfe": 4}),
+        (sg.AdaptiveRK(rtol=0.1, atol=0.1), {}),
+        (sg.solvers.GottaGoFast(rtol=0.1, atol=0.1), {}),
+        (sg.UniPC(2), {"nfe": 20, "walk": churned}),
+    ],
+    ids=["program", "with noise", "plain loop", "adaptive", "on one path", "climbing"],
+)
+def test_a_solve_of_a_seed_leaves_the_global_generator_alone(
+    solver: sg.Solver, how: dict[str, Any]
+) -> None:
+    model = sg.ScoreModel(lambda x, t: 0.3 * x, sg.VPSDE(), "v")
+    before = torch.random.get_rng_state()
+    for seed in (0, [1, 2]):
+        sg.sample(model, (2, 3), solver=solver, seed=seed, denoise=True, **how)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+ADAPTIVE: dict[str, tuple[Any, dict[str, Any]]] = {
+    "its own steps": (sg.AdaptiveRK, {}),
+    "shared steps": (sg.AdaptiveRK, {"per_sample": False}),
+    "several values": (sg.solvers.AdaptiveMultistep, {}),
+    "in lam": (sg.solvers.AdaptiveDPM, {}),
+    "SciPy": (sg.solvers.SciPy, {}),
+    "torchdiffeq": (sg.solvers.TorchDiffEq, {}),
+}
+GUIDED: dict[str, Callable[[Any], sg.Denoiser]] = {
+    "alone": lambda model: model,
+    "two calls": lambda model: CFG(model, 3.0, {"y": 0.0}),
+    "a doubled batch": lambda model: CFG(model, 3.0, {"y": 0.0}, together=True),
+    "on an interval": lambda model: CFG(model, Interval(3.0, 0.1, 1.0), {"y": 0.0}),
+}
+
+
+@pytest.mark.parametrize("guide", GUIDED)
+def test_nfe_is_what_the_network_was_asked(guide: str) -> None:
+    """Of every sample, in every way to solve; and a budget is of these evaluations."""
+    rows = list[int]()
+
+    def net(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        rows.append(len(x))
+        return 0.3 * x + 0.1 * y[:, None].to(x)
+
+    plain = sg.ScoreModel(net, sg.VPSDE(), "v").given(y=torch.ones(3))
+    model = GUIDED[guide](plain)
+    x = normal(3, 2) * torch.tensor([[0.3], [1.0], [3.0]])
+    program, loop = (sg.DDIM(), {"nfe": 12}), (sg.Heun(), {"nfe": 12, "graph": True})
+    few: list[tuple[Any, dict[str, Any]]] = [
+        (kind(rtol=0.05, atol=0.05, **how), {}) for kind, how in ADAPTIVE.values()
+    ]
+    many: list[tuple[Any, dict[str, Any]]] = [
+        (kind(rtol=1e-9, atol=1e-9, max_nfe=17, **how), {}) for kind, how in ADAPTIVE.values()
+    ]
+    for solver, how in (program, loop, *few, *many):
+        rows.clear()
+        start = x.clone().requires_grad_("graph" in how)
+        solution = sg.solve(model, start, solver=solver, denoise=True, seed=0, **how)
+        assert int(solution.nfe.sum()) == sum(rows), solver
+        if (solver, how) in many:
+            assert set(solution.status.tolist()) == {int(sg.Status.BUDGET)}
+            assert int(solution.nfe.max()) <= 17 + cost_of(model)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,16 @@ def test_a_sample_is_its_own_and_little_noise_changes_little() -> None:
     assert not torch.equal(resample(model, x, t=0.4, **how), whole)  # type: ignore[arg-type]
 
 
+def test_a_path_is_the_same_each_time_and_no_source_is_refused() -> None:
+    model, x, path = exact_model(Gaussian([MEAN], [VAR]), SDE), normal(3, 1), sg.Brownian(0, SDE.T)
+    how: dict[str, Any] = {"t": 0.4, "solver": sg.EulerMaruyama(), "steps": 2}
+    assert torch.equal(*(resample(model, x, noise=path, **how) for _ in range(2)))
+    going_on = sg.Seeded(0)
+    assert not torch.equal(*(resample(model, x, noise=going_on, **how) for _ in range(2)))
+    with refused("noise is a source, such as Seeded"):
+        resample(model, x, noise=torch.randn, **how)
+
+
 def test_gradients_go_through() -> None:
     model = exact_model(Gaussian([MEAN, 0.0], [VAR, 1.0]), SDE)
     x = normal(2, 2).requires_grad_()

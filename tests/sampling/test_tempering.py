@@ -149,6 +149,28 @@ def test_chains_go_on(random: dict[str, Any]) -> None:
             assert chains.nfe == chains.sweeps == 10
 
 
+def test_a_path_gives_every_run_the_same_chains() -> None:
+    model, y, path = exact_model(FAR, SDE), normal(4, 2), sg.Brownian(0, SDE.T)
+    runs = [denoising_gibbs(model, y, sweeps=2, noise=path, **GIBBS).y for _ in range(2)]  # type: ignore[arg-type]
+    assert torch.equal(*runs)
+
+
+@pytest.mark.parametrize("index", [[0, 0], [16, 0], [16, 16]], ids=str)
+def test_samples_have_gradients_where_a_graph_is_asked_for_alone(index: list[int]) -> None:
+    """Whatever levels their chains are at."""
+    net = torch.nn.Linear(2, 2, dtype=torch.float64)
+    model = sg.ScoreModel(lambda x, t: net(x), SDE, "x0", module=net)
+    chains = Tempered(normal(2, 2), torch.tensor(index))
+    for mode in (torch.enable_grad, torch.no_grad):
+        with mode():
+            plain, _ = denoised(model, chains, WALK, seed=0)
+            kept, _ = denoised(model, chains, WALK, seed=0, graph=True)
+        assert not plain.requires_grad
+        (slope,) = torch.autograd.grad(kept.sum(), net.bias)
+        close(plain, kept.detach())
+        assert bool((slope != 0).all())
+
+
 SOLVERS = {
     "ddim": {"solver": sg.DDIM(eta=1.0)},
     "2m": {"solver": sg.DPMSolverPP(2), "eta": 1.0},
