@@ -127,11 +127,7 @@ class TorchScript(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         try:
             found: Any = self.net(x, return_features=True) if self.inception else self.net(x)
-        except (
-            RuntimeError,
-            TypeError,
-            torch.jit.Error,
-        ) as error:
+        except (RuntimeError, TypeError, torch.jit.Error) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise ValueError(f"{self.name} cannot be computed: {reason}") from error
         if not isinstance(found, Tensor):
