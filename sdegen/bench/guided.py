@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdegen.exact.distributions import Constant, Empirical, Mixture, coefficients
+from sdegen.exact.distributions import Empirical, Mixture
+from sdegen.exact.ground import Constant, coefficients
 from sdegen.guidance import CFG, Interval, Thresholded
 from sdegen.model.denoiser import Denoiser
 from sdegen.model.score import ScoreModel

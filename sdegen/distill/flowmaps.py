@@ -131,7 +131,8 @@ class Consistency:
 
     def __call__(self, model: Any, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The loss (b,) of data x0 (b, *)."""
-        check_data(x0), refuse_learned(model.sde, "Consistency")
+        check_data(x0)
+        refuse_learned(model.sde, "Consistency")
         sde, b, device = straightened(model.sde, "Consistency"), len(x0), x0.device
         n = (
             self.steps(self.step)
@@ -216,7 +217,8 @@ class Shortcut:
 
     def __call__(self, model: Any, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The loss (b,) of data x0 (b, *)."""
-        check_data(x0), refuse_learned(model.sde, "Shortcut")
+        check_data(x0)
+        refuse_learned(model.sde, "Shortcut")
         sde, b, device = straightened(model.sde, "Shortcut"), len(x0), x0.device
         z = torch.randn(x0.shape, device=device, generator=generator, dtype=x0.dtype)
         first, last = ends(sde)
@@ -275,7 +277,8 @@ class MeanFlow:
 
     def __call__(self, model: Any, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The loss (b,) of data x0 (b, *)."""
-        check_data(x0), refuse_learned(model.sde, "MeanFlow")
+        check_data(x0)
+        refuse_learned(model.sde, "MeanFlow")
         sde, b = straightened(model.sde, "MeanFlow"), len(x0)
         z = torch.randn(x0.shape, device=x0.device, generator=generator, dtype=x0.dtype)
         logits = torch.randn(2, b, device=x0.device, generator=generator, dtype=torch.float64)

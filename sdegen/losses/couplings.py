@@ -104,7 +104,7 @@ def stored(
 def own_conditions(model: Any) -> set[str]:
     """Conditions of which a model was given a value for each sample."""
     given: Mapping[str, Any] = getattr(model, "conditions", {})
-    shared = getattr(model, "shared", frozenset())
+    shared: frozenset[str] = getattr(model, "shared", frozenset())
     return {name for name, value in given.items() if name not in shared and lengths(value)}
 
 

@@ -39,7 +39,8 @@ def perturbed(
     """
     check_data(x0)
     gamma, sde = number("gamma", gamma, 0), linear(model.sde, "perturbed", "use dsm_loss")
-    refuse_learned(sde, "perturbed"), refuse_part(where, x0, sde)
+    refuse_learned(sde, "perturbed")
+    refuse_part(where, x0, sde)
     u = draw(len(x0), x0.device, generator)
     z = normal(x0, generator)
     t, ratio = times(sde, u)
@@ -85,7 +86,8 @@ def exposed(
             f"exposed steps in one lam of each sample, but the levels of {type(sde).__name__} "
             "differ between coordinates: use dsm_loss."
         )
-    refuse_learned(sde, "exposed"), refuse_part(where, x0, sde)
+    refuse_learned(sde, "exposed")
+    refuse_part(where, x0, sde)
     u = draw(len(x0), x0.device, generator)
     z = normal(x0, generator)
     t, ratio = times(sde, u)

@@ -135,7 +135,8 @@ def of_grid(model: Any, x0: Tensor, who: str, grid: Grid, steps: int) -> tuple[L
     """The SDE, and the times of a grid where data x0 (b, *) are; refuses data that are none."""
     check_data(x0)
     sde = linear(model.sde, who, "use dsm_loss")
-    refuse_learned(sde, who), refuse_flow_only(model, who)
+    refuse_learned(sde, who)
+    refuse_flow_only(model, who)
     return sde, grid(sde, steps).to(x0.device)
 
 

@@ -191,9 +191,12 @@ class ScoreModel(nn.Module):
     def take(self, index: Tensor) -> ScoreModel:
         """This model for some samples of the batch, by their places (k,)."""
         model = copy.copy(self)
-        if self.sde.conditions:
-            kept = {k: getattr(self.sde, k) for k in self.sde.conditions if k in self.shared}
-            model.sde = self.sde.given(**dict.fromkeys(kept)).take(index).given(**kept)
+        if self.shared.isdisjoint(self.sde.conditions):
+            model.sde = self.sde.take(index)
+        else:
+            own = [name for name in self.sde.conditions if name not in self.shared]
+            cut = {name: take_values(getattr(self.sde, name), index) for name in own}
+            model.sde = self.sde.given(**cut)
         model.conditions = {
             name: value if name in self.shared else take_values(value, index)
             for name, value in self.conditions.items()
