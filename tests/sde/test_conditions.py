@@ -119,6 +119,15 @@ def test_a_prior_of_another_shape_is_refused() -> None:
             prior.log_prob(normal(3, 2))
 
 
+def test_a_process_is_cut_whatever_its_arrays_are() -> None:
+    mu, index = normal(3, 2), torch.tensor([2, 0])
+    for given in (mu, mu.numpy()):
+        cut = MeanReverting(mu=given).take(index).mu  # type: ignore[arg-type]
+        assert cut is not None and torch.equal(cut, mu[index])
+    for alike in (0.3, mu[0, 0], None):
+        assert MeanReverting(mu=alike).take(index).mu is alike  # type: ignore[arg-type]
+
+
 def test_its_loss_is_least_at_the_score() -> None:
     """|g (score - target)|^2 less the least that any network of x_t and mu has is the error."""
     mu = normal(4000, 1) * 3
