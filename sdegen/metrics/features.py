@@ -150,7 +150,7 @@ def features_of(features: Features, x: Tensor, *, batch: int = 100) -> Tensor:
 
     Raises ValueError for another x, and for features that are not (n, d) finite floats, d >= 1.
     """
-    whole("batch", batch)
+    batch = whole("batch", batch)
     if not callable(features):
         raise ValueError(f"Features are called with images, but {features!r} cannot be called.")
     what = f"{x.dtype} of {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
