@@ -79,7 +79,8 @@ def texts(name: str, value: list[str]) -> list[str]:
 def listed(what: str, value: Any) -> Any:
     """The value itself, refused unless it is a list of texts: one text is none, which would be
     taken for its letters."""
-    if isinstance(value, str) or not all(isinstance(each, str) for each in value):
+    several = isinstance(value, Iterable) and not isinstance(value, str)
+    if not several or not all(isinstance(each, str) for each in value):
         raise ValueError(f"{what} are a list of texts, [...], but they are {value!r:.80s}.")
     return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from sdegen.runs.finish import write_weights
 from sdegen.runs.train import train_run
 from sdegen.training import Trainer, TrainSettings
 
+ADAMW = partial(torch.optim.AdamW, lr=1e-2)
+
 
 def trainer(
     folder: Path,
@@ -22,6 +25,7 @@ def trainer(
     identity: Any = None,
     data: Any = None,
     held_out: Any = None,
+    optimizer: Any = ADAMW,
     **settings: Any,
 ) -> Trainer:
     """Twelve steps on points of the plane, a record every four, a checkpoint every five."""
@@ -32,7 +36,7 @@ def trainer(
         sg.ScoreModel(MLP(dim=2, width=16, depth=1), sg.VPSDE()),
         toy("moons", n=50) if data is None else data,
         loss,
-        lambda weights: torch.optim.AdamW(weights, lr=1e-2),
+        optimizer,
         TrainSettings(**{**chosen, "warmup": 3, **settings}),
         folder,
         identity=identity,

@@ -232,9 +232,9 @@ def braced(path: str) -> list[str]:
     opening = path.find("{")
     while opening >= 0:
         parts, closing = parted(path, opening)
-        choices = [each for part in parts for each in braced(part)]
-        if len(parts) == 1:
-            choices = spanned(parts[0])
+        choices = [] if len(parts) > 1 else spanned(parts[0])
+        if closing and len(parts) > 1:
+            choices = [each for part in parts for each in braced(part)]
         if closing and choices:
             return [path[:opening] + c + rest for c in choices for rest in braced(path[closing:])]
         opening = path.find("{", opening + 1)

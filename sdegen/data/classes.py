@@ -41,11 +41,11 @@ def class_labels(n: int, counts: Sequence[int]) -> Tensor:
     Label i depends on i and the counts alone, whatever n. ValueError if all counts are zero, and
     for one that is no whole number from 0 on.
     """
-    for count in counts:
+    for count in torch.as_tensor(counts).tolist():
         whole("A class's count", count, 0)
     if not any(counts):
         raise ValueError("There are no classes to draw labels from: all counts are zero.")
-    y = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    y = torch.arange(len(counts)).repeat_interleave(torch.as_tensor(counts))
     return y[stratified(y)][torch.arange(n) % len(y)]
 
 
@@ -100,15 +100,19 @@ def known_labels(data: Any) -> Tensor | None:
     y, classes = getattr(data, "y", None), getattr(data, "classes", None)
     if y is None or classes == 0:
         return None
-    labels = torch.as_tensor(y).cpu()
-    if labels.shape == (len(data),) and are_labels(labels, classes or None):
-        return labels.long()
+    try:
+        given = torch.as_tensor(y).cpu()
+    except (TypeError, ValueError, RuntimeError):  # of texts, or of nothing
+        given = torch.empty(0, 0)
+    if given.shape == (len(data),):
+        labels = given.real.long()
+        if torch.equal(labels.to(given.dtype), given) and are_labels(labels, classes):
+            return labels
     if classes is None:
         return None
     raise ValueError(
         f"The data set has {classes} classes, so its y are {len(data)} whole numbers from 0 to "
-        f"{classes - 1}, one for each item, but they are {labels.dtype} of shape "
-        f"{tuple(labels.shape)}" + (f", up to {labels.max()}." if labels.numel() else ".")
+        f"{classes - 1}, one for each item, but they are {y!s:.60}."
     )
 
 

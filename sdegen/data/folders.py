@@ -104,15 +104,19 @@ def _depth(path: Path) -> tuple[int, Path]:
 
 def _entries(path: Path) -> Iterator[tuple[str, Path, str | None]]:
     """What each line of a metadata file is called, which file it is of, and its text."""
+    table = path.suffix == ".csv"
+    if table and b"file_name" not in path.read_bytes().partition(b"\n")[0]:
+        return  # it is about something else, in whatever encoding
     with reading(path, "is it UTF-8?"):
         said = path.read_text(encoding="utf-8-sig")
-    for k, line, entry in _rows(said) if path.suffix == ".csv" else _objects(said):
+    for k, line, entry in _rows(said) if table else _objects(said):
         entry = entry if isinstance(entry, dict) else {}
         text, where = next((entry[key] for key in TEXTS if key in entry), None), f"line {k} of"
         if not isinstance(entry.get("file_name"), str) or not isinstance(text, str | None):
             raise ValueError(
-                f"{where} {str(path)!r} is {line[:60]!r}, but it must be a JSON object with a "
-                "file_name, and a text where there are captions"
+                f"{where} {str(path)!r} is {line[:60]!r}, but it must "
+                f"{'have' if table else 'be a JSON object with'} a file_name, and a text where "
+                "there are captions"
             )
         yield f"{where} {str(path)!r}", path.parent / entry["file_name"], text
 

@@ -25,7 +25,8 @@ def batched(items: Sequence[Any]) -> Any:
     a tensor, of different shapes or names, or of things that no tensor is made of.
     """
     first = items[0]
-    if isinstance(first, tuple | list) and first and isinstance(first[0], Real):
+    number = isinstance(first, tuple | list) and first and isinstance(first[0], Real)
+    if number and not hasattr(first[0], "dtype"):  # NumPy's are arrays without axes
         raise ValueError(
             f"An item of the data begins with its data x, a tensor, but this one is {first!r:.60}:"
             " make a tensor of its numbers, and let a label come after it."
@@ -36,6 +37,8 @@ def batched(items: Sequence[Any]) -> Any:
         raise ValueError(f"An item of the data has no {error}, which another one has.") from error
     except (TypeError, RuntimeError) as error:
         reason = str(error).removeprefix("default_collate: ").rstrip(".")
+        if "not resizable" in reason:  # as torch has it in a loader's process
+            reason = "tensors are of different shapes"
         raise ValueError(
             f"Items of the data do not make a batch ({reason}): give tensors of one shape, "
             "numbers or texts, and leave out what there is not."
@@ -126,14 +129,20 @@ def are_labels(y: Tensor, classes: int | None) -> bool:
 
 
 def relabelled(item: Any, numbers: Tensor) -> Any:
-    """An item whose label k is ``numbers[k]``; one without a label as it is."""
+    """An item whose label k is ``numbers[k]``; one without a label, or with one that is no number,
+    as it is."""
+
+    def numbered(label: Any) -> Any:
+        known = isinstance(label, Real) or hasattr(label, "dtype")
+        # Not as it comes: to torch 0-dim bytes and truths are masks.
+        return numbers[torch.as_tensor(label).long()] if known else label
 
     def named(given: Mapping[Any, Any]) -> dict[Any, Any]:
-        return {k: numbers[v] if k in ("y", *LABELS) else v for k, v in given.items()}
+        return {k: numbered(v) if k in ("y", *LABELS) else v for k, v in given.items()}
 
     if isinstance(item, Mapping):
         return named(item)
     if isinstance(item, tuple | list) and len(item) == 2:
         x, label = item
-        return x, named(label) if isinstance(label, Mapping) else numbers[label]
+        return x, named(label) if isinstance(label, Mapping) else numbered(label)
     return item

@@ -68,36 +68,39 @@ def hold_out(data: Any, share: float = 0.1, seed: int = 0) -> tuple[Any, Any]:
     """
     if not 0 < number("share", share) < 1:
         raise ValueError(f"share must lie between 0 and 1, but it is {share!r}.")
+    found = apart(data, share, seed)
+    if found is None:
+        raise ValueError(
+            "A single item cannot be trained on and held out, and there is no second one of any "
+            "class."
+        )
+    return found
+
+
+def apart(data: Any, share: float, seed: int) -> tuple[Any, Any] | None:
+    """``hold_out`` of a share that is one; None where there is nothing to spare."""
     if isinstance(data, Mixed):
-        return mixed_out(data, share, seed)
+        return mixed_apart(data, share, seed)
     n, known = len(data), known_labels(data)
     order = drawn(data, n, seed)
     labels = [0] * n if known is None else known[order].tolist()
     spare = torch.ones(n, dtype=torch.bool)
     spare[list({label: place for place, label in enumerate(labels)}.values())] = False
     if not spare.any():
-        raise ValueError(
-            "A single item cannot be trained on and held out, and there is no second one of any "
-            "class."
-        )
+        return None
     held = order[spare][: max(1, round(share * n))]
     rest = torch.ones(n, dtype=torch.bool)
     rest[held] = False
     return part(data, rest.nonzero()[:, 0]), plain(part(data, held))
 
 
-def mixed_out(data: Mixed, share: float, seed: int) -> tuple[Mixed, Mixed]:
-    """``hold_out`` in each of the sets that are mixed."""
-    pairs, reason = list[tuple[Any, Any]](), None
-    for each in data.sets:
-        try:
-            pairs.append(hold_out(each, share, seed))
-        except ValueError as error:
-            pairs.append((each, None))
-            reason = error
-    rest = [each for each, _ in pairs]
+def mixed_apart(data: Mixed, share: float, seed: int) -> tuple[Mixed, Mixed] | None:
+    """``apart`` in each of the sets that are mixed; one with nothing to spare is held out with a
+    share of 0, for what it says of all."""
+    pairs = [(each, apart(each, share, seed)) for each in data.sets]
     shares = [0 if some is None else k for (_, some), k in zip(pairs, data.shares, strict=True)]
-    if reason is not None and not any(shares):
-        raise reason
-    held = [plain(each) if some is None else some for each, some in pairs]
+    if not any(shares):
+        return None
+    rest = [each if some is None else some[0] for each, some in pairs]
+    held = [plain(each) if some is None else some[1] for each, some in pairs]
     return Mixed(rest, data.shares), Mixed(held, shares)

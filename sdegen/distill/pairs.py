@@ -83,8 +83,7 @@ def pairs_of(
 
     A pair's noise is z = (x_T - alpha_T x0) / sigma_T, so that its path begins where its flow did,
     whatever the prior: the draw itself where the SDE ends in noise alone, as ``FlowSDE(T=1.0)``
-    does. ValueError for a solver of an eta of its own, and where a sample is
-    not finite.
+    does. ValueError for a solver of an eta of its own, and where a sample is not finite.
     """
     whole("n", n)
     top = linear(model.sde, "pairs_of", "take a LinearSDE")(model.sde.T)

@@ -245,7 +245,9 @@ class LowRankMixture(Constant):
                 "A low-rank mixture has axes (k, d, r), means (k, d), vars (k, r) and weights "
                 f"(k,), but they are {tuple(self.axes.shape)}, {', '.join(map(str, shapes))}."
             )
-        number("std", self.std, 0), refuse_negative("vars", self.vars), shares(self.weights)
+        number("std", self.std, 0)
+        refuse_negative("vars", self.vars)
+        shares(self.weights)
 
     @cached_property
     def constants(self) -> tuple[Tensor, ...]:

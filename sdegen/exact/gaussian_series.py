@@ -63,7 +63,7 @@ def following(law: Gaussian, before: Tensor) -> tuple[Tensor, Tensor]:
         )
     cov, seen = (axes * var) @ axes.T, torch.arange(length).repeat(d) < k
     gain = torch.linalg.lstsq(cov[seen][:, seen], cov[seen][:, ~seen], driver="gelsd").solution.T
-    off = before.to(mean).reshape(b, -1) - mean[seen]
+    off = before.to(mean).reshape(b, d * k) - mean[seen]
     known = cov[seen][:, seen]
     within = off @ torch.linalg.pinv(known, hermitian=True) @ known
     if not torch.allclose(within, off, rtol=1e-6, atol=1e-6 * float(var.max().sqrt())):

@@ -17,6 +17,10 @@ def matrix(values: Sequence[Sequence[float]] | Tensor) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float64)
 
 
+ROUNDING = 1e-3
+"""Of the largest: what a covariance may lack of one that was made in half precision."""
+
+
 class Constant(ABC):
     """What is made of constants, which are kept wherever states were: a copy for each device and
     dtype, so that a loop on a GPU fetches nothing from the host."""
@@ -69,13 +73,13 @@ def axes_of(cov: Tensor) -> tuple[Tensor, Tensor]:
     """Variances (*, d) and axes (*, d, d) of covariances (*, d, d), which rounding leaves below 0
     by a little at most; ValueError for what are none."""
     scale = cov.abs().amax((-2, -1), True)
-    fine = bool(cov.isfinite().all()) and bool(((cov - cov.mT).abs() <= 1e-6 * scale).all())
-    if not fine:
+    even = ((cov - cov.mT).abs() <= ROUNDING * scale).all()  # false of NaN
+    if not bool(even & cov.isfinite().all()):
         raise ValueError(
             f"A covariance is symmetric and finite, but this is {cov.tolist()!s:.120}."
         )
     var, axes = torch.linalg.eigh(cov)
-    if bool((var < -1e-6 * scale[..., 0]).any()):
+    if bool((var < -ROUNDING * var.abs().amax(-1, True)).any()):
         raise ValueError(
             f"A covariance has no variance below 0, but along one axis it is {float(var.min()):g}."
         )
@@ -92,6 +96,6 @@ def refuse_negative(name: str, values: Tensor) -> Tensor:
 def shares(weights: Tensor) -> Tensor:
     """Weights (k,) as shares, whose sum is 1; ValueError for some below 0, and for none above."""
     total = refuse_negative("weights", weights).sum()
-    if not float(total) > 0:
+    if not bool(total > 0):
         raise ValueError(f"One weight is above 0, but they are {weights.tolist()!s:.120}.")
     return weights / total

@@ -130,11 +130,13 @@ def conditioned(
     K = torch.cholesky_solve(H @ covs, root).mT
     rest = torch.eye(d, dtype=torch.float64) - K @ H
     off = y - means @ H.T
-    # Joseph's form: symmetric, and positive whatever is rounded.
+    # Joseph's form: symmetric and positive, but for rounding of the prior's size.
     covs = rest @ covs @ rest.mT + std**2 * K @ K.mT
     if std == 0:  # what is fixed has no variance, where rounding has the prior's size
         free = torch.eye(d, dtype=torch.float64) - torch.linalg.pinv(H) @ H
         covs = free @ covs @ free
+    var, axes = torch.linalg.eigh((covs + covs.mT) / 2)
+    covs = axes * var.clamp(min=0)[..., None, :] @ axes.mT
     each = torch.linalg.solve_triangular(root, off[..., None], upper=False).square().sum((1, 2))
     flat = 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1) + m * math.log(2 * math.pi)
     return means + (K @ off[..., None])[..., 0], covs, -(each + flat) / 2

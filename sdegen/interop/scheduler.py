@@ -136,7 +136,7 @@ class SdegenScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                 )
             if config.get("use_flow_sigmas", False):
                 raise ValueError(
-                    f"SdegenScheduler steps models of DDPM's betas, but {name} says "
+                    "SdegenScheduler steps models of DDPM's betas, but this configuration says "
                     "use_flow_sigmas = True: interop.diffusers.load has such a model, for "
                     "sg.sample."
                 )

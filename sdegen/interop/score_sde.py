@@ -96,7 +96,8 @@ def bare(name: str, known: Mapping[str, Any]) -> str:
 
 def step_of(given: Any, path: Path) -> int:
     """A step as a whole number, of whatever kind it was saved as."""
-    value = given.item() if isinstance(given, Tensor | np.generic) and given.size else given
+    one = isinstance(given, np.generic) or (isinstance(given, Tensor) and given.numel() == 1)
+    value = given.item() if one else given
     whole = not isinstance(value, bool) and isinstance(value, int | float) and value % 1 == 0
     if not whole:
         raise ValueError(f'"step" of {path} is a whole number, but it is {given!r:.60s}.')

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from sdegen.losses.dsm import check_data
 from sdegen.losses.times import Draw, Times, independent, uniform_time
 from sdegen.sde.level import Level
-from sdegen.sde.process import SDE, linear, refuse_learned
+from sdegen.sde.process import SDE, linear
 
 if TYPE_CHECKING:
     from sdegen.guidance.clip import CLIP
@@ -112,11 +112,14 @@ def matching(logits: Tensor, which: Tensor) -> Tensor:
 def noised(
     sde: SDE, x0: Tensor, times: Times, draw: Draw, generator: torch.Generator | None
 ) -> tuple[Tensor, Level, Tensor]:
-    """States x_t of data x0, the level each was noised to, and its weight (b,)."""
+    """States x_t of data x0, the level each was noised to, and its weight (b,).
+
+    A schedule that was learned is as it is: who judges a model does not move it.
+    """
     check_data(x0)
     z = torch.randn(x0.shape, device=x0.device, generator=generator, dtype=x0.dtype)
     t, ratio = times(sde, draw(len(x0), x0.device, generator))
     known = linear(sde, "A network of noisy states", "take a LinearSDE")
-    refuse_learned(known, "The loss of a network of noisy states")
-    level = known(t)
+    with torch.no_grad():
+        level = known(t)
     return known.mix(x0, level, z), level, ratio.to(x0)

@@ -150,7 +150,7 @@ def words_right(found: Sequence[str], asked: Sequence[str]) -> dict[str, float]:
     """The shares of samples whose size, colour, digit, place, and whose whole caption is right:
     captions of ``DigitJudge`` beside those that were asked for. ValueError for none, and where
     these are not as many."""
-    if len(listed("found", found)) != len(listed("asked", asked)) or not found:
+    if len(listed("found", found)) != len(listed("asked", asked)) or not len(found):
         raise ValueError(f"There are {len(found)} captions found, and {len(asked)} asked for.")
     pairs = [(a.split(), b.split()) for a, b in zip(found, asked, strict=True)]
     parts = {

@@ -127,11 +127,7 @@ class TorchScript(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         try:
             found: Any = self.net(x, return_features=True) if self.inception else self.net(x)
-        except (
-            RuntimeError,
-            TypeError,
-            torch.jit.Error,
-        ) as error:
+        except (RuntimeError, TypeError, torch.jit.Error) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise ValueError(f"{self.name} cannot be computed: {reason}") from error
         if not isinstance(found, Tensor):
@@ -154,7 +150,7 @@ def features_of(features: Features, x: Tensor, *, batch: int = 100) -> Tensor:
 
     Raises ValueError for another x, and for features that are not (n, d) finite floats, d >= 1.
     """
-    whole("batch", batch)
+    batch = whole("batch", batch)
     if not callable(features):
         raise ValueError(f"Features are called with images, but {features!r} cannot be called.")
     what = f"{x.dtype} of {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__

@@ -201,8 +201,8 @@ class ScoreModel(nn.Module):
     def take(self, index: Tensor) -> ScoreModel:
         """This model for some samples of the batch, by their places (k,)."""
         model = copy.copy(self)
-        if self.sde.conditions:
-            model.sde = self.sde.take(index, self.shared)
+        whole = self.shared.intersection(self.sde.conditions)
+        model.sde = self.sde.take(index, whole) if whole else self.sde.take(index)
         model.conditions = {
             name: value if name in self.shared else take_values(value, index)
             for name, value in self.conditions.items()

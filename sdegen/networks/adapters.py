@@ -14,8 +14,12 @@ from sdegen.networks.magnitude import MPConditioning, MPLinear
 TARGETS = ("qkv", "leave", "conv1", "conv2")
 """Layers by the ends of their names: of U-Nets attention's and the two convolutions of a block."""
 
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding, MPLinear)
-"""Layers that take an adapter: beside them, and of an ``MPLinear`` inside, where it turns W."""
+CONVS = nn.Conv1d, nn.Conv2d, nn.Conv3d
+LAYERS = nn.Linear, *CONVS, nn.Embedding, nn.MultiheadAttention, MPLinear
+"""Layers that take an adapter, as do transformers' Conv1D: beside them, and of an ``MPLinear``
+inside, where it turns W."""
+WHOLE = nn.MultiheadAttention, MPConditioning
+"""Layers that ask those inside them for their weights: an adapter beside these would be silent."""
 
 
 def lora(
@@ -63,11 +67,12 @@ def lora(
 def adapted(net: nn.Module, targets: Sequence[str] | None) -> dict[str, nn.Module]:
     """The layers of a network that get an adapter, by their names."""
     layers = {name: each for name, each in net.named_modules() if name}
-    told = [n for n, each in layers.items() if isinstance(each, MPConditioning)]  # asks for .unit
+    whole_ones = [name for name, each in layers.items() if isinstance(each, WHOLE)]
     takes = {
         name: each
         for name, each in layers.items()
-        if isinstance(each, LAYERS) and name.rpartition(".")[0] not in told
+        if (isinstance(each, LAYERS) or type(each).__name__ == "Conv1D")
+        and name.rpartition(".")[0] not in whole_ones
     }
     kind = type(net).__name__
     if targets is None:

@@ -30,7 +30,8 @@ class GroupNorm(nn.GroupNorm):
     images whose channels come last, as MeanFlow would need."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.compiler.is_compiling() and unpack_dual(x).tangent is not None:
+        last = not x.is_contiguous() and not torch.compiler.is_compiling()
+        if last and unpack_dual(x).tangent is not None:
             x = x.contiguous()
         return super().forward(x)
 

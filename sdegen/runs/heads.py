@@ -61,7 +61,7 @@ def with_levels(node: Any, levels: int) -> Any:
         return node
     inside = 0 if name_of(node) == "dequantised" else levels
     told = {key: with_levels(part, inside) for key, part in node.items()}
-    if told.get("levels") == "auto":
+    if told.get("levels") == "auto" and "head" in told:
         told["levels"] = levels or None if name_of(told.get("head")) == "Range" else None
     return told
 

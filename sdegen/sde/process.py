@@ -115,7 +115,7 @@ class SDE(ABC):
         """This process for some samples of the batch, by their places (k,); fields that are
         ``shared`` by all samples stay whole."""
         each = {name: getattr(self, name) for name in self.conditions if name not in shared}
-        cut = {k: v for k, v in each.items() if isinstance(v, Tensor) and v.ndim}
+        cut = {k: torch.as_tensor(v) for k, v in each.items() if getattr(v, "ndim", 0)}
         return self.given(**{name: v[index.to(v.device)] for name, v in cut.items()})
 
     def perturb(self, x0: Tensor, t: Tensor, z: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ def loaded(loader: Any) -> Iterator[Any]:
         said = str(error)
         if not said.startswith("Caught ValueError in DataLoader worker"):
             raise
-        raise ValueError(said.rstrip().rpartition("ValueError: ")[2]) from error
+        raise ValueError(said.rstrip().rpartition("\nValueError: ")[2]) from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error) or str(error).startswith("Caught"):
             raise

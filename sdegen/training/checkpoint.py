@@ -143,10 +143,17 @@ def restore(
 
 
 def asked_of(optimizer: Any) -> dict[str, Any]:
-    """Which optimiser, and with which settings it was made, as JSON has them."""
+    """Which optimiser, and with which settings it was made, as JSON has them; ValueError for one
+    that cannot be kept so."""
     kind = type(getattr(optimizer, "optimizer", optimizer)).__name__
     groups = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    asked: dict[str, Any] = json.loads(json.dumps({"kind": kind, "groups": groups}))
+    try:
+        asked: dict[str, Any] = json.loads(json.dumps({"kind": kind, "groups": groups}))
+    except TypeError as error:
+        raise ValueError(
+            f"{kind} has settings that no checkpoint can keep ({error}): give it plain numbers, "
+            "such as lr=1e-3."
+        ) from error
     return asked
 
 

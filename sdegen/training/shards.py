@@ -64,13 +64,19 @@ def like(value: Any, target: Any) -> Any:
 
 
 def take_step(optimizer: Any) -> None:
-    """A step of an optimiser; ValueError of one that cannot do it with parts of tensors."""
+    """A step of an optimiser; ValueError of one that cannot do it with parts of tensors, and of
+    one that goes on, and asks for what it did not keep before."""
+    name = type(getattr(optimizer, "optimizer", optimizer)).__name__
     try:
         optimizer.step()
+    except KeyError as error:
+        raise ValueError(
+            f"{name} has no {error} of the weights, which it keeps with these settings and did "
+            "not with those of the run that goes on: take those, or begin anew (name=...)."
+        ) from error
     except RuntimeError as error:
         if not any(each in str(error) for each in ("placement", "DTensor")):
             raise
-        name = type(getattr(optimizer, "optimizer", optimizer)).__name__
         raise ValueError(
             f"{name} cannot take a step with weights that are shared out (train.strategy = "
             "'fsdp'): use another optimiser, such as AdamW, or train.strategy=ddp."

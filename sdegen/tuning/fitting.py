@@ -143,8 +143,8 @@ def tune(
     nfe = calls_of(model, whole("nfe", nfe))
     if nfe < 2:
         raise ValueError(f"A walk of {nfe} call has nothing to tune: give nfe >= 2.")
-    for name, value in {"seeds": seeds, "iterations": iterations, "batch": batch}.items():
-        whole(name, value)
+    seeds, iterations = whole("seeds", seeds), whole("iterations", iterations)
+    batch = whole("batch", batch)
     flag("coefficients", coefficients)
     if whole("fine", fine) < 2 * nfe:
         raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,7 +187,7 @@ def check_model(model: Denoiser, seeds: int, least: int = 8) -> None:
 
 def starts(model: Denoiser, shape: Sequence[int], n: int, seed: int, first: int = 0) -> Tensor:
     """n draws of the prior (n, *), seeded, in float64."""
-    if not isinstance(shape, Sequence):
+    if not isinstance(shape, Iterable):
         raise ValueError(f"The shape of one sample (*) is a tuple, as (3, 32, 32), not {shape!r}.")
     p = Reverse(model, 0.0, Seeded(seed, first))
     return begin(p, (n, *shape), model.sde(torch.tensor(model.sde.T))).double()

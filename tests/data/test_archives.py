@@ -160,6 +160,12 @@ def test_braces_are_webdatasets(pattern: str) -> None:
     assert braced(pattern) == list(braceexpand(pattern))
 
 
+def test_braces_that_are_no_choice_take_no_time() -> None:
+    """Each is looked into once: 2^200 is too often."""
+    for name in ("{" * 200, "{a" * 200 + "}" * 200, "{a,b" * 200):
+        assert braced(name) == [name]
+
+
 def test_samples_that_are_passed_over_are_said(tmp_path: Path) -> None:
     files = {"0.png": png(0), "1.heic": b"x", "photo.v2.png": png(1)}
     with pytest.warns(

@@ -153,8 +153,15 @@ def test_a_table_of_metadata_has_captions_too(tmp_path: Path) -> None:
     table.write_text(f"file_name,text\na.png,{'x' * 200_000}\n")
     with refused_with("a metadata.csv cannot be read, near line 1: field larger"):
         ImageFolder(tmp_path, 4)
-    table.write_text("camera,lens\na,b\n")  # of something else
-    assert ImageFolder(tmp_path, 4).captions == ()
+    table.write_text('text,file_name\n"a')
+    with refused("line 2 of .*, but it must have a file_name, and a text"):
+        ImageFolder(tmp_path, 4)
+    for other in ("camera,lens\na,\xe9\n".encode("latin-1"), "é;b\n".encode("utf-16"), b""):
+        table.write_bytes(other)  # of something else
+        assert ImageFolder(tmp_path, 4).captions == ()
+    table.write_bytes("file_name,text\na.png,\xe9\n".encode("latin-1"))
+    with refused_with("is it UTF-8?"):
+        ImageFolder(tmp_path, 4)
 
 
 def test_metadata_without_text_has_no_captions(tmp_path: Path) -> None:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import IterableDataset, default_collate
 
 from sdegen.data import (
     ArrayData,
     ImageFolder,
+    Mixed,
     class_counts,
     class_labels,
     gather,
+    hold_out,
     numbered_as,
     stratified,
 )
-from tests.cases import refused_with
+from sdegen.data.classes import known_labels
+from sdegen.data.items import relabelled, split
+from tests.cases import refused, refused_with
 
 shares = st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any)
 
@@ -129,3 +136,102 @@ def test_names_fit_the_classes() -> None:
     assert ArrayData(x, y, names=["a", "b", "c"]).classes == 3
     with refused_with("1 names for 2 classes"):
         ArrayData(x, y, names=["a"])
+
+
+class Kinds(Plain):
+    """Items that have their labels from wherever they like, of one kind."""
+
+    names, captions = ("c", "a", "b"), tuple(f"the {k}." for k in range(90))
+
+    def __init__(self, label: Callable[[int], Any], flipped: bool = True) -> None:
+        self.label, self.flipped = label, flipped
+
+    @property
+    def plain(self) -> Kinds:
+        return Kinds(self.label, False)
+
+    def __getitem__(self, i: int) -> Any:
+        return torch.full((2,), -1.0 if self.flipped else float(i)), self.label(i // 30)
+
+
+class Stream(IterableDataset[Any]):
+    shape, classes, names = (2,), 3, ("c", "a", "b")
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([{"image": torch.zeros(2), "label": 1}, {"image": torch.zeros(2), "label": 0}])
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        lambda k: k,
+        torch.tensor,
+        np.int64,
+        lambda k: torch.tensor(k, dtype=torch.uint8),  # 0-dim bytes are a mask to torch
+        lambda k: {"y": np.uint8(k), "w": 0.5},
+        lambda k: {"y": torch.tensor([k])},
+    ],
+)
+def test_labels_of_any_kind_of_data_are_numbered_by_their_names(label: Any) -> None:
+    data, names = Kinds(label), ("a", "b", "c")
+    again = numbered_as(data, names)
+    x, told = split(default_collate([again[0], again[40], again[89]]))
+    assert told["y"].flatten().tolist() == [2, 0, 1]
+    assert (x == -1).all() and again.plain[89][0].tolist() == [89, 89]
+    assert (again.names, again.classes, again.shape, len(again)) == (names, 3, (2,), 90)
+    assert again.captions == data.captions and not hasattr(again, "y")
+    data.y = torch.arange(90) // 30  # type: ignore[attr-defined]
+    assert numbered_as(data, names).y.bincount().tolist() == [30] * 3
+    assert numbered_as(data, names).y[[0, 40, 89]].tolist() == [2, 0, 1]
+    rest, held = hold_out(data)
+    assert class_counts(numbered_as(rest, names)) == [27] * 3 and len(held) == 9
+    sets = [ArrayData(torch.zeros(3, 2), torch.tensor([0, 1, 2]), names=data.names)] * 2
+    assert [int(y) for _, y in numbered_as(Mixed(sets, [1, 2]), names)][:3] == [2, 2, 0]
+
+
+def test_labels_of_a_stream_are_numbered_by_their_names() -> None:
+    again = numbered_as(Stream(), ("a", "b", "c"))
+    assert [int(item["label"]) for item in again] == [0, 2] == [int(i["label"]) for i in again]
+    assert again.names == ("a", "b", "c") and again.shape == (2,) and again.levels == 0
+
+
+def test_what_is_no_label_is_left_as_it_is() -> None:
+    numbers, x = torch.tensor([5, 6]), torch.zeros(2)
+    for item in (x, (x,), [x], (x, None), {"image": x}, (x, {"w": 1}), (x, {"y": "cat"})):
+        assert str(relabelled(item, numbers)) == str(item)
+
+
+@pytest.mark.parametrize(
+    "y", [[0, 1, 1], np.array([0, 1, 1], "u8"), torch.tensor([0.0, 1, 1]), [False, True, True]]
+)
+def test_labels_are_told_beforehand_by_whole_numbers_of_any_kind(y: Any) -> None:
+    for known in ({"classes": 2}, {}):
+        found = known_labels(Told(y, **known))
+        assert found is not None and found.dtype == torch.int64 and found.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "y", [["a", "b", "b"], [0, 1], [0, -1, 1], [0.5, 1, 1], [[0], [1], [1]], [None] * 3, [0, 1, 2]]
+)
+def test_what_data_with_classes_tell_as_labels_is_one_of_each_item(y: Any) -> None:
+    with refused("has 2 classes, so its y are 3 whole numbers from 0 to 1, .* but they are .*"):
+        known_labels(Told(y, classes=2))
+    assert known_labels(Told(y, classes=0)) is None
+    assert y == [0, 1, 2] or known_labels(Told(y)) is None  # a y of something else
+
+
+class Told(list[Any]):
+    """Three items beside which there is a y."""
+
+    def __init__(self, y: Any, **more: Any) -> None:
+        super().__init__([0.0] * 3)
+        self.y = y
+        vars(self).update(more)
+
+
+def test_counts_of_classes_are_whole_numbers() -> None:
+    for counts in ([3, 1], np.array([3, 1]), torch.tensor([3, 1])):
+        assert class_labels(4, counts).bincount().tolist() == [3, 1]  # type: ignore[arg-type]
+    for wrong in ([0.5, 0.5], [3, -1]):
+        with refused("A class's count must be a whole number >= 0"):
+            class_labels(4, wrong)  # type: ignore[arg-type]

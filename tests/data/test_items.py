@@ -5,12 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import default_collate
 
 from sdegen.data import moments
-from sdegen.data.items import collected, split
+from sdegen.data.items import batched, collected, split
 from tests.cases import close, normal, refused, refused_with
 
 X, Y = normal(6, 2, 3, dtype=torch.float32), torch.tensor([0, 2, 1, 0, 0, 2])
@@ -72,3 +73,31 @@ def test_what_is_no_item_is_named() -> None:
     for batch in ({"caption": ["a"], "size": X}, (X, Y, Y), ["a"], None):
         with refused("An item of the data is x, .* but a batch of these is"):
             split(batch)
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        ([(0.5, 1), (0.2, 0)], r"begins with its data x, a tensor, but this one is \(0.5, 1\)"),
+        ([[0.5, 0.1]], r"this one is \[0.5, 0.1\]: make a tensor of its numbers"),
+        ([{"x": X[0], "c": 1}, {"x": X[0]}], "has no 'c', which another one has"),
+        ([(X[0], None)], r"do not make a batch \(batch must contain .*NoneType"),
+        ([X[0], X[0, :1]], r"equal size, but got \[2, 3\] at entry 0 and \[1, 3\] at entry 1"),
+        ([(X[0], 1), (X[0],)], "should be of equal size"),
+    ],
+)
+def test_items_that_make_no_batch_say_what_is_in_the_way(items: list[Any], said: str) -> None:
+    with refused(said):
+        batched(items)
+
+
+def test_a_number_with_a_label_is_data_where_it_is_an_array() -> None:
+    """States may have no axes: items of NumPy's arrays (n,) have their numbers."""
+    x = np.linspace(0, 1, 3, dtype=np.float32)
+    for items in (list(x), list(zip(x, [0, 1, 2], strict=True)), list(torch.from_numpy(x))):
+        assert split(batched(items))[0].tolist() == x.tolist()
+
+
+def test_data_of_two_shapes_are_no_array() -> None:
+    with refused(r"of shapes \(2, 3\) and \(2, 1\), of which no array can be made"):
+        collected([X[0], X[1, :, :1]], SimpleNamespace(classes=0))

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 import sdegen as sg
-from sdegen.data import ArrayData, Mixed, digits
+from sdegen.data import ArrayData, Mixed, digits, hold_out
 from sdegen.networks import MLP
 from sdegen.training import Trainer, TrainSettings
 from tests.cases import refused
@@ -101,3 +101,28 @@ def test_data_that_cannot_be_told_apart_are_refused() -> None:
     assert len(Mixed([ArrayData(x), numbered(4, 0, 1)], [0, 1])) == 4
     with refused("says its shape, but TensorDataset does not"):
         Mixed([TensorDataset(x)], [1])
+
+
+def test_held_out_parts_are_of_each_set() -> None:
+    """What comes in several rounds is in one of the two alone; shares stay."""
+    inner = Mixed([numbered(20, 0, 0), numbered(10, 100, 1)], [3, 1])
+    one = numbered(1, 200, 2)
+    rest, held = hold_out(Mixed([inner, one], [2, 1]), 0.2)
+    a, b = ({float(x[0]) for x, _ in part} for part in (rest, held))
+    assert not a & b and a | b == {*range(20), *range(100, 110), 200} and 200 in a
+    assert len(b) == 4 + 2 and (rest.shares, held.shares) == ((2, 1), (2, 0))
+    assert (held.classes, held.shape, held.names) == (rest.classes, rest.shape, rest.names)
+    with refused("A single item cannot be trained on and held out"):
+        hold_out(Mixed([one, inner], [1, 0]))
+    told = numbered(4, 0, 0)
+    told.y = told.y - 1  # in one that has another to stand in for it, too
+    with refused("so its y are 4 whole numbers"):
+        hold_out(Mixed([told, inner], [1, 1]))
+
+
+def test_what_is_drawn_for_each_epoch_is_not_in_what_is_plain() -> None:
+    class Flipped(ArrayData):
+        plain = numbered(5, 0, 0)
+
+    mixed = Mixed([Flipped(torch.ones(5, 2), torch.zeros(5).long()), numbered(2, 9, 0)], [1, 1])
+    assert [float(x[0]) for x, _ in mixed.plain] == [0, 9, 1, 10, 2, 9, 3, 10, 4, 9]

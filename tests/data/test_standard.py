@@ -121,6 +121,20 @@ def test_mnist_is_read_from_idx(tmp_path: Path, end: str) -> None:
         mnist(tmp_path)
 
 
+@pytest.mark.parametrize("end", ["", ".gz"])
+@pytest.mark.parametrize("dot", ["-", "."])
+@pytest.mark.parametrize("packed", [False, True])
+def test_mnist_is_read_by_the_names_it_has(
+    tmp_path: Path, end: str, dot: str, packed: bool
+) -> None:
+    """With a dot, as some unpack it, and whatever .gz says of a file."""
+    for name, x in (("images-idx3", IMAGES), ("labels-idx1", NUMBERS)):
+        path = tmp_path / f"train-{name.replace('-', dot)}-ubyte{end}"
+        path.write_bytes(gzip.compress(idx(x)) if packed else idx(x))
+    data = mnist(tmp_path)
+    assert len(data) == 6 and data.y.tolist() == NUMBERS.tolist()
+
+
 def test_what_is_not_idx_is_refused(tmp_path: Path) -> None:
     images = folder(tmp_path) / "train-images-idx3-ubyte"
     labels = tmp_path / "train-labels-idx1-ubyte"

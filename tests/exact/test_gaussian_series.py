@@ -102,6 +102,7 @@ def test_of_no_beginning_it_is_the_law() -> None:
         mean, cov = following(law, torch.zeros(4, 3, 0))
         close(mean, torch.zeros(4, 3, length))
         close(cov, covariance(law), atol=1e-12)
+        assert following(law, torch.zeros(0, 3, length - 1))[0].shape == (0, 3, 1)
     mean, cov = following(autoregression([[-0.8]], [[0.36]], 2), torch.tensor([[[2.0]]]))  # type: ignore[arg-type]
     close(mean, [[[-1.6]]], rtol=1e-9)
     close(cov, [[0.36]], rtol=1e-9)

@@ -52,11 +52,21 @@ def test_what_is_no_law_is_refused(make: Any, said: str) -> None:
 
 
 def test_what_rounding_leaves_below_zero_is_zero() -> None:
-    """A covariance of three samples in eight dimensions, in float32."""
-    x = normal(3, 8).float()
-    law = Gaussian(x.mean(0), x.T.cov())
-    assert float(law.spectrum[1].min()) == 0
-    close(law.spectrum[1].sum(), x.T.cov().trace(), rtol=1e-5)
+    """A covariance of three samples in eight dimensions; one of few directions in many, as
+    E[x x^T] - E[x] E[x]^T in float32; and one in half precision."""
+    x, wide = normal(3, 8).float(), (3 + normal(20, 4) @ normal(4, 200)).float()
+    apart = wide.T @ wide / len(wide) - torch.outer(wide.mean(0), wide.mean(0))
+    for cov in (x.T.cov(), apart, wide.T.cov().half()):
+        var = Gaussian(torch.zeros(len(cov)), cov).spectrum[1]
+        assert float(var.min()) == 0
+        close(var.sum(), cov.double().trace(), rtol=1e-3)
+
+
+def test_weights_may_be_learned() -> None:
+    weights = torch.ones(2, requires_grad=True)
+    x = torch.zeros(1, 1).double()
+    Mixture([[0.0], [1.0]], [1.0, 1.0], weights).log_prob(x).backward()  # type: ignore[arg-type]
+    close(weights.grad.sum(), 0.0)  # type: ignore[union-attr]
 
 
 def test_a_point_is_a_law() -> None:

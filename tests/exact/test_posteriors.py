@@ -247,3 +247,13 @@ def test_where_nothing_is_seen_it_is_the_prior(kind: str) -> None:
         for std in (0.0, 0.3):
             found = posterior(prior, seen, torch.zeros(0), std)
             close(found.denoise(x, level), prior.denoise(x, level), rtol=1e-9)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", PLANE)
+@pytest.mark.parametrize("std", [0.0, 1e-12, 1e-9])
+def test_where_all_is_seen_it_is_what_is_seen(kind: str, std: float) -> None:
+    """A point, of whose covariance nothing but rounding is left."""
+    level, x, H = sg.VPSDE()(torch.tensor(0.4).double()), normal(5, 2), normal(2, 2, seed=7)
+    x0 = torch.tensor([0.4, -0.2]).double()
+    found = posterior(PLANE[kind], H, H @ x0, std)
+    close(found.denoise(x, level), x0.expand(5, 2), atol=1e-6)  # type: ignore[attr-defined]

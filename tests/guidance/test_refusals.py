@@ -35,6 +35,7 @@ from sdegen.guidance import (
     mmps,
     pigdm,
 )
+from sdegen.networks import MLP
 from sdegen.sampling import resample
 from tests.cases import Plain, close, normal, refused
 from tests.elsewhere import THERE, elsewhere
@@ -303,3 +304,18 @@ def test_all_of_it_under_inference_mode() -> None:
     with torch.inference_mode():
         inside = found()
     assert all(map(torch.equal, inside, outside))
+
+
+def test_conditions_of_more_samples_than_there_are() -> None:
+    """Of the models inside too, by solvers that take sample after sample."""
+    net = MLP(2, width=8, depth=1, classes=3)
+    model = sg.ScoreModel(net, sg.VPSDE()).given(y=torch.arange(3))
+    quick: list[dict[str, Any]] = [
+        {"solver": sg.Heun(), "steps": 2},
+        {"solver": sg.solvers.SciPy(rtol=0.1, atol=0.1)},
+    ]
+    for made in (model, CFG(model, 2.0, {"y": 2})):
+        for how in quick:
+            with refused("The condition y has 3 values, but the batch has 2 samples"):
+                sg.sample(made, (2, 2), **how)
+            assert sg.sample(made, (3, 2), **how).isfinite().all()

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 import sdegen as sg
 from sdegen.data import ArrayData
@@ -173,6 +174,43 @@ def test_an_adapter_is_of_the_layers_that_are_named() -> None:
     ):
         with refused(said):
             lora(of, targets=targets)  # type: ignore[arg-type]
+
+
+class Foreign(nn.Module):
+    """Layers that others' networks have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.enter, self.tanh = Conv1D(8, 2), nn.ModuleDict({"leave": nn.Tanh()})
+        self.leave = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.enter(x)[:, None]
+        return self.leave(self.tanh["leave"](self.attention(h, h, h)[0][:, 0]))  # type: ignore[no-any-return]
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+@pytest.mark.parametrize(
+    ("targets", "of"),
+    [
+        (["attention"], {"attention", "attention.base_layer.out_proj"}),
+        (["enter", "leave"], {"enter", "leave"}),
+        (None, {"leave"}),  # linear layers, but for one that attention asks for its weight
+    ],
+)
+def test_layers_of_others_networks_take_one(targets: list[str] | None, of: set[str]) -> None:
+    torch.manual_seed(0)
+    net, x = Foreign(), torch.randn(3, 2)
+    before = net(x)
+    lora(net, targets=targets)
+    assert {n.partition(".lora_")[0] for n, _ in net.named_parameters() if "lora_" in n} == of
+    close(net(x), before, atol=1e-6)
+    for name in of:
+        weight = net.get_parameter(f"{name}.lora_B.default.weight")
+        weight.data.fill_(0.1)
+        assert not torch.allclose(net(x), before, atol=1e-4)
+        weight.data.zero_()
 
 
 def test_adapters_that_can_do_nothing_are_refused() -> None:

@@ -112,6 +112,11 @@ def test_what_ours_are_not_is_refused() -> None:
             "ADM's levels attend alike on both ways",
         ),
         ("adm", {"block_out_channels": (16, 24, 32)}, "levels are multiples of the first"),
+        (
+            "adm",
+            {"attention_head_dim": None, "block_out_channels": (16, 32, 64)},
+            "as wide as their levels, 32, 64",
+        ),
         ("adm", {"attention_head_dim": 16, "num_class_embeds": 4}, "not those of the conf"),
     ]
     for kind, more, said in cases:

@@ -197,7 +197,7 @@ def test_what_no_pipeline_can_run_is_refused() -> None:
     flow = diffusers.FlowMatchEulerDiscreteScheduler()
     with refused("steps models of DDPM's betas, but this configuration has no beta_schedule"):
         SdegenScheduler.from_config(flow.config)
-    with refused("DDPM's betas, but UniPCMultistepScheduler says use_flow_sigmas = True"):
+    with refused("DDPM's betas, but this configuration says use_flow_sigmas = True"):
         SdegenScheduler.from_config(diffusers.UniPCMultistepScheduler(use_flow_sigmas=True).config)
 
 

@@ -63,6 +63,12 @@ def test_numbers_of_other_kinds_are_read(tmp_path: Path, step: Any) -> None:
     assert torch.equal(net[0].weight, average[0])  # type: ignore[index]
 
 
+@pytest.mark.parametrize("step", [1.5, np.nan, True, "3", torch.tensor([1, 2]), torch.ones(0)])
+def test_what_is_no_step_is_refused(tmp_path: Path, step: Any) -> None:
+    with refused('"step" of .* is a whole number, but it is'):
+        load_ema(checkpoint(tmp_path / "c.pth", network(), step=step), network())
+
+
 @pytest.mark.parametrize("before", ["", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 def test_names_are_known_behind_wrappers(tmp_path: Path, before: str) -> None:
     """Of a network that itself has a part called "module" too."""

@@ -9,6 +9,7 @@ import torch
 
 import sdegen as sg
 from sdegen.exact.distributions import exact_model
+from sdegen.guidance import Judge
 from sdegen.networks import MLP
 from tests.cases import MIXTURE, close, normal, refused
 
@@ -99,6 +100,18 @@ def test_other_losses_move_no_schedule(name: str) -> None:
     sde.requires_grad_(False)
     LOSSES[name](model, x0).sum().backward()
     assert sde.ends.grad is None and any(p.grad is not None for p in model.parameters())
+
+
+def test_a_judge_leaves_a_learned_schedule_as_it_is() -> None:
+    """It is trained beside a model that may learn, and of which it is told the levels alone."""
+    torch.manual_seed(0)
+    judge = Judge(MLP(2, width=8, depth=1, out=3), bent())
+    for weight in judge.parameters():
+        weight.data += 0.1 * torch.randn(weight.shape)
+    x0, y = normal(8, 2).float(), torch.arange(8) % 3
+    sg.losses.noisy_ce(judge, x0, y).sum().backward()
+    learnt = {name for name, each in judge.named_parameters() if each.grad is not None}
+    assert learnt and all(name.startswith("logits.net.") for name in learnt)
 
 
 def test_a_head_leaves_a_learned_schedule_as_it_is() -> None:

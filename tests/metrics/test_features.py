@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -152,6 +153,8 @@ def test_what_a_file_raises_is_said(tmp_path: Path) -> None:
     ):
         with refused(said):
             features_of(features, IMAGES, **how)  # type: ignore[arg-type]
+    means = features_of(lambda x: x.float().mean((2, 3)), IMAGES, batch=np.int64(3))  # type: ignore[arg-type]
+    assert means.shape == (7, 3)
 
 
 def test_a_table_says_fid_of_inception_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 import sdegen as sg
 from sdegen.guidance import CFG
-from sdegen.networks import ADM, EDM2, MLP, Controlled, DiT, Transformer, UNet, together
+from sdegen.networks import ADM, EDM2, MLP, Controlled, DiT, Transformer, UNet, lora, together
 from tests.cases import close, refused
 
 NETS: dict[str, Callable[..., Any]] = {
@@ -177,3 +178,29 @@ def test_what_does_not_fit_is_refused() -> None:
         together()
     with refused("The channels of a hint must be a whole number >= 1"):
         Controlled(base("unet"), 0)
+
+
+@pytest.mark.parametrize("kind", ["unet", "adm", "dit", "transformer"])
+def test_an_adapted_network_takes_a_control(kind: str) -> None:
+    """Whatever its layers are called then: silent at first, and all of it learns but the base."""
+    x, t, y, h = inputs(kind)
+    plain = shaken(lora(base(kind), targets=ADAPTED[kind]), 2).requires_grad_(False)
+    net = Controlled(copy.deepcopy(plain))
+    assert torch.equal(net(x, t, y=y, hint=h), plain(x, t, y=y))
+    adam = torch.optim.Adam([w for w in net.parameters() if w.requires_grad], 1e-2)
+    for _ in range(2):
+        adam.zero_grad()
+        net(x, t, y=y, hint=h).square().mean().backward()
+        adam.step()
+    assert not torch.equal(net(x, t, y=y, hint=h), plain(x, t, y=y))
+    now = net.net.state_dict()
+    assert all(torch.equal(value, now[name]) for name, value in plain.state_dict().items())
+
+
+ADAPTED = {
+    "unet": ["shrink.0", "conv1", "qkv"],
+    "adm": ["enter", "conv2"],
+    "dit": ["enter", "qkv"],
+    "transformer": ["enter", "leave"],
+}
+"""Its first layer, and some of those of its blocks."""

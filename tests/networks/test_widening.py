@@ -11,7 +11,7 @@ from torch import nn
 
 import sdegen as sg
 from sdegen.losses import Inpaint, paired
-from sdegen.networks import ADM, EDM2, DiT, Transformer, UNet, widened, with_classes
+from sdegen.networks import ADM, EDM2, DiT, Transformer, UNet, lora, widened, with_classes
 from tests.cases import close, normal, refused
 
 NETS = {
@@ -90,3 +90,15 @@ def test_a_class_more_begins_as_none_and_the_others_are_what_they_were(kind: str
         with_classes(UNet(2, 8, heads=2), 1)
     with refused("is a EDM2"):
         with_classes(EDM2(2, 8, classes=2), 1)  # type: ignore[arg-type]
+
+
+def test_an_adapter_is_laid_on_after_a_network_is_widened() -> None:
+    """Of the layer that would be another one; of others it stays."""
+    for kind, first in (("unet", "shrink.0"), ("adm", "enter"), ("dit", "enter")):
+        with refused("The first layer has an adapter, .* widen the network first"):
+            widened(lora(trained(kind), targets=[first]), 1)
+        with refused("The table of classes has an adapter"):
+            with_classes(lora(trained(kind, classes=3), targets=["label"]))
+        net = lora(trained(kind, classes=3))
+        assert len(with_classes(net).conditioning.label.weight) == 5
+        assert widened(net, 1).beside == 1

@@ -114,6 +114,8 @@ def test_what_needs_held_out_data_says_so_before_the_training(tmp_path: Path) ->
         refuse_data(Unnamed(), Stream(), often)
     with refused("The stream of data has no items"):
         two_of(Stream(0))
+    with refused("The data have no items"):
+        two_of([])
     assert len(two_of(Stream(1))) == 1 and len(two_of(Stream())) == 2
 
 

@@ -87,6 +87,47 @@ def test_a_copy_leaves_the_original_alone() -> None:
     assert torch.equal(part.sde.mu, first[[2, 0]]) and one.sde.mu is first  # type: ignore[attr-defined]
 
 
+@dataclass(frozen=True)
+class Checked(MeanReverting):
+    """One that looks at what it is given."""
+
+    def __post_init__(self) -> None:
+        assert self.mu is None or torch.as_tensor(self.mu).shape[-1:] in ((), (2,))
+
+
+@pytest.mark.parametrize("solver", [sg.AdaptiveRK(clock="t", per_sample=True), sg.Heun()])
+def test_what_all_samples_share_is_not_cut(solver: sg.Solver) -> None:
+    """A number, a value of one sample's shape, and an array of NumPy's, by whatever door."""
+    model, mu, x = sg.ScoreModel(score, Checked(), "score"), torch.tensor([0.4, 0.4]), normal(2, 2)
+    how: dict[str, Any] = {"solver": solver, "walk": torch.linspace(3.0, 1e-3, 6)}
+    whole = sg.sample(model.given(mu=mu.double().expand(2, 2)), x, **how)
+    for given in (
+        model.given({"mu": mu.double()}),
+        model.given({"mu": mu.double().numpy()}),
+        model.given(mu=mu.double().expand(2, 2).numpy()),
+        model.given(mu=mu.double()[0]),
+    ):
+        close(sg.sample(given, x, **how), whole, rtol=1e-6)
+        part = given.take(torch.tensor([1]))
+        close(sg.sample(part, x[1:], **how), whole[1:], rtol=1e-6)
+        assert torch.equal(part.sde.mu, part.conditions["mu"])  # type: ignore[attr-defined]
+
+
+def test_a_prior_of_another_shape_is_refused() -> None:
+    for prior, name in ((sg.Prior(0.5, normal(3)), "mean"), (sg.Prior(normal(3).abs()), "std")):
+        with refused(rf"prior's {name} is of shape \(3,\), .* each sample is of shape \(3, 1\)"):
+            prior.log_prob(normal(3, 2))
+
+
+def test_a_process_is_cut_whatever_its_arrays_are() -> None:
+    mu, index = normal(3, 2), torch.tensor([2, 0])
+    for given in (mu, mu.numpy()):
+        cut = MeanReverting(mu=given).take(index).mu  # type: ignore[arg-type]
+        assert cut is not None and torch.equal(cut, mu[index])
+    for alike in (0.3, mu[0, 0], None):
+        assert MeanReverting(mu=alike).take(index).mu is alike  # type: ignore[arg-type]
+
+
 def test_its_loss_is_least_at_the_score() -> None:
     """|g (score - target)|^2 less the least that any network of x_t and mu has is the error."""
     mu = normal(4000, 1) * 3

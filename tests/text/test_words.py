@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
@@ -123,3 +126,14 @@ def test_wrong_tokens_are_refused() -> None:
         net(x, t, tokens=ids)
     with refused_with("tokens and mask belong together"):
         net(x, t, mask=mask)
+
+
+@pytest.mark.parametrize("kind", [Words, WordTransformer])
+def test_a_vocabulary_is_a_list_of_texts(kind: Any) -> None:
+    for words in (("a", "b"), ["a"], np.array(["a", "b"]), None):
+        kind(vocabulary=words)
+    for wrong in ("abc", 5, [1, 2]):
+        with refused_with("Words of text.vocabulary are a list of texts"):
+            kind(vocabulary=wrong)
+    with refused_with("text.length must be a whole number >= 1, but it is 0"):
+        kind(length=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 import sdegen as sg
 from sdegen.data import ArrayData
 from sdegen.training import Trainer, TrainSettings
+from sdegen.training.batches import loaded
 from sdegen.training.rates import rate
 from sdegen.training.trainer import HELD_OUT, RECORDS
 from tests.cases import close, normal, refused
@@ -219,3 +221,45 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
 
     with refused("stream of data has no items"):
         list(trainer(tmp_path / "empty", data=Empty()).steps())
+
+
+class Worse(Dataset[Any]):
+    """Items that do not come, or make no batch."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, i: int) -> Any:
+        if self.error:
+            raise self.error
+        return X[i][: 1 + i % 2]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (None, r"^Items of the data do not make a batch \(.*\): give tensors of one shape"),
+        (ValueError("two\nlines, a ValueError: mine"), "^two\nlines, a ValueError: mine$"),
+    ],
+)
+def test_what_is_wrong_with_items_is_said_by_processes_too(
+    error: Any, said: str, workers: int, tmp_path: Path
+) -> None:
+    with refused(said):
+        list(trainer(tmp_path, data=Worse(error), workers=workers).steps())
+
+
+def test_other_errors_of_processes_are_as_they_are() -> None:
+    def broken(error: Exception) -> Iterator[Any]:
+        yield 1
+        raise error
+
+    for error in (RuntimeError("Caught KeyError in DataLoader worker process 0."), KeyError("a")):
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            list(loaded(broken(error)))
+    with refused("A process that loads data has ended .DataLoader worker .* exited.*: is there"):
+        list(loaded(broken(RuntimeError("DataLoader worker (pid 3) exited unexpectedly."))))

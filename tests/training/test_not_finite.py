@@ -10,8 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.optim import AdamW
 
 import sdegen as sg
+from sdegen.data import toy
+from sdegen.networks import MLP
+from sdegen.training import Trainer, TrainSettings
 from sdegen.training.checkpoint import CHECKPOINT
 from tests.cases import refused
 from tests.trainers import trainer
@@ -74,3 +78,28 @@ def test_a_wish_to_stop_saves_nothing_broken(tmp_path: Path) -> None:
     with refused("loss is nan at step 1"):
         list(run.steps(wish))
     assert not list((tmp_path / "r").iterdir())
+
+
+class Masked(MLP):
+    """Scores below a mask, which is infinite on purpose."""
+
+    def __init__(self) -> None:
+        super().__init__(dim=2, width=8, depth=1)
+        self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+
+
+@pytest.mark.parametrize("ema", [0.9, [0.9, 0.5]])
+def test_a_mask_is_no_broken_weight(tmp_path: Path, ema: Any) -> None:
+    """In the model and in its averages, and when a run goes on."""
+
+    def run(steps: int) -> Trainer:
+        model = sg.ScoreModel(Masked(), sg.VPSDE())
+        settings = TrainSettings(steps=steps, batch_size=8, log_every=1, device="cpu", ema=ema)
+        return Trainer(model, toy("moons", n=20), sg.dsm_loss, AdamW, settings, tmp_path)
+
+    for steps in (2, 4):
+        assert len(list(run(steps).steps())) == 2
+    broken = run(5)
+    broken.model.net.mask[0] = torch.nan
+    with refused("weights are not finite at step 5"):
+        list(broken.steps())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sdegen.data import InfiniteBatches, SeededItems
-from sdegen.files import LOCK
+from sdegen.files import LOCK, read_tensors, write_tensors
 from sdegen.training.checkpoint import CHECKPOINT
 from sdegen.training.trainer import RECORDS
 from tests.cases import refused
@@ -121,3 +122,50 @@ def test_a_folder_is_locked_while_a_trainer_trains_in_it(tmp_path: Path) -> None
     for _ in run.steps():
         assert (tmp_path / "r" / LOCK).exists()
     assert not (tmp_path / "r" / LOCK).exists()
+
+
+class Counting(torch.optim.AdamW):
+    """Keeps a number of its own among its settings, as those without a schedule do."""
+
+    def __init__(self, weights: Any, **how: Any) -> None:
+        super().__init__(weights, **how)
+        self.param_groups[0]["k"] = 0
+
+    def step(self, closure: Any = None) -> Any:
+        self.param_groups[0]["k"] += 1
+        return super().step(closure)
+
+
+def test_settings_of_the_optimiser_that_are_changed_are_heard(tmp_path: Path) -> None:
+    """And what it keeps among them goes on, as do those that are not."""
+    list(trainer(tmp_path, steps=4, optimizer=partial(Counting, lr=1e-2, eps=1e-7)).steps())
+    asked = {"lr": 3e-2, "betas": (0.8, 0.9), "weight_decay": 0.5, "eps": 1e-7}
+    again = trainer(tmp_path, optimizer=partial(Counting, **asked))
+    group = again.optimizer.param_groups[0]
+    assert {**{k: group[k] for k in asked}, "k": group["k"]} == {
+        **{**asked, "betas": [0.8, 0.9]},
+        "k": 4,
+    }
+    assert [record.lr for record in again.steps()] == [3e-2, 3e-2]
+    group = trainer(tmp_path, steps=12, optimizer=partial(Counting, **asked)).optimizer
+    assert group.param_groups[0]["k"] == 12 and group.param_groups[0]["lr"] == 3e-2
+
+
+def test_another_optimiser_does_not_go_on(tmp_path: Path) -> None:
+    adam = partial(torch.optim.Adam, lr=1e-2)
+    list(trainer(tmp_path, steps=4, optimizer=adam).steps())
+    with refused("was made with Adam, but this run has SGD: choose another run folder"):
+        trainer(tmp_path, optimizer=partial(torch.optim.SGD, lr=1e-2))
+    with refused("Adam has no 'max_exp_avg_sq' of the weights, .* begin anew"):
+        list(trainer(tmp_path, optimizer=partial(adam, amsgrad=True)).steps())
+    with refused("Adam has settings that no checkpoint can keep .*Tensor.*: give it plain numb"):
+        trainer(tmp_path / "new", optimizer=partial(adam, lr=torch.tensor(1e-2)))
+
+
+def test_checkpoints_of_before_say_no_optimiser(tmp_path: Path) -> None:
+    list(trainer(tmp_path, steps=4).steps())
+    tensors, about = read_tensors(tmp_path / CHECKPOINT)
+    del about["asked"]
+    write_tensors(tmp_path / CHECKPOINT, tensors, about)
+    again = trainer(tmp_path, optimizer=partial(torch.optim.Adam, lr=1e-2, betas=(0.1, 0.2)))
+    assert again.optimizer.param_groups[0]["betas"] == [0.9, 0.999]
