@@ -11,7 +11,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from numbers import Integral, Real
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from types import FunctionType
 from typing import Any
 
@@ -66,6 +66,13 @@ def folder_name(name: str, value: str) -> str:
     parts = PurePath(text(name, value)).parts
     if not parts or ".." in parts or PurePath(value).is_absolute():
         raise ValueError(f"{name} must be the name of a folder, but it is {value!r}.")
+    return value
+
+
+def file_name(name: str, value: str) -> str:
+    """The value itself, refused unless a file can be written there: no folder."""
+    if Path(text(name, value)).is_dir():
+        raise ValueError(f"{name}={value} is a folder: name a file in it, as {name}={value}/NAME.")
     return value
 
 

@@ -214,7 +214,7 @@ def mistyped(text: str) -> str | None:
 
 def explain(error: BaseException) -> str:
     """An error as a sentence; a misspelt key with the keys that exist."""
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
     from sdegen.solvers.correctors import ALONE
@@ -227,12 +227,17 @@ def explain(error: BaseException) -> str:
         known = f"it must be one of {', '.join(keys)}" if keys else "there are none here"
         return f"there is no setting {where}: {known}."
     if isinstance(error, OSError) and error.filename and error.strerror:
-        place = f"{error.filename} cannot be used"
+        place = f"{error.filename2 or error.filename} cannot be used"
         if isinstance(error, FileExistsError | NotADirectoryError):
             return (
                 f"{place}: there is a file where a folder is to be. Take another name, or move it."
             )
         return f"{place}: {error.strerror}."
+    if isinstance(error, OverrideParseException):
+        return (
+            f"Hydra cannot read {error.override}: a value with blanks or marks is in quotes of its "
+            """own within the shell's, as 'about="my words"'."""
+        )
     text = str(error)
     if wrong := mistyped(f"{text} {cause or ''}"):
         return wrong

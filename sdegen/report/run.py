@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sdegen.checks import text, texts, whole
+from sdegen.checks import file_name, text, texts, whole
 from sdegen.files import read_json, read_tensors, write_text
 from sdegen.metrics.quality import Quality
 from sdegen.report import states
@@ -76,7 +76,7 @@ class RunReportSettings:
     packages: list[str]
 
     def __post_init__(self) -> None:
-        text("run", self.run), text("out", self.out), text("device", self.device)
+        text("run", self.run), file_name("out", self.out), text("device", self.device)
         whole("nfe", self.nfe), whole("seed", self.seed, None), texts("packages", self.packages)
 
 
@@ -299,7 +299,8 @@ FRECHET = "Frechet distance in the features of a small classifier trained on the
 
 def line(row: Mapping[str, Any], name: str, said: str | None) -> list[Value]:
     """A row of the table, and its command."""
-    return [html.escape(name), *(row[k] for k in ("nfe", "seconds", *DISTANCES)), typed(said)]
+    took = row["seconds"] and max(0.01, round(row["seconds"], 2))  # as the terminal has it
+    return [html.escape(name), row["nfe"], took, *(row[k] for k in DISTANCES), typed(said)]
 
 
 def typed(said: str | None) -> str | None:

@@ -72,6 +72,8 @@ def test_a_value_of_another_kind_is_refused_in_our_words(
      "it out."),
     (["name=${foo}"], "${foo} refers to a setting that there is not: give +foo=..."),
     (["+packges=3"], "Nothing reads the setting packges of +packges=3: did you mean packages?"),
+    (["name='my"], "Hydra cannot read name='my: a value with blanks or marks is in quotes of its "
+     """own within the shell's, as 'about="my words"'."""),
     (["+w=../x", "name=${w}"], "name must be the name of a folder, but it is '../x'."),
 ])  # fmt: skip
 def test_what_cannot_be_is_one_sentence(said: list[str], sentence: str, tmp_path: Path) -> None:
