@@ -76,6 +76,16 @@ def file_name(name: str, value: str) -> str:
     return value
 
 
+def absent(kind: str, path: str | Path) -> ValueError:
+    """The refusal of a "file" or "folder" that is not there: with the folder that a relative path
+    begins in, where a person may have been somewhere else, and what is near."""
+    given = Path(path)
+    where = "" if given.is_absolute() else f" in {Path.cwd()}"
+    known = [each.name for each in given.parent.iterdir()] if given.parent.is_dir() else []
+    hint = nearest(given.name, known)
+    return ValueError(f"there is no {kind} {str(path)!r}{where}" + (f": {hint}" if hint else ""))
+
+
 def texts(name: str, value: list[str]) -> list[str]:
     """The value itself, refused unless it is a list of names."""
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):

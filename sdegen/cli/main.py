@@ -235,7 +235,7 @@ def explain(error: BaseException) -> str:
         return f"{place}: {error.strerror}."
     if isinstance(error, OverrideParseException):
         return (
-            f"Hydra cannot read {error.override}: a value with blanks or marks is in quotes of its "
+            f"Hydra cannot read {error.override}: blanks and marks need quotes of their "
             """own within the shell's, as 'about="my words"'."""
         )
     text = str(error)

@@ -72,7 +72,7 @@ def test_a_value_of_another_kind_is_refused_in_our_words(
      "it out."),
     (["name=${foo}"], "${foo} refers to a setting that there is not: give +foo=..."),
     (["+packges=3"], "Nothing reads the setting packges of +packges=3: did you mean packages?"),
-    (["name='my"], "Hydra cannot read name='my: a value with blanks or marks is in quotes of its "
+    (["name='my"], "Hydra cannot read name='my: blanks and marks need quotes of their "
      """own within the shell's, as 'about="my words"'."""),
     (["+w=../x", "name=${w}"], "name must be the name of a folder, but it is '../x'."),
 ])  # fmt: skip
