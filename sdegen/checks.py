@@ -11,7 +11,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from numbers import Integral, Real
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from types import FunctionType
 from typing import Any
 
@@ -67,6 +67,23 @@ def folder_name(name: str, value: str) -> str:
     if not parts or ".." in parts or PurePath(value).is_absolute():
         raise ValueError(f"{name} must be the name of a folder, but it is {value!r}.")
     return value
+
+
+def file_name(name: str, value: str) -> str:
+    """The value itself, refused unless a file can be written there: no folder."""
+    if Path(text(name, value)).is_dir():
+        raise ValueError(f"{name}={value} is a folder: name a file in it, as {name}={value}/NAME.")
+    return value
+
+
+def absent(kind: str, path: str | Path) -> ValueError:
+    """The refusal of a "file" or "folder" that is not there: with the folder that a relative path
+    begins in, where a person may have been somewhere else, and what is near."""
+    given = Path(path)
+    where = "" if given.is_absolute() else f" in {Path.cwd()}"
+    known = [each.name for each in given.parent.iterdir()] if given.parent.is_dir() else []
+    hint = nearest(given.name, known)
+    return ValueError(f"there is no {kind} {str(path)!r}{where}" + (f": {hint}" if hint else ""))
 
 
 def texts(name: str, value: list[str]) -> list[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sdegen.checks import folder_name, nearest
+from sdegen.cli.helping import asked, help_of, refuse_unread, version
 from sdegen.files import short
 
 
@@ -44,6 +45,10 @@ def hydra_main(task: Callable[[dict[str, Any]], Any], config_name: str) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     store_groups()
+    if wish := asked(sys.argv[1:]):
+        with quiet_pipe():
+            print(version() if wish == "version" else help_of(program(), config_name))
+        return
     OmegaConf.register_new_resolver("file_name", short, replace=True)
     OmegaConf.register_new_resolver("and", lambda text: text and f"-{text}", replace=True)
     OmegaConf.register_new_resolver("folder", partial(folder_name, "name"), replace=True)
@@ -57,8 +62,11 @@ def hydra_main(task: Callable[[dict[str, Any]], Any], config_name: str) -> None:
         jobs.done += 1
         try:
             refuse_empty()
+            refuse_unread(config_name, OmegaConf.to_yaml(cfg))
             config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
             return task(config)
+        except BrokenPipeError:
+            raise
         except wrong as error:
             sentence = explain(error)
             if not sweeping():
@@ -75,11 +83,13 @@ def hydra_main(task: Callable[[dict[str, Any]], Any], config_name: str) -> None:
     entry = hydra.main(
         version_base="1.3", config_path="pkg://sdegen.conf", config_name=config_name
     )
-    with plain_warnings():
+    with plain_warnings(), quiet_pipe():
         try:
             entry(spoken)()
         except KeyboardInterrupt:
             sys.exit(128 + signal.SIGINT)
+        except BrokenPipeError:
+            raise
         except (Failed, *wrong) as error:
             if jobs.failed:
                 number = f"{len(jobs.failed)} of {jobs.done} jobs failed"
@@ -128,6 +138,24 @@ def refuse_empty() -> None:
             )
 
 
+def program() -> str:
+    """The command's name, as it was typed."""
+    name = Path(sys.argv[0]).stem
+    return name if name.startswith("sdegen-") else f"sdegen-{name}"
+
+
+@contextlib.contextmanager
+def quiet_pipe() -> Iterator[None]:
+    """A reader that has seen enough, as head, ends the command without a word."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still to be written would be told of at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
 @contextlib.contextmanager
 def plain_warnings() -> Iterator[None]:
     """Warnings as sentences, without the line of code that they came up in."""
@@ -156,9 +184,37 @@ def store_groups() -> None:
         store.store(group="solver", name=name, node=node)
 
 
+KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
+"""What OmegaConf calls what a setting is."""
+
+
+def mistyped(text: str) -> str | None:
+    """OmegaConf's and Hydra's words for a value that a setting cannot have, as a sentence."""
+    told = re.match(r"\w+ raised while resolving interpolation: (.*)", text, re.S)
+    if told:
+        return " ".join(re.sub(r"\s+full_key: .*", "", told[1], flags=re.S).split())
+    where = re.search(r"override \+*([\w.@/]+)=|full_key: (\S+)", text)
+    name = where and (where[1] or where[2])
+    unlike = r"Value '(.*?)' (?:of type '\w+' could not be converted to|is not a valid) (\w+)"
+    value = re.search(unlike, text, re.S)
+    if name and value:
+        return f"{name} must be {KINDS.get(value[2], value[2])}, but it is {value[1]!r}."
+    if other := re.search(r"Interpolation key '(.*?)' not found", text):
+        return f"${{{other[1]}}} refers to a setting that there is not: give +{other[1]}=..."
+    if name and re.search("is not Optional|Incompatible value 'None'", text):
+        return f"{name} must have a value, but it is null."
+    if name and re.search(r"Cannot assign \w+ to Dict", text):
+        return f"{name} is a group of settings: say which, as {name}.SETTING=..."
+    if "Config group override must be a string or a list. Got NoneType" in text:
+        return (
+            "a group takes one of its names, as sde=vp, and cannot be null: ~GROUP leaves it out."
+        )
+    return None
+
+
 def explain(error: BaseException) -> str:
     """An error as a sentence; a misspelt key with the keys that exist."""
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
     from sdegen.solvers.correctors import ALONE
@@ -170,7 +226,21 @@ def explain(error: BaseException) -> str:
         where = cause.full_key or cause.key
         known = f"it must be one of {', '.join(keys)}" if keys else "there are none here"
         return f"there is no setting {where}: {known}."
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        place = f"{error.filename2 or error.filename} cannot be used"
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            return (
+                f"{place}: there is a file where a folder is to be. Take another name, or move it."
+            )
+        return f"{place}: {error.strerror}."
+    if isinstance(error, OverrideParseException):
+        return (
+            f"Hydra cannot read {error.override}: blanks and marks need quotes of their "
+            """own within the shell's, as 'about="my words"'."""
+        )
     text = str(error)
+    if wrong := mistyped(f"{text} {cause or ''}"):
+        return wrong
     unknown = re.search(
         r"Could not find '(\w+)/(\S+)'\s+Available options in \S+:\s+(.*?)\s+Config", text, re.S
     )

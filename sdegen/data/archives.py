@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sdegen.checks import warn
+from sdegen.checks import absent, warn
 from sdegen.data.files import reading
 from sdegen.data.images import SUFFIXES, Colour, ImageFiles, known
 
@@ -48,7 +48,7 @@ class ImageZip(ImageFiles):
     ) -> None:
         self.path, self.open = Path(path), dict[int, zipfile.ZipFile]()
         if not self.path.is_file():
-            raise ValueError(f"there is no file {str(path)!r}")
+            raise absent("file", path)
         try:
             names = self.zip().namelist()
             listing = self.zip().read(LISTING) if LISTING in names else b"{}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from sdegen.checks import absent
 from sdegen.data.arrays import ArrayData, from_uint8
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def from_file(path: str | Path, key: str | None = None, labels: str | None = Non
     if path.suffix.lower() not in (".npy", ".npz"):
         raise ValueError(f"{str(path)!r} ends in {path.suffix!r}, but .npy or .npz is expected")
     if not path.is_file():
-        raise ValueError(f"there is no file {str(path)!r}")
+        raise absent("file", path)
     x, y = _load(path, key, labels)
     if y is not None and y.dtype.kind not in "iuU":
         raise ValueError(

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from sdegen.checks import warn
+from sdegen.checks import absent, warn
 from sdegen.data.files import reading
 from sdegen.data.images import SUFFIXES, Colour, ImageFiles
 
@@ -151,7 +151,7 @@ def _rows(said: str) -> Iterator[Line]:
 def _files_below(root: Path) -> list[Path]:
     """The files below a folder that are not hidden, relative to it."""
     if not root.is_dir():
-        raise ValueError(f"there is no folder {str(root)!r}")
+        raise absent("folder", root)
     found = [file.relative_to(root) for file in root.rglob("*") if file.is_file()]
     return [file for file in found if not any(part.startswith(".") for part in file.parts)]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from sdegen.checks import absent
 from sdegen.data.images import Colour, ImageFiles
 
 
@@ -79,7 +80,7 @@ def loaded(path: str | Path, split: str | None) -> Any:
     except ImportError as error:
         raise ValueError("datasets is not installed: pip install 'sdegen[data]'.") from error
     if not Path(path).is_dir():
-        raise ValueError(f"there is no folder {str(path)!r}")
+        raise absent("folder", path)
     try:
         found: Any = load_from_disk(str(path))
     except Exception as error:  # of its readers of JSON and Arrow, whatever they raise

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdegen.checks import one_of
+from sdegen.checks import absent, one_of
 from sdegen.data.arrays import ArrayData, from_uint8
 
 CIFAR10 = (
@@ -149,4 +149,4 @@ def read_idx(root: Path, name: str, dims: int) -> Tensor:
 def present(path: Path) -> None:
     """ValueError where there is no such file."""
     if not path.is_file():
-        raise ValueError(f"there is no file {str(path)!r}")
+        raise absent("file", path)

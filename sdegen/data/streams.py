@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from sdegen.checks import optional, warn, whole
+from sdegen.checks import absent, optional, warn, whole
 from sdegen.data.hub import picture_in
 from sdegen.data.images import Colour, ImageFiles
 
@@ -158,7 +158,7 @@ def found(path: str) -> list[str]:
         raise ValueError("datasets is not installed: pip install 'sdegen[data]'.") from error
     files = [path] if Path(path).is_file() else sorted(glob.glob(path))
     if not files:
-        raise ValueError(f"there is no file {path!r}")
+        raise absent("file", path)
     kinds = {KINDS.get(Path(file).suffix.lower()) for file in files}
     if len(kinds) > 1 or None in kinds:
         raise ValueError(f"{path!r} must be files of one kind, of {', '.join(KINDS)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from sdegen.report.figures import LOOK, OURS, PALE, panel, svg
 from sdegen.report.markup import gallery, heading
+from sdegen.training.identity import read_records
 from sdegen.training.trainer import RECORDS
 
 TITLES = {"loss": "loss", "held_out": "loss on held-out data", "grad_norm": "gradient norm",
@@ -23,19 +23,23 @@ def training(folder: Path) -> str:
     """Panels of a run's records over its steps; nothing of a run without them."""
     import matplotlib
 
-    path = folder / RECORDS
-    if not path.is_file():
+    records = read_records(folder / RECORDS)
+    if not records:
         return ""
-    records = [json.loads(each) for each in path.read_text(encoding="utf-8").splitlines()]
     with matplotlib.rc_context(LOOK):
-        panels = [drawn(records, name) for name in TITLES if any(r.get(name) for r in records)]
+        found = {name: finite(records, name) for name in TITLES}
+        panels = [drawn(each, name) for name, each in found.items() if any(v for _, v in each)]
     return heading("Training") + gallery(panels, "Over steps: means, and the range around them.")
 
 
-def drawn(records: Sequence[dict[str, Any]], name: str) -> str:
-    """One number over the steps; logarithmic where it spans more than a factor of ten."""
+def finite(records: Sequence[dict[str, Any]], name: str) -> list[tuple[int, float]]:
+    """A number of the records where it is one, with their steps."""
     known = [(r["step"], r[name]) for r in records if isinstance(r.get(name), int | float)]
-    known = [(step, value) for step, value in known if math.isfinite(value)]
+    return [(step, value) for step, value in known if math.isfinite(value)]
+
+
+def drawn(known: Sequence[tuple[int, float]], name: str) -> str:
+    """One number over the steps; logarithmic where it spans more than a factor of ten."""
     size = -(-len(known) // BLOCKS)
     blocks = [known[k : k + size] for k in range(0, len(known), size)]
     steps = [fmean(step for step, _ in block) for block in blocks]

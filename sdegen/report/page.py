@@ -12,7 +12,7 @@ from typing import Any
 from sdegen.bench import problems
 from sdegen.bench.peers import SUPPORTED
 from sdegen.bench.results import Cell, Choice, Errors, Results, load, write_csv
-from sdegen.checks import optional, text
+from sdegen.checks import file_name, optional, text
 from sdegen.report import answers, figures, pictures, tables
 from sdegen.report.figures import key
 from sdegen.report.markup import STYLE, contents, gallery, heading, legend
@@ -35,7 +35,7 @@ class ReportSettings:
     default: str | None
 
     def __post_init__(self) -> None:
-        text("folder", self.folder), text("out", self.out)
+        text("folder", self.folder), file_name("out", self.out)
         for name in ("costs", "run", "default"):
             optional(text, name, getattr(self, name))
 

@@ -14,13 +14,14 @@ from typing import Any
 
 from torch import Tensor
 
-from sdegen.checks import text, texts, whole
+from sdegen.checks import file_name, text, texts, whole
 from sdegen.files import read_json, read_tensors, write_text
 from sdegen.metrics.quality import Quality
 from sdegen.report import states
 from sdegen.report.commands import command
 from sdegen.report.curves import training
 from sdegen.report.markup import STYLE, Value, contents, details, heading, table
+from sdegen.runs import bars
 from sdegen.runs.build import build, build_walk
 from sdegen.runs.compare import budgets_of
 from sdegen.runs.finish import SAMPLES
@@ -75,7 +76,7 @@ class RunReportSettings:
     packages: list[str]
 
     def __post_init__(self) -> None:
-        text("run", self.run), text("out", self.out), text("device", self.device)
+        text("run", self.run), file_name("out", self.out), text("device", self.device)
         whole("nfe", self.nfe), whole("seed", self.seed, None), texts("packages", self.packages)
 
 
@@ -88,11 +89,11 @@ def report_run(settings: RunReportSettings, say: Callable[[str], None]) -> Path:
     solve its equation; nothing is written then.
     """
     run = load_run(Path(settings.run), settings.packages, settings.device)
+    kept = [worth(run), training(run.folder)]  # first, since what is damaged there is said at once
     story = "".join(
         [
             *moving(run, settings, say),
-            worth(run),
-            training(run.folder),
+            *kept,
             heading("Configuration"),
             details("All of it", f"<pre>{html.escape(json.dumps(run.config, indent=1))}</pre>"),
         ]
@@ -204,8 +205,6 @@ def way(run: Run, settings: RunReportSettings, solvers: Mapping[str, Any]) -> st
 
 def grids(run: Run, settings: RunReportSettings, kind: str) -> str:
     """The run's solvers at the run's budgets, all from the same starts."""
-    from tqdm import tqdm
-
     config = {**run.config, "packages": settings.packages}
     compared = read(Comparison, {"solvers": {}, **config["evaluate"]})
     # The colours of points are those of the samples that are watched.
@@ -215,7 +214,7 @@ def grids(run: Run, settings: RunReportSettings, kind: str) -> str:
     solvers = {key: build(node, settings.packages) for key, node in compared.solvers.items()}
     jobs = [(k, s, b) for k, s in solvers.items() for b in budgets_of(s, compared.budgets)]
     ends: list[tuple[str, str, Tensor]] = []
-    for name, solver, budget in tqdm(jobs, desc="sampling", unit="solve", leave=False):
+    for name, solver, budget in bars.bar(jobs, desc="sampling", unit="solve", leave=False):
         solution = solve(given, (n, *run.shape), solver=solver, nfe=budget, **how)
         lost = int((~arrived(solution.status)).sum())
         told = f"{int(solution.nfe.max())} calls" + (f", {lost} failed" if lost else "")
@@ -300,7 +299,8 @@ FRECHET = "Frechet distance in the features of a small classifier trained on the
 
 def line(row: Mapping[str, Any], name: str, said: str | None) -> list[Value]:
     """A row of the table, and its command."""
-    return [html.escape(name), *(row[k] for k in ("nfe", "seconds", *DISTANCES)), typed(said)]
+    took = row["seconds"] and max(0.01, round(row["seconds"], 2))  # as the terminal has it
+    return [html.escape(name), row["nfe"], took, *(row[k] for k in DISTANCES), typed(said)]
 
 
 def typed(said: str | None) -> str | None:

@@ -16,6 +16,7 @@ from sdegen.data.items import batched, split
 from sdegen.files import claim, locked, write_json, write_tensors
 from sdegen.metrics.restored import psnr
 from sdegen.networks import Autoencoder, VQAutoencoder, perplexity
+from sdegen.runs import bars
 from sdegen.runs.begun import as_begun
 from sdegen.runs.build import build, build_data, build_optimizer, build_trackers
 from sdegen.runs.coders import build_coder
@@ -111,13 +112,11 @@ def compression(coder: Autoencoder, shape: Sequence[int]) -> str:
 
 def watch(trainer: Trainer, wish: Any) -> int:
     """Train to the end with a progress bar, or until a signal; its number or 0."""
-    from tqdm import tqdm
-
     total, first = trainer.settings.steps, trainer.fabric.is_global_zero
-    with tqdm(total=total, initial=trainer.step, disable=not first, unit="step") as bar:
+    with bars.bar(total=total, initial=trainer.step, disable=not first, unit="step") as bar:
         for record in trainer.steps(wish):
             bar.update(record.step - bar.n)
-            bar.set_postfix(loss=f"{record.loss:.4f}")
+            bar.set_postfix(loss=f"{record.loss:.4f}", refresh=False)
     return int(wish.signum) if trainer.step < total else 0
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from torch.utils.data import IterableDataset
 
+from sdegen.checks import nearest
 from sdegen.data import hold_out, numbered_as
 from sdegen.data.classes import plain
 from sdegen.losses import Degradation
@@ -76,7 +79,22 @@ def build(node: Any, packages: Sequence[str] = (), **extra: Any) -> Any:
         if not isinstance(cause, InstantiationException | ImportError | TypeError):
             kind = type(cause).__name__  # without which "'a'", of a KeyError, says nothing
             reason = f"{kind}: {reason}" if reason else kind
+        reason = next(filter(None, map(missing, targets(plain))), reason)
         raise ValueError(f"{target} cannot be built: {reason}.{hint}") from error
+
+
+def missing(target: str) -> str:
+    """What a class's name leads to that is not there; nothing where that is something else."""
+    module, _, name = target.rpartition(".")
+    top = module.partition(".")[0]
+    if not top or find_spec(top) is None:
+        return f"there is no package {top} here: install it, or put its folder on PYTHONPATH"
+    try:
+        home = import_module(module)
+    except ImportError:
+        return ""
+    hint = nearest(name, vars(home)) if not hasattr(home, name) else None
+    return "" if hint is None else f"{module} has no {name}" + (f" ({hint})" if hint else "")
 
 
 def build_walk(config: dict[str, Any]) -> Any:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sdegen.files import clear_parts, join_tensors, read_tensors, write_tensors
+from sdegen.runs import bars
 from sdegen.training.identity import flatten
 from sdegen.workers import Ended, at_work
 
@@ -164,8 +165,6 @@ def gathered(
     Raises ValueError where the folder holds samples of another ``same``, or a damaged file, where
     another process failed, and where samples that another one made are not in the folder.
     """
-    from tqdm import tqdm
-
     path, parts = shelf.folder / SAMPLES, shelf.folder / PARTS
     # What a killed process was writing there; one that has not heard of its end may still write.
     clear_parts(parts, age=3600)
@@ -173,7 +172,7 @@ def gathered(
     todo = jobs(before, n, size)
     total = sum(m for _, m in todo)
     with (
-        tqdm(total=total, unit="sample", leave=False, disable=len(todo) < 2) as bar,
+        bars.bar(total=total, unit="sample", leave=False, disable=len(todo) < 2) as bar,
         dealt(todo) as share,
     ):
 

@@ -78,7 +78,7 @@ def compare(
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as text for a terminal."""
+    """The rows as text for a terminal, without columns that have no number."""
     head = ["solver", "NFE", "seconds", "Frechet", "sliced W2", "failed"]
     cells = [
         [
@@ -91,8 +91,8 @@ def table(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    if not any(row.failed for row in rows):
-        head, cells = head[:-1], [line[:-1] for line in cells]
+    some = [i for i in range(len(head)) if i == 0 or any(line[i] for line in cells)]
+    head, *cells = [[line[i] for i in some] for line in (head, *cells)]
     widths = [max(len(line[i]) for line in [head, *cells]) for i in range(len(head))]
 
     def text(line: list[str]) -> str:

@@ -12,6 +12,7 @@ from torch.utils.data import IterableDataset
 from sdegen.files import write_json, write_tensors
 from sdegen.metrics.quality import Row
 from sdegen.model.score import ScoreModel
+from sdegen.runs import bars
 from sdegen.runs.compare import as_is, as_json, budgets_of, compare
 from sdegen.runs.folder import WEIGHTS, quality_of
 from sdegen.runs.pictures import Shown, curve, picture, shown, trajectory
@@ -48,8 +49,6 @@ def finish(
     The table's rows, that of real data first; without it, and unmeasured, where no data are held
     out.
     """
-    from tqdm import tqdm
-
     budgets, seed = compared.budgets, compared.seed
     write_weights(folder, model, config, header)
     quality = None if test is None else quality_of(folder, config, (data, test))
@@ -64,7 +63,7 @@ def finish(
     results = compare(
         given, quality, shape, solvers, budgets, walk=walk, seed=seed, decoded=decoded
     )
-    for row, solution in tqdm(results, total=runs, desc="sampling", unit="solve", leave=False):
+    for row, solution in bars.bar(results, total=runs, desc="sampling", unit="solve", leave=False):
         rows.append(row)
         some = shown(solution.x, y, header["names"])
         drawn[f"samples-{row.solver}.png"] = some, f"{row.solver}, {row.nfe} NFE"

@@ -16,6 +16,7 @@ from sdegen.files import load_weights, read_tensors, write_tensors
 from sdegen.guidance import CLIP, Encoder, Guided, Judge, Similarity, TextTower
 from sdegen.losses import contrastive, low_discrepancy, noisy_ce, uniform_time
 from sdegen.networks import MLP, Flattened
+from sdegen.runs import bars
 from sdegen.runs.build import build, build_data
 from sdegen.runs.folder import Run, in_memory, of_data
 from sdegen.runs.network import build_network
@@ -279,13 +280,11 @@ def fit(
 ) -> None:
     """Fit a judge by a loss of some of n data, by their places, at the times that the run's model
     was trained at."""
-    from tqdm import tqdm
-
     node, device = times_in(run.config["loss"]), next(network.parameters()).device
     times = build(node, packages) if node else uniform_time
     optimizer = torch.optim.AdamW(network.parameters(), lr=asked["lr"])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, asked["steps"])
-    with tqdm(range(asked["steps"]), desc="judge", leave=False) as bar:
+    with bars.bar(range(asked["steps"]), desc="judge", leave=False) as bar:
         for k in bar:
             value = loss(torch.randint(n, (asked["batch_size"],)).to(device), times).mean()
             optimizer.zero_grad()

@@ -21,6 +21,7 @@ from sdegen.likelihood.density import log_prob
 from sdegen.likelihood.ground import warn_of_failures
 from sdegen.model.score import ScoreModel
 from sdegen.noise.source import Seeded
+from sdegen.runs import bars
 from sdegen.runs.build import build, build_split
 from sdegen.runs.folder import (
     WEIGHTS,
@@ -75,8 +76,6 @@ def evaluate_run(settings: EvaluateSettings) -> Evaluated:
 
 def evaluated(settings: EvaluateSettings, run: Run, data: ArrayData, folder: Path) -> Evaluated:
     """The same on the data, in a folder that is ours."""
-    from tqdm import tqdm
-
     from sdegen.plots import save_histogram
 
     x, y, model, source = data.x, data.y, run.model, run.folder
@@ -90,7 +89,7 @@ def evaluated(settings: EvaluateSettings, run: Run, data: ArrayData, folder: Pat
     prompts = None if run.text is None else Prompts.of(run.text, data.captions)
     done = resumed(folder, {**config, "of": digested.hexdigest()}, len(x))
     with (
-        tqdm(total=len(x), initial=len(done), unit="sample", leave=False) as bar,
+        bars.bar(total=len(x), initial=len(done), unit="sample", leave=False) as bar,
         (folder / PARTS).open("a", encoding="utf-8") as parts,
     ):
         for first in range(len(done), len(x), settings.batch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,10 +67,10 @@ def frames(x: torch.Tensor) -> torch.Tensor:
 def curve(folder: Path) -> None:
     """The loss curve of the run's records."""
     from sdegen.plots import save_curve
+    from sdegen.training.identity import read_records
     from sdegen.training.trainer import RECORDS
 
-    lines = (folder / RECORDS).read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines]
+    records = read_records(folder / RECORDS)
     steps, losses = [r["step"] for r in records], [r["loss"] for r in records]
     save_curve(steps, losses, folder / "loss.png", "loss")
 

@@ -17,6 +17,7 @@ from sdegen.metrics.quality import Quality, Row, row_of
 from sdegen.metrics.restored import Restored
 from sdegen.model.truncated import truncated_model
 from sdegen.noise import Brownian, Noise, Seeded
+from sdegen.runs.bars import pace
 from sdegen.runs.build import build, build_data
 from sdegen.runs.chunks import SAMPLES, Chunk, Dealt, Job, Shelf, alone, among, gathered
 from sdegen.runs.coders import Decoded
@@ -121,7 +122,9 @@ def sample_run(settings: SampleSettings, say: Callable[[str], None]) -> Sampled 
                 f"n={n} are {chunks} chunk{'s' * (chunks > 1)} of batch_size={size}, fewer than "
                 f"the {several} processes: give batch_size={-(-n // several)} to use them all."
             )
-        maker.watch = progress(desc="sampling", leave=False) if n <= size else None
+        maker.watch = (
+            progress(desc="sampling", leave=False, mininterval=pace()) if n <= size else None
+        )
         return finished(settings, run, maker, gathered(shelf, n, size, maker, dealt), say)
 
 

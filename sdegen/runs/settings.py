@@ -355,7 +355,10 @@ class Comparison:
 
     def __post_init__(self) -> None:
         if not isinstance(self.budgets, list) or not self.budgets:
-            raise ValueError(f"evaluate.budgets must be a list, but it is {self.budgets!r}.")
+            raise ValueError(
+                "evaluate.budgets must be a list of network calls, as [10,20], but it is "
+                f"{self.budgets!r}."
+            )
         for budget in self.budgets:
             whole("evaluate.budgets", budget)
         whole("evaluate.seed", self.seed, None)

@@ -16,6 +16,7 @@ from sdegen.data.items import batched, split
 from sdegen.files import claim, locked, write_json
 from sdegen.latents import Encoded, encoded
 from sdegen.metrics.quality import Row
+from sdegen.runs import bars
 from sdegen.runs.adapting import adapted_model, as_adapted, base_by_content
 from sdegen.runs.begun import as_begun
 from sdegen.runs.build import (
@@ -261,13 +262,11 @@ def two_of(data: Any) -> list[Any]:
 def watch(trainer: Trainer, wish: Any, progress: Progress) -> int:
     """Train to the end with a progress bar and samples on the way, or until a signal; its number
     or 0."""
-    from tqdm import tqdm
-
     total, first = trainer.settings.steps, trainer.fabric.is_global_zero
-    with tqdm(total=total, initial=trainer.step, disable=not first, unit="step") as bar:
+    with bars.bar(total=total, initial=trainer.step, disable=not first, unit="step") as bar:
         for record in trainer.steps(wish):
             bar.update(record.step - bar.n)
-            bar.set_postfix(loss=f"{record.loss:.4f}")
+            bar.set_postfix(loss=f"{record.loss:.4f}", refresh=False)
             if progress.due(record.step):
                 averaged = trainer.averaged  # which several processes put together
                 path = progress.draw(averaged, record.step) if first else None

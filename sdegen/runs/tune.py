@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sdegen.runs import bars
 from sdegen.runs.folder import generating, load_run
 from sdegen.runs.settings import TuneSettings
 from sdegen.solvers.tuned import Tuned
@@ -12,11 +13,9 @@ from sdegen.tuning.fitting import tune
 
 def tune_run(settings: TuneSettings) -> tuple[Tuned, Path]:
     """Load a run's weights, tune with a progress bar: the solver, and the file it is in."""
-    from tqdm import tqdm
-
     folder = Path(settings.run)
     run = generating(load_run(folder, settings.packages, settings.device), "sdegen-tune")
-    with tqdm(desc="tuning", unit="iteration", leave=False) as bar:
+    with bars.bar(desc="tuning", unit="iteration", leave=False) as bar:
 
         def watch(done: int, total: int, error: float) -> None:
             bar.total = total

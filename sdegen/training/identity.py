@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,16 @@ from typing import Any
 from sdegen.sde import RENAMED
 
 
-def is_until(line: str, step: int) -> bool:
-    """Is this a whole record, of a step up to the one given?"""
-    try:
-        return bool(json.loads(line)["step"] <= step)
-    except ValueError:  # a line that a kill cut short
-        return False
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a file, none where there is none; without lines that a kill cut short."""
+    records = list[dict[str, Any]]()
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                record = json.loads(line)
+                record["step"] + 0
+                records.append(record)
+    return records
 
 
 def refuse_other(path: Path, saved: dict[str, Any], asked: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -41,7 +40,7 @@ from sdegen.training.checkpoint import (
 from sdegen.training.compiling import compile_network
 from sdegen.training.engine import launch, lost, peak_memory, without_closure
 from sdegen.training.frozen import FROZEN, content_of_frozen, refuse_other_base
-from sdegen.training.identity import is_until, refuse_other
+from sdegen.training.identity import read_records, refuse_other
 from sdegen.training.objective import Loss, Objective, network_of, refuse_shared_out
 from sdegen.training.profiles import SNAPSHOTS, forget_snapshots
 from sdegen.training.rates import rate
@@ -391,9 +390,8 @@ class Trainer:
         """Drop the records of steps after the checkpoint, which will be made again; all that there
         were."""
         path = self.folder / RECORDS
-        if not path.exists():
-            return []
-        lines = path.read_text().splitlines()
-        kept = [line for line in lines if is_until(line, self.step)]
-        write_text(path, "".join(f"{line}\n" for line in kept))
-        return [json.loads(line) for line in lines if is_until(line, sys.maxsize)]
+        records = read_records(path)
+        if path.exists():
+            kept = [json.dumps(each) for each in records if each["step"] <= self.step]
+            write_text(path, "".join(f"{line}\n" for line in kept))
+        return records

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sdegen.checks import absent
 from sdegen.data import (
     ImageFolder,
     SeededItems,
@@ -328,3 +329,15 @@ def test_images_that_are_passed_over_are_said(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"3 images .* \(2 of .heic, 1 of .svg\), as 'b/y.heic'"):
         data = ImageFolder(tmp_path, 4)
     assert data.names == ("a", "b")
+
+
+def test_what_is_absent_is_looked_for_where_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    said = f"there is no folder 'imags' in {tmp_path}: did you mean images?"
+    assert str(absent("folder", "imags")) == said
+    with refused_with(said):
+        ImageFolder("imags", 8)
+    assert str(absent("file", tmp_path / "q")) == f"there is no file '{tmp_path / 'q'}'"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sdegen.networks import MLP, UNet
+from sdegen.runs.build import build
 from sdegen.runs.network import build_model, build_network, facts
 from sdegen.runs.train import refuse_idle
 from tests.cases import refused
@@ -145,8 +146,12 @@ def test_what_is_wrong_is_one_sentence_of_what_was_typed() -> None:
         made("Narrow", (5,))
     with refused("conditional=true gives .* labels as y, but .*Plain is called with .x, t."):
         made("Plain", (5,), 3)
-    with refused("cannot be built: Error loading .*Nowhere"):
+    with refused(r"Nowhere cannot be built: .*test_network has no Nowhere \(did you mean"):
         made("Nowhere", (5,))
+    with refused("x.Y cannot be built: there is no package x here: install it, or put its folder"):
+        build({"_target_": "x.Y"}, ["x"])
+    with refused(r"AdamX cannot be built: torch.optim has no AdamX \(did you mean Adam"):
+        build({"_target_": "torch.optim.AdamX"}, [])
     with refused("asks for os.system, but only sdegen, torch.optim may be called"):
         build_network({"_target_": "os.system"}, [], (2,), 0)
 

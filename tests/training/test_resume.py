@@ -16,7 +16,9 @@ from torch import Tensor
 
 from sdegen.data import InfiniteBatches, SeededItems
 from sdegen.files import LOCK, read_tensors, write_tensors
+from sdegen.report.curves import training
 from sdegen.training.checkpoint import CHECKPOINT
+from sdegen.training.identity import read_records
 from sdegen.training.trainer import RECORDS
 from tests.cases import refused
 from tests.trainers import trainer
@@ -115,6 +117,14 @@ def test_records_of_a_run_that_never_saved_are_forgotten(tmp_path: Path) -> None
     list(trainer(tmp_path / "r").steps())
     lines = (tmp_path / "r" / RECORDS).read_text().splitlines()
     assert len(lines) == 3
+
+
+def test_a_record_that_a_kill_cut_short_is_none(tmp_path: Path) -> None:
+    assert read_records(tmp_path / RECORDS) == []
+    lines = ['{"step": 1, "loss": NaN}', '{"step": 2}', "[1]", '{"loss": 3}', '{"step": 3, "lo']
+    (tmp_path / RECORDS).write_text("\n".join(lines))
+    assert [each["step"] for each in read_records(tmp_path / RECORDS)] == [1, 2]
+    assert "Training" in training(tmp_path)  # of numbers none of which is finite too
 
 
 def test_a_folder_is_locked_while_a_trainer_trains_in_it(tmp_path: Path) -> None:
