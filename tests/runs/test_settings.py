@@ -56,7 +56,10 @@ def test_an_experiment_is_read_and_may_have_keys_of_its_own() -> None:
     assert set(experiment.evaluate.solvers) > {"ddim", "heun"}
     for wrong, reason in (
         ("evaluate.budgets=[0]", "evaluate.budgets must be a whole number >= 1, but it is 0"),
-        ("evaluate.budgets=4", "evaluate.budgets must be a list, but it is 4"),
+        (
+            "evaluate.budgets=4",
+            "evaluate.budgets must be a list of network calls, as \\[10,20\\], but it is 4",
+        ),
         ("conditional=3", "conditional must be true or false, but it is 3"),
         ("evaluate.seed=x", "evaluate.seed must be a whole number, but it is 'x'"),
         ("+evaluate.budget=3", "no setting budget: it must be one of budgets, seed, solvers"),
