@@ -52,7 +52,7 @@ FEW = {
     "sdegen-evaluate": ["n=8"],
     "sdegen-report": ["nfe=4", "device=cpu"],
     "sdegen-bench": ["n=4"],
-    "sdegen-tune": ["seeds=40", "iterations=4", "fine=10"],
+    "sdegen-tune": ["seeds=40", "iterations=4", "fine=16"],
 }
 OWN = str(ROOT / "examples" / "own_package")
 
