@@ -163,10 +163,13 @@ def accepted(who: str, given: Iterable[str], known: Collection[str]) -> None:
             raise TypeError(f"{who}() got an unexpected keyword argument {name!r}: {hint}")
 
 
+PLAIN = frozenset({type(None), bool, int, float, str})
+
+
 def fixed(value: Any) -> bool:
     """True for what is bound to be the same tomorrow: numbers, and frozen dataclasses of them."""
     kind: Any = type(value)
-    if value is None or isinstance(value, bool | int | float | str):
+    if kind in PLAIN or isinstance(value, int | float | str):
         return True
     if kind is tuple:
         return all(map(fixed, value))

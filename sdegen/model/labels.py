@@ -98,6 +98,25 @@ sigma), are those of the SDE's ``reference``: its own, unless levels differ from
 coordinate."""
 
 
+def check_label(label: Label, name: Any, sde: SDE, level: Instant) -> None:
+    """Refuse a time label that is not made of a level, that at T, as labels are."""
+    try:
+        made: Any = label(level)
+    except ValueError as error:
+        raise ValueError(f"The time label {name!r} cannot be made: {error}") from None
+    if not isinstance(made, Tensor) or made.is_complex():
+        raise ValueError(
+            f"A time label is a tensor of real numbers, () or (b,), but of {name!r} it is "
+            f"{made!r}: make it of the level, as lambda level: 999 * level.t."
+        )
+    if isinstance(name, str) and not bool(made.isfinite().all()):
+        raise ValueError(
+            f"The time label {name!r} is infinite at t = {sde.T:g}, where {sde} has no "
+            "signal left, and no network can be told it there: take time='tau', or end the SDE "
+            "earlier, as FlowSDE(T=0.999) does."
+        )
+
+
 def label_dtype(label: Tensor, dtype: torch.dtype) -> torch.dtype:
     """The type a label is handed over in, to a network of some type.
 
@@ -144,6 +163,11 @@ class Prepared:
     def ends(self) -> tuple[int, int]:
         """The first level's number, and the last's."""
         return 0, len(self.numbers) - 1
+
+    def fits(self, levels: Instant, x: Tensor) -> bool:
+        """Whether it was made for these levels and for states of x's length, type and device."""
+        alike = self.b == x.shape[0] and self.own is x.dtype and self.device == x.device
+        return alike and self.levels is levels
 
     def fresh(self, i: int, x: Tensor) -> Tensor:
         """The label (b,) of level i, of a number in a kernel: nothing is copied, nothing waits."""

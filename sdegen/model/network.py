@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sdegen.checks import warn
+from sdegen.sde.process import SDE
+
 
 def tensor_of(out: Any) -> Tensor:
     """The tensor that a network returned: by itself, first of a tuple, ``.sample`` or "sample".
@@ -86,6 +89,22 @@ def hidden_modules(net: Callable[..., Any]) -> list[nn.Module]:
         parts = (each for part in held for each in parts_of(part))
     modules = (each for each in seen.values() if isinstance(each, nn.Module))
     return [each for each in modules if any(True for _ in each.parameters())]
+
+
+HIDDEN = (
+    "is a function that holds a module, whose parameters, device and dtype nobody sees: hand the "
+    "module over too, as ScoreModel(..., module=net)."
+)
+UNREGISTERED = (
+    "keeps a module in a list or a dictionary, where nobody who trains, moves or saves it finds "
+    "its parameters: use torch.nn.ModuleList or torch.nn.ModuleDict."
+)
+
+
+def warn_of_hidden(net: Callable[..., Any], sde: SDE) -> None:
+    """A warning for a network whose parameters, but for its SDE's, nobody finds."""
+    if any(id(each) != id(sde) for each in hidden_modules(net)):
+        warn(f"{name_of(net)} {UNREGISTERED if isinstance(net, nn.Module) else HIDDEN}")
 
 
 def unregistered(net: nn.Module) -> list[nn.Module]:

@@ -81,6 +81,16 @@ PREDICTIONS: dict[str, Target] = {
 }
 
 
+def check_target(target: Target, name: Any, level: Any) -> None:
+    """Refuse a prediction of one's own that is not made of a level as it is read."""
+    read: Any = target(level) if not isinstance(name, str) else (0.0, 0.0)
+    if not isinstance(read, tuple | list) or len(read) != 2:
+        raise ValueError(
+            f"A prediction is (a, b) at a level, output = a x0 + b eps, but {name!r} gave "
+            f"{read!r}."
+        )
+
+
 def prediction_name(target: Target) -> str:
     """What a target is called, in a sentence."""
     other = "EDM's F" if isinstance(target, PredictEDM) else repr(target)

@@ -4,36 +4,41 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from sdegen.checks import one_of, warn
-from sdegen.model.labels import TIME_LABELS, Label, Prepared, label_dtype, prepare
+from sdegen.checks import one_of
+from sdegen.model.labels import (
+    TIME_LABELS,
+    Label,
+    Prepared,
+    check_label,
+    label_dtype,
+    prepare,
+)
 from sdegen.model.network import (
     changed_values,
     check_output,
-    hidden_modules,
     lengths,
     looked_at,
     name_of,
     of_process,
     take_values,
     tensor_of,
+    warn_of_hidden,
 )
-from sdegen.model.prediction import PREDICTIONS, PredictEDM, Target, predicted
+from sdegen.model.prediction import (
+    PREDICTIONS,
+    PredictEDM,
+    Target,
+    check_target,
+    predicted,
+)
 from sdegen.sde.level import Instant, expand, with_marginals
 from sdegen.sde.process import SDE, LinearSDE
-
-HIDDEN = (
-    "is a function that holds a module, whose parameters, device and dtype nobody sees: hand the "
-    "module over too, as ScoreModel(..., module=net)."
-)
-UNREGISTERED = (
-    "keeps a module in a list or a dictionary, where nobody who trains, moves or saves it finds "
-    "its parameters: use torch.nn.ModuleList or torch.nn.ModuleDict."
-)
 
 
 class ScoreModel(nn.Module):
@@ -132,9 +137,11 @@ class ScoreModel(nn.Module):
         self._writes = dict[bool, bool]()
         self._looked = {frozenset[str](): self._writes}
         self._prepared: Prepared | None = None
-        check_read(self, sde)
-        if module is None and any(id(each) != id(sde) for each in hidden_modules(net)):
-            warn(f"{name_of(net)} {UNREGISTERED if isinstance(net, nn.Module) else HIDDEN}")
+        at_top: Any = (sde.reference if isinstance(sde, LinearSDE) else sde)(sde.T)
+        check_label(self.label, time, sde, at_top)
+        check_target(self.target, predicts, at_top)
+        if module is None:
+            warn_of_hidden(net, sde)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -242,21 +249,11 @@ class ScoreModel(nn.Module):
         return whole if self.heads == 1 else whole.chunk(2, dim=1)[0]
 
     def evaluate(self, x: Tensor, level: Instant) -> Tensor:
-        """All that the network returns at state x (b, *), in x's dtype.
-
-        Here, and nowhere else, calls are counted.
-        """
+        """All that the network returns at state x (b, *), in x's dtype: one call, counted."""
         place = level.place
         if place is not None and self.label is self._named and not torch.is_grad_enabled():
             ready, i = self._prepared, place[1]
-            if (
-                ready is None
-                or i in ready.ends
-                or ready.levels is not place[0]
-                or ready.b != x.shape[0]
-                or ready.own is not x.dtype
-                or ready.device != x.device
-            ):
+            if ready is None or i in ready.ends or not ready.fits(place[0], x):
                 ready = self.prepared(place[0], x)
             rows, dtype = ready.rows, ready.dtype
             label = ready.fresh(i, x) if rows is None else rows[i]
@@ -284,6 +281,10 @@ class ScoreModel(nn.Module):
                 self.refuse_write()
         if rows is not None and ready is not None and label._version != ready.version:
             ready.renew()  # the network has written into its label
+        return self.read(F, x)
+
+    def read(self, F: Any, x: Tensor) -> Tensor:
+        """What the network returned at states x (b, *), as a tensor of their shape and type."""
         if type(F) is not Tensor:
             F = tensor_of(F)
         if self.heads == 2 or F.shape != x.shape:
@@ -296,6 +297,41 @@ class ScoreModel(nn.Module):
             )
         return F.to(x.dtype)
 
+    def along(self, levels: Instant, x: Tensor) -> Callable[[Tensor, int], Tensor] | None:
+        """``output`` at states (b, *) in x's place and the i-th of levels (n,), asked once each.
+
+        What cannot change along a walk is looked at here. None where ``output`` has to be asked:
+        it is overridden, or there is a second one; gradients or inference mode are on; the label
+        is one's own or not kept; the network has another type, writes, or is not looked at yet.
+        """
+        overridden = getattr(self.output, "__func__", None) is not ScoreModel.output
+        looked = self._writes.get(self.training) is False and self.label is self._named
+        if overridden or self.heads == 2 or not looked or torch.is_grad_enabled():
+            return None
+        if x.is_inference() or torch.is_inference_mode_enabled():
+            return None
+        ready = self.prepared(levels, x)
+        if ready.rows is None or ready.dtype is not x.dtype:
+            return None
+        self.check_conditions(x.shape[0])
+        net = partial(self.net, **self.conditions) if self.conditions else self.net
+        rows, scales, spent = ready.rows, ready.scales, self._spent
+        shape, dtype = x.shape, x.dtype
+
+        def ask(x: Tensor, i: int) -> Tensor:
+            spent[0] += 1
+            before, label = x._version, rows[i]
+            F = net(x if scales is None else x * scales[i], label)
+            if x._version != before:
+                self.refuse_write()
+            if label._version != ready.version:
+                ready.renew()
+            if type(F) is Tensor and F.dtype is dtype and F.shape == shape:
+                return F
+            return self.read(F, x)
+
+        return ask
+
     def prepared(self, levels: Instant, x: Tensor) -> Prepared:
         """What is prepared for states x (b, *) at levels (n,), made once for all of them.
 
@@ -305,10 +341,7 @@ class ScoreModel(nn.Module):
         ready, dtype = self._prepared, self.dtype or x.dtype
         if (
             ready is None
-            or ready.levels is not levels
-            or ready.b != x.shape[0]
-            or ready.own is not x.dtype
-            or ready.device != x.device
+            or not ready.fits(levels, x)
             or ready.label is not self.label
             or ready.scale is not self.preconditioner
             or ready.dtype is not dtype
@@ -362,31 +395,3 @@ class ScoreModel(nn.Module):
             return None
         at = with_marginals(level)
         return ((at.alpha * self.preconditioner.sigma_data) ** 2 + at.sigma**2).rsqrt()
-
-
-def check_read(model: ScoreModel, sde: SDE) -> None:
-    """Refuse a time label and a prediction that are not made of a level as they are read."""
-    level: Any = (sde.reference if isinstance(sde, LinearSDE) else sde)(sde.T)
-    try:
-        label = model.label(level)
-    except ValueError as error:
-        raise ValueError(f"The time label {model.time!r} cannot be made: {error}") from None
-    if not isinstance(label, Tensor) or label.is_complex():
-        raise ValueError(
-            f"A time label is a tensor of real numbers, () or (b,), but of {model.time!r} it is "
-            f"{label!r}: make it of the level, as lambda level: 999 * level.t."
-        )
-    if isinstance(model.time, str) and not bool(label.isfinite().all()):
-        raise ValueError(
-            f"The time label {model.time!r} is infinite at t = {sde.T:g}, where {sde} has no "
-            "signal left, and no network can be told it there: take time='tau', or end the SDE "
-            "earlier, as FlowSDE(T=0.999) does."
-        )
-    if isinstance(model.predicts, str):
-        return
-    read: Any = model.target(level)
-    if not isinstance(read, tuple | list) or len(read) != 2:
-        raise ValueError(
-            f"A prediction is (a, b) at a level, output = a x0 + b eps, but {model.predicts!r} "
-            f"gave {read!r}."
-        )

@@ -8,7 +8,7 @@ the states that must live at once, whatever the number of steps.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -129,9 +129,7 @@ class Program:
         the other."""
         values: dict[int, Tensor] = {0: x}
         buffers: list[Tensor | None] = [None] * self.buffers
-        stops, output = self.stops, None if model is None else model.output
-        # A score model looks at its network's output itself.
-        own = isinstance(model, ScoreModel) and type(model).output is ScoreModel.output
+        ask = None if model is None else self.asked(model, x)
         wide = torch.empty_like(x, dtype=torch.float32) if x.element_size() < 4 else None
         size = x.numel() * x.element_size()
         for line, factor in zip(self.lines, self.factors(x.dtype), strict=True):
@@ -153,23 +151,25 @@ class Program:
             elif type(line) is Ask:
                 made, asked, i, drops = line
                 state = values[asked]
-                F: Tensor = (yield state, i) if output is None else output(state, stops[i])
-                if not own and F.shape != state.shape:
-                    raise ValueError(
-                        f"A model's output has its state's shape {tuple(state.shape)}, but this "
-                        f"one has {tuple(F.shape)}: look at what output(x, level) returns."
-                    )
+                F: Tensor = alike((yield state, i), state) if ask is None else ask(state, i)
                 # A network may hand back (a view of) the state, which will be written into.
                 alias = 0 <= F.data_ptr() - state.data_ptr() < size
                 values[made] = F.clone() if alias else F
             elif type(line) is Reach:
                 reached, drops = line
-                yield values[reached] if output is not None else (values[reached], None)
+                yield values[reached] if ask is not None else (values[reached], None)
             else:
                 assert type(line) is Take
                 values[line.out], drops = drawn(line.draw, noise, x), line.drops
             for register in drops:
                 del values[register]
+
+    def asked(self, model: Denoiser, x: Tensor) -> Callable[[Tensor, int], Tensor]:
+        """The model's output at a state in x's place (b, *) and call number i."""
+        if isinstance(model, ScoreModel) and (along := model.along(self.clock, x)) is not None:
+            return along
+        output, stops = model.output, self.stops
+        return lambda state, i: alike(output(state, stops[i]), state)
 
     def factors(self, dtype: torch.dtype) -> list[Tensor | None]:
         """Of each line's base, for states of a type: None for one, and for other lines.
@@ -189,6 +189,16 @@ class Program:
     def _factors(self) -> dict[torch.dtype, list[Tensor | None]]:
         """Those made so far."""
         return {}
+
+
+def alike(F: Tensor, state: Tensor) -> Tensor:
+    """An output that has its state's shape; ValueError for another."""
+    if F.shape != state.shape:
+        raise ValueError(
+            f"A model's output has its state's shape {tuple(state.shape)}, but this one has "
+            f"{tuple(F.shape)}: look at what output(x, level) returns."
+        )
+    return F
 
 
 def has_own_view(model: Denoiser) -> bool:

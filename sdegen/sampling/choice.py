@@ -83,6 +83,8 @@ def resolved(solver: Solver | Chooser | str | None) -> Solver | Chooser:
     if isinstance(solver, str):
         known: Solver | Chooser = named(solver)
         return known
+    if isinstance(solver, Solver):  # first, for to be asked whether one is a protocol takes long
+        return solver
     if isinstance(solver, type) or not isinstance(solver, Chooser):
         check_solver(solver)
     return solver

@@ -9,6 +9,7 @@ from dataclasses import Field, fields, is_dataclass
 from enum import IntEnum
 from functools import partial
 from itertools import pairwise
+from operator import lt
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -219,7 +220,7 @@ def check_path(p: Reverse, times: Sequence[float]) -> None:
     """Refuse a walk that comes by the same times twice, or by later ones than it has, where the
     noise is one path; and one that climbs where the model knows nothing of what independent noise
     makes of data."""
-    climbs = any(s > t for t, s in pairwise(times))
+    climbs = any(map(lt, times, times[1:]))
     if climbs:
         refuse_flow_only(p.model, "A walk that climbs")
     if p.noisy and p.noise.path and climbs:

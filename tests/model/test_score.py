@@ -398,3 +398,69 @@ def test_a_network_changed_between_two_samples() -> None:
     model.net.body = torch.nn.Linear(2, 2)
     sg.sample(model, x, solver=sg.DDIM(), steps=4)
     sg.encode(model, x, steps=4)
+
+
+# ------------------------------------------------------- what is looked at once for all of a walk
+
+
+class Told(torch.nn.Module):
+    """A network that does at a call what it was told, and otherwise the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.does: dict[int, Any] = {}
+        self.calls = 0
+
+    def forward(self, x: Tensor, t: Tensor, **conditions: Any) -> Any:
+        self.calls += 1
+        out = by_time(x, t) + sum(conditions.values())
+        return self.does.get(self.calls, lambda x, t, out: out)(x, t, out)
+
+
+def test_a_walk_that_looked_once_is_the_walk_that_looks_at_every_call() -> None:
+    """The second walk of a model asks the network alone: the same numbers and calls as the first,
+    and as a wrapper, which is asked for output."""
+
+    class Wrapped(sg.ScoreModel):
+        def output(self, x: Tensor, level: Any) -> Tensor:
+            return super().output(x, level)
+
+    x = torch.ones(3, 2)
+    for how in ({}, {"predicts": "edm"}, {"scale_input": True}, {"time": "1000t-1"}):
+        for given in ({}, {"c": torch.arange(3.0)[:, None]}, {"w": 0.5}):
+            net = Told()
+            made = [kind(net, sg.VPSDE(), **how) for kind in (sg.ScoreModel, Wrapped)]  # type: ignore[arg-type]
+            one, two = (model.given(**given) for model in made)
+            assert one.along(one.sde(0.5), x) is None  # nobody has looked at the network yet
+            want = sg.sample(two, x, solver=sg.UniPC(2), steps=6)
+            for n in (1, 2, 3):
+                net.calls = 0
+                assert torch.equal(sg.sample(one, x, solver=sg.UniPC(2), steps=6), want)
+                assert one.nfe == 6 * n == net.calls * n
+            with torch.inference_mode():
+                assert torch.equal(sg.sample(one, x, solver=sg.UniPC(2), steps=6), want)
+
+
+@pytest.mark.parametrize("at", [1, 3, 5])
+def test_what_a_network_does_in_the_midst_of_a_walk_is_seen(at: int) -> None:
+    net, x = Told(), torch.ones(3, 2)
+    model = sg.ScoreModel(net, sg.VPSDE())
+
+    def walk(does: Any = None) -> Tensor:
+        net.calls, net.does = 0, {} if does is None else {at: does}
+        return sg.sample(model, x.clone(), solver=sg.DDIM(), steps=5)
+
+    walk()
+    want = walk()
+    assert torch.equal(walk(lambda x, t, out: (out, None)), want)
+    assert torch.equal(walk(lambda x, t, out: {"sample": out}), want)
+    close(walk(lambda x, t, out: out.double()), want)
+    close(walk(lambda x, t, out: (t.mul_(3), out)[1]), want)
+    assert torch.equal(walk(), want)
+    with refused("The network must return floating-point numbers, but it returned torch.int64"):
+        walk(lambda x, t, out: out.long())
+    with refused("shape"):
+        walk(lambda x, t, out: out[:1])
+    with refused("The network has written into the states that it was handed"):
+        walk(lambda x, t, out: x.mul_(2))
+    assert torch.equal(walk(lambda x, t, out: x.mul_(2) * 0 + out), want)  # it is handed copies
