@@ -178,11 +178,15 @@ def fixed(value: Any) -> bool:
     names = frozen_fields(kind)
     if names is None:
         return False
-    known = vars(value)
-    # What is no field may be anything, but for what a property of the class itself remembers.
-    return all(name in names or remembers(kind, name) for name in known) and all(
-        fixed(getattr(value, name)) for name in names
-    )
+    for name in vars(value):
+        # What is no field may be anything, but for what a property of the class itself remembers.
+        if name not in names and not remembers(kind, name):
+            return False
+    for name in names:
+        part = getattr(value, name)
+        if type(part) not in PLAIN and not fixed(part):
+            return False
+    return True
 
 
 @lru_cache

@@ -18,6 +18,7 @@ from sdegen.exact.ground import (
     matrix,
     refuse_flat,
     refuse_negative,
+    rounding,
     shares,
 )
 from sdegen.model.score import ScoreModel
@@ -60,7 +61,8 @@ class Gaussian(Constant):
                 "A Gaussian has a mean (d,) and a covariance (d, d), or variances (d,), but they "
                 f"are {tuple(mean.shape)} and {tuple(cov.shape)}."
             )
-        return mean, *axes_of(torch.diag(cov) if cov.ndim == 1 else cov)
+        whole = torch.diag(cov) if cov.ndim == 1 else cov
+        return mean, *axes_of(whole, rounding(self.cov))
 
     @cached_property
     def constants(self) -> tuple[Tensor, ...]:
@@ -187,7 +189,7 @@ class GaussianMixture(Constant):
                 "A mixture of Gaussians has means (k, d), covs (k, d, d) and weights (k,), but "
                 f"they are {tuple(means.shape)}, {tuple(covs.shape)}, {tuple(weights.shape)}."
             )
-        return means, *axes_of(covs), shares(weights)
+        return means, *axes_of(covs, rounding(self.covs)), shares(weights)
 
     def _parts(self, x: Tensor, level: Level | None) -> tuple[Tensor, Tensor]:
         """Of each component: log(weight N(x)) (b, k), and its posterior mean of x0 (b, k, d)."""

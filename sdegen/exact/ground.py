@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +18,11 @@ def matrix(values: Sequence[Sequence[float]] | Tensor) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float64)
 
 
-ROUNDING = 1e-3
-"""Of the largest: what a covariance may lack of one that was made in half precision."""
+def rounding(values: Any) -> float:
+    """What a covariance may lack, of its largest: of one that was made in single precision where
+    numbers are float64, or Python's, and in half precision where they are shorter."""
+    short = isinstance(values, Tensor) and values.dtype != torch.float64
+    return 1e-3 if short else 1e-6
 
 
 class Constant(ABC):
@@ -69,17 +73,17 @@ def refuse_flat(var: Tensor, level: Level | None) -> None:
         )
 
 
-def axes_of(cov: Tensor) -> tuple[Tensor, Tensor]:
+def axes_of(cov: Tensor, slack: float) -> tuple[Tensor, Tensor]:
     """Variances (*, d) and axes (*, d, d) of covariances (*, d, d), which rounding leaves below 0
-    by a little at most; ValueError for what are none."""
+    by ``slack`` of the largest at most; ValueError for what are none."""
     scale = cov.abs().amax((-2, -1), True)
-    even = ((cov - cov.mT).abs() <= ROUNDING * scale).all()  # false of NaN
+    even = ((cov - cov.mT).abs() <= slack * scale).all()  # false of NaN
     if not bool(even & cov.isfinite().all()):
         raise ValueError(
             f"A covariance is symmetric and finite, but this is {cov.tolist()!s:.120}."
         )
     var, axes = torch.linalg.eigh(cov)
-    if bool((var < -ROUNDING * var.abs().amax(-1, True)).any()):
+    if bool((var < -slack * var.abs().amax(-1, True)).any()):
         raise ValueError(
             f"A covariance has no variance below 0, but along one axis it is {float(var.min()):g}."
         )

@@ -29,6 +29,8 @@ def low(**other: Any) -> LowRankMixture:
     [
         (lambda: Gaussian([0.0, 0.0], TURNED), "no variance below 0, but along one axis it is -1"),
         (lambda: Gaussian([0.0, 0.0], [1.0, -1.0]), "no variance below 0"),
+        (lambda: Gaussian([0.0, 0.0], [1.0, -1e-4]), "along one axis it is -0.0001"),
+        (lambda: Gaussian([0.0, 0.0], [[1.0, 1e-4], [0.0, 1.0]]), "is symmetric and finite"),
         (lambda: Gaussian([0.0, 0.0], UPPER), "A covariance is symmetric and finite"),
         (lambda: Gaussian([0.0, 0.0], [1.0, NAN]), "A covariance is symmetric and finite"),
         (lambda: Gaussian([0.0], [1.0, 1.0]), r"but they are \(1,\) and \(2,\)"),
