@@ -274,7 +274,7 @@ def main() -> None:
     parse.add_argument("--ways", nargs="*", metavar="WAY", help="of moons: these rows alone")
     args = parse.parse_args()
     torch.set_num_threads(1)
-    n, steps, pairs, seeds = (100, 3, 100, 1) if args.quick else (4000, 2000, 20_000, args.seeds)
+    n, steps, pairs, seeds = (100, 3, 100, 1) if args.quick else (40_000, 2000, 20_000, args.seeds)
     record: dict[str, Any] = {
         "what": f"sliced W2 of {n} samples, {seeds} seeds, {steps} steps of 256 each",
         "on": "one thread of a 2-core x86-64 virtual machine",
