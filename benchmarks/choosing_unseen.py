@@ -87,7 +87,7 @@ def unseen() -> dict[str, Problem]:
         "low rank, 64": LowRankMixture(0.5 * normal(3, 64), flat, spread, third, 0.02),
         "ring of atoms, 2": Empirical(ring),
         "waves of atoms, 40": Empirical(0.4 * tones.sin().sum(1)),
-        "patches of 7 x 7": Empirical(photo_patches(size=7).x[3000:3400].double()),
+        "patches of 7 x 7": Empirical(photo_patches(size=7).x[800:1200].double()),
     }
 
 

@@ -164,6 +164,7 @@ def accepted(who: str, given: Iterable[str], known: Collection[str]) -> None:
 
 
 PLAIN = frozenset({type(None), bool, int, float, str})
+"""Types whose values cannot change."""
 
 
 def fixed(value: Any) -> bool:

@@ -21,8 +21,8 @@ def matrix(values: Sequence[Sequence[float]] | Tensor) -> Tensor:
 def rounding(values: Any) -> float:
     """What a covariance may lack, of its largest: of one that was made in single precision where
     numbers are float64, or Python's, and in half precision where they are shorter."""
-    short = isinstance(values, Tensor) and values.dtype != torch.float64
-    return 1e-3 if short else 1e-6
+    kind = str(getattr(values, "dtype", "float64"))  # torch's, or NumPy's
+    return 1e-6 if kind.endswith("float64") else 1e-3
 
 
 class Constant(ABC):

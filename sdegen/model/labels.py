@@ -165,8 +165,8 @@ class Prepared:
 
     def fits(self, levels: Instant, x: Tensor) -> bool:
         """Whether it was made for these levels and for states of x's length, type and device."""
-        alike = self.b == x.shape[0] and self.own is x.dtype and self.device == x.device
-        return alike and self.levels is levels
+        own = self.b == x.shape[0] and self.own is x.dtype and self.device == x.device
+        return own and self.levels is levels
 
     def fresh(self, i: int, x: Tensor) -> Tensor:
         """The label (b,) of level i, of a number in a kernel: nothing is copied, nothing waits."""
@@ -184,22 +184,22 @@ class Prepared:
             return True
         if self.table.device.type == "cpu":
             now, clean = self.looks
-            return now.tobytes() == clean
+            return bool((now == clean).all())
         self.renew()
         return True
 
     @cached_property
-    def looks(self) -> tuple[Any, bytes]:
-        """A view, as NumPy has it, of a table in the host's memory, and the bytes it should have:
-        they are compared in a microsecond, at every walk."""
+    def looks(self) -> tuple[Any, Any]:
+        """A table in the host's memory and its copy, as NumPy sees them: compared without torch,
+        whose readings of a value are a device's."""
         assert self.table is not None and self.clean is not None
-        return self.table.numpy(), self.clean.numpy().tobytes()
+        return self.table.numpy(), self.clean.numpy()
 
     def renew(self) -> None:
-        """Write the labels anew, into which a network may have written."""
+        """Write the labels anew, into which a network may have written, in their old shapes."""
         assert self.table is not None and self.clean is not None
         self.table.copy_(self.clean)
-        self.version = self.table._version
+        self.rows, self.version = self.table.unbind(), self.table._version
 
 
 def without_table(x: Tensor, n: int) -> bool:

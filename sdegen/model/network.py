@@ -48,6 +48,24 @@ def tensor_of(out: Any) -> Tensor:
     )
 
 
+def read_output(F: Any, x: Tensor, heads: int) -> Tensor:
+    """What a network of so many heads returned at states x (b, *), as a tensor of x's type.
+
+    ValueError for another shape, and for whole numbers.
+    """
+    if type(F) is not Tensor:
+        F = tensor_of(F)
+    if heads == 2 or F.shape != x.shape:
+        check_output(F, x, heads)
+    if F.dtype is x.dtype:
+        return F
+    if not F.is_floating_point():
+        raise ValueError(
+            f"The network must return floating-point numbers, but it returned {F.dtype}."
+        )
+    return F.to(x.dtype)
+
+
 def check_output(F: Tensor, x: Tensor, heads: int) -> None:
     """Refuse an output of another shape than states and the number of heads ask for."""
     doubled = x.ndim > 1 and F.shape == (len(x), 2 * x.shape[1], *x.shape[2:])

@@ -21,13 +21,12 @@ from sdegen.model.labels import (
 )
 from sdegen.model.network import (
     changed_values,
-    check_output,
     lengths,
     looked_at,
     name_of,
     of_process,
+    read_output,
     take_values,
-    tensor_of,
     warn_of_hidden,
 )
 from sdegen.model.prediction import (
@@ -281,32 +280,19 @@ class ScoreModel(nn.Module):
                 self.refuse_write()
         if rows is not None and ready is not None and label._version != ready.version:
             ready.renew()  # the network has written into its label
-        return self.read(F, x)
+        return read_output(F, x, self.heads)
 
-    def read(self, F: Any, x: Tensor) -> Tensor:
-        """What the network returned at states x (b, *), as a tensor of their shape and type."""
-        if type(F) is not Tensor:
-            F = tensor_of(F)
-        if self.heads == 2 or F.shape != x.shape:
-            check_output(F, x, self.heads)
-        if F.dtype is x.dtype:
-            return F
-        if not F.is_floating_point():
-            raise ValueError(
-                f"The network must return floating-point numbers, but it returned {F.dtype}."
-            )
-        return F.to(x.dtype)
+    def asked_along(self, levels: Instant, x: Tensor) -> Callable[[Tensor, int], Tensor] | None:
+        """``output`` at states (b, *) in x's place and the i-th of levels (n,), for a walk that
+        asks once at each, and on which nobody changes the model or the mode.
 
-    def along(self, levels: Instant, x: Tensor) -> Callable[[Tensor, int], Tensor] | None:
-        """``output`` at states (b, *) in x's place and the i-th of levels (n,), asked once each.
-
-        What cannot change along a walk is looked at here. None where ``output`` has to be asked:
-        it is overridden, or there is a second one; gradients or inference mode are on; the label
-        is one's own or not kept; the network has another type, writes, or is not looked at yet.
+        What holds for all of it is looked at here. None where ``output`` has to be asked: it is
+        overridden, or there is a second one; gradients or inference mode are on; the label is
+        one's own or not kept; the network has another type, writes, or is not looked at yet.
         """
-        overridden = getattr(self.output, "__func__", None) is not ScoreModel.output
+        mine = tuple(getattr(f, "__func__", None) for f in (self.output, self.evaluate))
         looked = self._writes.get(self.training) is False and self.label is self._named
-        if overridden or self.heads == 2 or not looked or torch.is_grad_enabled():
+        if mine != OWN or self.heads == 2 or not looked or torch.is_grad_enabled():
             return None
         if x.is_inference() or torch.is_inference_mode_enabled():
             return None
@@ -328,7 +314,7 @@ class ScoreModel(nn.Module):
                 ready.renew()
             if type(F) is Tensor and F.dtype is dtype and F.shape == shape:
                 return F
-            return self.read(F, x)
+            return read_output(F, x, self.heads)
 
         return ask
 
@@ -395,3 +381,7 @@ class ScoreModel(nn.Module):
             return None
         at = with_marginals(level)
         return ((at.alpha * self.preconditioner.sigma_data) ** 2 + at.sigma**2).rsqrt()
+
+
+OWN = ScoreModel.output, ScoreModel.evaluate
+"""As they stand here, whoever replaces them."""

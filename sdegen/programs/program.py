@@ -75,6 +75,9 @@ Line = Combine | Ask | Take | Reach
 Talk = Generator[tuple[Tensor, int | None], Tensor | None, None]
 """A state and what is asked of it, for an output: see ``Program.talk``."""
 
+Outputs = Callable[[Tensor, int], Tensor]
+"""From a state (b, *) and a call's number to the model's output there (b, *)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Program:
@@ -110,11 +113,19 @@ class Program:
         # As a decorator no_grad holds inside a generator and not between its yields, which costs
         # a little at every step: ``solve``, which holds it all the way, does without.
         source = Fresh() if noise is None else noise
-        yield from torch.no_grad()(self.run)(x, source, model)
+        yield from torch.no_grad()(self.run)(x, source, self.asker(model))
 
-    def execute(self, model: Denoiser, x: Tensor, noise: Noise | None = None) -> Iterator[Tensor]:
-        """``steps`` for a caller who has switched gradients off."""
-        return self.run(x, Fresh() if noise is None else noise, model)
+    def execute(
+        self, model: Denoiser, x: Tensor, noise: Noise | None = None, alone: bool = True
+    ) -> Iterator[Tensor]:
+        """``steps`` for a caller who has switched gradients off.
+
+        alone: nobody else sees what is yielded, and may then change the model or the mode.
+        """
+        ask = None
+        if alone and isinstance(model, ScoreModel):
+            ask = model.asked_along(self.clock, x)
+        return self.run(x, Fresh() if noise is None else noise, ask or self.asker(model))
 
     def talk(self, x: Tensor, noise: Noise) -> Talk:
         """The program without a model, for whoever has its outputs: a coroutine.
@@ -124,12 +135,11 @@ class Program:
         """
         return self.run(x, noise, None)
 
-    def run(self, x: Tensor, noise: Noise, model: Denoiser | None) -> Generator[Any, Any, None]:
-        """``execute`` with a model, ``talk`` without: one loop, in which a step costs nothing for
-        the other."""
+    def run(self, x: Tensor, noise: Noise, ask: Outputs | None) -> Generator[Any, Any, None]:
+        """``execute`` with somebody to ask for outputs, ``talk`` without: one loop, in which a
+        step costs nothing for the other."""
         values: dict[int, Tensor] = {0: x}
         buffers: list[Tensor | None] = [None] * self.buffers
-        ask = None if model is None else self.asked(model, x)
         wide = torch.empty_like(x, dtype=torch.float32) if x.element_size() < 4 else None
         size = x.numel() * x.element_size()
         for line, factor in zip(self.lines, self.factors(x.dtype), strict=True):
@@ -151,7 +161,7 @@ class Program:
             elif type(line) is Ask:
                 made, asked, i, drops = line
                 state = values[asked]
-                F: Tensor = alike((yield state, i), state) if ask is None else ask(state, i)
+                F: Tensor = shaped((yield state, i), state) if ask is None else ask(state, i)
                 # A network may hand back (a view of) the state, which will be written into.
                 alias = 0 <= F.data_ptr() - state.data_ptr() < size
                 values[made] = F.clone() if alias else F
@@ -164,12 +174,10 @@ class Program:
             for register in drops:
                 del values[register]
 
-    def asked(self, model: Denoiser, x: Tensor) -> Callable[[Tensor, int], Tensor]:
-        """The model's output at a state in x's place (b, *) and call number i."""
-        if isinstance(model, ScoreModel) and (along := model.along(self.clock, x)) is not None:
-            return along
+    def asker(self, model: Denoiser) -> Outputs:
+        """Who asks a model for its ``output`` at every call."""
         output, stops = model.output, self.stops
-        return lambda state, i: alike(output(state, stops[i]), state)
+        return lambda state, i: shaped(output(state, stops[i]), state)
 
     def factors(self, dtype: torch.dtype) -> list[Tensor | None]:
         """Of each line's base, for states of a type: None for one, and for other lines.
@@ -191,7 +199,7 @@ class Program:
         return {}
 
 
-def alike(F: Tensor, state: Tensor) -> Tensor:
+def shaped(F: Tensor, state: Tensor) -> Tensor:
     """An output that has its state's shape; ValueError for another."""
     if F.shape != state.shape:
         raise ValueError(

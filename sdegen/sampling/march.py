@@ -211,7 +211,7 @@ def trajectory(
     model, levels = plan.equation.model, plan.levels
     x = begin(plan.equation, start, levels[0])
     yield State(levels[0], x)
-    for i, state in enumerate(stepped(plan, x, levels), 1):
+    for i, state in enumerate(stepped(plan, x, levels, watch is None), 1):
         if watch is not None:
             look(watch, i, plan.steps, state.x)
         yield state
@@ -246,11 +246,12 @@ def look(watch: Watch, step: int, of: int, x: Tensor) -> None:
         )
 
 
-def stepped(plan: Plan, x: Tensor, levels: Sequence[Instant]) -> Iterator[State]:
-    """The ends of a plan's steps from states x (b, *): its program's, or one by one."""
+def stepped(plan: Plan, x: Tensor, levels: Sequence[Instant], alone: bool) -> Iterator[State]:
+    """The ends of a plan's steps from states x (b, *): its program's, or one by one; ``alone``
+    where nobody looks on."""
     p, solver = plan.equation, plan.solver
     if plan.program is not None:
-        yield from map(State, levels[1:], plan.program.execute(p.model, x, p.noise))
+        yield from map(State, levels[1:], plan.program.execute(p.model, x, p.noise, alone))
         return
     stepper: Any = Checkpointed(solver) if plan.graph == "checkpoint" else solver
     for s, step in zip(levels[1:], walked(stepper, p, x, levels), strict=True):

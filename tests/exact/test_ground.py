@@ -58,10 +58,11 @@ def test_what_rounding_leaves_below_zero_is_zero() -> None:
     E[x x^T] - E[x] E[x]^T in float32; and one in half precision."""
     x, wide = normal(3, 8).float(), (3 + normal(20, 4) @ normal(4, 200)).float()
     apart = wide.T @ wide / len(wide) - torch.outer(wide.mean(0), wide.mean(0))
-    for cov in (x.T.cov(), apart, wide.T.cov().half()):
+    half = wide.T.cov().half()
+    for cov in (x.T.cov(), apart, half, half.numpy()):
         var = Gaussian(torch.zeros(len(cov)), cov).spectrum[1]
         assert float(var.min()) == 0
-        close(var.sum(), cov.double().trace(), rtol=1e-3)
+        close(var.sum(), torch.as_tensor(cov).double().trace(), rtol=1e-3)
 
 
 def test_weights_may_be_learned() -> None:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 import sdegen as sg
+from sdegen.programs import traced
+from sdegen.walks import log_snr
 from tests.cases import close, refused
 
 # ------------------------------------------------------------------------- what is prepared
@@ -125,12 +127,15 @@ def test_a_walk_that_looked_once_is_the_walk_that_looks_at_every_call() -> None:
             net = Told()
             made = [kind(net, sg.VPSDE(), **how) for kind in (sg.ScoreModel, Wrapped)]  # type: ignore[arg-type]
             one, two = (model.given(**given) for model in made)
-            assert one.along(one.sde(0.5), x) is None  # nobody has looked at the network yet
             want = sg.sample(two, x, solver=sg.UniPC(2), steps=6)
             for n in (1, 2, 3):
                 net.calls = 0
                 assert torch.equal(sg.sample(one, x, solver=sg.UniPC(2), steps=6), want)
                 assert one.nfe == 6 * n == net.calls * n
+            clock = traced(sg.UniPC(2), one.sde, log_snr(one.sde, 6)).clock
+            with torch.no_grad():
+                assert one.asked_along(clock, x) is not None
+                assert two.asked_along(clock, x) is None
             with torch.inference_mode():
                 assert torch.equal(sg.sample(one, x, solver=sg.UniPC(2), steps=6), want)
 
@@ -158,3 +163,124 @@ def test_what_a_network_does_in_the_midst_of_a_walk_is_seen(at: int) -> None:
     with refused("The network has written into the states that it was handed"):
         walk(lambda x, t, out: x.mul_(2))
     assert torch.equal(walk(lambda x, t, out: x.mul_(2) * 0 + out), want)  # it is handed copies
+
+
+def test_a_label_of_ones_own_and_conditions_are_looked_at_before_every_walk() -> None:
+    label, x = Learned(), torch.ones(3, 2, dtype=torch.float64)
+    model = sg.ScoreModel(Told(), sg.VPSDE(), time=label)
+    ends = [sampled(model) for _ in range(2)]
+    label.k.data.fill_(2.0)
+    assert torch.equal(*ends) and not torch.equal(sampled(model), ends[0])
+    model = sg.ScoreModel(Told(), sg.VPSDE())
+    for _ in range(2):
+        sg.sample(model.given(y=torch.ones(3, 1)), x, solver=sg.DDIM(), steps=3)
+    with refused("The condition y has 2 values, but the batch has 3 samples"):
+        sg.sample(model.given(y=torch.ones(2, 1)), x, solver=sg.DDIM(), steps=3)
+
+
+class Half(sg.ScoreModel):
+    """It overrides what ``output`` is made of."""
+
+    def evaluate(self, x: Tensor, level: Any) -> Tensor:
+        return super().evaluate(x, level) / 2
+
+
+def test_who_overrides_evaluate_is_asked_at_every_walk() -> None:
+    model, want = (
+        Half(by_time, sg.VPSDE()),
+        sg.ScoreModel(lambda x, t: by_time(x, t) / 2, sg.VPSDE()),
+    )
+    for _ in range(3):
+        assert torch.equal(sampled(model), sampled(want))
+
+
+def test_who_looks_on_may_change_the_model_on_the_way() -> None:
+    """Another network, condition, label or mode from the third step on, in every walk alike."""
+
+    def net(x: Tensor, t: Tensor, c: float = 1.0) -> Tensor:
+        return c * by_time(x, t)
+
+    def changed(how: str, model: sg.ScoreModel) -> Any:
+        def watch(step: int, of: int, x: Tensor) -> None:
+            if step == 2 and how == "net":
+                model.net = lambda x, t: 0 * x
+            elif step == 2 and how == "condition":
+                model.conditions["c"] = 0.0
+            elif step == 2:
+                model.label = lambda level: 2 * level.t
+
+        return watch
+
+    x = torch.ones(2, 2)
+    for how in ("net", "condition", "label"):
+        model, ends = sg.ScoreModel(net, sg.VPSDE()), []
+        label = model.label
+        for _ in range(3):
+            model.net, model.label, model.conditions = net, label, {}
+            watch = changed(how, model)
+            ends.append(sg.sample(model, x, solver=sg.DDIM(), steps=5, watch=watch))
+        assert torch.equal(ends[0], ends[1]) and torch.equal(ends[0], ends[2])
+        model.net, model.label, model.conditions = net, label, {}
+        assert not torch.equal(sg.sample(model, x, solver=sg.DDIM(), steps=5), ends[0])
+
+
+class Rude(torch.nn.Module):
+    """It writes into its input unless it is trained."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        out = by_time(x, t)
+        if not self.training:
+            x.mul_(2)
+        return out
+
+
+def test_walks_that_others_hold_look_at_every_call() -> None:
+    """A mode that is switched on the way, a write that another walk has seen, inference mode."""
+    x, net = torch.ones(2, 2), Rude()
+    model = sg.ScoreModel(net, sg.VPSDE())
+    program = traced(sg.UniPC(2), model.sde, log_snr(model.sde, 5))
+    want = sg.sample(sg.ScoreModel(by_time, sg.VPSDE()), x, solver=sg.UniPC(2), steps=5)
+
+    def switch(step: int, of: int, x: Tensor) -> None:
+        model.train(step < 2)
+
+    for _ in range(3):
+        model.train()
+        assert torch.equal(sg.sample(model, x, solver=sg.UniPC(2), steps=5, watch=switch), want)
+    late = [False]
+
+    def writes(x: Tensor, t: Tensor) -> Tensor:
+        out = by_time(x, t)
+        if late[0]:
+            x.mul_(2)
+        return out
+
+    model = sg.ScoreModel(writes, sg.VPSDE())
+    sg.sample(model, x, solver=sg.UniPC(2), steps=5)
+    one, two = (program.steps(model, x.clone()) for _ in range(2))
+    next(one), next(two)
+    late[0] = True
+    with refused("The network has written into the states"):
+        list(one)
+    *_, end = (y.clone() for y in two)
+    assert torch.equal(end, want)
+    model = sg.ScoreModel(by_time, sg.VPSDE())
+    sg.sample(model, x, solver=sg.UniPC(2), steps=5)
+    steps = program.steps(model, x)
+    next(steps)
+    with torch.inference_mode():
+        *_, end = (y.clone() for y in steps)
+    assert torch.equal(end, want)
+
+
+def test_a_label_whose_shape_is_changed_in_place_has_its_own_again() -> None:
+    shapes = []
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        shapes.append(tuple(t.shape))
+        return x * t.unsqueeze_(1)
+
+    model = sg.ScoreModel(net, sg.VPSDE())
+    for _ in range(3):
+        sampled(model)
+    assert set(shapes) == {(2,)}
