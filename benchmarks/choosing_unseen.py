@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/choosing_unseen.py            all methods, all problems
     OMP_NUM_THREADS=1 python benchmarks/choosing_unseen.py --tables   the tables alone, anew
+    ... --only recommended blended                                    these alone, the rest kept
 
 Nothing was chosen with a view of these problems: neither the default and the blend, nor the
 further settings of ours, which were picked on the held-out problems of choosing.py, with their
@@ -119,9 +120,9 @@ def methods() -> dict[str, Run]:
     return found
 
 
-def points() -> dict[tuple[str, str, int], dict[str, tuple[float, float]]]:
+def points(runs: dict[str, Run]) -> dict[tuple[str, str, int], dict[str, tuple[float, float]]]:
     """The rms and the median of each method, by problem, SDE and calls."""
-    begun, runs, found = time.perf_counter(), methods(), {}
+    begun, found = time.perf_counter(), {}
     for name, problem in unseen().items():
         for key, sde in SDES.items():
             model, x = exact_model(problem, sde), start(problem, sde)
@@ -202,15 +203,28 @@ def main() -> None:
     """Measure, keep the points, print and keep the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", action="store_true")
-    if not parser.parse_args().tables:
-        text = io.StringIO()
-        found = points()
-        runs = [*methods()]
-        heads = [f"{what} {m}" for m in runs for what in ("rms", "median")]
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["problem", "sde", "calls", *heads])
-        for key, cell in found.items():
-            table.writerow([*key, *(f"{v:.4g}" for m in runs for v in cell[m])])
+    parser.add_argument("--only", nargs="*", choices=[*methods()], metavar="METHOD")
+    asked = parser.parse_args()
+    if not asked.tables:
+        kept = {}
+        if asked.only:
+            with gzip.open(POINTS, "rt") as file:
+                rows = [*csv.DictReader(file)]
+            kept = {(row["problem"], row["sde"], int(row["calls"])): row for row in rows}
+        text, table = io.StringIO(), None
+        for key, cell in points(
+            {m: r for m, r in methods().items() if m in (asked.only or [m])}
+        ).items():
+            new = {
+                f"{what} {m}": f"{v:.4g}"
+                for m in cell
+                for what, v in zip(("rms", "median"), cell[m], strict=True)
+            }
+            row = {"problem": key[0], "sde": key[1], "calls": key[2], **kept.get(key, {}), **new}
+            if table is None:
+                table = csv.DictWriter(text, [*row], lineterminator="\n")
+                table.writeheader()
+            table.writerow(row)
         with atomic(POINTS) as path:
             path.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
     with gzip.open(POINTS, "rt") as file:

@@ -55,7 +55,7 @@ register("recommended", Recommended)
 @dataclass(frozen=True)
 class BlendedChoice:
     """``Blended`` as ``Recommended`` would set it: four values, from 40 calls on five, below 12 an
-    Euler's last step, on the focused walk. Where it gains and where it loses: docs/benchmarks.md.
+    Euler's last step, on the eased walk. Where it gains and where it loses: docs/benchmarks.md.
 
     It was made for models as they are, and amplifies what guidance adds: for a guided model
     ValueError, as for an SDE without marginals.
@@ -70,7 +70,7 @@ class BlendedChoice:
                 f"strength {strength:g}: leave solver out, which takes what is recommended for it."
             )
         k = 4 if nfe < 40 else 5
-        return Blended(k, corrector=k, euler_at_final=nfe < 12), "focused"
+        return Blended(k, corrector=k, euler_at_final=nfe < 12), "eased"
 
 
 register("blended", BlendedChoice)

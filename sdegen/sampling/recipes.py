@@ -83,8 +83,9 @@ def recommended(nfe: int, strength: float = 1.0, jumps: bool = False) -> dict[st
     """The solver of the flow and the walk for a number of network calls: not published, measured.
 
     Four values, from 40 calls on five, and a polynomial in the wide clock, corrected, on the
-    focused walk; with fewer than 12 calls the last step is Euler's. ``solve`` and ``sample`` take
-    it where no solver is given. docs/benchmarks.md holds it against every other.
+    focused walk, which is eased below 10 calls; with fewer than 12 the last step is Euler's.
+    ``solve`` and ``sample`` take it where no solver is given. docs/benchmarks.md holds it against
+    every other.
 
     strength, jumps: of guidance, as the model says them (CFG's scale). Above 1 ``guided`` holds,
     and nfe are calls of the guided model, steps, each of which may be several evaluations.
@@ -94,7 +95,7 @@ def recommended(nfe: int, strength: float = 1.0, jumps: bool = False) -> dict[st
         return {"solver": guided(nfe, strength, jumps), "walk": "focused", "steps": nfe}
     k = 4 if nfe < 40 else 5
     solver = Multistep(k, corrector=k, clock="wide", euler_at_final=nfe < 12)
-    return {"solver": solver, "walk": "focused", "nfe": nfe}
+    return {"solver": solver, "walk": "eased", "nfe": nfe}
 
 
 def guided(steps: int, strength: float, jumps: bool) -> Multistep:

@@ -16,7 +16,7 @@ from sdegen.walks.grids import GRIDS
 from sdegen.walks.walk import check_walk
 from tests.cases import EVERY, SDES, close, every_sde, refused, sdes
 
-ANYWHERE = ("focused", "karras", "log_snr", "quadratic", "uniform")
+ANYWHERE = ("eased", "focused", "karras", "log_snr", "quadratic", "uniform")
 """The grids that are not picked from DDPM's own steps."""
 
 N = (1, 2, 7, 50)
@@ -43,6 +43,27 @@ def test_steps_are_equal_in_the_grids_own_clock(sde: sg.LinearSDE, n: int) -> No
     close(
         sde(sg.walks.focused(sde, n, strength=0.0)).lam, sde(sg.walks.log_snr(sde, n)).lam, 0, 1e-8
     )
+
+
+@every_sde
+def test_few_steps_are_eased(sde: sg.LinearSDE) -> None:
+    """Between equal steps of tau and focused ones, in tau; from ten steps on focused."""
+    walks = sg.walks
+    for n, full in ((2, 10), (5, 10), (9, 10), (5, 20)):
+        found, one, two = (
+            sde(made).tau
+            for made in (
+                walks.eased(sde, n, full=full),
+                walks.straight(sde, n),
+                walks.focused(sde, n),
+            )
+        )
+        close(found, one + n / full * (two - one), 0, 1e-9)
+    for n in (10, 40):
+        assert torch.equal(walks.eased(sde, n), walks.focused(sde, n))
+    assert walks.eased(sde, 1).tolist() == [sde.T, sde.t_min]
+    with refused("full"):
+        walks.eased(sde, 5, full=0)
 
 
 @pytest.mark.parametrize("n", N)
