@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdegen.checks import fixed, number, uncallable, whole
+from sdegen.checks import fixed, number, uncallable
 from sdegen.sde.inverse import bisect
 from sdegen.sde.level import NO_SIGNAL
 from sdegen.sde.process import SDE, linear
@@ -119,16 +119,23 @@ def focused(
 
 
 def eased(
-    sde: SDE, n: int, start: float | None = None, stop: float | None = None, full: int = 10
+    sde: SDE,
+    n: int,
+    start: float | None = None,
+    stop: float | None = None,
+    share: float | None = None,
 ) -> Tensor:
-    """The focused grid; with fewer than ``full`` steps nearer to equal ones of tau:
+    """The focused grid, with fewer than ten steps nearer to equal ones of tau:
 
-        tau = (1 - share) straight + share focused,   share = n / full
+        tau = (1 - share) straight + share focused
 
-    With few steps focused leaves long ones where there is most noise, and what is wrong there
-    stays. Measured in docs/benchmarks.md.
+    share: by default 1, below ten steps 3/4, below five 1/2. Few focused steps are long where
+           there is most noise, and what is wrong there stays. Measured in docs/benchmarks.md.
     """
-    share = min(1.0, n / whole("full", full, 1))
+    if share is None:
+        share = 1.0 if n >= 10 else 0.75 if n >= 5 else 0.5
+    if not 0 <= number("share", share) <= 1:
+        raise ValueError(f"eased needs a share within [0, 1], but it is {share!r}.")
     if share == 1:
         return focused(sde, n, start, stop)
     sde = linear(sde, "The eased grid", "use walk='uniform'").reference

@@ -14,7 +14,15 @@ from sdegen.sampling.citing import entries, papers_of, unknown
 from sdegen.walks.grids import GRIDS
 from tests.cases import ROOT, refused
 
-OURS = ("Multistep", "AdaptiveMultistep", "focused", "straight", "AnisotropicVPSDE", "MarginalSDE")
+OURS = (
+    "Multistep",
+    "AdaptiveMultistep",
+    "eased",
+    "focused",
+    "straight",
+    "AnisotropicVPSDE",
+    "MarginalSDE",
+)
 """What was made here, or is older than papers."""
 LIBRARIES = ("scipy_dop853", "torchsde", "torchsde_euler", "torchsde_heun", "torchdiffeq_dopri8",
              "torchdiffeq_bosh3", "torchdiffeq_rk4", "torchdiffeq_adams")  # fmt: skip

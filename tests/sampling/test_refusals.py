@@ -39,7 +39,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "too small a budget": (sampling(solver=sg.Heun(), nfe=1), "at least 2 network calls"),
     "no budget left": (sampling(nfe=1, denoise=True), "at least 2 network calls"),
     "budget of an adaptive": (sampling(solver=sg.solvers.TorchDiffEq(), nfe=9), "takes no nfe"),
-    "unknown walk": (sampling(steps=2, walk="cubic"), "ddim_quadratic, focused, karras, leading"),
+    "unknown walk": (sampling(steps=2, walk="cubic"), "ddim_quadratic, eased, focused, karras"),
     "walk and steps": (sampling(steps=2, walk=[1.0, 0.5]), "leave out steps"),
     "walk going up": (sampling(walk=[0.5, 1.0]), "ends below its start"),
     "walk standing still": (sampling(walk=[1.0, 0.5, 0.5, 0.1]), "0.5 is followed by 0.5"),

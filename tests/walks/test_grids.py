@@ -49,21 +49,15 @@ def test_steps_are_equal_in_the_grids_own_clock(sde: sg.LinearSDE, n: int) -> No
 def test_few_steps_are_eased(sde: sg.LinearSDE) -> None:
     """Between equal steps of tau and focused ones, in tau; from ten steps on focused."""
     walks = sg.walks
-    for n, full in ((2, 10), (5, 10), (9, 10), (5, 20)):
-        found, one, two = (
-            sde(made).tau
-            for made in (
-                walks.eased(sde, n, full=full),
-                walks.straight(sde, n),
-                walks.focused(sde, n),
-            )
-        )
-        close(found, one + n / full * (two - one), 0, 1e-9)
-    for n in (10, 40):
-        assert torch.equal(walks.eased(sde, n), walks.focused(sde, n))
+    for n, share in ((2, 0.5), (4, 0.5), (5, 0.75), (9, 0.75), (10, 1.0), (40, 1.0)):
+        one, two = (sde(made(sde, n)).tau for made in (walks.straight, walks.focused))
+        close(sde(walks.eased(sde, n)).tau, one + share * (two - one), 0, 1e-9)
+    assert torch.equal(walks.eased(sde, 10), walks.focused(sde, 10))
+    for share, grid in ((0.0, walks.straight), (1.0, walks.focused)):
+        close(walks.eased(sde, 7, share=share), grid(sde, 7), 0, 1e-9)
     assert walks.eased(sde, 1).tolist() == [sde.T, sde.t_min]
-    with refused("full"):
-        walks.eased(sde, 5, full=0)
+    with refused("within"):
+        walks.eased(sde, 5, share=1.1)
 
 
 @pytest.mark.parametrize("n", N)
