@@ -46,6 +46,7 @@ class Way:
 WAYS = {
     "default": Way(),
     "DDIM": Way(more=["solver=ddim"]),
+    "recommended": Way(more=["solver=recommended"]),
     "progressive": Way(
         f"experiment=distill/progressive loss.inner=2 teacher.rounds={ROUNDS}".replace(", ", ","),
         nested=True,
