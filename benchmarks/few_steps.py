@@ -276,7 +276,7 @@ def main() -> None:
     torch.set_num_threads(1)
     n, steps, pairs, seeds = (100, 3, 100, 1) if args.quick else (40_000, 2000, 20_000, args.seeds)
     record: dict[str, Any] = {
-        "what": f"sliced W2 of {n} samples, {seeds} seeds, {steps} steps of 256 each",
+        "what": {},
         "on": "one thread of a 2-core x86-64 virtual machine",
         "torch": torch.__version__,
         "sdegen": sg.__version__,
@@ -289,10 +289,12 @@ def main() -> None:
     path = args.out / "few_steps.json"
     kept = read_json(path) if args.part and path.is_file() else {}
     record |= {name: kept[name] for name in parts if name in kept}
+    record["what"] |= kept.get("what", {})
     for name, part in parts.items():
         if args.part not in (None, name):
             continue
         made = summed([list(part(seed)) for seed in range(seeds)])
+        record["what"][name] = f"sliced W2 of {n} samples, {seeds} seeds, {steps} steps of 256"
         for row in made:
             print(name, row, flush=True)
         before = record.get(name, []) if args.ways else []
