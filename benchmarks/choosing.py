@@ -125,6 +125,12 @@ def power_law(d: int, power: float, seed: int, top: float = 1.0) -> Gaussian:
     return Gaussian(mean, (axes * var) @ axes.T)
 
 
+def dice(seed: int) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    """Draws of N(0, 1) and of [0, 1] in float64, from one generator."""
+    how: Any = {"generator": torch.Generator().manual_seed(seed), "dtype": torch.float64}
+    return partial(torch.randn, **how), partial(torch.rand, **how)
+
+
 def development() -> dict[str, Problem]:
     """The page's six, the larger ones made smaller, and a power-law Gaussian."""
     return {
@@ -142,14 +148,7 @@ def held_out() -> dict[str, Problem]:
     """Seven that nothing was chosen on."""
     from sdegen.data import photo_patches
 
-    g = torch.Generator().manual_seed(12)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=g, dtype=torch.float64)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=g, dtype=torch.float64)
-
+    normal, uniform = dice(12)
     three = Mixture(0.7 * normal(5, 3), 0.05 + 0.3 * uniform(5), normal(5).softmax(0))
     sheet = 0.5 * torch.sin(uniform(300, 2) @ (2 * normal(2, 32)) + 6 * uniform(32))
     parts = [power_law(48, 1.7, 20 + k, 0.5).spectrum for k in range(3)]

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from choosing import BUDGETS, HINDSIGHT, OWN, SDES, Made, N, mean, power_law, start
+from choosing import BUDGETS, HINDSIGHT, OWN, SDES, Made, N, dice, mean, power_law, start
 from choosing import PEERS as PUBLISHED
 from torch import Tensor
 
@@ -59,14 +59,7 @@ POINTS = Path(__file__).with_suffix(".csv.gz")
 
 def unseen() -> dict[str, Problem]:
     """Eight: two Gaussians, three mixtures, three empirical sets; 2 to 96 dimensions."""
-    g = torch.Generator().manual_seed(77)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=g, dtype=torch.float64)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=g, dtype=torch.float64)
-
+    normal, uniform = dice(77)
     axes = torch.linalg.qr(normal(24, 24)).Q
     halves = torch.tensor([1.2] * 12 + [0.003] * 12, dtype=torch.float64)
     parts = [power_law(32, 1.2 + 0.3 * k, 70 + k, 0.6).spectrum for k in range(4)]
