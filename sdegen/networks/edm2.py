@@ -32,8 +32,8 @@ class EDM2(nn.Module):
     channel of ones beside the input is where an offset comes from.
 
     ``net(x, t, y=None, c=None, **numbers)``: all as of ``Conditioned``, but it takes no tokens and
-    no edit. It is trained with larger learning rates than others, Adam's 1e-2, which have to fall:
-    ``train.schedule=rsqrt``.
+    no edit. It is trained with larger learning rates than others, Adam's 1e-2 to 6e-2 (the fewer
+    steps, the larger), which have to fall: ``train.schedule=rsqrt``.
     While it trains, a call first puts the weights back to their size (see ``put_back``): copies
     that are not trained are to be in eval mode.
 
