@@ -179,6 +179,6 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 
 def test_a_constant_rate_takes_an_experiments_after_away() -> None:
     some = ["experiment=networks/edm2", "train.schedule=constant"]
-    with refused("train.after = 300 is the step .* by train.after=null"):
+    with refused("train.after = 100 is the step .* by train.after=null"):
         read(TrainSettings, composed("train", *some)["train"])
     assert read(TrainSettings, composed("train", *some, "train.after=null")["train"]).after is None
